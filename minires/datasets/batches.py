@@ -1,0 +1,29 @@
+"""Which images come together in a step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+
+def batches(
+    n: int, batch_size: int, *, rng: np.random.Generator, drop_last: bool = False
+) -> Iterator[np.ndarray]:
+    """One epoch: the indices 0 ... n-1 in random order, each once, in integer arrays of ``batch_size``.
+
+    The last array is shorter if ``batch_size`` does not divide ``n``, or left out with ``drop_last``. The
+    order is drawn from ``rng`` at the call, so the same generator state gives the same epoch. Raises
+    ValueError for sizes below 1 and where no batch would remain, TypeError if ``rng`` is no NumPy Generator.
+    """
+    if n < 1:
+        raise ValueError(f"batches: n: expected at least 1 image, got {n}")
+    if batch_size < 1:
+        raise ValueError(f"batches: batch_size: expected at least 1, got {batch_size}")
+    if drop_last and batch_size > n:
+        raise ValueError(f"batches: batch_size: expected at most n = {n} with drop_last, got {batch_size}")
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"batches: rng: expected a numpy.random.Generator, got {type(rng).__name__}")
+    order = rng.permutation(n)
+    stop = n - n % batch_size if drop_last else n
+    return (order[start : start + batch_size] for start in range(0, stop, batch_size))

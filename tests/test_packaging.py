@@ -1,0 +1,154 @@
+"""What is built and shipped: a pure Python wheel that carries its data, and a top level without clutter."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from email.parser import HeaderParser
+from pathlib import Path
+
+import pytest
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = "fashion-mnist-12k.npz"
+TOP_LEVEL = {
+    "pyproject.toml", "README.md", "LICENSE", "minires", "notebooks", "tests", "data", "benchmarks",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel, built from the source distribution, which so proves complete. Downloads nothing."""
+    for module in ("build", "hatchling"):
+        pytest.importorskip(module, reason=f"{module} is not installed (pip install -e '.[test]')")
+    out = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(path.suffix for path in out.iterdir()) == [".gz", ".whl"]
+    return next(out.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def metadata(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        return HeaderParser().parsestr(archive.read(name).decode("utf-8"))
+
+
+def test_wheel_is_pure_python(wheel):
+    assert wheel.name.endswith("-py3-none-any.whl")
+
+
+def test_wheel_holds_the_library_and_its_data_and_nothing_else(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        data = archive.read(f"minires/data/{DATA}")
+    assert data == (ROOT / "data" / DATA).read_bytes()
+    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "minires").rglob("*.py")}
+    assert sources <= names
+    rest = names - sources - {f"minires/data/{DATA}"}
+    info = f"{wheel.name.removesuffix('-py3-none-any.whl')}.dist-info"
+    assert {name.removeprefix(f"{info}/") for name in rest} == {
+        "METADATA", "RECORD", "WHEEL", "entry_points.txt",
+        "licenses/LICENSE", "licenses/data/LICENSE.fashion-mnist",
+    }  # fmt: skip
+
+
+def test_wheel_installed_elsewhere_finds_its_data(wheel, tmp_path):
+    """An installed wheel is an unpacked one, so this needs no second environment."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    (tmp_path / "empty").mkdir()
+    code = "import minires.datasets as d; print(d.__file__, *map(len, d.fashion_mnist_small()))"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path / "empty",
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path / "site") in done.stdout and done.stdout.split()[-2:] == ["10000", "2000"]
+
+
+def test_metadata(metadata):
+    assert metadata["Name"] == "minires"
+    assert metadata["Version"] == written_version()
+    assert metadata["License-Expression"] == "MIT"
+    assert metadata["Requires-Python"] == ">=3.11"
+
+
+def written_version():
+    source = (ROOT / "minires" / "__init__.py").read_text(encoding="utf-8")
+    return next(line.split('"')[1] for line in source.splitlines() if line.startswith("__version__"))
+
+
+def requirements(metadata, extra="", **environment):
+    """The names that are installed for an extra, beyond the ones that always are."""
+    environment = {**default_environment(), **environment}
+
+    def names(extra):
+        wanted = map(Requirement, metadata.get_all("Requires-Dist"))
+        return {
+            r.name for r in wanted if r.marker is None or r.marker.evaluate({**environment, "extra": extra})
+        }
+
+    return names(extra) - (names("") if extra else set())
+
+
+def test_dependencies(metadata):
+    always = {"numpy", "matplotlib", "tqdm", "threadpoolctl"}
+    assert requirements(metadata, sys_platform="linux") == always | {"safetensors"}
+    assert requirements(metadata, sys_platform="emscripten") == always
+    specifiers = {r.name: str(r.specifier) for r in map(Requirement, metadata.get_all("Requires-Dist"))}
+    assert specifiers["numpy"] == ">=2.0"
+    assert {name for name, specifier in specifiers.items() if "<" in specifier} <= {
+        "cupy-cuda12x",
+        "cupy-cuda13x",
+    }
+
+
+def test_extras(metadata):
+    assert set(metadata.get_all("Provides-Extra")) == {"cuda12", "cuda13", "notebooks", "test", "oracle"}
+    for version in ("12", "13"):
+        cupy = {f"cupy-cuda{version}x"}
+        assert requirements(metadata, f"cuda{version}", sys_platform="linux") == cupy
+        assert requirements(metadata, f"cuda{version}", sys_platform="darwin") == set()
+    assert requirements(metadata, "oracle") == {"torch"}
+    assert "torch" not in requirements(metadata, "test")
+
+
+def test_entry_point(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("entry_points.txt"))
+        assert "minires = minires.cli:main" in archive.read(name).decode("utf-8").splitlines()
+
+
+def test_top_level_holds_only_what_belongs_there():
+    """Files that git ignores (virtual environments, caches, results of a run) do not count."""
+    listed = None
+    if (ROOT / ".git").exists() and shutil.which("git"):
+        command = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard"]
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if listed is None or listed.returncode != 0:
+        pytest.skip("not a git checkout, so what was added by hand cannot be told from what belongs here")
+    found = {name.strip('"').split("/")[0] for name in listed.stdout.splitlines()}
+    visible = {name for name in found if not name.startswith(".")}
+    assert visible - TOP_LEVEL == set()
+    assert TOP_LEVEL - visible <= {"notebooks", "benchmarks"}  # git keeps no empty folders
+    assert found - visible == {".ci", ".gitignore", ".gitattributes"}
+
+
+def test_tool_configuration_has_no_upper_python_bound_and_treats_warnings_as_errors():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["tool"]["pytest"]["ini_options"]["filterwarnings"][0] == "error"
+    assert not any(
+        "<" in r for r in [project["project"]["requires-python"], *project["project"]["dependencies"]]
+    )
