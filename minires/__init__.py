@@ -1,0 +1,25 @@
+"""minires: deep residual learning from scratch, on NumPy arrays and, unchanged, on CuPy arrays.
+
+Importing it loads NumPy and the standard library, nothing else.
+"""
+from importlib import import_module
+
+from . import device, init, kernels, nn, ops
+from .gradcheck import gradcheck
+from .tensor import Function, Tensor, no_grad
+
+__version__ = "0.1.0"
+__all__ = ["Function", "Tensor", "device", "gradcheck", "init", "kernels", "nn", "no_grad", "ops"]
+
+# Loaded at first use, so that importing the engine stays quick.
+_ROOMS = ("analysis", "datasets", "models", "optim", "plot", "report", "residual", "tap", "train")
+
+
+def __getattr__(name):
+    if name in _ROOMS:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *_ROOMS})

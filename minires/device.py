@@ -1,0 +1,88 @@
+"""Where arrays live: NumPy arrays on the CPU, CuPy arrays on the GPU. The only file that imports CuPy.
+
+    minires.device.use("auto")     # "gpu" where one works, else "cpu"
+    minires.device.reason          # one sentence: the GPU that is used, or why none is
+"""
+from __future__ import annotations
+
+import functools
+import sys
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+
+@functools.cache
+def _probe() -> tuple[ModuleType | None, str]:
+    """(cupy, which GPU) if a GPU really computes, else (None, why not). Runs once, at first need.
+
+    CuPy imports without a driver, and a driver may be there without the CUDA libraries: the only
+    honest test is to compute something and look at the answer.
+    """
+    try:
+        import cupy as cp
+
+        ones = cp.ones((8, 8), dtype=cp.float32)
+        total = float((ones @ ones).sum().get())
+        if total != 512.0:
+            return None, f"No GPU is used: a test product on it gave {total} where 512 was expected."
+        name = cp.cuda.runtime.getDeviceProperties(0)["name"].decode()
+        return cp, f"GPU: {name}, through CuPy {cp.__version__}."
+    except ModuleNotFoundError as e:
+        if e.name != "cupy":
+            return None, f"No GPU is used: CuPy is installed but does not work ({type(e).__name__}: {e})."
+        return None, ("No GPU is used: CuPy is not installed "
+                      '(pip install "minires[cuda12]" or "minires[cuda13]" where there is an NVIDIA GPU).')
+    except Exception as e:  # a broken CuPy, driver or CUDA library must never break the CPU
+        first_line = (str(e).splitlines() or [""])[0]
+        return None, f"No GPU is used: CuPy is installed but does not work ({type(e).__name__}: {first_line})."
+
+
+def use(name: str = "auto") -> str:
+    """Resolve "auto", "cpu" or "gpu" to "cpu" or "gpu"; "auto" is the GPU where one works.
+
+    RuntimeError if "gpu" is asked for and none works (with `reason`), ValueError for another name.
+    """
+    if name == "cpu":
+        return "cpu"
+    if name not in ("auto", "gpu"):
+        raise ValueError(f'device: expected "auto", "cpu" or "gpu", got {name!r}')
+    cp, why = _probe()
+    if cp is None and name == "gpu":
+        raise RuntimeError(f'device "gpu" was asked for. {why} Use "cpu" or "auto".')
+    return "cpu" if cp is None else "gpu"
+
+
+def on_gpu(array: Any) -> bool:
+    """True if `array` is a CuPy array. Does not import CuPy: without it there are none."""
+    return type(array).__module__.partition(".")[0] == "cupy"
+
+
+def of(*arrays: Any, operation: str = "an operation") -> Any:
+    """The array module, numpy or cupy, that all `arrays` belong to.
+
+    TypeError if they live on different devices: nothing moves between devices unasked.
+    """
+    places = {on_gpu(a) for a in arrays}
+    if len(places) > 1:
+        given = ", ".join(f"{tuple(a.shape)} on the {'gpu' if on_gpu(a) else 'cpu'}" for a in arrays)
+        raise TypeError(f'{operation}: all arrays must be on one device, got {given}; move them with .to("cpu") '
+                        'or .to("gpu")')
+    return sys.modules["cupy"] if places == {True} else np
+
+
+def to(array: Any, name: str) -> Any:
+    """`array` on "cpu", "gpu" or "auto"; itself, not a copy, if it is there already."""
+    where = use(name)
+    if where == "gpu":
+        cp, _ = _probe()
+        assert cp is not None
+        return cp.asarray(array)
+    return array.get() if on_gpu(array) else array
+
+
+def __getattr__(name: str) -> str:
+    if name == "reason":
+        return _probe()[1]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

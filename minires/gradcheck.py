@@ -1,0 +1,139 @@
+"""Compare backward() with finite differences, in a way that cannot be fooled.
+
+A check is only as good as the loss it differentiates. With `f(x).sum()` the gradient that enters backward is
+all ones, and a BatchNorm or a softmax whose backward returns zeros passes: the sum of a normalised array is
+constant. `gradcheck` sends a RANDOM gradient v back instead, that is, it checks the loss <v, f(x)>.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from .tensor import Tensor
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a passed check looked at."""
+
+    checked: int   # entries compared with central differences
+    total: int     # entries there are, over all arguments
+    worst: float   # largest |got - expected| / (|got| + |expected|), norms over one argument
+    kinks: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)  # (argument, index)
+
+    def __str__(self) -> str:
+        kinks = "".join(f"\n  kink at argument {i}, index {at}: backward gives a slope between the two sides"
+                        for i, at in self.kinks)
+        return f"gradcheck passed: {self.checked} of {self.total} entries, worst relative error {self.worst:.1e}{kinks}"
+
+
+def gradcheck(f: Callable[..., Tensor], *arrays: np.ndarray, rtol: float = 1e-6, atol: float = 1e-9,
+              eps: float = 6e-6, entries: int = 100, seed: int = 0) -> Report:
+    """Check the gradient of `f`, a function of Tensors that returns one Tensor, at float64 `arrays`.
+
+    For every argument: |got - expected| <= rtol (|got| + |expected|) + atol, in Euclidean norms over its entries
+    (`entries` of them, drawn at random, if there are more). Use rtol 1e-5 for whole blocks. Expected are central
+    differences with step `eps` of <v, f>, v random.
+
+    Where the left and the right slope differ and stay different for a smaller step, f has a kink (ReLU at 0, a tie
+    in a maximum). Such an entry is listed in the report, not compared with the mean of the two slopes; backward
+    must give a value between them. Everything else that differs is an AssertionError with the argument, the index,
+    what backward got, what was expected and their ratio. Returns a Report.
+    TypeError if an array is not float64; ValueError if f is not a function of its arguments alone.
+    """
+    for i, a in enumerate(arrays):
+        if not isinstance(a, np.ndarray) or a.dtype != np.float64:
+            given = f"{a.dtype}{a.shape}" if isinstance(a, np.ndarray) else type(a).__name__
+            raise TypeError(f"gradcheck: argument {i} must be a float64 NumPy array, got {given}; differences of "
+                            "float32 values are mostly rounding")
+    rng = np.random.default_rng(seed)
+    tensors = [Tensor(_read_only(a), True) for a in arrays]  # a backward that writes into its inputs shall fail
+    y = f(*tensors)
+    if not isinstance(y, Tensor) or y.dtype != np.float64:
+        raise TypeError("gradcheck: expected f to return a float64 Tensor, got "
+                        + (f"{y.dtype}{y.shape}" if isinstance(y, Tensor) else type(y).__name__))
+    v = _read_only(rng.standard_normal(y.shape))
+    value = float((y.data * v).sum())
+
+    def loss(i: int, a: np.ndarray) -> float:
+        return float((f(*(Tensor(a if k == i else arrays[k]) for k in range(len(arrays)))).data * v).sum())
+
+    if arrays and loss(0, arrays[0]) != value:
+        raise ValueError("gradcheck: f gave two results for the same arguments; fix its randomness (rng) inside f")
+    y.backward(v)
+
+    kinks, worst, checked = [], 0.0, 0
+    for i, a in enumerate(arrays):
+        grad = tensors[i].grad if tensors[i].grad is not None else np.zeros_like(a)
+        picked = np.sort(rng.permutation(a.size)[:entries])
+        got, expected, where = [], [], []
+        scale = float(abs(grad).max()) if a.size else 0.0
+        for j in picked:
+            at = tuple(int(k) for k in np.unravel_index(j, a.shape))
+            slope, kink = _slope(partial(loss, i), a, int(j), eps, value, float(grad.flat[j]), rtol * scale + atol)
+            if kink:
+                left, right = kink
+                slack = 1e-3 * (1 + abs(left) + abs(right))
+                if not min(left, right) - slack <= grad.flat[j] <= max(left, right) + slack:
+                    raise AssertionError(
+                        f"gradcheck: argument {i} {a.shape}, index {at} lies on a kink: got {grad.flat[j]:.10g}, "
+                        f"expected a slope between {left:.10g} (left) and {right:.10g} (right)")
+                kinks.append((i, at))
+            else:
+                got.append(float(grad.flat[j]))
+                expected.append(slope)
+                where.append(at)
+        checked += len(where)
+        worst = max(worst, _compare(i, a.shape, np.array(got), np.array(expected), where, rtol, atol))
+    return Report(checked, sum(a.size for a in arrays), worst, kinks)
+
+
+def _read_only(a: np.ndarray) -> np.ndarray:
+    a = a.copy(order="K")
+    a.setflags(write=False)
+    return a
+
+
+def _slope(loss: Callable[[np.ndarray], float], a: np.ndarray, j: int, eps: float, value: float, got: float,
+           close: float) -> tuple[float, tuple[float, float] | None]:
+    """(central difference at entry j, None), or (0, (left slope, right slope)) if the entry lies on a kink."""
+
+    def sides(h: float) -> tuple[float, float]:
+        up, down = a.copy(), a.copy()
+        up.flat[j] += h
+        down.flat[j] -= h
+        return (value - loss(down)) / h, (loss(up) - value) / h
+
+    left, right = sides(eps)
+    central = (left + right) / 2
+    if abs(got - central) <= close:
+        return central, None
+    # Suspicious. At a smooth point the two slopes differ by curvature times the step, so by half as much at half
+    # the step; across a kink by the same amount; and a kink just inside the step drops out of the smaller one.
+    left2, right2 = sides(eps / 2)
+    gap, gap2 = abs(right - left), abs(right2 - left2)
+    rounding = 1e-9 * (1 + abs(value)) / eps
+    if gap2 > 0.7 * gap and gap2 > 20 * rounding:
+        return 0.0, (left2, right2)
+    if gap > 20 * rounding and gap2 < 0.2 * gap:
+        return (left2 + right2) / 2, None
+    return central, None
+
+
+def _compare(i: int, shape: tuple[int, ...], got: np.ndarray, expected: np.ndarray, where: list[Any], rtol: float,
+             atol: float) -> float:
+    if not len(where):
+        return 0.0
+    error, size = np.linalg.norm(got - expected), np.linalg.norm(got) + np.linalg.norm(expected)
+    if not error <= rtol * size + atol:  # and not error > ..., which NaN would pass
+        k = int(np.argmax(np.nan_to_num(abs(got - expected), nan=np.inf)))
+        ratio = got[k] / expected[k] if expected[k] else float("inf")
+        raise AssertionError(
+            f"gradcheck: argument {i} {shape}: backward differs from finite differences; relative error "
+            f"{error / size if size else error:.2e}, allowed {rtol:.0e}. Worst at index {where[k]}: got {got[k]:.10g}, "
+            f"expected {expected[k]:.10g}, ratio {ratio:.6g}")
+    return float(error / size) if size else 0.0

@@ -1,0 +1,438 @@
+"""Modules: a tree of Tensors, found by walking attributes in the order they were set.
+
+Names equal torchvision's (`layer1.0.bn1.running_mean`, `fc.weight`). Sizes are explicit; randomness is `rng=`.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+
+from . import device, init, ops
+from .residual import PreactResidual, Residual
+from .tensor import Tensor, no_grad
+
+_watchers: ContextVar[tuple[Callable, ...]] = ContextVar("watchers", default=())
+
+
+@contextmanager
+def watched(see: Callable[[Module, tuple, Any], None]) -> Iterator[None]:
+    """Inside, `see(module, inputs, output)` is called after every module's forward. What taps stand on."""
+    token = _watchers.set((*_watchers.get(), see))
+    try:
+        yield
+    finally:
+        _watchers.reset(token)
+
+
+class Module:
+    """Base of all layers. A Tensor attribute is state, and a parameter iff it requires a gradient; an attribute
+    that is a Module, or a list of Modules, is a child."""
+
+    training = True
+
+    def forward(self, *inputs: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} has no forward()")
+
+    def __call__(self, *inputs: Any) -> Any:
+        out = self.forward(*inputs)
+        for see in _watchers.get():
+            see(self, inputs, out)
+        return out
+
+    def children(self) -> Iterator[tuple[str, Module]]:
+        for name, v in vars(self).items():
+            if isinstance(v, Module):
+                yield name, v
+            elif isinstance(v, (list, tuple)):
+                yield from ((f"{name}.{i}", m) for i, m in enumerate(v) if isinstance(m, Module))
+
+    def modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """(name, module) of this module ("") and of all below it, in the order they were set."""
+        yield prefix, self
+        for name, m in self.children():
+            yield from m.modules(f"{prefix}.{name}" if prefix else name)
+
+    def state(self) -> dict[str, Tensor]:
+        """{name: Tensor}: parameters and running statistics alike."""
+        return {f"{prefix}.{name}" if prefix else name: t for prefix, m in self.modules()
+                for name, t in vars(m).items() if isinstance(t, Tensor)}
+
+    def parameters(self) -> list[Tensor]:
+        """What an optimiser trains, in order, each once."""
+        return list({id(t): t for t in self.state().values() if t.requires_grad}.values())
+
+    def load_state(self, arrays: Mapping[str, Any]) -> None:
+        """Copy {name: array} in; ValueError, and nothing changed, unless names and shapes all match."""
+        mine = self.state()
+        wrong = [f"missing {n}" for n in mine if n not in arrays] + [f"unexpected {n}" for n in arrays if n not in mine]
+        wrong += [f"{n}: expected shape {t.shape}, got {arrays[n].shape}" for n, t in mine.items()
+                  if n in arrays and arrays[n].shape != t.shape]
+        if wrong:
+            raise ValueError(f"load_state: {len(wrong)} of {len(mine)} entries do not fit: " + "; ".join(wrong[:6]))
+        for name, t in mine.items():
+            t.data = device.of(t.data).array(arrays[name], dtype=t.dtype)
+
+    def train(self, on: bool = True) -> Module:
+        for _, m in self.modules():
+            m.training = on
+        return self
+
+    def eval(self) -> Module:
+        return self.train(False)
+
+    def to(self, where: str) -> Module:
+        """Move all state to "cpu", "gpu" or "auto", in place; returns self."""
+        for t in self.state().values():
+            t.data, t.grad = device.to(t.data, where), None
+        return self
+
+    def astype(self, dtype: Any) -> Module:
+        """Convert all state, in place (float64 for gradient checks); returns self."""
+        for t in self.state().values():
+            t.data, t.grad = t.data.astype(dtype), None
+        return self
+
+    def count_parameters(self) -> int:
+        return sum(t.size for t in self.parameters())
+
+    def macs(self, input_shape: Sequence[int]) -> int:
+        """Multiply-accumulates of the convolutions and linear layers for ONE input of shape (C, H, W).
+
+        Counted by sending an input of that shape through and looking at the shapes that arise.
+        """
+        total = 0
+
+        def see(module, inputs, out):
+            nonlocal total
+            if isinstance(module, (Conv2d, Linear)):
+                total += module.weight.size * out.size // out.shape[1]
+
+        first = next(iter(self.state().values())).data
+        was = {id(m): m.training for _, m in self.modules()}
+        try:
+            with watched(see), no_grad():
+                self.eval()(Tensor(device.of(first).zeros((1, *input_shape), first.dtype)))
+        finally:
+            for _, m in self.modules():
+                m.training = was[id(m)]
+        return total
+
+    def describe(self) -> str:
+        """What stands between the parentheses of repr, without children."""
+        return ""
+
+    def __repr__(self) -> str:
+        children = [f"  {name}: {m!r}".replace("\n", "\n  ") for name, m in self.children()]
+        head = f"{type(self).__name__}({self.describe()}"
+        return head + ("\n" + "\n".join(children) + "\n" if children else "") + ")"
+
+
+# ------------------------------------------------------------------------------------------ layers
+
+
+class Conv2d(Module):
+    """3x3 and others: (N, in, H, W) -> (N, out, Ho, Wo). Weights start as He et al. 2015b, fan-in."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: Any, stride: Any = 1, padding: Any = 0,
+                 bias: bool = False, *, rng: np.random.Generator):
+        shape = (out_channels, in_channels, *ops.pair(kernel))
+        self.weight = Tensor(init.he_normal(shape, rng=rng), True)
+        self.bias = Tensor(init.constant((out_channels,), 0), True) if bias else None
+        self.stride, self.padding = ops.pair(stride), ops.pair(padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+
+    def describe(self) -> str:
+        o, c, kh, kw = self.weight.shape
+        return f"{c} -> {o}, {kh}x{kw}, stride {self.stride}, padding {self.padding}"
+
+
+class Linear(Module):
+    """(N, in) -> (N, out). Weights start uniform on +-1 / sqrt(in), biases at 0."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, *, rng: np.random.Generator):
+        self.weight = Tensor(init.fan_in_uniform((out_features, in_features), rng=rng), True)
+        self.bias = Tensor(init.constant((out_features,), 0), True) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.linear(x, self.weight, self.bias)
+
+    def describe(self) -> str:
+        return f"{self.weight.shape[1]} -> {self.weight.shape[0]}"
+
+
+class BatchNorm(Module):
+    """Batch normalisation per channel (Ioffe & Szegedy 2015); use BatchNorm1d or BatchNorm2d.
+
+    Train mode normalises by the batch's mean and biased variance, and moves the running statistics by `momentum`
+    towards the batch's mean and UNBIASED variance; eval mode normalises by the running statistics. (PyTorch's
+    conventions.) eps is added to the variance, inside the square root.
+    """
+
+    ndim = 0
+
+    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1):
+        self.weight = Tensor(init.constant((channels,), 1), True)
+        self.bias = Tensor(init.constant((channels,), 0), True)
+        self.running_mean = Tensor(init.constant((channels,), 0))
+        self.running_var = Tensor(init.constant((channels,), 1))
+        self.eps, self.momentum = eps, momentum
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim != self.ndim:
+            raise ValueError(f"{type(self).__name__}: expected a {self.ndim}-dimensional input, got {x.shape}")
+        if not self.training:
+            return ops.batch_norm_eval(x, self.weight, self.bias, self.running_mean.data, self.running_var.data,
+                                       self.eps)
+        y, mean, var = ops.batch_norm(x, self.weight, self.bias, self.eps)
+        self.update(mean, var, x.size // x.shape[1])
+        return y
+
+    def update(self, mean: Any, var: Any, count: int) -> None:
+        """Move the running statistics towards a batch's mean and biased variance over `count` values."""
+        if count < 2:
+            raise ValueError(f"{type(self).__name__}: expected more than one value per channel in train mode, got "
+                             f"{count}; use a larger batch or .eval()")
+        for running, v in (self.running_mean, mean), (self.running_var, var * (count / (count - 1))):
+            running.data = (1 - self.momentum) * running.data + self.momentum * v
+
+    def describe(self) -> str:
+        return f"{self.weight.size}"
+
+
+class BatchNorm1d(BatchNorm):
+    """For (N, C)."""
+    ndim = 2
+
+
+class BatchNorm2d(BatchNorm):
+    """For (N, C, H, W)."""
+    ndim = 4
+
+
+class ReLU(Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.relu(x)
+
+
+class Identity(Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+class MaxPool2d(Module):
+    def __init__(self, kernel: Any, stride: Any = None, padding: Any = 0):
+        self.kernel, self.stride, self.padding = kernel, stride, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.max_pool2d(x, self.kernel, self.stride, self.padding)
+
+    def describe(self) -> str:
+        return f"{self.kernel}, stride {self.stride or self.kernel}, padding {self.padding}"
+
+
+class AvgPool2d(MaxPool2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.avg_pool2d(x, self.kernel, self.stride, self.padding)
+
+
+class GlobalAvgPool2d(Module):
+    """(N, C, H, W) -> (N, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.global_avg_pool2d(x)
+
+
+class Flatten(Module):
+    """(N, ...) -> (N, everything else)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(x.shape[0], -1)
+
+
+class Dropout(Module):
+    """Zeroes with probability p in train mode. `rng` draws a new mask at every call."""
+
+    def __init__(self, p: float = 0.5, *, rng: np.random.Generator):
+        self.p, self.rng = p, rng
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.dropout(x, self.p, self.training, rng=self.rng)
+
+    def describe(self) -> str:
+        return f"{self.p}"
+
+
+class Sequential(Module):
+    """One module after the other; children are named "0", "1", ..."""
+
+    def __init__(self, *layers: Module):
+        for i, layer in enumerate(layers):
+            setattr(self, str(i), layer)
+
+    def layers(self) -> list[Any]:
+        return [layer for _, layer in self.children()]
+
+    def forward(self, x: Any) -> Any:
+        for layer in self.layers():
+            x = layer(x)
+        return x
+
+
+# ----------------------------------------------------------------------------------- residual blocks
+
+
+class Block(Module):
+    """v1's basic block, relu(bn2(conv2(relu(bn1(conv1(x))))) + shortcut(x)): He et al. 2015, Fig. 2 and Table 1.
+
+    residual=False leaves the shortcut out: two layers of a plain network, with the same names.
+    shortcut: "A" identity, and where shapes change subsampling and zero channels (`pad` "both" or "end");
+    "B" there a 1x1 convolution with BN; "C" that everywhere.
+    by_hand=True runs the same block as one Function with its backward written out (residual.py). It serves train
+    mode while nothing looks inside; otherwise the block runs composed, with the same result.
+    batch_norm=False leaves BN out and gives the convolutions a bias.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, *, residual: bool = True,
+                 shortcut: str = "A", pad: str = "both", by_hand: bool = False, batch_norm: bool = True,
+                 rng: np.random.Generator):
+        _check_block(by_hand, residual and batch_norm, shortcut)
+        bn: Any = BatchNorm2d if batch_norm else lambda channels: Identity()
+        self.conv1 = Conv2d(in_channels, out_channels, 3, stride, 1, not batch_norm, rng=rng)
+        self.bn1 = bn(out_channels)
+        self.conv2 = Conv2d(out_channels, out_channels, 3, 1, 1, not batch_norm, rng=rng)
+        self.bn2 = bn(out_channels)
+        self.residual, self.stride, self.pad, self.by_hand = residual, stride, pad, by_hand
+        self.downsample = None
+        if residual and _projects(shortcut, in_channels, out_channels, stride):
+            self.downsample = Sequential(Conv2d(in_channels, out_channels, 1, stride, bias=not batch_norm, rng=rng),
+                                         bn(out_channels))
+
+    @property
+    def last_norm(self) -> Module | None:
+        """The BatchNorm that ends the residual branch."""
+        return self.bn2 if self.residual and isinstance(self.bn2, BatchNorm2d) else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.by_hand and self.training and not _watchers.get():
+            return self.forward_by_hand(x)
+        h = ops.relu(self.bn1(self.conv1(x)))
+        h = self.bn2(self.conv2(h))
+        if self.residual:
+            h = h + _shortcut(self, x, h.shape[1])
+        return ops.relu(h)
+
+    def forward_by_hand(self, x: Tensor) -> Tensor:
+        norms: list[Any] = [self.bn1, self.bn2]
+        inputs = [x, self.conv1.weight, self.bn1.weight, self.bn1.bias,
+                  self.conv2.weight, self.bn2.weight, self.bn2.bias]
+        if self.downsample is not None:
+            conv, bn = self.downsample.layers()
+            inputs += [conv.weight, bn.weight, bn.bias]
+            norms.append(bn)
+        return _by_hand(Residual, inputs, norms, stride=self.stride, pad=self.pad)
+
+    def describe(self) -> str:
+        return "residual" if self.residual else "plain"
+
+
+class PreactBlock(Module):
+    """v2's full pre-activation block, conv2(relu(bn2(conv1(relu(bn1(x)))))) + shortcut(x): Fig. 1b, arXiv 1603.05027.
+
+    The shortcut starts at x itself, so that it stays an identity from block to block; behind relu(bn1(x)) if
+    `split_after_activation` (the first block of a network: v2, section 5) and where it is a projection (1x1
+    convolution, no BN: the activation stands before it). Other arguments as Block's.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, *, residual: bool = True,
+                 shortcut: str = "A", pad: str = "both", split_after_activation: bool = False, by_hand: bool = False,
+                 rng: np.random.Generator):
+        _check_block(by_hand, residual, shortcut)
+        self.bn1 = BatchNorm2d(in_channels)
+        self.conv1 = Conv2d(in_channels, out_channels, 3, stride, 1, rng=rng)
+        self.bn2 = BatchNorm2d(out_channels)
+        self.conv2 = Conv2d(out_channels, out_channels, 3, 1, 1, rng=rng)
+        self.residual, self.stride, self.pad, self.by_hand = residual, stride, pad, by_hand
+        self.downsample = None
+        if residual and _projects(shortcut, in_channels, out_channels, stride):
+            self.downsample = Sequential(Conv2d(in_channels, out_channels, 1, stride, rng=rng))
+        self.split_after_activation = split_after_activation or self.downsample is not None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.by_hand and self.training and not _watchers.get():
+            return self.forward_by_hand(x)
+        a = ops.relu(self.bn1(x))
+        h = self.conv2(ops.relu(self.bn2(self.conv1(a))))
+        if self.residual:
+            h = h + _shortcut(self, a if self.split_after_activation else x, h.shape[1])
+        return h
+
+    def forward_by_hand(self, x: Tensor) -> Tensor:
+        inputs = [x, self.bn1.weight, self.bn1.bias, self.conv1.weight, self.bn2.weight, self.bn2.bias,
+                  self.conv2.weight]
+        if self.downsample is not None:
+            inputs += [conv.weight for conv in self.downsample.layers()]
+        return _by_hand(PreactResidual, inputs, [self.bn1, self.bn2], stride=self.stride, pad=self.pad,
+                        split_after_activation=self.split_after_activation)
+
+    def describe(self) -> str:
+        return "residual, pre-activation" if self.residual else "plain, pre-activation"
+
+
+class FixupBlock(Module):
+    """A residual block without BatchNorm: Zhang, Dauphin & Ma 2019, "Fixup Initialization", Fig. 1 right.
+
+        relu(scale * conv2(relu(conv1(x + bias1a) + bias1b) + bias2a) + bias2b + shortcut(x))
+
+    Four scalar biases (0) and one scalar multiplier (1) take the place of BN. Start it with `init.fixup(model)`.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, *, pad: str = "both",
+                 rng: np.random.Generator):
+        def scalar(value):
+            return Tensor(init.constant((1,), value), True)
+
+        self.bias1a, self.bias1b, self.bias2a, self.bias2b = (scalar(0) for _ in range(4))
+        self.scale = scalar(1)
+        self.conv1 = Conv2d(in_channels, out_channels, 3, stride, 1, rng=rng)
+        self.conv2 = Conv2d(out_channels, out_channels, 3, 1, 1, rng=rng)
+        self.stride, self.pad, self.downsample = stride, pad, None
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = ops.relu(self.conv1(x + self.bias1a) + self.bias1b)
+        h = self.conv2(h + self.bias2a) * self.scale + self.bias2b
+        return ops.relu(h + _shortcut(self, x, h.shape[1]))
+
+
+def _check_block(by_hand: bool, has_all: bool, shortcut: str) -> None:
+    if shortcut not in ("A", "B", "C"):
+        raise ValueError(f'shortcut: expected "A", "B" or "C", got {shortcut!r}')
+    if by_hand and not has_all:
+        raise ValueError("by_hand=True is written for residual blocks with BatchNorm; build this block without it")
+
+
+def _projects(option: str, in_channels: int, out_channels: int, stride: int) -> bool:
+    """Does this shortcut have weights? Options B and C of He et al. 2015, section 4.1."""
+    return option == "C" or (option == "B" and (stride != 1 or in_channels != out_channels))
+
+
+def _shortcut(block: Any, x: Tensor, channels: int) -> Tensor:
+    if block.downsample is not None:
+        return block.downsample(x)
+    if block.stride == 1 and x.shape[1] == channels:
+        return x
+    return ops.shortcut(x, block.stride, channels, block.pad)
+
+
+def _by_hand(function: Any, inputs: list[Tensor], norms: list[Any], **options: Any) -> Tensor:
+    """Apply a hand-written block and update the running statistics of its BatchNorms."""
+    stats: list[Any] = []
+    y = function.apply(*inputs, eps=[bn.eps for bn in norms], stats=stats, **options)
+    for bn, (mean, var, count) in zip(norms, stats, strict=True):
+        bn.update(mean, var, count)
+    return y

@@ -1,0 +1,668 @@
+"""The differentiable operations: each a small Function, its derivative beside it, and Tensor's operators.
+
+In every backward, g is dL/d(output), and what is returned is dL/d(input) for each input, by the chain rule.
+Arrays broadcast as NumPy's do; the engine sums the gradients back (`broadcasts = True`).
+A ValueError raised in a forward gets the operation's name and its inputs' shapes in front, from the engine.
+"""
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from . import device, kernels
+from .tensor import Function, Tensor
+
+# ---------------------------------------------------------------------------------- arithmetic
+
+
+class Add(Function):
+    broadcasts = True
+    def forward(self, a, b): return a + b
+    def backward(self, g): return g, g
+
+
+class Sub(Function):
+    broadcasts = True
+    def forward(self, a, b): return a - b
+    def backward(self, g): return g, -g
+
+
+class Mul(Function):
+    broadcasts = True
+
+    def forward(self, a, b):
+        self.a, self.b = a, b
+        return a * b
+
+    def backward(self, g): return g * self.b, g * self.a
+
+
+class Div(Function):
+    broadcasts = True
+
+    def forward(self, a, b):
+        self.a, self.b = a, b
+        return a / b
+
+    def backward(self, g): return g / self.b, -g * self.a / (self.b * self.b)
+
+
+class Neg(Function):
+    def forward(self, x): return -x
+    def backward(self, g): return -g
+
+
+class Pow(Function):
+    def forward(self, x, exponent):
+        self.x, self.n = x, exponent
+        return x ** exponent
+
+    def backward(self, g):
+        if self.n == 0:  # x ** 0 is constant; the formula below would say 0 * inf at x = 0
+            return g * 0
+        return g * (self.n * self.x ** (self.n - 1))
+
+
+class Exp(Function):
+    def forward(self, x):
+        self.y = self.xp.exp(x)
+        return self.y
+
+    def backward(self, g): return g * self.y
+
+
+class Log(Function):
+    def forward(self, x):
+        self.x = x
+        return self.xp.log(x)
+
+    def backward(self, g): return g / self.x
+
+
+class Sqrt(Function):
+    def forward(self, x):
+        self.y = self.xp.sqrt(x)
+        return self.y
+
+    def backward(self, g): return g * 0.5 / self.y
+
+
+class Tanh(Function):
+    def forward(self, x):
+        self.y = self.xp.tanh(x)
+        return self.y
+
+    def backward(self, g): return g * (1 - self.y * self.y)
+
+
+class Sigmoid(Function):
+    def forward(self, x):
+        self.y = 0.5 * (self.xp.tanh(0.5 * x) + 1)  # 1 / (1 + exp(-x)), without its overflow
+        return self.y
+
+    def backward(self, g): return g * self.y * (1 - self.y)
+
+
+class Relu(Function):
+    """max(x, 0). Its derivative at 0 is taken as 0."""
+
+    def forward(self, x):
+        y, self.on = kernels.of(x).relu(x)
+        return y
+
+    def backward(self, g): return g * self.on
+
+
+class Abs(Function):
+    """|x|. Its derivative at 0 is taken as 0."""
+
+    def forward(self, x):
+        self.sign = self.xp.sign(x)
+        return self.xp.abs(x)
+
+    def backward(self, g): return g * self.sign
+
+
+class Maximum(Function):
+    """The larger of a and b, element by element. Where they tie the gradient goes to a."""
+
+    broadcasts = True
+
+    def forward(self, a, b):
+        self.a_wins = a >= b
+        return self.xp.maximum(a, b)
+
+    def backward(self, g): return g * self.a_wins, g * ~self.a_wins
+
+
+class AsType(Function):
+    def forward(self, x, dtype):
+        self.dtype = x.dtype
+        return x.astype(dtype)
+
+    def backward(self, g): return g.astype(self.dtype)
+
+
+# -------------------------------------------------------------------------------- matrix products
+
+
+class MatMul(Function):
+    """(..., n, k) @ (..., k, m) -> (..., n, m); leading axes broadcast."""
+
+    broadcasts = True
+
+    def forward(self, a, b):
+        self.a, self.b = a, b
+        return a @ b
+
+    def backward(self, g): return g @ self.b.swapaxes(-1, -2), self.a.swapaxes(-1, -2) @ g
+
+
+class Linear(Function):
+    """x (N, I), w (O, I), optional bias (O,) -> x w^T + bias, (N, O)."""
+
+    def forward(self, x, w, *bias):
+        if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[1] or any(b.shape != w.shape[:1] for b in bias):
+            raise ValueError("expected x (N, I), w (O, I) and bias (O,)")
+        self.x, self.w = x, w
+        y = x @ w.T
+        return y + bias[0] if bias else y
+
+    def backward(self, g): return (g @ self.w, g.T @ self.x, g.sum(0))[:len(self.inputs)]
+
+
+# ------------------------------------------------------------------------------------- reductions
+
+
+class Sum(Function):
+    def forward(self, x, axis, keepdims):
+        self.shape, self.axes = x.shape, _axes(axis, x.ndim)
+        return x.sum(self.axes, keepdims=keepdims)
+
+    def backward(self, g): return self.xp.broadcast_to(_unreduced(g, self.shape, self.axes), self.shape)
+
+
+class Mean(Function):
+    def forward(self, x, axis, keepdims):
+        self.shape, self.axes = x.shape, _axes(axis, x.ndim)
+        self.count = _count(x.shape, self.axes)
+        return x.mean(self.axes, keepdims=keepdims)
+
+    def backward(self, g):
+        return self.xp.broadcast_to(_unreduced(g, self.shape, self.axes) / self.count, self.shape)
+
+
+class Var(Function):
+    """Mean squared deviation from the mean; divided by count - correction instead of count."""
+
+    def forward(self, x, axis, keepdims, correction):
+        self.axes = _axes(axis, x.ndim)
+        self.divisor = _count(x.shape, self.axes) - correction
+        if self.divisor <= 0:
+            raise ValueError(f"variance of {_count(x.shape, self.axes)} elements with correction {correction}")
+        self.centred = x - x.mean(self.axes, keepdims=True)
+        return (self.centred * self.centred).sum(self.axes, keepdims=keepdims) / self.divisor
+
+    def backward(self, g):  # the mean's own share is zero, because the deviations sum to zero
+        return _unreduced(g, self.centred.shape, self.axes) * self.centred * (2 / self.divisor)
+
+
+class Max(Function):
+    """Largest element over the axes. Where several tie the gradient goes to the first."""
+
+    def forward(self, x, axis, keepdims):
+        self.shape, self.axes = x.shape, _axes(axis, x.ndim)
+        _count(x.shape, self.axes)
+        kept = [a for a in range(x.ndim) if a not in self.axes]
+        self.order = (*kept, *self.axes)                       # reduced axes last ...
+        self.ordered_shape = tuple(x.shape[a] for a in self.order)
+        self.kept_shape = self.ordered_shape[:len(kept)]
+        self.winner = x.transpose(self.order).reshape(*self.kept_shape, -1).argmax(-1)  # ... and as one
+        return x.max(self.axes, keepdims=keepdims)
+
+    def backward(self, g):
+        count = _count(self.shape, self.axes)
+        won = self.xp.arange(count) == self.winner[..., None]
+        gx = (g.reshape(*self.kept_shape, 1) * won).reshape(self.ordered_shape)
+        return gx.transpose(_inverse(self.order))
+
+
+def _axes(axis: Any, ndim: int) -> tuple[int, ...]:
+    """`axis` as a tuple of non-negative axes; None means all."""
+    if axis is None:
+        return tuple(range(ndim))
+    axes = (int(axis),) if isinstance(axis, numbers.Integral) else tuple(axis)
+    if any(not -ndim <= a < ndim for a in axes) or len({a % ndim for a in axes}) < len(axes):
+        raise ValueError(f"axis {axis} does not name distinct axes of a {ndim}-dimensional array")
+    return tuple(int(a) % ndim for a in axes)
+
+
+def _count(shape: tuple[int, ...], axes: tuple[int, ...]) -> int:
+    """How many elements one result is made from; none is an error."""
+    n = math.prod(shape[a] for a in axes)
+    if n == 0:
+        raise ValueError("nothing to reduce: the array is empty along the axes")
+    return n
+
+
+def _unreduced(g: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> Any:
+    """g with the reduced axes back, of length 1."""
+    return g.reshape([1 if a in axes else n for a, n in enumerate(shape)])
+
+
+def _inverse(order: Sequence[int]) -> list[int]:
+    """The permutation that undoes `order` (its argsort)."""
+    return sorted(range(len(order)), key=order.__getitem__)
+
+
+# ----------------------------------------------------------------------------------------- shapes
+
+
+class Reshape(Function):
+    def forward(self, x, shape):
+        self.shape = x.shape
+        return x.reshape(shape)
+
+    def backward(self, g): return g.reshape(self.shape)
+
+
+class Transpose(Function):
+    def forward(self, x, axes):
+        self.axes = _axes(axes, x.ndim)
+        return x.transpose(self.axes)
+
+    def backward(self, g): return g.transpose(_inverse(self.axes))
+
+
+class GetItem(Function):
+    """x[index]: slices, integers, integer arrays, boolean masks."""
+
+    def forward(self, x, index):
+        if any(isinstance(i, Tensor) for i in (index if isinstance(index, tuple) else (index,))):
+            raise ValueError("an index must be integers, slices or arrays, not a Tensor")
+        self.shape, self.index = x.shape, index
+        return x[index]
+
+    def backward(self, g):
+        gx = self.xp.zeros(self.shape, g.dtype)
+        parts = self.index if isinstance(self.index, tuple) else (self.index,)
+        if any(hasattr(i, "__len__") for i in parts):
+            self.xp.add.at(gx, self.index, g)  # an array may name an element twice: both count
+        else:
+            gx[self.index] = g
+        return gx
+
+
+class Concatenate(Function):
+    def forward(self, *parts, axis):
+        self.axis = axis
+        self.cuts = list(np.cumsum([p.shape[axis] for p in parts[:-1]]))
+        return self.xp.concatenate(parts, axis)
+
+    def backward(self, g): return tuple(self.xp.split(g, self.cuts, self.axis))
+
+
+class Pad(Function):
+    def forward(self, x, widths, value):
+        if len(widths) != x.ndim or any(len(w) != 2 or min(w) < 0 for w in widths):
+            raise ValueError(f"expected one (before, after) pair >= 0 for each of {x.ndim} axes, got {widths}")
+        self.inside = tuple(slice(before, before + n) for (before, _), n in zip(widths, x.shape, strict=True))
+        return self.xp.pad(x, widths, constant_values=value)
+
+    def backward(self, g): return g[self.inside]
+
+
+class BroadcastTo(Function):
+    broadcasts = True
+    def forward(self, x, shape): return self.xp.broadcast_to(x, shape)
+    def backward(self, g): return g
+
+
+# --------------------------------------------------------------------------------- network layers
+
+
+class Conv2d(Function):
+    """x (N, C, H, W), w (O, C, kh, kw), optional bias (O,) -> (N, O, Ho, Wo)."""
+
+    def forward(self, x, w, *bias, stride, padding):
+        if x.ndim != 4 or w.ndim != 4:
+            raise ValueError("expected x (N, C, H, W) and w (O, C, kh, kw)")
+        if x.shape[1] != w.shape[1]:
+            raise ValueError(f"the input has {x.shape[1]} channels, the weight expects {w.shape[1]}")
+        if any(b.shape != w.shape[:1] for b in bias):
+            raise ValueError(f"expected a bias of shape {w.shape[:1]}")
+        _not_empty(x)
+        self.x, self.w, self.geometry = x, w, (stride, padding)
+        y = kernels.of(x).conv2d(x, w, stride, padding)
+        return y + bias[0].reshape(1, -1, 1, 1) if bias else y
+
+    def backward(self, g):
+        gx, gw = kernels.of(g).conv2d_backward(g, self.x, self.w, *self.geometry, need_x=self.needs[0],
+                                               need_w=self.needs[1])
+        return (gx, gw) if len(self.inputs) == 2 else (gx, gw, g.sum((0, 2, 3)))
+
+
+class MaxPool2d(Function):
+    def forward(self, x, kernel, stride, padding):
+        _is_image(x)
+        if any(2 * p > k for k, p in zip(kernel, padding, strict=True)):
+            raise ValueError(f"padding {padding} is more than half of the kernel {kernel}: a window would be empty")
+        self.geometry = x.shape, kernel, stride, padding
+        y, self.winner = kernels.of(x).max_pool2d(x, kernel, stride, padding)
+        return y
+
+    def backward(self, g): return kernels.of(g).max_pool2d_backward(g, self.winner, *self.geometry)
+
+
+class AvgPool2d(Function):
+    def forward(self, x, kernel, stride, padding):
+        _is_image(x)
+        self.geometry = x.shape, kernel, stride, padding
+        return kernels.of(x).avg_pool2d(x, kernel, stride, padding)
+
+    def backward(self, g): return kernels.of(g).avg_pool2d_backward(g, *self.geometry)
+
+
+class BatchNorm(Function):
+    """Normalised by the batch's own statistics, which are left in `stats` as [mean, biased variance]."""
+
+    def forward(self, x, gamma, beta, eps, stats):
+        _check_batch_norm(x, gamma, beta)
+        self.gamma = gamma
+        y, *stats[:], self.saved = kernels.of(x).batch_norm(x, gamma, beta, eps)
+        return y
+
+    def backward(self, g): return kernels.of(g).batch_norm_backward(g, self.gamma, self.saved)
+
+
+class BatchNormEval(Function):
+    """Normalised by given statistics, which are constants."""
+
+    def forward(self, x, gamma, beta, mean, var, eps):
+        _check_batch_norm(x, gamma, beta, mean, var)
+        self.gamma = gamma
+        y, self.saved = kernels.of(x).batch_norm_eval(x, gamma, beta, mean, var, eps)
+        return y
+
+    def backward(self, g): return kernels.of(g).batch_norm_eval_backward(g, self.gamma, self.saved)
+
+
+class Shortcut(Function):
+    """Option A (He et al. 2015, section 3.3): every stride-th pixel, new channels zero."""
+
+    def forward(self, x, stride, channels, pad):
+        if pad not in ("both", "end"):
+            raise ValueError(f'pad: expected "both" or "end", got {pad!r}')
+        if channels < x.shape[1]:
+            raise ValueError(f"channels: expected at least the input's {x.shape[1]}, got {channels}")
+        self.geometry = x.shape, stride, pad
+        return kernels.of(x).shortcut(x, stride, channels, pad)
+
+    def backward(self, g): return kernels.of(g).shortcut_backward(g, *self.geometry)
+
+
+class Dropout(Function):
+    def forward(self, x, mask):
+        self.mask = mask
+        return x * mask
+
+    def backward(self, g): return g * self.mask
+
+
+class LogSoftmax(Function):
+    def forward(self, z, axis):
+        self.axis = axis
+        self.log_p = kernels.of(z).log_softmax(z, axis)
+        return self.log_p
+
+    def backward(self, g): return g - self.xp.exp(self.log_p) * g.sum(self.axis, keepdims=True)
+
+
+class Softmax(Function):
+    def forward(self, z, axis):
+        self.axis = axis
+        self.p = self.xp.exp(kernels.of(z).log_softmax(z, axis))
+        return self.p
+
+    def backward(self, g): return self.p * (g - (g * self.p).sum(self.axis, keepdims=True))
+
+
+class CrossEntropy(Function):
+    def forward(self, z, labels):
+        self.labels = labels
+        loss, self.saved = kernels.of(z).cross_entropy(z, labels)
+        return loss
+
+    def backward(self, g): return kernels.of(g).cross_entropy_backward(g, self.saved, self.labels)
+
+
+def _not_empty(x: Any) -> None:
+    if x.size == 0:
+        raise ValueError("the batch is empty")
+
+
+def _is_image(x: Any) -> None:
+    if x.ndim != 4:
+        raise ValueError("expected x (N, C, H, W)")
+    _not_empty(x)
+
+
+def _check_batch_norm(x: Any, *per_channel: Any) -> None:
+    if x.ndim not in (2, 4):
+        raise ValueError("expected x (N, C) or (N, C, H, W)")
+    if any(v.shape != x.shape[1:2] for v in per_channel):
+        raise ValueError(f"expected gamma, beta and statistics of shape {x.shape[1:2]}, one for each channel, got "
+                         + ", ".join(str(v.shape) for v in per_channel))
+    _not_empty(x)
+
+
+# ------------------------------------------------------------------- the same as functions of Tensors
+
+
+def as_tensor(value: Any, like: Tensor) -> Tensor:
+    """`value` as a Tensor. A number takes the dtype and device of `like`, so float32 * 2.0 stays float32."""
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, numbers.Real):
+        return Tensor(device.of(like.data).asarray(value, like.dtype))
+    return Tensor(value)
+
+
+def pair(value: Any) -> tuple[int, int]:
+    """3 -> (3, 3); (3, 2) -> (3, 2)."""
+    values = (value, value) if isinstance(value, numbers.Integral) else tuple(value)
+    if len(values) != 2 or not all(isinstance(v, numbers.Integral) for v in values):
+        raise ValueError(f"expected an integer or a pair of integers (vertical, horizontal), got {value!r}")
+    return int(values[0]), int(values[1])
+
+
+def exp(x: Tensor) -> Tensor: return Exp.apply(x)
+def log(x: Tensor) -> Tensor: return Log.apply(x)
+def sqrt(x: Tensor) -> Tensor: return Sqrt.apply(x)
+def tanh(x: Tensor) -> Tensor: return Tanh.apply(x)
+def sigmoid(x: Tensor) -> Tensor: return Sigmoid.apply(x)
+def relu(x: Tensor) -> Tensor: return Relu.apply(x)
+def abs(x: Tensor) -> Tensor: return Abs.apply(x)
+
+
+def maximum(a: Tensor, b: Any) -> Tensor:
+    """max(a, b) element by element; where they tie the gradient goes to a."""
+    return Maximum.apply(a, as_tensor(b, a))
+
+
+def pow(x: Tensor, exponent: float) -> Tensor:
+    """x ** exponent for a constant exponent."""
+    if not isinstance(exponent, numbers.Real):
+        raise TypeError(f"pow: expected a number as exponent, got {type(exponent).__name__}; "
+                        "for two Tensors write exp(b * log(a))")
+    return Pow.apply(x, exponent=exponent if isinstance(exponent, int) else float(exponent))
+
+
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b as NumPy's: (..., n, k) @ (..., k, m), leading axes broadcast; a vector counts as one row or column."""
+    if a.ndim == 1:
+        y = matmul(a.reshape(1, -1), b)
+        return y.reshape(y.shape[:-2] + y.shape[-1:]) if b.ndim > 1 else y.reshape(())
+    if b.ndim == 1:
+        y = matmul(a, b.reshape(-1, 1))
+        return y.reshape(y.shape[:-1])
+    return MatMul.apply(a, b)
+
+
+def sum(x: Tensor, axis=None, keepdims: bool = False) -> Tensor:
+    return Sum.apply(x, axis=axis, keepdims=keepdims)
+
+
+def mean(x: Tensor, axis=None, keepdims: bool = False) -> Tensor:
+    return Mean.apply(x, axis=axis, keepdims=keepdims)
+
+
+def var(x: Tensor, axis=None, keepdims: bool = False, correction: int = 0) -> Tensor:
+    """Variance, biased by default, as batch normalisation uses it; correction=1 for the unbiased one."""
+    return Var.apply(x, axis=axis, keepdims=keepdims, correction=correction)
+
+
+def max(x: Tensor, axis=None, keepdims: bool = False) -> Tensor:
+    """Largest element over the axes; where several tie the gradient goes to the first."""
+    return Max.apply(x, axis=axis, keepdims=keepdims)
+
+
+def reshape(x: Tensor, *shape) -> Tensor:
+    return Reshape.apply(x, shape=_one_tuple(shape))
+
+
+def transpose(x: Tensor, *axes) -> Tensor:
+    """Axes permuted to the given order; reversed without one."""
+    return Transpose.apply(x, axes=_one_tuple(axes) or tuple(reversed(range(x.ndim))))
+
+
+def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
+    if not tensors:
+        raise ValueError("concatenate: expected at least one Tensor, got none")
+    return Concatenate.apply(*tensors, axis=axis)
+
+
+def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
+    """x with a border of `value`: one (before, after) pair for each axis."""
+    return Pad.apply(x, widths=tuple(tuple(w) for w in widths), value=value)
+
+
+def broadcast_to(x: Tensor, shape: Sequence[int]) -> Tensor:
+    return BroadcastTo.apply(x, shape=tuple(shape))
+
+
+def linear(x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x (N, I) times w (O, I) transposed, plus bias (O,) -> (N, O)."""
+    return Linear.apply(x, w) if bias is None else Linear.apply(x, w, bias)
+
+
+def conv2d(x: Tensor, w: Tensor, bias: Tensor | None = None, stride=1, padding=0) -> Tensor:
+    """Cross-correlation, (N, C, H, W) with (O, C, kh, kw) -> (N, O, Ho, Wo), Ho = (H + 2 padding - kh) // stride + 1.
+
+    `stride` and `padding` (with zeros) are integers or pairs (vertical, horizontal).
+    """
+    inputs = (x, w) if bias is None else (x, w, bias)
+    return Conv2d.apply(*inputs, stride=pair(stride), padding=pair(padding))
+
+
+def max_pool2d(x: Tensor, kernel, stride=None, padding=0) -> Tensor:
+    """Maximum of every window; stride defaults to the kernel. Ties go to the first element of the window."""
+    return MaxPool2d.apply(x, kernel=pair(kernel), stride=pair(stride or kernel), padding=pair(padding))
+
+
+def avg_pool2d(x: Tensor, kernel, stride=None, padding=0) -> Tensor:
+    """Mean of every window, padding zeros included; stride defaults to the kernel."""
+    return AvgPool2d.apply(x, kernel=pair(kernel), stride=pair(stride or kernel), padding=pair(padding))
+
+
+def global_avg_pool2d(x: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, C): every channel's mean."""
+    if x.ndim != 4:
+        raise ValueError(f"global_avg_pool2d: expected x (N, C, H, W), got {x.shape}")
+    return mean(x, (2, 3))
+
+
+def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> tuple[Tensor, Any, Any]:
+    """(y, mean, var): x (N, C) or (N, C, H, W) normalised by its own statistics per channel, times gamma plus beta.
+
+    mean (C,) and the biased variance (C,) are plain arrays; gradients flow through them inside the operation.
+    """
+    stats: list[Any] = []
+    y = BatchNorm.apply(x, gamma, beta, eps=eps, stats=stats)
+    return y, *stats
+
+
+def batch_norm_eval(x: Tensor, gamma: Tensor, beta: Tensor, mean, var, eps: float = 1e-5) -> Tensor:
+    """x normalised by the given statistics, arrays (C,), which are constants to the gradient."""
+    return BatchNormEval.apply(x, gamma, beta, mean=mean, var=var, eps=eps)
+
+
+def shortcut(x: Tensor, stride: int, channels: int, pad: str = "both") -> Tensor:
+    """Option A: x (N, C, H, W) -> (N, channels, H/stride, W/stride), subsampled, new channels zero.
+
+    pad="both" puts half of the new channels before the old ones, "end" all behind them.
+    """
+    return Shortcut.apply(x, stride=stride, channels=channels, pad=pad)
+
+
+def dropout(x: Tensor, p: float = 0.5, training: bool = True, *, rng: np.random.Generator) -> Tensor:
+    """Each element zeroed with probability p, the others divided by 1 - p; x itself when not training."""
+    if not 0 <= p < 1:
+        raise ValueError(f"dropout: expected a probability 0 <= p < 1, got {p}")
+    if not training or p == 0:
+        return x
+    kept = rng.random(x.shape, np.float32) >= p
+    return Dropout.apply(x, mask=device.of(x.data).asarray(kept * (1 / (1 - p)), x.dtype))
+
+
+def log_softmax(z: Tensor, axis: int = -1) -> Tensor: return LogSoftmax.apply(z, axis=axis)
+def softmax(z: Tensor, axis: int = -1) -> Tensor: return Softmax.apply(z, axis=axis)
+
+
+def cross_entropy(logits: Tensor, labels: Any) -> Tensor:
+    """Mean over the batch of -log softmax(logits)[label]: logits (N, K), labels (N,) integers in 0..K-1."""
+    if not hasattr(labels, "dtype"):
+        labels = np.asarray(labels)
+    if logits.ndim != 2 or len(logits) == 0:
+        raise ValueError(f"cross_entropy: expected logits (N, K) with N >= 1, got {logits.shape}"
+                         + ("; the batch is empty" if logits.size == 0 else ""))
+    if isinstance(labels, Tensor) or labels.dtype.kind not in "iu" or labels.shape != logits.shape[:1]:
+        raise ValueError(f"cross_entropy: expected integer labels of shape {logits.shape[:1]}, "
+                         f"got {labels.dtype}{labels.shape}")
+    device.of(logits.data, labels, operation="cross_entropy")
+    # On a GPU the range check would wait for the device at every step; there the data set has checked it.
+    if not device.on_gpu(labels) and (labels.min() < 0 or labels.max() >= logits.shape[1]):
+        wrong = labels[(labels < 0) | (labels >= logits.shape[1])]
+        raise ValueError(f"cross_entropy: expected labels in 0..{logits.shape[1] - 1}, got {int(wrong[0])}")
+    return CrossEntropy.apply(logits, labels=labels)
+
+
+def _one_tuple(args: tuple) -> tuple:
+    """Both f(x, 2, 3) and f(x, (2, 3)) give (2, 3)."""
+    return tuple(args[0]) if len(args) == 1 and not isinstance(args[0], numbers.Integral) else args
+
+
+# ------------------------------------------------------------------------------- Tensor's operators
+
+Tensor.__add__ = Tensor.__radd__ = lambda a, b: Add.apply(a, as_tensor(b, a))
+Tensor.__sub__ = lambda a, b: Sub.apply(a, as_tensor(b, a))
+Tensor.__rsub__ = lambda a, b: Sub.apply(as_tensor(b, a), a)
+Tensor.__mul__ = Tensor.__rmul__ = lambda a, b: Mul.apply(a, as_tensor(b, a))
+Tensor.__truediv__ = lambda a, b: Div.apply(a, as_tensor(b, a))
+Tensor.__rtruediv__ = lambda a, b: Div.apply(as_tensor(b, a), a)
+Tensor.__neg__ = lambda x: Neg.apply(x)
+Tensor.__pow__ = pow
+Tensor.__matmul__ = lambda a, b: matmul(a, as_tensor(b, a))
+Tensor.__rmatmul__ = lambda a, b: matmul(as_tensor(b, a), a)
+Tensor.__getitem__ = lambda x, index: GetItem.apply(x, index=index)
+Tensor.__abs__ = Tensor.abs = abs
+Tensor.exp, Tensor.log, Tensor.sqrt = exp, log, sqrt
+Tensor.tanh, Tensor.sigmoid, Tensor.relu = tanh, sigmoid, relu
+Tensor.sum, Tensor.mean, Tensor.var, Tensor.max = sum, mean, var, max
+Tensor.reshape, Tensor.transpose = reshape, transpose
+Tensor.T = property(transpose)
+Tensor.astype = lambda x, dtype: AsType.apply(x, dtype=dtype)

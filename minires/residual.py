@@ -1,0 +1,127 @@
+r"""The residual block's backward pass, written out by hand.
+
+    x ---- conv1 -- bn1 -- relu ---- conv2 -- bn2 ----(+)---- relu ----> y         v1, Fig. 2
+      \                                               /
+       `------------------ shortcut -----------------'
+
+With F the branch, s the shortcut and z = F(x) + s(x) the sum before the last ReLU, so that y = relu(z):
+
+    dL/dz = dL/dy * [z > 0]                            the last ReLU's mask, before anything else
+    dL/dx = J_F^T dL/dz + J_s^T dL/dz                  = (J_F + I)^T dL/dz  for the identity shortcut
+
+Two rules carry the block. Where two values are ADDED, both get the same gradient: dL/dz goes into the branch
+and, unchanged, into the shortcut. Where one value is USED TWICE, its gradients add: x gets the branch's and
+the shortcut's. On the identity shortcut dL/dz reaches x untouched, whatever the branch does to its own share.
+
+Autograd does the same to the block composed of operations (nn.Block); with the reference kernels the two
+agree bit for bit.
+"""
+from __future__ import annotations
+
+from . import kernels
+from .tensor import Function
+
+ONE, NONE = (1, 1), (0, 0)  # stride 1; no padding (and ONE is the padding of every 3x3 here)
+
+
+class Residual(Function):
+    """The block of v1 as one step. Inputs, with C channels in and O out:
+
+    x (N, C, H, W), w1 (O, C, 3, 3), gamma1, beta1 (O,), w2 (O, O, 3, 3), gamma2, beta2 (O,), and for a projection
+    (option B) also ws (O, C, 1, 1), gammas, betas (O,). Without it the shortcut is the identity where shapes
+    allow, else option A with `pad`. `eps`: one for each BatchNorm. `stats` receives each one's (mean, variance,
+    number of values per channel).
+    """
+
+    def forward(self, x, w1, gamma1, beta1, w2, gamma2, beta2, *projection, stride, pad, eps, stats):
+        K = kernels.of(x)
+        self.stride, self.pad = stride, pad
+        a1 = K.conv2d(x, w1, (stride, stride), ONE)
+        h, mean1, var1, self.bn1 = K.batch_norm_relu(a1, gamma1, beta1, eps[0])
+        a2 = K.conv2d(h, w2, ONE, ONE)
+        if projection:
+            ws, gammas, betas = projection
+            s, means, vars_, self.bns = K.batch_norm(K.conv2d(x, ws, (stride, stride), NONE), gammas, betas, eps[2])
+        else:
+            s = shortcut(K, x, stride, len(w2), pad)
+        y, mean2, var2, self.bn2 = K.batch_norm_relu(a2, gamma2, beta2, eps[1], skip=s)
+
+        count = y.size // y.shape[1]
+        stats += [(mean1, var1, count), (mean2, var2, count)] + ([(means, vars_, count)] if projection else [])
+        self.saved = x, w1, gamma1, h, w2, gamma2, projection
+        return y
+
+    def backward(self, g):
+        K = kernels.of(g)
+        x, w1, gamma1, h, w2, gamma2, projection = self.saved
+        # through the last ReLU and bn2; gz = dL/dz is what the addition gives to the shortcut as well
+        ga2, ggamma2, gbeta2, gz = K.batch_norm_relu_backward(g, gamma2, self.bn2)
+        gh, gw2 = K.conv2d_backward(ga2, h, w2, ONE, ONE)
+        ga1, ggamma1, gbeta1, _ = K.batch_norm_relu_backward(gh, gamma1, self.bn1)
+        gx, gw1 = K.conv2d_backward(ga1, x, w1, (self.stride, self.stride), ONE, need_x=self.needs[0])
+        gprojection: tuple = ()
+        if projection:
+            ws, gammas, _ = projection
+            gas, ggammas, gbetas = K.batch_norm_backward(gz, gammas, self.bns)
+            gs, gws = K.conv2d_backward(gas, x, ws, (self.stride, self.stride), NONE, need_x=self.needs[0])
+            gprojection = gws, ggammas, gbetas
+        else:
+            gs = shortcut_backward(K, gz, x.shape, self.stride, self.pad)
+        if self.needs[0]:
+            gx = gx + gs  # x was used twice
+        return gx, gw1, ggamma1, gbeta1, gw2, ggamma2, gbeta2, *gprojection
+
+
+class PreactResidual(Function):
+    r"""The full pre-activation block of v2 (Fig. 1b), y = x + conv2(relu(bn2(conv1(relu(bn1(x)))))), as one step.
+
+        x ---- bn1 -- relu -- conv1 -- bn2 -- relu -- conv2 ----(+)----> y
+          \                                                     /
+           `---------------------- shortcut --------------------'
+
+    Nothing stands behind the addition, so dL/dy itself runs along the shortcut.
+    Inputs: x (N, C, H, W), gamma1, beta1 (C,), w1 (O, C, 3, 3), gamma2, beta2 (O,), w2 (O, O, 3, 3) and for a
+    projection ws (O, C, 1, 1). `split_after_activation`: the shortcut starts behind relu(bn1(x)), as in the first
+    block of a network (v2, section 5) and at every projection.
+    """
+
+    def forward(self, x, gamma1, beta1, w1, gamma2, beta2, w2, *projection, stride, pad, split_after_activation,
+                eps, stats):
+        K = kernels.of(x)
+        self.stride, self.pad, self.split_after_activation = stride, pad, split_after_activation
+        h1, mean1, var1, self.bn1 = K.batch_norm_relu(x, gamma1, beta1, eps[0])
+        h2, mean2, var2, self.bn2 = K.batch_norm_relu(K.conv2d(h1, w1, (stride, stride), ONE), gamma2, beta2, eps[1])
+        start = h1 if split_after_activation else x
+        s = (K.conv2d(start, projection[0], (stride, stride), NONE) if projection
+             else shortcut(K, start, stride, len(w2), pad))
+        stats += [(mean1, var1, x.size // x.shape[1]), (mean2, var2, h2.size // h2.shape[1])]
+        self.saved = x, gamma1, h1, w1, gamma2, h2, w2, projection
+        return K.conv2d(h2, w2, ONE, ONE) + s
+
+    def backward(self, g):
+        K = kernels.of(g)
+        x, gamma1, h1, w1, gamma2, h2, w2, projection = self.saved
+        gh2, gw2 = K.conv2d_backward(g, h2, w2, ONE, ONE)
+        ga2, ggamma2, gbeta2, _ = K.batch_norm_relu_backward(gh2, gamma2, self.bn2)
+        gh1, gw1 = K.conv2d_backward(ga2, h1, w1, (self.stride, self.stride), ONE)
+        gprojection = ()
+        if projection:
+            gs, *gprojection = K.conv2d_backward(g, h1 if self.split_after_activation else x, projection[0],
+                                                 (self.stride, self.stride), NONE)
+        else:
+            gs = shortcut_backward(K, g, x.shape, self.stride, self.pad)
+        if self.split_after_activation:
+            gh1 = gh1 + gs  # h1 was used twice ...
+        gx, ggamma1, gbeta1, _ = K.batch_norm_relu_backward(gh1, gamma1, self.bn1)
+        if not self.split_after_activation:
+            gx = gx + gs    # ... or x was
+        return gx, ggamma1, gbeta1, gw1, ggamma2, gbeta2, gw2, *gprojection
+
+
+def shortcut(K, x, stride, channels, pad):
+    """The shortcut without weights: x itself where the shape allows, else option A."""
+    return x if stride == 1 and channels == x.shape[1] else K.shortcut(x, stride, channels, pad)
+
+
+def shortcut_backward(K, g, shape, stride, pad):
+    return g if g.shape == shape else K.shortcut_backward(g, shape, stride, pad)

@@ -1,0 +1,63 @@
+"""Look at what flows through a model without changing the model.
+
+    with Tap(model, nn.BatchNorm2d) as tap:                    # which kinds of module to look at
+        ops.cross_entropy(model(x), labels).backward()
+    tap.std, tap.grad_norm                                     # {module name: number}
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from . import nn
+
+
+class Tap:
+    """For every module of the given kinds (all without kinds), in the order they ran:
+
+    std       standard deviation of the output, over all its elements
+    grad_norm Euclidean norm of dL/d(output), once a backward has passed
+
+    Numbers only: no array is kept. A module that runs twice is recorded as it ran last.
+    """
+
+    def __init__(self, model: nn.Module, *kinds: type):
+        self.names = {id(m): name for name, m in model.modules() if not kinds or isinstance(m, kinds)}
+        if not self.names:
+            raise ValueError(f"Tap: the model has no module of kind {' or '.join(k.__name__ for k in kinds)}")
+        self.std: dict[str, float] = {}
+        self.grad_norm: dict[str, float] = {}
+
+    def __enter__(self) -> Tap:
+        self._watching = nn.watched(self._see)
+        self._watching.__enter__()
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self._watching.__exit__(*exc)
+
+    def _see(self, module: nn.Module, inputs: tuple, out: Any) -> None:
+        name = self.names.get(id(module))
+        if name is None:
+            return
+        self.std[name] = float(out.data.std())
+        if out.requires_grad:
+            out.on_grad(lambda g: self.grad_norm.__setitem__(name, float((g * g).sum()) ** 0.5))
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[nn.Module]:
+    """Inside, do with the model's state, modes and gradients what you like: afterwards they are as they were,
+    bit for bit."""
+    state = {name: (t, t.data, t.grad) for name, t in model.state().items()}
+    copies = {name: data.copy() for name, (_, data, _) in state.items()}
+    modes = [(m, m.training) for _, m in model.modules()]
+    try:
+        yield model
+    finally:
+        for name, (t, data, grad) in state.items():
+            data[...] = copies[name]  # in place, for those who hold the array itself
+            t.data, t.grad = data, grad
+        for m, training in modes:
+            m.training = training

@@ -1,0 +1,122 @@
+"""The training loop: a generator that yields what happened, so that whoever runs it can plot, print or stop."""
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import device, nn, ops
+from .datasets.batches import batches
+from .optim import SGD
+from .tap import untouched
+from .tensor import Tensor, no_grad
+
+Arrays = tuple[Any, Any]  # images float32 (N, C, H, W), labels integer (N,)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train. The defaults are those of `minires demo`."""
+
+    epochs: int = 3
+    batch_size: int = 100
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+
+
+class Step(NamedTuple):
+    """After each update."""
+
+    step: int     # counted from 1
+    loss: float   # mean over the batch, before the update
+    images: int   # in the batch
+
+
+class Epoch(NamedTuple):
+    """After each pass over the training set. Errors in percent, in eval mode, over the whole sets."""
+
+    epoch: int         # counted from 1
+    train_loss: float  # mean of the steps' losses
+    train_error: float
+    test_error: float
+
+
+class NotFinite(ArithmeticError):
+    """The loss became NaN or infinite. The model is as it was before that step."""
+
+
+def fit(model: nn.Module, train: Arrays, test: Arrays, recipe: Recipe, *, rng: np.random.Generator) \
+        -> Iterator[Step | Epoch]:
+    """Train `model` in place by SGD; yield a Step after every update and an Epoch after every pass.
+
+    `rng` shuffles the training set. Raises NotFinite where the loss is not finite.
+    """
+    optimizer = SGD(model.parameters(), recipe.lr, recipe.momentum, recipe.weight_decay)
+    images, labels = train
+    count = 0
+    for epoch in range(1, recipe.epochs + 1):
+        losses = []
+        for rows in batches(len(images), recipe.batch_size, rng=rng):
+            count += 1
+            rows = device.of(images).asarray(rows)
+            losses.append(step(model, optimizer, images[rows], labels[rows], count))
+            yield Step(count, losses[-1], len(rows))
+        yield Epoch(epoch, float(np.mean(losses)), error(model, *train), error(model, *test))
+
+
+def step(model: nn.Module, optimizer: SGD, images: Any, labels: Any, number: int = 1) -> float:
+    """Forward, backward, update: returns the batch's loss. NotFinite if that is NaN or infinite."""
+    model.train()
+    optimizer.zero_grad()
+    running = [(t, t.data) for t in model.state().values() if not t.requires_grad]
+    with np.errstate(over="ignore", invalid="ignore"):  # reported below, by layer
+        loss = ops.cross_entropy(model(Tensor(images)), labels)
+    value = loss.item()
+    if not math.isfinite(value):
+        for t, data in running:  # BatchNorm replaces its statistics, so these are still the old ones
+            t.data = data
+        raise NotFinite(f"step {number}: the loss is {value}, expected a finite number; first not finite is "
+                        f"{first_not_finite(model, images)}. A smaller learning rate (it is {optimizer.lr}) or a look "
+                        "at the input may help")
+    loss.backward()
+    optimizer.step()
+    return value
+
+
+def first_not_finite(model: nn.Module, images: Any) -> str:
+    """In words: the input, the first module whose output on `images` holds NaN or infinity, or the loss itself."""
+    names = {id(m): name for name, m in model.modules()}
+    found: list[str] = []
+
+    def see(module, inputs, out):
+        if not found and not bool(device.of(out.data).isfinite(out.data).all()):
+            found.append(f"the output of layer {names[id(module)] or 'model'!r} ({type(module).__name__})")
+
+    if not bool(device.of(images).isfinite(images).all()):
+        return "the input itself"
+    with untouched(model), nn.watched(see), no_grad(), np.errstate(over="ignore", invalid="ignore"):
+        model.train()
+        model(Tensor(images))
+    return found[0] if found else "the loss itself: every layer's output is finite"
+
+
+def error(model: nn.Module, images: Any, labels: Any, batch_size: int = 500) -> float:
+    """Percent of `images` that the model classifies wrongly, in eval mode; its modes are left as they were."""
+    if len(images) == 0:
+        raise ValueError("error: expected at least one image, got an empty set")
+    modes = [(m, m.training) for _, m in model.modules()]
+    wrong = 0
+    try:
+        model.eval()
+        with no_grad(), np.errstate(over="ignore", invalid="ignore"):
+            for i in range(0, len(images), batch_size):
+                logits = model(Tensor(images[i:i + batch_size])).data
+                wrong += int((logits.argmax(1) != labels[i:i + batch_size]).sum())
+    finally:
+        for m, training in modes:
+            m.training = training
+    return 100 * wrong / len(images)
