@@ -1,0 +1,90 @@
+"""The command line: `minires demo`, `minires info`."""
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import __version__
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status. Errors of use end in one line and status 2."""
+    args = _parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except (ValueError, OSError, RuntimeError, ArithmeticError) as e:
+        print(f"minires {args.command}: {e}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"minires {args.command}: stopped", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="minires",
+                                     description="Deep residual learning from scratch, on NumPy and CuPy.")
+    parser.add_argument("--version", action="version", version=f"minires {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    demo = commands.add_parser(
+        "demo", help="train plain and residual networks on real images and draw what depth does to them",
+        description="Trains plain-20, ResNet-20, plain-56 and ResNet-56 (width 8, option A) on 10,000 Fashion-MNIST "
+                    "images averaged to 14x14, and writes results.json, three figures and report.html.",
+        epilog="Ctrl-C stops and keeps what is done.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    demo.add_argument("--out", type=Path, metavar="DIR", default=None,
+                      help="folder for the results (default: minires-demo, or minires-demo-2, ... if that is taken)")
+    demo.add_argument("--epochs", type=_positive, default=3, metavar="N", help="passes over the training images")
+    demo.add_argument("--seed", type=_not_negative, default=0, metavar="S", help="of the weights and the images' order")
+    demo.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="auto: a GPU where one works")
+    demo.add_argument("--quick", action="store_true",
+                      help="1 epoch on 1,000 images: shows that everything runs, too short to show degradation")
+    demo.set_defaults(run=_demo)
+
+    about = commands.add_parser("info", help="versions, BLAS and threads, and whether a GPU is used and if not why",
+                                description="Prints what this installation runs on.")
+    about.set_defaults(run=_info)
+    return parser
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from . import demo, train
+
+    options = [f"--epochs {args.epochs}", f"--seed {args.seed}", f"--device {args.device}"]
+    command = " ".join(["minires demo", *options, *(["--quick"] if args.quick else [])])
+    out = args.out or _free_folder(Path("minires-demo"))
+    _, done = demo.run(out, train.Recipe(epochs=args.epochs), seed=args.seed, where=args.device, quick=args.quick,
+                       command=command)
+    return 0 if done else 130
+
+
+def _info(args: argparse.Namespace) -> int:
+    from . import info
+
+    print(info.text())
+    return 0
+
+
+def _free_folder(path: Path) -> Path:
+    """`path`, or path-2, path-3, ...: the first that does not exist."""
+    names = (path, *(path.with_name(f"{path.name}-{i}") for i in range(2, 10_000)))
+    return next(p for p in names if not p.exists())
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1, got {text}")
+    return value
+
+
+def _not_negative(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"expected a number from 0, got {text}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

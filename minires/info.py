@@ -1,0 +1,50 @@
+"""What this installation runs on: for `minires info` and beside every result."""
+from __future__ import annotations
+
+import os
+import platform
+from typing import Any
+
+import numpy as np
+
+from . import __version__, device
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result depends on, as text."""
+    return {"minires": __version__, "python": platform.python_version(), "numpy": np.__version__, "blas": blas(),
+            "platform": platform.platform()}
+
+
+def blas() -> str:
+    """The library that NumPy multiplies matrices with: its name and version, and threads where that can be seen."""
+    loaded = [lib for lib in _thread_pools() if lib.get("user_api") == "blas"]
+    if loaded:
+        lib = loaded[0]
+        return f"{lib['internal_api']} {lib['version']}, {lib['num_threads']} threads"
+    built: Any = np.show_config(mode="dicts")
+    found = built.get("Build Dependencies", {}).get("blas", {})
+    return f"{found.get('name', 'unknown')} {found.get('version', '')}".strip()
+
+
+def _thread_pools() -> list[dict[str, Any]]:
+    try:
+        from threadpoolctl import threadpool_info
+    except ModuleNotFoundError:
+        return []
+    return threadpool_info()
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def text() -> str:
+    """Everything, a line each."""
+    v = versions()
+    lines = {"minires": v["minires"], "Python": f"{v['python']} on {v['platform']}", "NumPy": v["numpy"],
+             "BLAS": v["blas"], "cores": cores(), "device": f"{device.use('auto')}. {device.reason}"}
+    return "\n".join(f"{name:8} {value}" for name, value in lines.items())

@@ -1,0 +1,615 @@
+"""From results.json to figures and one self-contained report.html. Importing it loads matplotlib.
+
+The prose is computed. Each sentence that states a finding stands behind a condition on this run's numbers,
+the same condition that the figure's title stands behind; a run that does not show the effect says so.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import math
+import numbers
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import plot
+from .files import write_atomically
+from .plot import mean, number, percent, points, pretty
+
+Results = Mapping[str, Any]
+
+LISTS = ("train_error", "test_error", "train_loss", "responses", "responses_init", "gradient_norms_init")
+COUNTS = ("parameters", "macs")
+SETTINGS: dict[str, type] = {
+    "seed": int, "epochs": int, "batch_size": int, "lr": float, "momentum": float, "weight_decay": float,
+    "width": int, "shortcut": str, "image_size": int, "train_images": int, "test_images": int, "dataset": str,
+    "device": str, "quick": bool, "command": str,
+}  # fmt: skip
+VERSIONS = ("minires", "python", "numpy", "blas", "platform")
+
+
+# --------------------------------------------------------------------------------------- reading and checking
+
+
+def load(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read and check results.json."""
+    try:
+        results = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise ValueError(f"{os.fspath(path)}: not a JSON file: {error}") from error
+    try:
+        check_results(results)
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(path)}: {error}") from error
+    return results
+
+
+def check_results(results: Any) -> None:
+    """Raise ValueError that names the first key that is missing or holds the wrong thing."""
+    _expect(results, "results", Mapping)
+    for key in ("nets", "settings", "versions"):
+        _expect(_get(results, "results", key), f"results[{key!r}]", Mapping)
+    _expect(_get(results, "results", "started"), "results['started']", str)
+    _number(_get(results, "results", "seconds"), "results['seconds']")
+    for key, kind in SETTINGS.items():
+        _expect(_get(results["settings"], "settings", key), f"settings[{key!r}]", kind)
+    for key in VERSIONS:
+        _expect(_get(results["versions"], "versions", key), f"versions[{key!r}]", str)
+    for name, net in results["nets"].items():
+        plot.split_name(name)
+        _check_net(net, f"nets[{name!r}]")
+
+
+def _check_net(net: Any, where: str) -> None:
+    _expect(net, where, Mapping)
+    for key in LISTS:
+        _numbers(_get(net, where, key), f"{where}[{key!r}]")
+    if "gradient_norms_init_without_bn" in net:
+        _numbers(net["gradient_norms_init_without_bn"], f"{where}['gradient_norms_init_without_bn']")
+    for key in ("train_error", "test_error"):
+        if not all(0 <= error <= 100 for error in net[key]):
+            raise ValueError(f"{where}[{key!r}]: expected percentages between 0 and 100, got {net[key]}")
+    if len(net["train_error"]) != len(net["test_error"]):
+        raise ValueError(
+            f"{where}: expected as many test errors as training errors, "
+            f"got {len(net['test_error'])} and {len(net['train_error'])}"
+        )
+    for key in COUNTS:
+        _expect(_get(net, where, key), f"{where}[{key!r}]", int)
+    _number(_get(net, where, "seconds"), f"{where}['seconds']")
+    _expect(_get(net, where, "complete"), f"{where}['complete']", bool)
+
+
+def _get(mapping: Mapping[str, Any], where: str, key: str) -> Any:
+    if key not in mapping:
+        raise ValueError(
+            f"{where}: key {key!r} is missing; it has {', '.join(map(repr, mapping)) or 'no keys'}"
+        )
+    return mapping[key]
+
+
+def _expect(value: Any, where: str, kind: type) -> None:
+    if kind is float:
+        _number(value, where)
+        return
+    # Python counts True as a whole number, but it is no seed.
+    fits = isinstance(value, numbers.Integral if kind is int else kind)
+    if not fits or (kind is int and isinstance(value, bool)):
+        wanted = {Mapping: "a dict", str: "a text", bool: "true or false", int: "a whole number"}[kind]
+        raise ValueError(f"{where}: expected {wanted}, got {_describe(value)}")
+
+
+def _number(value: Any, where: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+        raise ValueError(f"{where}: expected a finite number, got {_describe(value)}")
+
+
+def _numbers(values: Any, where: str) -> None:
+    if not isinstance(values, (list, tuple)):
+        raise ValueError(f"{where}: expected a list of numbers, got {_describe(values)}")
+    for i, value in enumerate(values):
+        _number(value, f"{where}[{i}]")
+        if value < 0:  # errors, losses, norms and standard deviations alike
+            raise ValueError(f"{where}[{i}]: expected a number >= 0, got {value}")
+
+
+def _describe(value: Any) -> str:
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+
+
+# ---------------------------------------------------------------------------------------------------- writing
+
+
+def write_report(results: Results, out_dir: str | os.PathLike[str]) -> Path:
+    """Write the figures and report.html into ``out_dir`` (made if need be) and return the report's path."""
+    check_results(results)
+    folder = Path(out_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    images = {
+        "error_curves": plot.png(plot.error_curves(results["nets"])),
+        "gradient_norms": plot.png(plot.gradient_norms(results["nets"])),
+        "responses": plot.png(plot.responses(results["nets"])),
+    }
+    for name, data in images.items():
+        write_atomically(folder / f"{name}.png", data)
+    return write_atomically(folder / "report.html", report_html(results, images))
+
+
+# -------------------------------------------------------------------------------------------------- the table
+
+HEADINGS = (
+    "network",
+    "layers",
+    "parameters",
+    "MACs",
+    "epochs",
+    "train error %",
+    "test error %",
+    "response before",
+    "response after",
+    "seconds",
+)
+
+
+def table_rows(results: Results) -> list[list[str]]:
+    """One row per net under HEADINGS, as text. Errors are those of the last epoch, never of the best."""
+    rows = []
+    for name, net in results["nets"].items():
+        planned = results["settings"]["epochs"]
+        done = len(net["train_error"])
+        rows.append(
+            [
+                pretty(name),
+                str(plot.layers(name, net)),
+                f"{net['parameters']:,}",
+                f"{net['macs']:,}",
+                str(done) if net["complete"] else f"{done} of {planned}, stopped",
+                f"{net['train_error'][-1]:.1f}" if done else "-",
+                f"{net['test_error'][-1]:.1f}" if done else "-",
+                _two_digits(mean(net["responses_init"])),
+                _two_digits(mean(net["responses"])),
+                f"{net['seconds']:.1f}",
+            ]
+        )
+    return rows
+
+
+def summary_table(results: Results) -> str:
+    """The table as plain text for a terminal."""
+    rows = [list(HEADINGS), *table_rows(results)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADINGS))]
+    lines = []
+    for first, *others in rows:  # the name on the left, numbers to the right
+        cells = [first.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(others, widths[1:], strict=True))]
+        lines.append("  ".join(cells))
+    lines.insert(1, "-" * len(lines[0]))
+    return "\n".join(lines)
+
+
+def _two_digits(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+# -------------------------------------------------------------------------------------------------- the prose
+
+
+def headline(results: Results) -> str:
+    """The measured finding in one sentence."""
+    nets = results["nets"]
+    pair, hurt, repair = plot.plain_pair(nets), plot.depth_hurts(nets), plot.skip_repairs(nets)
+    if not any(net["train_error"] for net in nets.values()):
+        return (
+            "The run was stopped before a network finished its first epoch, so there is nothing to compare."
+        )
+    if pair is None:
+        return "The run holds no two plain networks of different depth, so it says nothing about depth."
+    if hurt is None:
+        return f"{_run(results)} does not show that depth hurts the plain network: {_errors(nets, pair)}."
+    against = _against(nets, hurt, pair)
+    text = f"After {_epochs(hurt.epoch)} depth hurts the plain network in training error: {against}"
+    if repair is None:
+        residual = pair[1].replace("plain", "resnet")
+        missing = not nets.get(residual, {}).get("train_error")
+        return f"{text}; " + (
+            "the residual network of that depth has no finished epoch."
+            if missing
+            else "this run does not show that the skip connection helps."
+        )
+    verb, found = repair
+    residual = pair[1].replace("plain", "resnet")
+    when = "" if found.epoch == hurt.epoch else f" after {_epochs(found.epoch)}"
+    reached = f"{percent(found.error[residual])} with {pretty(residual)}"
+    return f"{text}; the skip connection {verb} it ({reached}{when})."
+
+
+def paragraphs(results: Results) -> list[str]:
+    """What is seen, and what is not claimed: errors, gradients, responses."""
+    return [about_errors(results), about_gradients(results), about_responses(results)]
+
+
+def about_errors(results: Results) -> str:
+    nets = results["nets"]
+    pair, hurt, repair = plot.plain_pair(nets), plot.depth_hurts(nets), plot.skip_repairs(nets)
+    if pair is None:
+        return (
+            "Degradation: this run holds no two plain networks of different depth with a finished epoch, "
+            "so it says nothing about what depth does to them, or what the skip connection undoes."
+        )
+    shallow, deep = pair
+    residual = deep.replace("plain", "resnet")
+    if hurt is None:
+        return (
+            f"Degradation: {_run(results).lower()} {_too_little(results)} show that depth hurts a plain "
+            f"network. The training errors are: {_errors(nets, pair)}. So it says nothing about what the "
+            "skip connection undoes either."
+        )
+    more = points(hurt.error[deep], hurt.error[shallow])
+    first = (
+        f"Degradation: after {_epochs(hurt.epoch)} the training error of {deep} is "
+        f"{percent(hurt.error[deep])}, {more:.1f} points above that of {shallow} "
+        f"({percent(hurt.error[shallow])}). "
+        "This is error on the very images the networks were trained on. Overfitting is a low training error "
+        "with a high test error; here the training error itself is higher, so overfitting does not "
+        "explain it."
+    )
+    text = [first]
+    skip = plot.errors_at_common_epoch(nets, [deep, residual])
+    if skip is None:
+        text.append(
+            f"{pretty(residual)} has no finished epoch, so the run says nothing about the skip connection."
+        )
+    elif repair is None:
+        text.append(
+            f"With the skip connection the error is {percent(skip.error[residual])} after "
+            f"{_epochs(skip.epoch)}, against {percent(skip.error[deep])} without: this run does not show "
+            "that the skip connection undoes the effect."
+        )
+    else:
+        text.append(_about_skip(nets, deep, residual, repair))
+    text.append(_about_residual_depth(nets, shallow.replace("plain", "resnet"), residual))
+    return " ".join(filter(None, text))
+
+
+def _about_skip(nets: plot.Nets, deep: str, residual: str, repair: tuple[str, plot.Errors]) -> str:
+    verb, found = repair
+    same = nets[deep]["parameters"] == nets[residual]["parameters"]
+    less = points(found.error[deep], found.error[residual])
+    return (
+        f"The skip connection {verb} it: after {_epochs(found.epoch)} {pretty(residual)}"
+        f"{', with the same number of parameters,' if same else ''} is at {percent(found.error[residual])}, "
+        f"{less:.1f} points below {deep}."
+    )
+
+
+def _about_residual_depth(nets: plot.Nets, shallow: str, deep: str) -> str:
+    """The other half of the truth: whether the deeper residual net is better than the shallower one."""
+    found = plot.errors_at_common_epoch(nets, [shallow, deep])
+    if found is None:
+        return ""
+    more = points(found.error[deep], found.error[shallow])
+    against = (
+        f"({percent(found.error[deep])} against {percent(found.error[shallow])} after {_epochs(found.epoch)})"
+    )
+    if more >= 0:
+        return (
+            f"{pretty(deep)} is not better than {pretty(shallow)} {against}: this run does not show a "
+            "residual network gaining from depth."
+        )
+    return f"{pretty(deep)} is {-more:.1f} points better than {pretty(shallow)} {against}."
+
+
+def about_gradients(results: Results) -> str:
+    nets = results["nets"]
+    found = plot.depths(nets, "plain", "gradient_norms_init")
+    depth = found[-1] if found else 0
+    plain = nets.get(f"plain-{depth}", {})
+    change = plot.growth(plain.get("gradient_norms_init") or ())
+    not_claimed = (
+        "Not claimed: that skip connections cure vanishing gradients, or what causes the degradation."
+    )
+    if change is None:
+        return f"Gradients: this run has no measurement of a plain network's gradients. {not_claimed}"
+    first = (
+        f"Gradients: at initialisation, on one batch, the gradient norm of plain-{depth} with BN "
+        f"{change.verb} toward the input: the first 3x3 layer's is {number(change.total)} times the last 3x3 "
+        f"layer's, a factor of {number(change.per_layer)} per layer (geometric mean over {change.steps} "
+        "steps)."
+    )
+    text = [first]
+    for label, net, key in (
+        (f"In plain-{depth} without BN", plain, "gradient_norms_init_without_bn"),
+        (f"In ResNet-{depth}", nets.get(f"resnet-{depth}", {}), "gradient_norms_init"),
+    ):
+        other = plot.growth(net.get(key) or ())
+        if other:
+            text.append(
+                f"{label} it {other.verb} ({number(other.per_layer)} per layer, "
+                f"{number(other.total)} in all)."
+            )
+    if change.verb == "shrinks":
+        text.append(
+            'He et al. (2015) call the degradation "unlikely to be caused by vanishing gradients"; at '
+            "initialisation this run's gradients do shrink, so it does not support that sentence."
+        )
+    else:
+        text.append(
+            "So with BN the plain network's gradients do not vanish on the way to the input. This agrees "
+            'with He et al. (2015), who call the degradation "unlikely to be caused by vanishing gradients". '
+            "It is measured at initialisation only and says nothing about later in training."
+        )
+    return " ".join([*text, not_claimed])
+
+
+def about_responses(results: Results) -> str:
+    nets, settings = results["nets"], results["settings"]
+    text = [
+        "Responses: the standard deviation of a 3x3 layer's output after BN, before the addition or ReLU."
+    ]
+    before = [value for net in nets.values() for value in net["responses_init"]]
+    if before and all(abs(value - 1) <= 0.05 for value in before):
+        text.append(
+            f"At initialisation it is 1 in every layer of every network (here {min(before):.2f} to "
+            f"{max(before):.2f}), as it must be: that is the control."
+        )
+    elif before:
+        text.append(
+            f"At initialisation it should be 1 everywhere, but here it lies between {min(before):.2f} and "
+            f"{max(before):.2f}: the control fails, and what follows should not be trusted."
+        )
+    after = {name: mean(nets[name]["responses"]) for name in plot.by_depth(nets)}
+    means = ", ".join(f"{pretty(name)} {value:.2f}" for name, value in after.items() if value is not None)
+    text.append(
+        f"After training the means over layers are: {means}."
+        if means
+        else "No network was measured after training."
+    )
+    if plot.responses_smaller(nets):
+        where = " and ".join(str(depth) for depth in plot.response_pairs(nets))
+        text.append(
+            f"The residual network's mean is the smaller one at depth {where}, which agrees with the "
+            '"generally smaller" of He et al. (2015). Smaller is not close to zero.'
+        )
+    else:
+        text.append(
+            f'{_run(results)} {_too_little(results)} show the "generally smaller" responses that '
+            "He et al. (2015) report for residual networks."
+        )
+    epochs = max((len(net["train_error"]) for net in nets.values()), default=0)
+    text.append(
+        f"What all this does not show: it is one seed ({settings['seed']}), {_epochs(epochs)}, "
+        f"width {settings['width']} and {settings['image_size']}x{settings['image_size']} images "
+        f"({settings['dataset']}), where the paper trained networks of width 16 for 64,000 iterations on "
+        "32x32 images of CIFAR-10. These are not the paper's numbers, there are no error bars, another seed "
+        "gives other numbers, and nothing is claimed about test accuracy."
+    )
+    return " ".join(text)
+
+
+def _run(results: Results) -> str:
+    if results["settings"]["quick"]:
+        return "This quick run"
+    return "This run" if all(net["complete"] for net in results["nets"].values()) else "This interrupted run"
+
+
+def _too_little(results: Results) -> str:
+    return "is too short to" if _run(results) != "This run" else "does not"
+
+
+def _epochs(count: int) -> str:
+    return f"{count} epoch" if count == 1 else f"{count} epochs"
+
+
+def _errors(nets: plot.Nets, names: Sequence[str]) -> str:
+    """As in "plain-20 21.0 %, plain-56 62.0 % after 3 epochs"."""
+    found = plot.errors_at_common_epoch(nets, names)
+    if found is None:
+        return "none"
+    return (
+        ", ".join(f"{pretty(n)} {percent(e)}" for n, e in found.error.items())
+        + f" after {_epochs(found.epoch)}"
+    )
+
+
+def _against(nets: plot.Nets, found: plot.Errors, pair: tuple[str, str]) -> str:
+    """As in "62.0 % with 56 layers against 21.0 % with 20"."""
+    shallow, deep = pair
+    return (
+        f"{percent(found.error[deep])} with {plot.layers(deep, nets[deep])} layers against "
+        f"{percent(found.error[shallow])} with {plot.layers(shallow, nets[shallow])}"
+    )
+
+
+# --------------------------------------------------------------------------------------------------- the page
+
+# No script, no font, no address: the page opens from disk, prints, and follows the reader's light or dark
+# setting.
+STYLE = """
+:root { color-scheme: light dark; --ink: #1a1a1a; --paper: #fff; --line: #c8c8c8; --soft: #555; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e8e8e8; --paper: #161616; --line: #4a4a4a; --soft: #b0b0b0; }
+}
+@media print {
+  :root { color-scheme: light; --ink: #000; --paper: #fff; --line: #999; --soft: #333; }
+  figure, table { break-inside: avoid; }
+}
+body { font: 1rem/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper);
+       max-width: 56rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; line-height: 1.3; }
+h2 { font-size: 1.2rem; margin-top: 2.5rem; }
+figure { margin: 2rem 0; }
+img { width: 100%; height: auto; background: #fff; border: 1px solid var(--line); }
+figcaption, caption, .soft { color: var(--soft); font-size: 0.9rem; }
+caption { text-align: left; padding-bottom: 0.5rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 0.85rem; margin-bottom: 1.5rem;
+        font-variant-numeric: tabular-nums; }
+th, td { padding: 0.3rem 0.45rem; border-bottom: 1px solid var(--line);
+         text-align: left; vertical-align: top; }
+td.number, th.number { text-align: right; }
+thead th { vertical-align: bottom; }
+tbody th { font-weight: 600; white-space: nowrap; }
+code { font-size: 0.95em; overflow-wrap: anywhere; }
+"""
+
+# Tells the browser what the page promises: nothing is fetched, nothing runs.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def report_html(results: Results, images: Mapping[str, bytes]) -> str:
+    """The page, with the PNG bytes of ``images`` (error_curves, gradient_norms, responses) inside."""
+    figures = "\n".join(
+        _figure(images[name], alt, caption)
+        for name, (alt, caption) in (
+            ("error_curves", _describe_errors(results)),
+            ("gradient_norms", _describe_gradients(results)),
+            ("responses", _describe_responses(results)),
+        )
+    )
+    prose = "\n".join(f"<p>{_text(paragraph)}</p>" for paragraph in paragraphs(results))
+    seconds = f"{results['seconds']:.0f} s"
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<title>minires demo: plain and residual networks</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<main>
+<h1>{_text(headline(results))}</h1>
+<div class="soft">Made by <code>{_text(results["settings"]["command"])}</code>,
+started {_text(results["started"])}, took {seconds}.</div>
+<section>
+<h2>Figures</h2>
+{figures}
+</section>
+<section>
+<h2>Results</h2>
+{_results_table(results)}
+</section>
+<section id="claims">
+<h2>What is seen, and what is not claimed</h2>
+{prose}
+</section>
+<section>
+<h2>How it was made</h2>
+{_pairs_table("Settings", results["settings"])}
+{_pairs_table("Versions", results["versions"])}
+</section>
+</main>
+</body>
+</html>
+"""
+
+
+def _text(value: Any) -> str:
+    """Escaped for HTML; a number stays on one line with its % sign."""
+    return html.escape(str(value)).replace(" %", "&nbsp;%")
+
+
+def _figure(image: bytes, alt: str, caption: str) -> str:
+    data = base64.b64encode(image).decode("ascii")
+    width, height = (int.from_bytes(image[i : i + 4], "big") for i in (16, 20))  # from the PNG's first chunk
+    return (
+        f'<figure>\n<img src="data:image/png;base64,{data}" width="{width}" height="{height}" '
+        f'alt="{_text(alt)}">\n<figcaption>{_text(caption)}</figcaption>\n</figure>'
+    )
+
+
+def _recipe(results: Results) -> str:
+    s = results["settings"]
+    return (
+        f"Seed {s['seed']}, width {s['width']}, option {s['shortcut']} shortcuts, batch {s['batch_size']}, "
+        f"learning rate {s['lr']}, momentum {s['momentum']}, weight decay {s['weight_decay']}; "
+        f"{s['dataset']} ({s['train_images']:,} training and {s['test_images']:,} test images used)."
+    )
+
+
+def _describe_errors(results: Results) -> tuple[str, str]:
+    """Text alternative and caption."""
+    nets = results["nets"]
+    last = "; ".join(
+        f"{pretty(n)} {percent(nets[n]['train_error'][-1])} and {percent(nets[n]['test_error'][-1])}"
+        for n in plot.by_depth(nets)
+        if nets[n]["train_error"]
+    )
+    alt = f"Line charts of training and test error by epoch. After the last epoch: {last or 'no data'}."
+    caption = (
+        "Training error (left) and test error (right) after each epoch, in eval mode. "
+        f"Compare He et al. (2015), Figures 1 and 6. {_recipe(results)}"
+    )
+    return alt, caption
+
+
+def _describe_gradients(results: Results) -> tuple[str, str]:
+    nets = results["nets"]
+    parts = []
+    for name in plot.by_depth(nets):
+        for key, label in (("gradient_norms_init_without_bn", " without BN"), ("gradient_norms_init", "")):
+            change = plot.growth(nets[name].get(key) or ())
+            if change:
+                parts.append(f"{pretty(name)}{label} {change.verb}, factor {number(change.total)} in all")
+    alt = (
+        "Line charts of the gradient norm of each layer at initialisation, log scale. From the last 3x3 "
+        f"layer to the first: {'; '.join(parts) or 'no data'}."
+    )
+    caption = (
+        "L2 norm of the loss's gradient with respect to each layer's weights, before any training, in train "
+        f"mode on one batch of {results['settings']['batch_size']}; log scale. Layers differ in size, so "
+        "small steps between neighbours mean little. The gradient travels from right to left. "
+        f"Seed {results['settings']['seed']}, width {results['settings']['width']}."
+    )
+    return alt, caption
+
+
+def _describe_responses(results: Results) -> tuple[str, str]:
+    nets = results["nets"]
+    means = ((pretty(n), mean(nets[n]["responses"])) for n in plot.by_depth(nets))
+    after = ", ".join(f"{n} {value:.2f}" for n, value in means if value is not None)
+    alt = (
+        "Line charts of the layer responses, in layer order and sorted, before and after training. "
+        f"Means after training: {after or 'no data'}."
+    )
+    caption = (
+        "Standard deviation of each 3x3 layer's output after BN and before the addition or ReLU, in train "
+        "mode on a fixed batch: in layer order (top), sorted (bottom). The thin line is the same measurement "
+        f"before training, the control. Compare He et al. (2015), Figure 7. {_recipe(results)}"
+    )
+    return alt, caption
+
+
+def _results_table(results: Results) -> str:
+    head = "".join(_cell("th", title, i > 0, ' scope="col"') for i, title in enumerate(HEADINGS))
+    body = "\n".join(
+        f'<tr><th scope="row">{_text(row[0])}</th>{"".join(_cell("td", text, True) for text in row[1:])}</tr>'
+        for row in table_rows(results)
+    )
+    caption = (
+        "Errors in percent after the last epoch, never the best one. MACs: multiply-adds of one forward pass "
+        "of one image. Response: mean over the 3x3 layers, before and after training."
+    )
+    return (
+        f'<div class="wide" role="region" tabindex="0" aria-label="Results">\n<table>\n'
+        f"<caption>{_text(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n"
+        "</table>\n</div>"
+    )
+
+
+def _cell(tag: str, text: str, is_number: bool, more: str = "") -> str:
+    kind = ' class="number"' if is_number else ""
+    return f"<{tag}{kind}{more}>{_text(text)}</{tag}>"
+
+
+def _pairs_table(title: str, pairs: Mapping[str, Any]) -> str:
+    body = "\n".join(f'<tr><th scope="row">{_text(k)}</th><td>{_text(v)}</td></tr>' for k, v in pairs.items())
+    return (
+        f'<table>\n<caption>{_text(title)}</caption>\n<thead><tr><th scope="col">name</th>'
+        f'<th scope="col">value</th></tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>'
+    )

@@ -1,0 +1,301 @@
+"""Figures: axes, lines, and titles that state a finding only where the numbers show it."""
+
+import itertools
+import math
+import subprocess
+import sys
+import threading
+
+import matplotlib
+import pytest
+from matplotlib.colors import same_color
+from matplotlib.text import Text
+
+from minires import plot
+
+FINAL = {"plain-20": 21.0, "resnet-20": 14.0, "plain-56": 62.0, "resnet-56": 17.0}  # percent after 3 epochs
+MEANS = {"plain-20": 0.85, "resnet-20": 0.75, "plain-56": 0.59, "resnet-56": 0.45}  # of the responses
+GROWTH = {"plain": 1.21, "resnet": 1.05}  # of the gradient norm per layer, toward the input
+
+
+def synthetic_net(name: str, epochs: int = 3) -> dict:
+    """Made-up numbers of a plausible size, laid out as the demo lays them out."""
+    kind, depth = plot.split_name(name)
+    convolutions = depth - 1
+    wave = [MEANS[name] * (1 + 0.3 * (-1) ** i) for i in range(convolutions - 1)]
+    norms = [0.1 * GROWTH[kind] ** (convolutions - 1 - i) for i in range(convolutions)]
+    net = {
+        "train_error": [FINAL[name] + 12.0 * (epochs - 1 - e) / max(epochs - 1, 1) for e in range(epochs)],
+        "test_error": [
+            FINAL[name] + 1.5 + 12.0 * (epochs - 1 - e) / max(epochs - 1, 1) for e in range(epochs)
+        ],
+        "train_loss": [FINAL[name] / 30 + epochs - 1 - e for e in range(epochs)],
+        "responses": [*wave, MEANS[name]],  # the mean is MEANS[name], as 18 and 54 are even
+        "responses_init": [1.0] * convolutions,
+        "gradient_norms_init": [*norms, 0.3],
+        "parameters": 67_818 if depth == 20 else 214_000,
+        "macs": 1_950_000 if depth == 20 else 6_010_000,
+        "seconds": 11.25,
+        "complete": True,
+    }
+    if kind == "plain":
+        net["gradient_norms_init_without_bn"] = [0.01 * 0.97 ** (-i) for i in range(depth)]
+    return net
+
+
+def synthetic_nets(*names: str, epochs: int = 3) -> dict[str, dict]:
+    return {name: synthetic_net(name, epochs) for name in names or FINAL}
+
+
+def title(figure) -> str:
+    """The figure's title on one line, with plain spaces."""
+    return " ".join(figure.get_suptitle().replace("\N{NO-BREAK SPACE}", " ").split())
+
+
+def lines(axes) -> dict[str, list[float]]:
+    return {line.get_label(): list(line.get_ydata()) for line in axes.lines if line.get_label()[0] != "_"}
+
+
+def legend(figure) -> set[str]:
+    return {text.get_text() for entry in figure.legends for text in entry.get_texts()}
+
+
+# ---------------------------------------------------------------------------------------------------- figures
+
+
+def test_error_curves_have_two_panels_one_line_per_net_and_one_scale():
+    nets = synthetic_nets()
+    figure = plot.error_curves(nets)
+    left, right = figure.axes
+    for axes, key, label in ((left, "train_error", "training error"), (right, "test_error", "test error")):
+        assert axes.get_xlabel() == "epoch"
+        assert axes.get_ylabel() == f"{label} (%)"
+        assert lines(axes) == {plot.pretty(name): net[key] for name, net in nets.items()}
+        written = [text.get_text() for text in axes.texts]
+        assert sorted(written) == sorted(f"{plot.pretty(n)}  {net[key][-1]:.1f}" for n, net in nets.items())
+    assert left.get_ylim() == right.get_ylim()
+    figure.canvas.draw()
+    low, high = left.get_xlim()
+    assert [tick for tick in left.get_xticks() if low <= tick <= high] == [1, 2, 3]
+
+
+def test_plain_is_dashed_residual_solid_and_all_four_lines_differ():
+    drawn = plot.error_curves(synthetic_nets()).axes[0].lines
+    by_name = {line.get_label(): line for line in drawn}
+    assert all(by_name[f"plain-{d}"].is_dashed() and not by_name[f"ResNet-{d}"].is_dashed() for d in (20, 56))
+    assert len({line.get_marker() for line in drawn}) == len({line.get_color() for line in drawn}) == 4
+    assert all(
+        by_name[f"{k}-56"].get_linewidth() > by_name[f"{k}-20"].get_linewidth() for k in ("plain", "ResNet")
+    )
+
+
+def test_labels_at_the_lines_ends_do_not_overlap():
+    nets = synthetic_nets()
+    for net in nets.values():
+        net["train_error"] = net["test_error"] = [90.0, 50.0, 33.3]
+    figure = plot.error_curves(nets)
+    figure.canvas.draw()
+    for axes in figure.axes:
+        boxes = sorted((Text.get_window_extent(text).extents for text in axes.texts), key=lambda box: box[1])
+        assert len(boxes) == 4
+        for (*_, lower_top), (_, upper_bottom, *_) in itertools.pairwise(boxes):
+            assert upper_bottom >= lower_top - 1  # a pixel of padding
+
+
+def test_gradient_norms_use_a_log_scale_and_keep_the_classifier_apart():
+    nets = synthetic_nets()
+    figure = plot.gradient_norms(nets)
+    assert [axes.get_title() for axes in figure.axes] == ["depth 20", "depth 56"]
+    for axes, depth in zip(figure.axes, (20, 56), strict=True):
+        assert axes.get_yscale() == "log"
+        assert axes.get_ylabel() == "gradient norm, L2"
+        assert axes.get_xlabel() == "weight layer (1 = nearest the input)"
+        plain, residual = nets[f"plain-{depth}"], nets[f"resnet-{depth}"]
+        assert lines(axes) == {
+            "plain without BN": plain["gradient_norms_init_without_bn"][:-1],
+            "plain with BN": plain["gradient_norms_init"][:-1],
+            "residual with BN": residual["gradient_norms_init"][:-1],
+        }
+        hollow = [line for line in axes.lines if line.get_label().startswith("_")]
+        assert [list(line.get_xdata()) for line in hollow] == [[depth]] * 3
+        assert min(axes.get_xticks()) == 1 and max(axes.get_xticks()) == depth
+    assert {"plain without BN", "plain with BN", "residual with BN"} < legend(figure)
+
+
+def test_responses_are_drawn_in_order_and_sorted_with_their_control():
+    nets = synthetic_nets()
+    figure = plot.responses(nets)
+    assert [axes.get_title() for axes in figure.axes] == [
+        "depth 20, in layer order", "depth 56, in layer order", "depth 20, sorted", "depth 56, sorted",
+    ]  # fmt: skip
+    assert figure.get_supylabel() == "std of the 3x3 layer's output after BN"
+    for i, axes in enumerate(figure.axes):
+        depth = (20, 56)[i % 2]
+        control = [line for line in axes.lines if "control" in line.get_label()]
+        assert len(control) == 2 and all(set(line.get_ydata()) == {1.0} for line in control)
+        for name in (f"plain-{depth}", f"resnet-{depth}"):
+            expected = nets[name]["responses"]
+            assert lines(axes)[plot.pretty(name)] == (sorted(expected, reverse=True) if i >= 2 else expected)
+    assert legend(figure) == {"before training (control)", *map(plot.pretty, nets)}
+
+
+FIGURES = (plot.error_curves, plot.gradient_norms, plot.responses)
+
+
+@pytest.mark.parametrize("draw", FIGURES)
+@pytest.mark.parametrize(
+    "nets",
+    [
+        {},
+        synthetic_nets("plain-20", epochs=1),
+        synthetic_nets("resnet-56"),
+        synthetic_nets("plain-56", "resnet-20"),
+        {"plain-20": {key: [] for key in synthetic_net("plain-20")}},
+        {"plain-8": {"train_error": [0.0], "test_error": [0.0], "responses": [0.5]}},
+        {"plain-8": {"gradient_norms_init": [0.0, 1.0, 2.0], "responses_init": [1.0]}},
+        {"plain-20": {}},
+    ],
+    ids=["no net", "one epoch", "one net", "unpaired", "empty lists", "zeros", "zero norm", "no keys"],
+)  # fmt: skip
+def test_partial_input_is_drawn(draw, nets):
+    assert plot.png(draw(nets), dpi=30).startswith(b"\x89PNG\r\n\x1a\n")
+
+
+@pytest.mark.parametrize("draw", FIGURES)
+def test_an_empty_figure_says_so(draw):
+    assert all("no data" in [text.get_text() for text in axes.texts] for axes in draw({}).axes)
+
+
+def test_a_stopped_net_is_labelled_with_its_epoch():
+    nets = synthetic_nets()
+    for key in ("train_error", "test_error"):
+        nets["plain-56"][key] = [84.0]
+    figure = plot.error_curves(nets)
+    assert "plain-56  84.0 (ep. 1)" in [text.get_text() for text in figure.axes[0].texts]
+    assert title(figure).startswith(
+        "Depth hurts the plain network in training error: "
+        "84.0 % at 56 layers against 33.0 % at 20 after epoch 1"
+    )
+
+
+def test_a_wrong_name_is_named():
+    with pytest.raises(ValueError, match=r"expected 'plain-<depth>' or 'resnet-<depth>', got 'vgg16'"):
+        plot.error_curves({"vgg16": {"train_error": [1.0], "test_error": [1.0]}})
+
+
+# ----------------------------------------------------------------------------------------------------- titles
+
+
+def test_titles_state_what_the_numbers_show():
+    nets = synthetic_nets()
+    assert title(plot.error_curves(nets)) == (
+        "Depth hurts the plain network in training error: 62.0 % at 56 layers against 21.0 % at 20. "
+        "The skip connection undoes it: 17.0 % with ResNet-56"
+    )
+    assert title(plot.gradient_norms(nets)) == (
+        "At initialisation the gradient of plain-56 with BN grows toward the input: "
+        f"× 1.21 per layer, × {plot.number(1.21**54)} in all"
+    )
+    assert title(plot.responses(nets)) == (
+        "After training the residual network's responses are smaller on average: "
+        "0.75 against 0.85 at depth 20; 0.45 against 0.59 at depth 56"
+    )
+
+
+def test_titles_are_neutral_where_the_numbers_show_nothing():
+    nets = synthetic_nets()
+    nets["plain-56"]["train_error"][-1] = 22.9  # 1.9 points above plain-20
+    nets["plain-56"]["gradient_norms_init"] = [1.0] * 56
+    nets["resnet-20"]["responses"] = [0.9] * 19  # larger than plain-20's
+    assert title(plot.error_curves(nets)) == "Training and test error by epoch"
+    assert title(plot.gradient_norms(nets)) == "Gradient norm per layer at initialisation"
+    assert title(plot.responses(nets)) == "Layer responses before and after training"
+
+
+@pytest.mark.parametrize("nets", [{}, synthetic_nets("plain-20"), synthetic_nets("plain-20", "resnet-56")])
+def test_error_title_is_neutral_without_two_plain_depths(nets):
+    assert title(plot.error_curves(nets)) == "Training and test error by epoch"
+
+
+@pytest.mark.parametrize(
+    "residual, says",
+    [(17.0, "undoes it"), (21.0, "undoes it"), (40.0, "undoes most of it"), (55.0, "reduces it"),
+     (61.0, None), (80.0, None)],
+)  # fmt: skip
+def test_the_skip_connection_gets_no_more_credit_than_it_earned(residual, says):
+    nets = synthetic_nets()
+    nets["resnet-56"]["train_error"][-1] = residual
+    text = title(plot.error_curves(nets))
+    assert ("skip connection" in text) == (says is not None)
+    assert says is None or f"The skip connection {says}: {residual:.1f} % with ResNet-56" in text
+
+
+def test_responses_after_different_numbers_of_epochs_are_not_compared():
+    nets = synthetic_nets("plain-20", "resnet-20")
+    nets["resnet-20"]["train_error"] = nets["resnet-20"]["train_error"][:1]
+    assert title(plot.responses(nets)) == "Layer responses before and after training"
+
+
+# ---------------------------------------------------------------------------------------------------- numbers
+
+
+def test_growth_is_the_geometric_mean_over_the_3x3_layers():
+    found = plot.growth([8.0, 1.0, 2.0, 1.0, 1e9])  # the classifier does not count
+    assert found is not None
+    assert (found.total, found.steps, found.verb) == (8.0, 3, "grows")
+    assert math.isclose(found.per_layer, 2.0)
+    assert plot.growth([1.0, 8.0, 5.0]).verb == "shrinks"
+    assert plot.growth([1.5, 1.0, 5.0]).verb == "stays about level"
+    assert plot.growth([]) is plot.growth([1.0, 2.0]) is plot.growth([0.0, 1.0, 2.0]) is None
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [(1.2112, "1.21"), (0.97, "0.97"), (14.14, "14.1"), (3731.9, "3,730"), (28431.0, "2.8e4"),
+     (9.2e-4, "9.2e-4"), (0, "0"), (999.96, "1,000")],
+)  # fmt: skip
+def test_numbers_are_short(value, text):
+    assert plot.number(value) == text
+
+
+# --------------------------------------------------------------------------------------------- where it works
+
+
+def test_pyplot_is_not_loaded():
+    code = "import sys, minires.plot; minires.plot.png(minires.plot.responses({})); print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    modules = run.stdout.split()
+    assert "minires.plot" in modules
+    assert "matplotlib.pyplot" not in modules
+
+
+def test_a_figure_shows_itself_in_a_notebook():
+    figure = plot.error_curves(synthetic_nets())
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    shown, _ = pytest.importorskip("IPython.core.formatters").DisplayFormatter().format(figure)
+    assert "image/png" in shown
+
+
+def test_threads_draw_the_same_picture():
+    nets = synthetic_nets()
+    expected = plot.png(plot.error_curves(nets), dpi=40)
+    found: list[bytes] = []
+
+    def draw():
+        found.append(plot.png(plot.error_curves(nets), dpi=40))
+
+    threads = [threading.Thread(target=draw) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [expected] * 3
+
+
+def test_a_dark_style_does_not_hide_the_labels():
+    with matplotlib.rc_context({"text.color": "white", "axes.labelcolor": "white", "xtick.color": "white"}):
+        figure = plot.responses(synthetic_nets())
+    axes = figure.axes[0]
+    assert axes.xaxis.label.get_color() == plot.INK
+    assert all(tick.label1.get_color() == plot.INK for tick in axes.xaxis.get_major_ticks())
+    assert all(same_color(text.get_color(), plot.INK) for text in figure.legends[0].get_texts())
