@@ -27,7 +27,7 @@ COUNTS = ("parameters", "macs")
 SETTINGS: dict[str, type] = {
     "seed": int, "epochs": int, "batch_size": int, "lr": float, "momentum": float, "weight_decay": float,
     "width": int, "shortcut": str, "image_size": int, "train_images": int, "test_images": int, "dataset": str,
-    "device": str, "quick": bool, "command": str,
+    "device": str, "quick": bool, "command": str, "look_images": int,
 }  # fmt: skip
 VERSIONS = ("minires", "python", "numpy", "blas", "platform")
 
@@ -400,6 +400,16 @@ def _too_little(results: Results) -> str:
     return "is too short to" if _run(results) != "This run" else "does not"
 
 
+def _caution(results: Results) -> str:
+    """For a quick run, beside whatever its numbers happen to show."""
+    if not results["settings"]["quick"]:
+        return ""
+    return (
+        f" A quick run shows that everything works; {_epochs(results['settings']['epochs'])} on "
+        f"{results['settings']['train_images']:,} images is too little to judge the networks by."
+    )
+
+
 def _epochs(count: int) -> str:
     return f"{count} epoch" if count == 1 else f"{count} epochs"
 
@@ -485,7 +495,7 @@ def report_html(results: Results, images: Mapping[str, bytes]) -> str:
 <main>
 <h1>{_text(headline(results))}</h1>
 <div class="soft">Made by <code>{_text(results["settings"]["command"])}</code>,
-started {_text(results["started"])}, took {seconds}.</div>
+started {_text(results["started"])}, took {seconds}.{_caution(results)}</div>
 <section>
 <h2>Figures</h2>
 {figures}
@@ -562,7 +572,7 @@ def _describe_gradients(results: Results) -> tuple[str, str]:
     )
     caption = (
         "L2 norm of the loss's gradient with respect to each layer's weights, before any training, in train "
-        f"mode on one batch of {results['settings']['batch_size']}; log scale. Layers differ in size, so "
+        f"mode on one batch of {results['settings']['look_images']}; log scale. Layers differ in size, so "
         "small steps between neighbours mean little. The gradient travels from right to left. "
         f"Seed {results['settings']['seed']}, width {results['settings']['width']}."
     )

@@ -1,5 +1,4 @@
 """The main job end to end, as a user runs it."""
-import json
 import os
 import signal
 import subprocess
@@ -67,7 +66,11 @@ def test_overwrites_nothing(quick, capsys):
 def test_a_bar_in_a_terminal_and_ctrl_c_keeps_what_is_done(tmp_path):
     """In a pseudo-terminal: a bar is drawn; Ctrl-C during the second network leaves the first one's results."""
     pty = pytest.importorskip("pty", reason="needs a Unix pseudo-terminal")
+    import fcntl
+    import struct
+    import termios
     parent, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))  # a bar needs a width
     process = subprocess.Popen([sys.executable, "-m", "minires.cli", "demo", "--quick", "--out", str(tmp_path)],
                                stdout=child, stderr=child, stdin=child, start_new_session=True)
     os.close(child)
@@ -108,7 +111,8 @@ def test_a_loss_that_is_not_finite_ends_in_one_clear_line(tmp_path, monkeypatch,
     monkeypatch.setattr(train, "Recipe", lambda epochs: _recipe(epochs, lr=1e30))
     assert cli.main(["demo", "--quick", "--out", str(tmp_path)]) == 2
     error = capsys.readouterr().err
-    assert "minires demo: step " in error and "expected a finite number; first not finite is the output of layer" in error
+    assert "minires demo: step " in error
+    assert "expected a finite number; first not finite is the output of layer" in error
 
 
 def _recipe(epochs, lr, kind=train.Recipe):

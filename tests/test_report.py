@@ -25,7 +25,8 @@ def results() -> dict:
     return {
         "nets": synthetic_nets(),
         "settings": {
-            "seed": 0, "epochs": 3, "batch_size": 100, "lr": 0.1, "momentum": 0.9, "weight_decay": 0.0001,
+            "look_images": 200, "seed": 0, "epochs": 3, "batch_size": 100, "lr": 0.1, "momentum": 0.9,
+            "weight_decay": 0.0001,
             "width": 8, "shortcut": "A", "image_size": 14, "train_images": 10000, "test_images": 2000,
             "dataset": "Fashion-MNIST, averaged to 14x14", "device": "cpu", "quick": False,
             "command": "minires demo",
@@ -182,11 +183,17 @@ def test_the_tables_hold_the_numbers_of_the_results(results, images):
             assert key in found.text["th"] and str(value) in cells
 
 
+@pytest.mark.parametrize("quick", [True, False])
+def test_a_quick_run_says_that_it_proves_nothing(results, images, quick):
+    results["settings"]["quick"] = quick
+    assert ("too little to judge the networks by" in report.report_html(results, images)) == quick
+
+
 def test_captions_say_what_was_measured_and_how(results, images):
     results["settings"]["seed"] = 7
     errors, gradients, responses = page(results, images).text["figcaption"]
     assert "eval mode" in errors
-    assert "before any training" in gradients and "one batch of 100" in gradients
+    assert "before any training" in gradients and "one batch of 200" in gradients
     assert (
         "train mode on a fixed batch" in responses and "after BN and before the addition or ReLU" in responses
     )

@@ -1,0 +1,56 @@
+"""What several test files share: arrays, comparisons, and PyTorch where it is installed."""
+
+import numpy as np
+import pytest
+
+from minires import Tensor
+
+try:
+    import torch
+except ImportError:
+    torch = None
+needs_torch = pytest.mark.skipif(torch is None, reason="compared with PyTorch, which is not installed")
+
+
+def normal(*shape, seed=0, dtype=np.float64):
+    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(dtype)
+
+
+def read_only(a):
+    a.setflags(write=False)
+    return a
+
+
+def same_bits(a, b):
+    """Equal to the last bit: shape, dtype, and every element (0.0 is not -0.0 here)."""
+    a, b = np.asarray(a), np.asarray(b)
+    return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+
+
+def difference(got, expected):
+    """Euclidean norm of the difference, relative to that of `expected`; shapes must be equal."""
+    got, expected = np.asarray(got), np.asarray(expected)
+    assert got.shape == expected.shape, (got.shape, expected.shape)
+    if not expected.size:
+        return 0.0
+    scale = np.linalg.norm(expected.astype(np.float64).ravel())
+    error = np.linalg.norm((got.astype(np.float64) - expected).ravel())
+    return float(error / scale) if scale else float(error)
+
+
+def output_and_grads(f, arrays, seed=7):
+    """(f's output, the gradient sent back, the gradient of every argument); everything passed read-only."""
+    tensors = [Tensor(read_only(a.copy(order="K")), True) for a in arrays]
+    y = f(*tensors)
+    g = read_only(normal(*y.shape, seed=seed).astype(y.dtype))
+    y.backward(g)
+    return y.data, g, [t.grad for t in tensors]
+
+
+def torch_output_and_grads(f, arrays, g):
+    """The same by PyTorch, as NumPy arrays; a gradient that PyTorch calls None is zero."""
+    tensors = [torch.tensor(a, requires_grad=True) for a in arrays]
+    y = f(*tensors)
+    y.backward(torch.tensor(g).reshape(y.shape))
+    return y.detach().numpy(), [np.zeros_like(a) if t.grad is None else t.grad.numpy()
+                                for a, t in zip(arrays, tensors, strict=True)]

@@ -1,0 +1,317 @@
+"""Modules: names, state, modes, batch norm's running statistics, and each layer against its formula."""
+
+import numpy as np
+import pytest
+from helpers import difference, needs_torch, normal, same_bits, torch
+
+from minires import Tensor, init, nn, no_grad, ops
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+class Small(nn.Module):
+    def __init__(self):
+        self.first = nn.Conv2d(3, 4, 3, 2, 1, rng=rng())
+        self.stages = [nn.BatchNorm2d(4), nn.Sequential(nn.ReLU(), nn.GlobalAvgPool2d())]
+        self.fc = nn.Linear(4, 5, rng=rng(1))
+        self.note, self.count = "not a module", 3
+
+    def forward(self, x):
+        x = self.first(x)
+        for m in self.stages:
+            x = m(x)
+        return self.fc(x)
+
+
+# --------------------------------------------------------------------------------- the tree and its names
+
+
+def test_names_are_those_of_the_attributes_in_order():
+    model = Small()
+    assert list(model.state()) == [
+        "first.weight", "stages.0.weight", "stages.0.bias", "stages.0.running_mean", "stages.0.running_var",
+        "fc.weight", "fc.bias"]
+    assert [name for name, _ in model.modules()] == ["", "first", "stages.0", "stages.1", "stages.1.0", "stages.1.1", "fc"]
+    assert dict(model.modules())["stages.1.1"] is list(dict(model.stages[1].children()).values())[1]
+
+
+def test_a_parameter_is_what_requires_a_gradient():
+    model = Small()
+    assert len(model.parameters()) == 5 and model.count_parameters() == 4 * 3 * 9 + 4 + 4 + 4 * 5 + 5
+    model.fc.weight.requires_grad = False
+    assert [t.shape for t in model.parameters()] == [(4, 3, 3, 3), (4,), (4,), (5,)]
+
+
+def test_a_shared_parameter_is_trained_once():
+    model = nn.Sequential(nn.Linear(3, 3, rng=rng()), nn.Linear(3, 3, rng=rng()))
+    a, b = (m for _, m in model.children())
+    b.weight = a.weight
+    assert len(model.state()) == 4 and len(model.parameters()) == 3
+    x = normal(2, 3, dtype=np.float32)
+    ops.sum(model(Tensor(x))).backward()
+    g = np.ones((2, 3), np.float32)  # d(x w^T w^T)/dw is the sum of both uses
+    w = a.weight.data
+    np.testing.assert_allclose(a.weight.grad, (g @ w).T @ x + g.T @ (x @ w.T), rtol=1e-5)
+
+
+def test_train_and_eval_reach_every_module():
+    model = Small()
+    assert model.eval() is model and not any(m.training for _, m in model.modules())
+    assert model.train() is model and all(m.training for _, m in model.modules())
+
+
+def test_repr_shows_the_tree():
+    text = repr(Small())
+    assert text.splitlines()[0] == "Small(" and "  first: Conv2d(3 -> 4, 3x3, stride (2, 2), padding (1, 1))" in text
+    assert "  stages.0: BatchNorm2d(4)" in text and "    0: ReLU()" in text and "  fc: Linear(4 -> 5)" in text
+
+
+def test_a_module_without_forward_says_so():
+    class Half(nn.Module):
+        pass
+
+    with pytest.raises(NotImplementedError, match=r"Half has no forward\(\)"):
+        Half()(Tensor([1.0]))
+
+
+# --------------------------------------------------------------------------------------------- state
+
+
+def test_load_state_copies_and_keeps_dtype():
+    model = Small()
+    arrays = {n: normal(*t.shape, seed=3) for n, t in model.state().items()}
+    model.load_state(arrays)
+    for name, t in model.state().items():
+        assert t.dtype == np.float32 and same_bits(t.data, arrays[name].astype(np.float32))
+    arrays32 = {n: a.astype(np.float32) for n, a in arrays.items()}
+    model.load_state(arrays32)
+    arrays32["fc.bias"] += 1
+    assert not np.shares_memory(model.fc.bias.data, arrays32["fc.bias"])
+    assert same_bits(model.fc.bias.data, arrays["fc.bias"].astype(np.float32))
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda s: s.pop("fc.bias"), r"load_state: 1 of 7 entries do not fit: missing fc\.bias$"),
+    (lambda s: s.update(extra=np.ones(1)), "unexpected extra"),
+    (lambda s: s.update({"fc.weight": np.ones((4, 5))}), r"fc\.weight: expected shape \(5, 4\), got \(4, 5\)")])
+def test_load_state_changes_nothing_unless_all_fits(change, message):
+    model = Small()
+    arrays = {n: t.data + 1 for n, t in model.state().items()}
+    before = {n: t.data for n, t in model.state().items()}
+    change(arrays)
+    with pytest.raises(ValueError, match=message):
+        model.load_state(arrays)
+    assert all(t.data is before[n] for n, t in model.state().items())
+
+
+def test_astype_and_to():
+    model = Small()
+    model(Tensor(normal(2, 3, 8, 8, dtype=np.float32))).sum().backward()
+    assert model.astype(np.float64) is model
+    assert {t.dtype for t in model.state().values()} == {np.dtype(np.float64)}
+    assert all(t.grad is None for t in model.state().values())
+    assert model.to("cpu") is model and model(Tensor(normal(2, 3, 8, 8))).dtype == np.float64
+
+
+# -------------------------------------------------------------------------------------------- layers
+
+
+def test_conv2d_and_linear_start_as_he_with_zero_bias():
+    conv, linear = nn.Conv2d(3, 4, (3, 2), bias=True, rng=rng(5)), nn.Linear(6, 4, rng=rng(6))
+    assert same_bits(conv.weight.data, init.he_normal((4, 3, 3, 2), rng=rng(5)))
+    assert same_bits(linear.weight.data, init.he_normal((4, 6), rng=rng(6)))
+    assert not conv.bias.data.any() and not linear.bias.data.any()
+    assert nn.Conv2d(3, 4, 3, rng=rng()).bias is None and nn.Linear(3, 4, bias=False, rng=rng()).bias is None
+
+
+def test_layers_compute_what_their_names_say():
+    x = normal(2, 3, 6, 8)
+    conv = nn.Conv2d(3, 4, (3, 2), (2, 1), (1, 0), bias=True, rng=rng()).astype(np.float64)
+    conv.bias.data = np.array([1.0, 2, 3, 4])
+    without = ops.conv2d(Tensor(x), conv.weight, None, (2, 1), (1, 0)).data
+    assert (conv(Tensor(x)).data == without + conv.bias.data.reshape(1, 4, 1, 1)).all()
+    assert (nn.ReLU()(Tensor(x)).data == np.maximum(x, 0)).all()
+    assert nn.Identity()(x) is x
+    assert (nn.MaxPool2d(2)(Tensor(x)).data == x.reshape(2, 3, 3, 2, 4, 2).max((3, 5))).all()
+    np.testing.assert_allclose(nn.AvgPool2d((2, 4))(Tensor(x)).data, x.reshape(2, 3, 3, 2, 2, 4).mean((3, 5)), rtol=1e-12)
+    assert nn.MaxPool2d(3, 2, 1)(Tensor(x)).shape == (2, 3, 3, 4)
+    np.testing.assert_allclose(nn.GlobalAvgPool2d()(Tensor(x)).data, x.mean((2, 3)), rtol=1e-13)
+    assert (nn.Flatten()(Tensor(x)).data == x.reshape(2, 144)).all()
+    linear = nn.Linear(6, 5, rng=rng()).astype(np.float64)
+    linear.bias.data = np.arange(5.0)
+    v = normal(3, 6)
+    np.testing.assert_allclose(linear(Tensor(v)).data, v @ linear.weight.data.T + np.arange(5.0), rtol=1e-13)
+
+
+def test_dropout_draws_anew_in_train_mode_and_rests_in_eval_mode():
+    layer, x = nn.Dropout(0.5, rng=rng()), Tensor(np.ones((40, 50), np.float32))
+    first, second = layer(x).data, layer(x).data
+    assert set(np.unique(first)) == {0, 2} and (first != second).any()
+    assert layer.eval()(x) is x
+
+
+def test_sequential_applies_in_order_and_numbers_its_children():
+    double = type("Double", (nn.Module,), {"forward": lambda self, x: x * 2})
+    plus_one = type("PlusOne", (nn.Module,), {"forward": lambda self, x: x + 1})
+    many = nn.Sequential(*(double() if i % 2 else plus_one() for i in range(12)))
+    assert [n for n, _ in many.children()] == [str(i) for i in range(12)]
+    value = 1.0
+    for i in range(12):
+        value = value * 2 if i % 2 else value + 1
+    assert many(Tensor([1.0])).item() == value
+
+
+# --------------------------------------------------------------------------- batch norm's running statistics
+
+
+def test_running_statistics_by_hand():
+    bn = nn.BatchNorm1d(1)
+    bn(Tensor(np.array([[1.0], [3.0], [8.0]], np.float32)))  # mean 4, unbiased variance (9 + 1 + 16) / 2 = 13
+    np.testing.assert_allclose(bn.running_mean.data, [0.1 * 4], rtol=1e-6)
+    np.testing.assert_allclose(bn.running_var.data, [0.9 * 1 + 0.1 * 13], rtol=1e-6)
+    y = bn.eval()(Tensor(np.array([[2.0]], np.float32)))
+    np.testing.assert_allclose(y.data, [[(2 - 0.4) / np.sqrt(2.2 + 1e-5)]], rtol=1e-6)
+
+
+@needs_torch
+@pytest.mark.parametrize("cls, shapes", [("BatchNorm1d", [(7, 3), (5, 3), (6, 3)]),
+                                         ("BatchNorm2d", [(4, 3, 5, 2), (2, 3, 4, 6), (3, 3, 1, 2)])])
+@pytest.mark.parametrize("dtype, rtol", [(np.float64, 1e-12), (np.float32, 1e-5)], ids=["float64", "float32"])
+@pytest.mark.parametrize("options", [{}, {"eps": 0.1, "momentum": 0.3}], ids=["default", "eps, momentum"])
+def test_batch_norm_against_pytorch_in_train_eval_train(cls, shapes, dtype, rtol, options):
+    ours = getattr(nn, cls)(3, **options).astype(dtype)
+    theirs = getattr(torch.nn, cls)(3, **options).to(torch.float64 if dtype == np.float64 else torch.float32)
+    gamma, beta = normal(3, seed=1, dtype=dtype), normal(3, seed=2, dtype=dtype)
+    ours.weight.data, ours.bias.data = gamma, beta
+    with torch.no_grad():
+        theirs.weight.copy_(torch.tensor(gamma))
+        theirs.bias.copy_(torch.tensor(beta))
+    for shape, training in zip(shapes, [True, False, True], strict=True):
+        x, g = 2 + 3 * normal(*shape, dtype=dtype), normal(*shape, seed=4, dtype=dtype)
+        a, b = Tensor(x, True), torch.tensor(x, requires_grad=True)
+        y, z = ours.train(training)(a), theirs.train(training)(b)
+        ours.weight.grad = ours.bias.grad = theirs.weight.grad = theirs.bias.grad = None
+        y.backward(g)
+        z.backward(torch.tensor(g))
+        for got, want in [(y.data, z.detach()), (a.grad, b.grad), (ours.weight.grad, theirs.weight.grad),
+                          (ours.bias.grad, theirs.bias.grad), (ours.running_mean.data, theirs.running_mean),
+                          (ours.running_var.data, theirs.running_var)]:
+            assert got.dtype == dtype and difference(got, want.numpy()) < rtol
+
+
+def test_eval_mode_uses_and_leaves_the_running_statistics():
+    bn = nn.BatchNorm2d(2).eval()
+    bn.running_mean.data, bn.running_var.data = np.float32([1, 2]), np.float32([4, 9])
+    before = bn.running_mean.data, bn.running_var.data
+    x = normal(3, 2, 4, 5, dtype=np.float32)
+    expected = (x - np.float32([1, 2]).reshape(1, 2, 1, 1)) / np.sqrt(np.float32([4, 9]) + 1e-5).reshape(1, 2, 1, 1)
+    assert difference(bn(Tensor(x)).data, expected) < 1e-6
+    assert bn.running_mean.data is before[0] and bn.running_var.data is before[1]
+    assert (bn(Tensor(x[:1])).data == bn(Tensor(x)).data[:1]).all()  # an image's result depends on no other image
+
+
+def test_running_statistics_are_replaced_not_overwritten():
+    bn = nn.BatchNorm1d(3)
+    mean, var = bn.running_mean.data, bn.running_var.data
+    with no_grad():
+        bn(Tensor(normal(5, 3, dtype=np.float32)))  # train mode moves them, with a graph or without
+    assert not mean.any() and (var == 1).all() and bn.running_mean.data.all()
+
+
+@pytest.mark.parametrize("cls, shape", [(nn.BatchNorm1d, (4, 3)), (nn.BatchNorm2d, (4, 3, 2, 2))])
+@pytest.mark.parametrize("option", ["eps", "momentum"])
+def test_a_numpy_eps_or_momentum_promotes_nothing(cls, shape, option):
+    bn = cls(3, **{option: np.float64(0.25)})
+    y = bn(Tensor(normal(*shape, dtype=np.float32)))
+    assert y.dtype == bn.running_mean.dtype == bn.running_var.dtype == np.float32
+
+
+# ------------------------------------------------------------------------------------------------ macs
+
+
+def test_macs_by_hand():
+    model = Small()  # convolution: 3 -> 4, 3x3, on 8x6 with stride 2: 4x3 outputs; linear 4 -> 5
+    assert model.macs((3, 8, 6)) == 4 * 3 * 9 * (4 * 3) + 4 * 5
+    assert nn.Conv2d(3, 5, (3, 2), (2, 1), rng=rng()).macs((3, 7, 5)) == 5 * 3 * 6 * (3 * 4)
+
+
+def test_macs_leaves_the_model_as_it_was():
+    model = Small()
+    model.stages[0].eval()
+    before = {n: t.data for n, t in model.state().items()}
+    modes = [m.training for _, m in model.modules()]
+    model.macs((3, 8, 8))
+    assert [m.training for _, m in model.modules()] == modes
+    assert all(t.data is before[n] for n, t in model.state().items())
+    with pytest.raises(ValueError, match="the input has 4 channels, the weight expects 3"):
+        model.macs((4, 8, 8))
+    assert [m.training for _, m in model.modules()] == modes
+
+
+# ------------------------------------------------------------------------------------------- the blocks
+
+
+@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize("cls", [nn.Block, nn.PreactBlock])
+def test_the_names_in_a_block_are_torchvisions(cls, residual):
+    block = cls(4, 8, 2, residual=residual, shortcut="B", rng=rng())
+    names = [n for n, _ in block.modules()]
+    layers = ["conv1", "bn1", "conv2", "bn2"] if cls is nn.Block else ["bn1", "conv1", "bn2", "conv2"]
+    below = ["downsample", "downsample.0", "downsample.1"][:3 if cls is nn.Block else 2] if residual else []
+    assert names == ["", *layers, *below]
+
+
+def test_a_plain_block_has_no_shortcut():
+    block = nn.Block(4, 4, residual=False, rng=rng()).astype(np.float64)
+    x = normal(2, 4, 5, 6)
+    block.bn2.weight.data = np.zeros(4)  # a silent branch leaves nothing
+    assert not block(Tensor(x)).data.any() and block.last_norm is None
+    same = nn.Block(4, 4, rng=rng()).astype(np.float64)
+    same.bn2.weight.data = np.zeros(4)
+    assert (same(Tensor(x)).data == np.maximum(x, 0)).all() and same.last_norm is same.bn2
+
+
+def test_plain_and_residual_blocks_start_from_the_same_weights():
+    a, b = (nn.Block(4, 8, 2, residual=r, rng=rng(3)) for r in (True, False))
+    assert all(same_bits(t.data, b.state()[n].data) for n, t in a.state().items())
+
+
+def test_a_block_without_batch_norm():
+    block = nn.Block(3, 6, 2, batch_norm=False, shortcut="B", rng=rng()).astype(np.float64)
+    assert sorted(block.state()) == ["conv1.bias", "conv1.weight", "conv2.bias", "conv2.weight", "downsample.0.bias",
+                                     "downsample.0.weight"]
+    x = Tensor(normal(2, 3, 4, 6))
+    h = ops.relu(ops.conv2d(x, block.conv1.weight, None, 2, 1))
+    h = ops.conv2d(h, block.conv2.weight, None, 1, 1)
+    skip = ops.conv2d(x, block.state()["downsample.0.weight"], None, 2)
+    h = h + skip
+    assert (block(x).data == np.maximum(h.data, 0)).all()
+
+
+def test_a_fixup_block_is_its_formula():
+    block = nn.FixupBlock(3, 6, 2, pad="end", rng=rng()).astype(np.float64)
+    for i, name in enumerate(["bias1a", "bias1b", "bias2a", "bias2b", "scale"]):
+        getattr(block, name).data = np.array([0.3 * (i + 1)])
+    x = normal(2, 3, 4, 6)
+    h = np.maximum(ops.conv2d(Tensor(x + 0.3), block.conv1.weight, None, 2, 1).data + 0.6, 0)
+    h = ops.conv2d(Tensor(h + 0.9), block.conv2.weight, None, 1, 1).data * 1.5 + 1.2
+    h[:, :3] += x[:, :, ::2, ::2]
+    np.testing.assert_allclose(block(Tensor(x)).data, np.maximum(h, 0), rtol=1e-12)
+
+
+# ------------------------------------------------------------------------------------------- watchers
+
+
+def test_watched_sees_every_module_after_it_ran_and_ends():
+    model, seen = Small(), []
+    names = {id(m): n for n, m in model.modules()}
+    x = Tensor(normal(2, 3, 8, 8, dtype=np.float32))
+    with nn.watched(lambda m, inputs, out: seen.append((names[id(m)], inputs[0].shape, out.shape))):
+        model(x)
+    assert seen == [("first", (2, 3, 8, 8), (2, 4, 4, 4)), ("stages.0", (2, 4, 4, 4), (2, 4, 4, 4)),
+                    ("stages.1.0", (2, 4, 4, 4), (2, 4, 4, 4)), ("stages.1.1", (2, 4, 4, 4), (2, 4)),
+                    ("stages.1", (2, 4, 4, 4), (2, 4)), ("fc", (2, 4), (2, 5)), ("", (2, 3, 8, 8), (2, 5))]
+    model(x)
+    assert len(seen) == 7

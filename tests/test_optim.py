@@ -1,0 +1,120 @@
+"""SGD and schedules, against PyTorch, against numbers worked out by hand, and at the paper's step numbers."""
+
+import numpy as np
+import pytest
+from helpers import difference, needs_torch, normal, same_bits, torch
+
+from minires import Tensor, optim
+from minires.optim import SGD
+
+
+def parameter(*values, dtype=np.float64):
+    return Tensor(np.array(values, dtype), True)
+
+
+@needs_torch
+@pytest.mark.parametrize("momentum", [0, 0.9])
+@pytest.mark.parametrize("weight_decay", [0, 1e-2])
+def test_twenty_steps_as_pytorch(momentum, weight_decay):
+    ours = [Tensor(normal(3, 4), True), Tensor(normal(5, seed=1), True)]
+    theirs = [torch.tensor(p.data, requires_grad=True) for p in ours]
+    a = SGD(ours, 0.1, momentum, weight_decay)
+    b = torch.optim.SGD(theirs, lr=0.1, momentum=momentum, weight_decay=weight_decay)
+    for step in range(20):
+        a.lr = b.param_groups[0]["lr"] = 0.1 if step < 10 else 0.01  # a change of lr acts at once
+        for p, q in zip(ours, theirs, strict=True):
+            p.grad = np.sin(p.data) + normal(*p.shape, seed=100 + step)
+            q.grad = torch.tensor(p.grad)
+        a.step()
+        b.step()
+        for p, q in zip(ours, theirs, strict=True):
+            assert difference(p.data, q.detach().numpy()) < 1e-13
+
+
+def test_two_steps_by_hand():
+    p = parameter(1.0)
+    sgd = SGD([p], lr=0.5, momentum=0.5, weight_decay=0.1)
+    p.grad = np.array([2.0])
+    sgd.step()  # v = 2 + 0.1 = 2.1; w = 1 - 1.05
+    np.testing.assert_allclose(p.data, [-0.05], rtol=1e-14)
+    sgd.step()  # v = 1.05 + 2 - 0.005 = 3.045; w = -0.05 - 1.5225
+    np.testing.assert_allclose(p.data, [-1.5725], rtol=1e-14)
+
+
+def test_arrays_are_replaced_not_overwritten():
+    p = parameter(1.0, 2.0)
+    sgd = SGD([p], 0.1, 0.9, 1e-4)
+    for _ in range(3):
+        data, grad = p.data, np.array([0.5, -1.0])
+        data.setflags(write=False)
+        grad.setflags(write=False)
+        p.grad = grad
+        velocity = [v if v is None else v.copy() for v in sgd.velocity]
+        held = list(sgd.velocity)
+        sgd.step()
+        assert p.data is not data and all(v is None or same_bits(v, c) for v, c in zip(held, velocity, strict=True))
+
+
+def test_a_graph_from_before_the_step_keeps_the_old_weights():
+    w, x = parameter(3.0), parameter(2.0)
+    y = w * x
+    w.grad = np.array([1.0])
+    SGD([w], 1.0).step()
+    y.backward()
+    assert w.data.tolist() == [2.0] and x.grad.tolist() == [3.0]
+
+
+def test_a_parameter_without_a_gradient_stays():
+    p, q = parameter(1.0), parameter(2.0)
+    sgd = SGD([p, q], 0.1, 0.9, 0.1)
+    p.grad = np.array([1.0])
+    before = q.data
+    sgd.step()
+    assert q.data is before and p.data.tolist() != [1.0]
+    sgd.zero_grad()
+    assert p.grad is None and q.grad is None
+
+
+@pytest.mark.parametrize("option", ["lr", "momentum", "weight_decay"])
+@pytest.mark.parametrize("number", [np.float64, np.float32])
+def test_numpy_options_promote_nothing(option, number):
+    p = parameter(1.0, 2.0, dtype=np.float32)
+    sgd = SGD([p], **{"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4, option: number(0.01)})
+    for _ in range(2):
+        p.grad = np.ones(2, np.float32)
+        sgd.step()
+    assert p.data.dtype == sgd.velocity[0].dtype == np.float32
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"lr": -1}, "SGD: expected lr >= 0, got -1"), ({"lr": float("nan")}, "SGD: expected lr >= 0, got nan"),
+    ({"lr": 1, "momentum": -0.9}, "expected momentum >= 0, got -0.9"),
+    ({"lr": 1, "weight_decay": -1e-4}, "expected weight_decay >= 0, got -0.0001")])
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        SGD([parameter(1.0)], **options)
+
+
+def test_an_optimiser_needs_parameters():
+    with pytest.raises(ValueError, match="SGD: expected at least one parameter, got none"):
+        SGD([], 0.1)
+
+
+# ---------------------------------------------------------------------------------------------- schedules
+
+
+def test_the_schedule_of_the_paper():  # He et al. 2015, section 4.2: 0.1, divided by 10 at 32k and 48k
+    schedule = optim.step_decay(0.1, (32_000, 48_000))
+    assert schedule(0) == schedule(31_999) == 0.1
+    for step, lr in [(32_000, 0.01), (47_999, 0.01), (48_000, 0.001), (63_999, 0.001)]:
+        assert schedule(step) == pytest.approx(lr, rel=1e-12)
+
+
+def test_the_warm_up_of_the_paper():  # 110 layers: 0.01 for about 400 iterations, then 0.1 and on as before
+    schedule = optim.warm_up(optim.step_decay(0.1, (32_000, 48_000)), 400, 0.01)
+    assert [schedule(s) for s in (0, 399, 400, 31_999)] == [0.01, 0.01, 0.1, 0.1]
+    assert schedule(32_000) == pytest.approx(0.01, rel=1e-12)
+
+
+def test_constant():
+    assert {optim.constant(0.3)(s) for s in (0, 1, 10_000)} == {0.3}

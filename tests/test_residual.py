@@ -1,0 +1,334 @@
+"""The residual block twice: composed by autograd, and its backward by hand. They must agree bit for bit."""
+
+import numpy as np
+import pytest
+from helpers import difference, needs_torch, normal, read_only, same_bits, torch
+
+from minires import Tensor, gradcheck, models, nn, no_grad, ops, tap
+from minires.optim import SGD
+from minires.residual import PreactResidual, Residual
+
+# name: (class, in, out, options). Identity, option A with both paddings, B, C, and stride 2 with equal channels.
+KINDS = {
+    "v1 identity": (nn.Block, 4, 4, {}),
+    "v1 A both": (nn.Block, 3, 6, {"shortcut": "A", "pad": "both"}),
+    "v1 A end": (nn.Block, 3, 6, {"shortcut": "A", "pad": "end"}),
+    "v1 A odd": (nn.Block, 2, 5, {"shortcut": "A", "pad": "both"}),
+    "v1 B": (nn.Block, 3, 6, {"shortcut": "B"}),
+    "v1 C": (nn.Block, 4, 4, {"shortcut": "C"}),
+    "v2 identity": (nn.PreactBlock, 4, 4, {}),
+    "v2 A both": (nn.PreactBlock, 3, 6, {"shortcut": "A", "pad": "both"}),
+    "v2 A end": (nn.PreactBlock, 3, 6, {"shortcut": "A", "pad": "end"}),
+    "v2 B": (nn.PreactBlock, 3, 6, {"shortcut": "B"}),
+    "v2 C": (nn.PreactBlock, 4, 4, {"shortcut": "C"}),
+    "v2 identity, split behind": (nn.PreactBlock, 4, 4, {"split_after_activation": True}),
+    "v2 A, split behind": (nn.PreactBlock, 3, 6, {"split_after_activation": True}),
+}
+every_kind = pytest.mark.parametrize("kind", KINDS)
+both_strides = pytest.mark.parametrize("stride", [1, 2])
+
+
+def build(kind, stride, by_hand, seed=0, dtype=np.float64):
+    """A block with random gammas, betas and running statistics: at their initial values they hide mistakes."""
+    cls, i, o, options = KINDS[kind]
+    block = cls(i, o, stride, by_hand=by_hand, rng=np.random.default_rng(seed), **options).astype(dtype)
+    rng = np.random.default_rng(seed + 1)
+    for name, t in block.state().items():
+        if t.ndim == 1:
+            v = rng.standard_normal(t.shape)
+            t.data = (v ** 2 + 0.5 if "var" in name else v).astype(dtype)
+    return block
+
+
+def run(block, x, g, wants_x=True):
+    """Everything that one forward and backward leave behind."""
+    x = Tensor(read_only(x.copy()), wants_x)
+    y = block(x)
+    y.backward(read_only(g.copy()))
+    left = {"y": y.data, "dx": x.grad}
+    for name, t in block.state().items():
+        left[f"d {name}" if t.requires_grad else name] = t.grad if t.requires_grad else t.data
+    return left
+
+
+def arrays(kind, stride, seed=0, dtype=np.float64):
+    _, i, o, _ = KINDS[kind]
+    return (normal(3, i, 7, 6, seed=seed, dtype=dtype),
+            normal(3, o, -(-7 // stride), -(-6 // stride), seed=seed + 50, dtype=dtype))
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    assert [name for name in a if not (a[name] is b[name] is None or same_bits(a[name], b[name]))] == []
+
+
+# ------------------------------------------------------------------------------------------ bit for bit
+
+
+@every_kind
+@both_strides
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_by_hand_equals_composed_bit_for_bit(kind, stride, dtype):
+    for seed in range(10):
+        x, g = arrays(kind, stride, seed, dtype)
+        ours = run(build(kind, stride, True, seed, dtype), x, g)
+        assert all(v.dtype == dtype for v in ours.values())
+        assert_same(ours, run(build(kind, stride, False, seed, dtype), x, g))
+
+
+@every_kind
+def test_the_function_is_really_used(kind):
+    for by_hand in (True, False):
+        block = build(kind, 1, by_hand)
+        y = block(Tensor(arrays(kind, 1)[0]))
+        assert isinstance(y.creator, (Residual, PreactResidual)) == by_hand
+
+
+@every_kind
+def test_names_are_the_same_either_way(kind):
+    a, b = build(kind, 2, True), build(kind, 2, False)
+    assert list(a.state()) == list(b.state()) and a.count_parameters() == b.count_parameters()
+    a.load_state({name: 2 * t.data for name, t in b.state().items()})
+    assert all(same_bits(t.data, 2 * b.state()[name].data) for name, t in a.state().items())
+
+
+@every_kind
+@both_strides
+def test_an_input_that_wants_no_gradient(kind, stride):
+    x, g = arrays(kind, stride)
+    ours = run(build(kind, stride, True), x, g, wants_x=False)
+    assert ours["dx"] is None
+    assert_same(ours, run(build(kind, stride, False), x, g, wants_x=False))
+
+
+@every_kind
+def test_frozen_parameters_get_no_gradient(kind):
+    x, g = arrays(kind, 2)
+    blocks = build(kind, 2, True), build(kind, 2, False)
+    for block in blocks:
+        block.conv1.weight.requires_grad = block.bn2.bias.requires_grad = False
+    ours, composed = (run(block, x, g) for block in blocks)
+    assert "d conv1.weight" not in ours
+    assert_same(ours, composed)
+
+
+@every_kind
+def test_eval_mode_and_train_eval_train(kind):
+    blocks = build(kind, 2, True), build(kind, 2, False)
+    x, g = arrays(kind, 2)
+    for mode in (True, False, True):
+        ours, composed = (run(block.train(mode), x[:2 + mode], g[:2 + mode]) for block in blocks)
+        assert_same(ours, composed)
+    before = {n: t.data for n, t in blocks[0].state().items()}
+    blocks[0].eval()(Tensor(x))
+    assert all(t.data is before[n] for n, t in blocks[0].state().items())
+
+
+@every_kind
+def test_no_grad_gives_the_same_output_and_statistics(kind):
+    x, _ = arrays(kind, 2)
+    outputs = []
+    for by_hand in (True, False):
+        block = build(kind, 2, by_hand)
+        with no_grad():
+            y = block(Tensor(x))
+        assert y.creator is None
+        outputs.append({"y": y.data, **{n: t.data for n, t in block.state().items()}})
+    assert_same(*outputs)
+
+
+@every_kind
+def test_taps_see_inside_and_change_nothing(kind):
+    x, g = arrays(kind, 2)
+    block = build(kind, 2, True)
+    with tap.Tap(block) as t:
+        tapped = run(block, x, g)
+    assert {"conv1", "bn1", "conv2", "bn2", ""} <= t.std.keys() == t.grad_norm.keys()
+    assert_same(tapped, run(build(kind, 2, True), x, g))
+
+
+@pytest.mark.parametrize("kind", [k for k, (_, i, o, _) in KINDS.items() if i == o])
+def test_two_stacked_blocks(kind):
+    x, g = arrays(kind, 1)
+    ours, composed = (run(nn.Sequential(build(kind, 1, h, 1), build(kind, 1, h, 2)), x, g) for h in (True, False))
+    assert_same(ours, composed)
+
+
+@pytest.mark.parametrize("block, shortcut, pad", [("basic", "A", "both"), ("basic", "A", "end"), ("basic", "B", "both"),
+                                                  ("basic", "C", "both"), ("preact", "A", "both"), ("preact", "B", "end")])
+def test_three_steps_of_a_whole_network_give_the_same_bits(block, shortcut, pad):
+    images, labels = normal(6, 3, 8, 8, dtype=np.float32), np.array([0, 1, 2, 3, 4, 5])
+    left = []
+    for by_hand in (True, False):
+        net = models.resnet20(width=4, block=block, shortcut=shortcut, pad=pad, by_hand=by_hand,
+                              rng=np.random.default_rng(5))
+        optimizer = SGD(net.parameters(), 0.1, 0.9, 1e-4)
+        for step in range(3):
+            optimizer.zero_grad()
+            loss = ops.cross_entropy(net(Tensor(images + step)), labels)
+            loss.backward()
+            optimizer.step()
+        left.append({"loss": loss.data, **{n: t.data for n, t in net.state().items()},
+                     **{f"d {n}": t.grad for n, t in net.state().items()}})
+    assert_same(*left)
+
+
+# -------------------------------------------------------------------------------- finite differences
+
+
+@every_kind
+@both_strides
+def test_gradcheck(kind, stride):
+    cls, i, o, _ = KINDS[kind]
+    block = build(kind, stride, True)
+    names = [n for n, t in block.state().items() if t.requires_grad]
+    x = normal(2, i, 5, 4, seed=3)
+
+    def f(x, *parameters):
+        for name, t in zip(names, parameters, strict=True):
+            module, _, attribute = name.rpartition(".")
+            setattr(dict(block.modules())[module], attribute, t)
+        y = block(x)
+        assert isinstance(y.creator, (Residual, PreactResidual)) or not y.requires_grad
+        return y
+
+    gradcheck(f, x, *(t.data for n, t in block.state().items() if n in names), rtol=1e-5, entries=25)
+
+
+# ------------------------------------------------------------------------------------------ exact limits
+
+
+def silence_branch(block):
+    for t in (block.bn2.weight, block.bn2.bias):
+        t.data = np.zeros_like(t.data)
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_silent_branch_leaves_relu_of_the_identity(by_hand, dtype):
+    block = build("v1 identity", 1, by_hand, dtype=dtype)
+    silence_branch(block)
+    x, g = arrays("v1 identity", 1, dtype=dtype)
+    left = run(block, x, g)
+    assert (left["y"] == np.maximum(x, 0)).all() and (left["dx"] == g * (x > 0)).all()
+    assert not left["d conv1.weight"].any() and not left["d conv2.weight"].any()
+    assert left["d bn2.weight"].any() and left["d bn2.bias"].any()  # through these the branch can wake up
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+@pytest.mark.parametrize("kind, before", [("v1 A both", 1), ("v1 A end", 0)])
+def test_a_silent_branch_leaves_relu_of_option_a(by_hand, kind, before):
+    block = build(kind, 2, by_hand)
+    silence_branch(block)
+    x, g = arrays(kind, 2)
+    left = run(block, x, g)
+    expected, back = np.zeros_like(g), np.zeros_like(x)
+    expected[:, before:before + 3] = x[:, :, ::2, ::2]
+    back[:, :, ::2, ::2] = (g * (expected > 0))[:, before:before + 3]
+    assert (left["y"] == np.maximum(expected, 0)).all() and (left["dx"] == back).all()
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_a_silent_preactivation_branch_leaves_the_identity(by_hand):
+    block = build("v2 identity", 1, by_hand)
+    block.conv2.weight.data = np.zeros_like(block.conv2.weight.data)
+    x, g = arrays("v2 identity", 1)
+    left = run(block, x, g)
+    assert (left["y"] == x).all() and (left["dx"] == g).all()
+
+
+# ------------------------------------------------------------------------------------- against PyTorch
+
+
+def torch_block(kind, stride, p, x):
+    """The block from its definition in the papers, with the parameters `p` by name."""
+    F = torch.nn.functional
+    cls, i, o, options = KINDS[kind]
+
+    def bn(name, h):
+        return F.batch_norm(h, p[f"{name}.running_mean"], p[f"{name}.running_var"], p[f"{name}.weight"],
+                            p[f"{name}.bias"], training=True, momentum=0.1, eps=1e-5)
+
+    def conv(name, h, s, pad):
+        return F.conv2d(h, p[f"{name}.weight"], None, s, pad)
+
+    def shortcut(h):
+        if "downsample.0.weight" in p:
+            h = conv("downsample.0", h, stride, 0)
+            return bn("downsample.1", h) if "downsample.1.weight" in p else h
+        before = (o - i) // 2 if options.get("pad", "both") == "both" else 0
+        return F.pad(h[:, :, ::stride, ::stride], (0, 0, 0, 0, before, o - i - before))
+
+    if cls is nn.Block:
+        h = F.relu(bn("bn1", conv("conv1", x, stride, 1)))
+        return F.relu(bn("bn2", conv("conv2", h, 1, 1)) + shortcut(x))
+    a = F.relu(bn("bn1", x))
+    h = conv("conv2", F.relu(bn("bn2", conv("conv1", a, stride, 1))), 1, 1)
+    behind = options.get("split_after_activation") or "downsample.0.weight" in p
+    return h + shortcut(a if behind else x)
+
+
+@needs_torch
+@every_kind
+@both_strides
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_against_pytorch(kind, stride, by_hand):
+    block = build(kind, stride, by_hand)
+    assert ("downsample.0.weight" in block.state()) == (kind[3] == "C" or kind[3] == "B")
+    p = {n: torch.tensor(t.data, requires_grad=t.requires_grad) for n, t in block.state().items()}
+    x, g = arrays(kind, stride)
+    tx = torch.tensor(x, requires_grad=True)
+    y = torch_block(kind, stride, p, tx)
+    y.backward(torch.tensor(g))
+    expected = {"y": y.detach(), "dx": tx.grad}
+    expected |= {f"d {n}" if t.requires_grad else n: t.grad if t.requires_grad else t for n, t in p.items()}
+    left = run(block, x, g)
+    assert left.keys() == expected.keys()
+    for name, value in left.items():
+        assert difference(value, expected[name].numpy()) < 1e-11, name
+
+
+# --------------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda **k: nn.Block(4, 4, by_hand=True, batch_norm=False, **k), "by_hand=True is written for residual blocks"),
+    (lambda **k: nn.Block(4, 4, by_hand=True, residual=False, **k), "by_hand=True is written for residual blocks"),
+    (lambda **k: nn.PreactBlock(4, 4, by_hand=True, residual=False, **k), "by_hand=True is written for residual"),
+    (lambda **k: nn.Block(4, 4, shortcut="D", **k), r'shortcut: expected "A", "B" or "C", got \'D\''),
+    (lambda **k: nn.PreactBlock(4, 4, shortcut=None, **k), 'shortcut: expected "A", "B" or "C", got None')])
+def test_blocks_that_cannot_be_built(make, message):
+    with pytest.raises(ValueError, match=message):
+        make(rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("cls", [nn.Block, nn.PreactBlock])
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_a_wrong_pad_is_refused_either_way(cls, by_hand):
+    with pytest.raises(ValueError, match=r'pad: expected "both" or "end", got \'left\''):
+        cls(3, 6, 2, pad="left", by_hand=by_hand, rng=np.random.default_rng(0))(Tensor(np.ones((2, 3, 4, 4), np.float32)))
+
+
+@pytest.mark.parametrize("cls", [nn.Block, nn.PreactBlock])
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_option_a_cannot_drop_channels(cls, by_hand):
+    with pytest.raises(ValueError, match=r"channels: expected at least the input's 6, got 3"):
+        cls(6, 3, by_hand=by_hand, rng=np.random.default_rng(0))(Tensor(normal(2, 6, 4, 4, dtype=np.float32)))
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 4, 4), (2, 4, 4), (0, 4, 4, 4)])
+@pytest.mark.parametrize("cls", [nn.Block, nn.PreactBlock])
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_a_wrong_input_is_refused_either_way(shape, cls, by_hand):
+    block = cls(4, 4, by_hand=by_hand, rng=np.random.default_rng(0))
+    before = {name: t.data for name, t in block.state().items()}
+    with pytest.raises(ValueError, match=r"^\w+.*(channels|expected.*\(N, |statistics of shape|4-dimensional|empty)"):
+        block(Tensor(np.ones(shape, np.float32)))
+    assert all(t.data is before[name] for name, t in block.state().items())
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_one_value_per_channel_is_refused_either_way(by_hand):
+    block = nn.Block(4, 4, by_hand=by_hand, rng=np.random.default_rng(0))
+    with pytest.raises(ValueError, match="expected more than one value per channel in train mode, got 1"):
+        block(Tensor(np.ones((1, 4, 1, 1), np.float32)))
