@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from . import device, kernels
+from . import device
 from .tensor import Function, Tensor
 
 # ---------------------------------------------------------------------------------- arithmetic
@@ -111,7 +111,7 @@ class Relu(Function):
     """max(x, 0). Its derivative at 0 is taken as 0."""
 
     def forward(self, x):
-        y, self.on = kernels.of(x).relu(x)
+        y, self.on = self.K.relu(x)
         return y
 
     def backward(self, g): return g * self.on
@@ -337,11 +337,11 @@ class Conv2d(Function):
             raise ValueError(f"expected a bias of shape {w.shape[:1]}")
         _not_empty(x)
         self.x, self.w, self.geometry = x, w, (stride, padding)
-        y = kernels.of(x).conv2d(x, w, stride, padding)
+        y = self.K.conv2d(x, w, stride, padding)
         return y + bias[0].reshape(1, -1, 1, 1) if bias else y
 
     def backward(self, g):
-        gx, gw = kernels.of(g).conv2d_backward(g, self.x, self.w, *self.geometry, need_x=self.needs[0],
+        gx, gw = self.K.conv2d_backward(g, self.x, self.w, *self.geometry, need_x=self.needs[0],
                                                need_w=self.needs[1])
         return (gx, gw) if len(self.inputs) == 2 else (gx, gw, g.sum((0, 2, 3)))
 
@@ -352,19 +352,19 @@ class MaxPool2d(Function):
         if any(2 * p > k for k, p in zip(kernel, padding, strict=True)):
             raise ValueError(f"padding {padding} is more than half of the kernel {kernel}: a window would be empty")
         self.geometry = x.shape, kernel, stride, padding
-        y, self.winner = kernels.of(x).max_pool2d(x, kernel, stride, padding)
+        y, self.winner = self.K.max_pool2d(x, kernel, stride, padding)
         return y
 
-    def backward(self, g): return kernels.of(g).max_pool2d_backward(g, self.winner, *self.geometry)
+    def backward(self, g): return self.K.max_pool2d_backward(g, self.winner, *self.geometry)
 
 
 class AvgPool2d(Function):
     def forward(self, x, kernel, stride, padding):
         _is_image(x)
         self.geometry = x.shape, kernel, stride, padding
-        return kernels.of(x).avg_pool2d(x, kernel, stride, padding)
+        return self.K.avg_pool2d(x, kernel, stride, padding)
 
-    def backward(self, g): return kernels.of(g).avg_pool2d_backward(g, *self.geometry)
+    def backward(self, g): return self.K.avg_pool2d_backward(g, *self.geometry)
 
 
 class BatchNorm(Function):
@@ -373,10 +373,10 @@ class BatchNorm(Function):
     def forward(self, x, gamma, beta, eps, stats):
         _check_batch_norm(x, gamma, beta)
         self.gamma = gamma
-        y, *stats[:], self.saved = kernels.of(x).batch_norm(x, gamma, beta, eps)
+        y, *stats[:], self.saved = self.K.batch_norm(x, gamma, beta, eps)
         return y
 
-    def backward(self, g): return kernels.of(g).batch_norm_backward(g, self.gamma, self.saved)
+    def backward(self, g): return self.K.batch_norm_backward(g, self.gamma, self.saved)
 
 
 class BatchNormEval(Function):
@@ -385,10 +385,10 @@ class BatchNormEval(Function):
     def forward(self, x, gamma, beta, mean, var, eps):
         _check_batch_norm(x, gamma, beta, mean, var)
         self.gamma = gamma
-        y, self.saved = kernels.of(x).batch_norm_eval(x, gamma, beta, mean, var, eps)
+        y, self.saved = self.K.batch_norm_eval(x, gamma, beta, mean, var, eps)
         return y
 
-    def backward(self, g): return kernels.of(g).batch_norm_eval_backward(g, self.gamma, self.saved)
+    def backward(self, g): return self.K.batch_norm_eval_backward(g, self.gamma, self.saved)
 
 
 class Shortcut(Function):
@@ -400,9 +400,9 @@ class Shortcut(Function):
         if channels < x.shape[1]:
             raise ValueError(f"channels: expected at least the input's {x.shape[1]}, got {channels}")
         self.geometry = x.shape, stride, pad
-        return kernels.of(x).shortcut(x, stride, channels, pad)
+        return self.K.shortcut(x, stride, channels, pad)
 
-    def backward(self, g): return kernels.of(g).shortcut_backward(g, *self.geometry)
+    def backward(self, g): return self.K.shortcut_backward(g, *self.geometry)
 
 
 class Dropout(Function):
@@ -416,7 +416,7 @@ class Dropout(Function):
 class LogSoftmax(Function):
     def forward(self, z, axis):
         self.axis = axis
-        self.log_p = kernels.of(z).log_softmax(z, axis)
+        self.log_p = self.K.log_softmax(z, axis)
         return self.log_p
 
     def backward(self, g): return g - self.xp.exp(self.log_p) * g.sum(self.axis, keepdims=True)
@@ -425,7 +425,7 @@ class LogSoftmax(Function):
 class Softmax(Function):
     def forward(self, z, axis):
         self.axis = axis
-        self.p = self.xp.exp(kernels.of(z).log_softmax(z, axis))
+        self.p = self.xp.exp(self.K.log_softmax(z, axis))
         return self.p
 
     def backward(self, g): return self.p * (g - (g * self.p).sum(self.axis, keepdims=True))
@@ -434,10 +434,10 @@ class Softmax(Function):
 class CrossEntropy(Function):
     def forward(self, z, labels):
         self.labels = labels
-        loss, self.saved = kernels.of(z).cross_entropy(z, labels)
+        loss, self.saved = self.K.cross_entropy(z, labels)
         return loss
 
-    def backward(self, g): return kernels.of(g).cross_entropy_backward(g, self.saved, self.labels)
+    def backward(self, g): return self.K.cross_entropy_backward(g, self.saved, self.labels)
 
 
 def _not_empty(x: Any) -> None:

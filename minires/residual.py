@@ -18,7 +18,6 @@ agree bit for bit.
 """
 from __future__ import annotations
 
-from . import kernels
 from .tensor import Function
 
 ONE, NONE = (1, 1), (0, 0)  # stride 1; no padding (and ONE is the padding of every 3x3 here)
@@ -34,7 +33,7 @@ class Residual(Function):
     """
 
     def forward(self, x, w1, gamma1, beta1, w2, gamma2, beta2, *projection, stride, pad, eps, stats):
-        K = kernels.of(x)
+        K = self.K
         self.stride, self.pad = stride, pad
         a1 = K.conv2d(x, w1, (stride, stride), ONE)
         h, mean1, var1, self.bn1 = K.batch_norm_relu(a1, gamma1, beta1, eps[0])
@@ -52,7 +51,7 @@ class Residual(Function):
         return y
 
     def backward(self, g):
-        K = kernels.of(g)
+        K = self.K
         x, w1, gamma1, h, w2, gamma2, projection = self.saved
         # through the last ReLU and bn2; gz = dL/dz is what the addition gives to the shortcut as well
         ga2, ggamma2, gbeta2, gz = K.batch_norm_relu_backward(g, gamma2, self.bn2)
@@ -87,7 +86,7 @@ class PreactResidual(Function):
 
     def forward(self, x, gamma1, beta1, w1, gamma2, beta2, w2, *projection, stride, pad, split_after_activation,
                 eps, stats):
-        K = kernels.of(x)
+        K = self.K
         self.stride, self.pad, self.split_after_activation = stride, pad, split_after_activation
         h1, mean1, var1, self.bn1 = K.batch_norm_relu(x, gamma1, beta1, eps[0])
         h2, mean2, var2, self.bn2 = K.batch_norm_relu(K.conv2d(h1, w1, (stride, stride), ONE), gamma2, beta2, eps[1])
@@ -99,7 +98,7 @@ class PreactResidual(Function):
         return K.conv2d(h2, w2, ONE, ONE) + s
 
     def backward(self, g):
-        K = kernels.of(g)
+        K = self.K
         x, gamma1, h1, w1, gamma2, h2, w2, projection = self.saved
         gh2, gw2 = K.conv2d_backward(g, h2, w2, ONE, ONE)
         ga2, ggamma2, gbeta2, _ = K.batch_norm_relu_backward(gh2, gamma2, self.bn2)

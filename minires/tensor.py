@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import device
+from . import device, kernels
 
 _recording: ContextVar[bool] = ContextVar("recording", default=True)
 
@@ -40,7 +40,8 @@ class Function:
     """
 
     broadcasts = False  # True: the engine sums each gradient back to its input's shape
-    xp: Any             # numpy or cupy, whichever the inputs belong to
+    xp: Any                  # numpy or cupy, whichever the inputs belong to
+    K: Any                   # the kernels that suit the inputs, forward and backward alike (kernels/__init__.py)
     needs: tuple[bool, ...]  # for each input: is its gradient wanted?
     inputs: tuple[Tensor, ...]
 
@@ -59,6 +60,7 @@ class Function:
             raise TypeError(f"{cls.__name__}: all inputs must have one dtype, got "
                             + ", ".join(f"{a.dtype}{a.shape}" for a in arrays)
                             + "; convert with .astype() first (nothing is promoted silently)")
+        f.K = kernels.of(arrays[0])
         f.needs = tuple(t.requires_grad and _recording.get() for t in inputs)
         try:
             out = Tensor(f.forward(*arrays, **options))
