@@ -13,7 +13,7 @@ import numpy as np
 
 from . import device, init, ops
 from .residual import PreactResidual, Residual
-from .tensor import Tensor, no_grad
+from .tensor import Tensor, no_grad, recording
 
 _watchers: ContextVar[tuple[Callable, ...]] = ContextVar("watchers", default=())
 
@@ -287,6 +287,31 @@ class Sequential(Module):
 # ----------------------------------------------------------------------------------- residual blocks
 
 
+def bn_relu(bn: Any, x: Tensor, skip: Tensor | None = None) -> Tensor:
+    """relu(bn(x)), or relu(bn(x) + skip): one operation in train mode while nothing looks inside."""
+    if isinstance(bn, BatchNorm2d) and bn.training and not _watchers.get():
+        y, mean, var = ops.batch_norm_relu(x, bn.weight, bn.bias, bn.eps, skip)
+        bn.update(mean, var, x.size // x.shape[1])
+        return y
+    h = bn(x)
+    return ops.relu(h if skip is None else h + skip)
+
+
+def conv_bn_relu(conv: Conv2d, bn: Any, x: Tensor, skip: Tensor | None = None) -> Tensor:
+    """relu(bn(conv(x))), or relu(bn(conv(x)) + skip). In eval mode, where no gradient is wanted and nothing looks
+    inside, BatchNorm is a fixed scale and shift of each channel: it is folded into the convolution's weights,
+
+        w' = w gamma / sqrt(var + eps)          b' = beta + (b - mean) gamma / sqrt(var + eps)
+    """
+    if not isinstance(bn, BatchNorm2d) or bn.training or recording() or _watchers.get():
+        return bn_relu(bn, conv(x), skip)
+    scale = bn.weight.data * (bn.running_var.data + bn.eps) ** -0.5
+    shift = bn.bias.data + ((0 if conv.bias is None else conv.bias.data) - bn.running_mean.data) * scale
+    w = Tensor(conv.weight.data * scale.reshape(-1, 1, 1, 1))
+    h = ops.conv2d(x, w, Tensor(shift), conv.stride, conv.padding)
+    return ops.relu(h if skip is None else h + skip)
+
+
 class Block(Module):
     """v1's basic block, relu(bn2(conv2(relu(bn1(conv1(x))))) + shortcut(x)): He et al. 2015, Fig. 2 and Table 1.
 
@@ -321,11 +346,9 @@ class Block(Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.by_hand and self.training and not _watchers.get():
             return self.forward_by_hand(x)
-        h = ops.relu(self.bn1(self.conv1(x)))
-        h = self.bn2(self.conv2(h))
-        if self.residual:
-            h = h + _shortcut(self, x, h.shape[1])
-        return ops.relu(h)
+        h = conv_bn_relu(self.conv1, self.bn1, x)
+        skip = _shortcut(self, x, self.conv2.weight.shape[0]) if self.residual else None
+        return conv_bn_relu(self.conv2, self.bn2, h, skip)
 
     def forward_by_hand(self, x: Tensor) -> Tensor:
         norms: list[Any] = [self.bn1, self.bn2]
@@ -366,8 +389,8 @@ class PreactBlock(Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.by_hand and self.training and not _watchers.get():
             return self.forward_by_hand(x)
-        a = ops.relu(self.bn1(x))
-        h = self.conv2(ops.relu(self.bn2(self.conv1(a))))
+        a = bn_relu(self.bn1, x)
+        h = self.conv2(conv_bn_relu(self.conv1, self.bn2, a))
         if self.residual:
             h = h + _shortcut(self, a if self.split_after_activation else x, h.shape[1])
         return h

@@ -379,6 +379,21 @@ class BatchNorm(Function):
     def backward(self, g): return self.K.batch_norm_backward(g, self.gamma, self.saved)
 
 
+class BatchNormRelu(Function):
+    """relu(BatchNorm(x)), or relu(BatchNorm(x) + skip), as one kernel; `stats` as in BatchNorm."""
+
+    def forward(self, x, gamma, beta, *skip, eps, stats):
+        _check_batch_norm(x, gamma, beta)
+        if skip and skip[0].shape != x.shape:
+            raise ValueError(f"expected a skip of the input's shape {x.shape}")
+        self.gamma = gamma
+        y, *stats[:], self.saved = self.K.batch_norm_relu(x, gamma, beta, eps, *skip)
+        return y
+
+    def backward(self, g):
+        return self.K.batch_norm_relu_backward(g, self.gamma, self.saved)[:len(self.inputs)]
+
+
 class BatchNormEval(Function):
     """Normalised by given statistics, which are constants."""
 
@@ -593,6 +608,15 @@ def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> tup
     """
     stats: list[Any] = []
     y = BatchNorm.apply(x, gamma, beta, eps=eps, stats=stats)
+    return y, *stats
+
+
+def batch_norm_relu(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5, skip: Tensor | None = None) \
+        -> tuple[Tensor, Any, Any]:
+    """As batch_norm, y being relu(batch_norm(x)), or relu(batch_norm(x) + skip): the same in one pass over memory."""
+    stats: list[Any] = []
+    inputs = (x, gamma, beta) if skip is None else (x, gamma, beta, skip)
+    y = BatchNormRelu.apply(*inputs, eps=eps, stats=stats)
     return y, *stats
 
 

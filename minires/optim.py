@@ -1,9 +1,11 @@
 """Stochastic gradient descent with momentum and weight decay, and learning-rate schedules."""
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from . import device
 from .tensor import Tensor
 
 
@@ -12,33 +14,59 @@ class SGD:
 
     The learning rate stands outside v, so that changing it acts at once (PyTorch's form; Caffe's v = m v + lr g
     differs only at the steps where lr changes). Weight decay acts on every parameter, as in He et al. 2015.
-    Arrays are replaced, not written into: a graph that still holds the old weights stays right.
+
+    All parameters lie one behind the other in one array, and each `.data` is a view into it: an update is a few
+    operations on long arrays instead of a few for each parameter. An update makes a new array and leaves the old
+    one as it was, so a graph that still holds the old weights stays right.
     """
 
     def __init__(self, parameters: Sequence[Tensor], lr: float, momentum: float = 0.0, weight_decay: float = 0.0):
         self.parameters = list(parameters)
         if not self.parameters:
             raise ValueError("SGD: expected at least one parameter, got none; is anything set to requires_grad=True?")
+        if len(dtypes := {str(p.dtype) for p in self.parameters}) > 1:
+            raise ValueError(f"SGD: expected parameters of one dtype, got {', '.join(sorted(dtypes))}")
         for name, value in ("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay):
             if not value >= 0:
                 raise ValueError(f"SGD: expected {name} >= 0, got {value}")
-        self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
-        self.velocity: list[Any] = [None] * len(self.parameters)
+        self.lr, self.momentum, self.weight_decay = float(lr), float(momentum), float(weight_decay)
+        self.ends = list(itertools.accumulate(p.size for p in self.parameters))
+        self._lay_out(self._joined([p.data for p in self.parameters]))
+        self.velocity = self.xp.zeros_like(self.flat)
 
     def step(self) -> None:
         """One update from the gradients that backward left; a parameter without one stays as it is."""
-        for i, p in enumerate(self.parameters):
-            if p.grad is None:
-                continue
-            d = p.grad + self.weight_decay * p.data if self.weight_decay else p.grad
-            if self.momentum:
-                d = d if self.velocity[i] is None else self.momentum * self.velocity[i] + d
-                self.velocity[i] = d
-            p.data = p.data - float(self.lr) * d
+        if any(p.data is not view for p, view in zip(self.parameters, self.views, strict=True)):
+            self._lay_out(self._joined([p.data for p in self.parameters]))  # somebody loaded other weights
+        idle = [i for i, p in enumerate(self.parameters) if p.grad is None]
+        w, v = self.flat, self.velocity
+        d = self._joined([self.xp.zeros_like(p.data) if p.grad is None else p.grad for p in self.parameters])
+        if self.weight_decay:
+            d += self.weight_decay * w
+        if self.momentum:
+            d += self.momentum * v
+        new = w - self.lr * d
+        for i in idle:
+            at = slice(self.ends[i] - self.parameters[i].size, self.ends[i])
+            new[at], d[at] = w[at], v[at]
+        self.velocity = d
+        self._lay_out(new)
 
     def zero_grad(self) -> None:
         for p in self.parameters:
             p.grad = None
+
+    def _joined(self, arrays: list[Any]) -> Any:
+        self.xp = device.of(*arrays, operation="SGD")
+        return self.xp.concatenate([a.reshape(-1) for a in arrays])
+
+    def _lay_out(self, flat: Any) -> None:
+        """Let every parameter be its part of `flat`."""
+        self.flat = flat
+        self.views = []
+        for p, end in zip(self.parameters, self.ends, strict=True):
+            p.data = flat[end - p.size:end].reshape(p.shape)
+            self.views.append(p.data)
 
 
 Schedule = Callable[[int], float]  # step, counted from 0 -> learning rate

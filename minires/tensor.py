@@ -31,6 +31,11 @@ def no_grad() -> Iterator[None]:
         _recording.reset(token)
 
 
+def recording() -> bool:
+    """Are results remembering how they were made? False under no_grad."""
+    return _recording.get()
+
+
 class Function:
     """One differentiable step, applied with `TheFunction.apply(*tensors, **options)`.
 

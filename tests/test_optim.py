@@ -70,7 +70,7 @@ def test_a_parameter_without_a_gradient_stays():
     p.grad = np.array([1.0])
     before = q.data
     sgd.step()
-    assert q.data is before and p.data.tolist() != [1.0]
+    assert np.array_equal(q.data, before) and p.data.tolist() != [1.0]
     sgd.zero_grad()
     assert p.grad is None and q.grad is None
 

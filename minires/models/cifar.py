@@ -49,13 +49,11 @@ class CifarNet(nn.Module):
         self.fc = nn.Linear(channels, num_classes, rng=rng)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(x)
-        if not self.preact:
-            h = ops.relu(self.bn1(h))
+        h = self.conv1(x) if self.preact else nn.conv_bn_relu(self.conv1, self.bn1, x)
         for block in (*self.layer1, *self.layer2, *self.layer3):
             h = block(h)
         if self.preact:
-            h = ops.relu(self.bn(h))
+            h = nn.bn_relu(self.bn, h)
         return self.fc(ops.global_avg_pool2d(h))
 
 
