@@ -111,7 +111,7 @@ class Module:
             if isinstance(module, (Conv2d, Linear)):
                 total += module.weight.size * out.size // out.shape[1]
 
-        first = next(iter(self.state().values())).data
+        first = next((t.data for t in self.state().values()), np.zeros(0, np.float32))
         was = {id(m): m.training for _, m in self.modules()}
         try:
             with watched(see), no_grad():
@@ -199,7 +199,8 @@ class BatchNorm(Module):
             raise ValueError(f"{type(self).__name__}: expected more than one value per channel in train mode, got "
                              f"{count}; use a larger batch or .eval()")
         for running, v in (self.running_mean, mean), (self.running_var, var * (count / (count - 1))):
-            running.data = (1 - self.momentum) * running.data + self.momentum * v
+            momentum = float(self.momentum)  # a NumPy number would promote float32
+            running.data = (1 - momentum) * running.data + momentum * v
 
     def describe(self) -> str:
         return f"{self.weight.size}"
@@ -455,7 +456,7 @@ def _shortcut(block: Any, x: Tensor, channels: int) -> Tensor:
 def _by_hand(function: Any, inputs: list[Tensor], norms: list[Any], **options: Any) -> Tensor:
     """Apply a hand-written block and update the running statistics of its BatchNorms."""
     stats: list[Any] = []
-    y = function.apply(*inputs, eps=[bn.eps for bn in norms], stats=stats, **options)
+    y = function.apply(*inputs, eps=[float(bn.eps) for bn in norms], stats=stats, **options)
     for bn, (mean, var, count) in zip(norms, stats, strict=True):
         bn.update(mean, var, count)
     return y

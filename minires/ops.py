@@ -101,7 +101,8 @@ class Tanh(Function):
 
 class Sigmoid(Function):
     def forward(self, x):
-        self.y = 0.5 * (self.xp.tanh(0.5 * x) + 1)  # 1 / (1 + exp(-x)), without its overflow
+        e = self.xp.exp(-self.xp.abs(x))  # 1 / (1 + exp(-x)) overflows for x << 0; this does not
+        self.y = self.xp.where(x >= 0, 1, e) / (1 + e)
         return self.y
 
     def backward(self, g): return g * self.y * (1 - self.y)
@@ -215,7 +216,7 @@ class Max(Function):
     """Largest element over the axes. Where several tie the gradient goes to the first."""
 
     def forward(self, x, axis, keepdims):
-        self.shape, self.axes = x.shape, _axes(axis, x.ndim)
+        self.shape, self.axes = x.shape, tuple(sorted(_axes(axis, x.ndim)))  # "first" in memory's order of axes
         _count(x.shape, self.axes)
         kept = [a for a in range(x.ndim) if a not in self.axes]
         self.order = (*kept, *self.axes)                       # reduced axes last ...
@@ -329,13 +330,9 @@ class Conv2d(Function):
     """x (N, C, H, W), w (O, C, kh, kw), optional bias (O,) -> (N, O, Ho, Wo)."""
 
     def forward(self, x, w, *bias, stride, padding):
-        if x.ndim != 4 or w.ndim != 4:
-            raise ValueError("expected x (N, C, H, W) and w (O, C, kh, kw)")
-        if x.shape[1] != w.shape[1]:
-            raise ValueError(f"the input has {x.shape[1]} channels, the weight expects {w.shape[1]}")
+        check_conv2d(x, w)
         if any(b.shape != w.shape[:1] for b in bias):
             raise ValueError(f"expected a bias of shape {w.shape[:1]}")
-        _not_empty(x)
         self.x, self.w, self.geometry = x, w, (stride, padding)
         y = self.K.conv2d(x, w, stride, padding)
         return y + bias[0].reshape(1, -1, 1, 1) if bias else y
@@ -371,7 +368,7 @@ class BatchNorm(Function):
     """Normalised by the batch's own statistics, which are left in `stats` as [mean, biased variance]."""
 
     def forward(self, x, gamma, beta, eps, stats):
-        _check_batch_norm(x, gamma, beta)
+        check_batch_norm(x, gamma, beta)
         self.gamma = gamma
         y, *stats[:], self.saved = self.K.batch_norm(x, gamma, beta, eps)
         return y
@@ -383,7 +380,7 @@ class BatchNormRelu(Function):
     """relu(BatchNorm(x)), or relu(BatchNorm(x) + skip), as one kernel; `stats` as in BatchNorm."""
 
     def forward(self, x, gamma, beta, *skip, eps, stats):
-        _check_batch_norm(x, gamma, beta)
+        check_batch_norm(x, gamma, beta)
         if skip and skip[0].shape != x.shape:
             raise ValueError(f"expected a skip of the input's shape {x.shape}")
         self.gamma = gamma
@@ -398,7 +395,7 @@ class BatchNormEval(Function):
     """Normalised by given statistics, which are constants."""
 
     def forward(self, x, gamma, beta, mean, var, eps):
-        _check_batch_norm(x, gamma, beta, mean, var)
+        check_batch_norm(x, gamma, beta, mean, var)
         self.gamma = gamma
         y, self.saved = self.K.batch_norm_eval(x, gamma, beta, mean, var, eps)
         return y
@@ -410,10 +407,7 @@ class Shortcut(Function):
     """Option A (He et al. 2015, section 3.3): every stride-th pixel, new channels zero."""
 
     def forward(self, x, stride, channels, pad):
-        if pad not in ("both", "end"):
-            raise ValueError(f'pad: expected "both" or "end", got {pad!r}')
-        if channels < x.shape[1]:
-            raise ValueError(f"channels: expected at least the input's {x.shape[1]}, got {channels}")
+        check_shortcut(x, channels, pad)
         self.geometry = x.shape, stride, pad
         return self.K.shortcut(x, stride, channels, pad)
 
@@ -466,12 +460,34 @@ def _is_image(x: Any) -> None:
     _not_empty(x)
 
 
-def _check_batch_norm(x: Any, *per_channel: Any) -> None:
+def check_conv2d(x: Any, w: Any) -> None:
+    """What a convolution asks of its arrays; ValueError says what is not so."""
+    if x.ndim != 4 or w.ndim != 4:
+        raise ValueError("expected x (N, C, H, W) and w (O, C, kh, kw)")
+    if x.shape[1] != w.shape[1]:
+        raise ValueError(f"the input has {x.shape[1]} channels, the weight expects {w.shape[1]}")
+    _not_empty(x)
+
+
+def check_shortcut(x: Any, channels: int, pad: str) -> None:
+    """What option A asks for; ValueError says what is not so."""
+    _is_image(x)
+    if pad not in ("both", "end"):
+        raise ValueError(f'pad: expected "both" or "end", got {pad!r}')
+    if channels < x.shape[1]:
+        raise ValueError(f"channels: expected at least the input's {x.shape[1]}, got {channels}")
+
+
+def check_batch_norm(x: Any, *per_channel: Any) -> None:
+    """What batch normalisation asks of its arrays; ValueError says what is not so."""
     if x.ndim not in (2, 4):
         raise ValueError("expected x (N, C) or (N, C, H, W)")
     if any(v.shape != x.shape[1:2] for v in per_channel):
         raise ValueError(f"expected gamma, beta and statistics of shape {x.shape[1:2]}, one for each channel, got "
                          + ", ".join(str(v.shape) for v in per_channel))
+    if any(v.dtype != x.dtype for v in per_channel):
+        raise ValueError(f"expected gamma, beta and statistics of dtype {x.dtype}, got "
+                         + ", ".join(str(v.dtype) for v in per_channel))
     _not_empty(x)
 
 
@@ -538,7 +554,7 @@ def mean(x: Tensor, axis=None, keepdims: bool = False) -> Tensor:
 
 def var(x: Tensor, axis=None, keepdims: bool = False, correction: int = 0) -> Tensor:
     """Variance, biased by default, as batch normalisation uses it; correction=1 for the unbiased one."""
-    return Var.apply(x, axis=axis, keepdims=keepdims, correction=correction)
+    return Var.apply(x, axis=axis, keepdims=keepdims, correction=int(correction))
 
 
 def max(x: Tensor, axis=None, keepdims: bool = False) -> Tensor:
@@ -607,7 +623,7 @@ def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> tup
     mean (C,) and the biased variance (C,) are plain arrays; gradients flow through them inside the operation.
     """
     stats: list[Any] = []
-    y = BatchNorm.apply(x, gamma, beta, eps=eps, stats=stats)
+    y = BatchNorm.apply(x, gamma, beta, eps=float(eps), stats=stats)
     return y, *stats
 
 
@@ -616,13 +632,13 @@ def batch_norm_relu(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5, s
     """As batch_norm, y being relu(batch_norm(x)), or relu(batch_norm(x) + skip): the same in one pass over memory."""
     stats: list[Any] = []
     inputs = (x, gamma, beta) if skip is None else (x, gamma, beta, skip)
-    y = BatchNormRelu.apply(*inputs, eps=eps, stats=stats)
+    y = BatchNormRelu.apply(*inputs, eps=float(eps), stats=stats)
     return y, *stats
 
 
 def batch_norm_eval(x: Tensor, gamma: Tensor, beta: Tensor, mean, var, eps: float = 1e-5) -> Tensor:
     """x normalised by the given statistics, arrays (C,), which are constants to the gradient."""
-    return BatchNormEval.apply(x, gamma, beta, mean=mean, var=var, eps=eps)
+    return BatchNormEval.apply(x, gamma, beta, mean=mean, var=var, eps=float(eps))
 
 
 def shortcut(x: Tensor, stride: int, channels: int, pad: str = "both") -> Tensor:

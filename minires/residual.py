@@ -18,6 +18,7 @@ agree bit for bit.
 """
 from __future__ import annotations
 
+from .ops import check_batch_norm, check_conv2d, check_shortcut
 from .tensor import Function
 
 ONE, NONE = (1, 1), (0, 0)  # stride 1; no padding (and ONE is the padding of every 3x3 here)
@@ -34,6 +35,7 @@ class Residual(Function):
 
     def forward(self, x, w1, gamma1, beta1, w2, gamma2, beta2, *projection, stride, pad, eps, stats):
         K = self.K
+        check_conv2d(x, w1)
         self.stride, self.pad = stride, pad
         a1 = K.conv2d(x, w1, (stride, stride), ONE)
         h, mean1, var1, self.bn1 = K.batch_norm_relu(a1, gamma1, beta1, eps[0])
@@ -87,6 +89,8 @@ class PreactResidual(Function):
     def forward(self, x, gamma1, beta1, w1, gamma2, beta2, w2, *projection, stride, pad, split_after_activation,
                 eps, stats):
         K = self.K
+        check_batch_norm(x, gamma1, beta1)
+        check_conv2d(x, w1)
         self.stride, self.pad, self.split_after_activation = stride, pad, split_after_activation
         h1, mean1, var1, self.bn1 = K.batch_norm_relu(x, gamma1, beta1, eps[0])
         h2, mean2, var2, self.bn2 = K.batch_norm_relu(K.conv2d(h1, w1, (stride, stride), ONE), gamma2, beta2, eps[1])
@@ -119,6 +123,7 @@ class PreactResidual(Function):
 
 def shortcut(K, x, stride, channels, pad):
     """The shortcut without weights: x itself where the shape allows, else option A."""
+    check_shortcut(x, channels, pad)
     return x if stride == 1 and channels == x.shape[1] else K.shortcut(x, stride, channels, pad)
 
 

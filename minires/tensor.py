@@ -58,6 +58,9 @@ class Function:
 
     @classmethod
     def apply(cls, *inputs: Tensor, **options: Any) -> Tensor:
+        for t in inputs:
+            if not isinstance(t, Tensor):
+                raise TypeError(f"{cls.__name__}: expected Tensors, got {type(t).__name__}; wrap it: Tensor(array)")
         f = cls()
         arrays = [t.data for t in inputs]
         f.xp = device.of(*arrays, operation=cls.__name__)
@@ -208,7 +211,8 @@ class Tensor:
             for see in t.hooks:
                 see(g)
             if t.creator is None or t.retains_grad:
-                t.grad = g.copy() if t.grad is None else t.grad + g
+                # A copy, because g may be shared; array() too because 0-d sums are scalars, not arrays.
+                t.grad = device.of(t.data).array(g if t.grad is None else t.grad + g)
             if t.creator is None:
                 continue
             for x, gx in t.creator.pull(g):  # never +=: the array may belong to another node too

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -49,11 +49,13 @@ class NotFinite(ArithmeticError):
     """The loss became NaN or infinite. The model is as it was before that step."""
 
 
-def fit(model: nn.Module, train: Arrays, test: Arrays, recipe: Recipe, *, rng: np.random.Generator) \
-        -> Iterator[Step | Epoch]:
+def fit(model: nn.Module, train: Arrays, test: Arrays, recipe: Recipe, *, rng: np.random.Generator,
+        augment: Callable[..., Any] | None = None) -> Iterator[Step | Epoch]:
     """Train `model` in place by SGD; yield a Step after every update and an Epoch after every pass.
 
-    `rng` shuffles the training set. Raises NotFinite where the loss is not finite.
+    `rng` shuffles the training set. `augment(images, rng=rng)`, if given, changes every batch before the step
+    (`datasets.crop_and_flip`); errors are measured on the images as they are. Raises NotFinite where the loss is
+    not finite.
     """
     optimizer = SGD(model.parameters(), recipe.lr, recipe.momentum, recipe.weight_decay)
     images, labels = train
@@ -63,7 +65,8 @@ def fit(model: nn.Module, train: Arrays, test: Arrays, recipe: Recipe, *, rng: n
         for rows in batches(len(images), recipe.batch_size, rng=rng):
             count += 1
             rows = device.of(images).asarray(rows)
-            losses.append(step(model, optimizer, images[rows], labels[rows], count))
+            batch = images[rows] if augment is None else augment(images[rows], rng=rng)
+            losses.append(step(model, optimizer, batch, labels[rows], count))
             yield Step(count, losses[-1], len(rows))
         yield Epoch(epoch, float(np.mean(losses)), error(model, *train), error(model, *test))
 

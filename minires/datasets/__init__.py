@@ -1,5 +1,6 @@
 """Data sets: read from their official files, checked, and prepared. NumPy and the standard library only."""
 
+from .augment import crop_and_flip, random_crop, random_flip
 from .batches import batches
 from .fashion_mnist import fashion_mnist_small
 from .idx import read_idx
@@ -10,7 +11,10 @@ __all__ = [
     "Split",
     "average_pool",
     "batches",
+    "crop_and_flip",
     "fashion_mnist_small",
+    "random_crop",
+    "random_flip",
     "read_idx",
     "subtract_pixel_mean",
     "to_float",

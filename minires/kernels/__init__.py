@@ -1,16 +1,48 @@
 """Array arithmetic in forward/backward pairs: no graph and no modules in here.
 
-`reference.py` defines every kernel in textbook form, for NumPy and CuPy arrays and any float dtype.
-This file is the one place that chooses which implementation an array gets.
+`reference.py` defines every kernel in textbook form, for NumPy and CuPy arrays and any float dtype. `blocked.py`
+holds the same functions for float32 on the CPU, arranged for caches and cores. This file is the one place that
+chooses between them. MINIRES_KERNELS=reference in the environment, or `with using("reference"):`, keeps to the
+definitions everywhere.
 """
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import ModuleType
 from typing import Any
 
-from . import reference
+import numpy as np
+
+from . import blocked, reference
+
+NAMES = ("auto", "reference")
+
+
+def _checked(name: str, where: str) -> str:
+    if name not in NAMES:
+        raise ValueError(f"{where}: expected one of {', '.join(NAMES)}, got {name!r}")
+    return name
+
+
+_at_start: str = _checked(os.environ.get("MINIRES_KERNELS", "auto"), "MINIRES_KERNELS")
+_wanted: ContextVar[str] = ContextVar("kernels", default=_at_start)
+
+
+@contextmanager
+def using(name: str) -> Iterator[None]:
+    """Inside, new operations use these kernels: "reference", or "auto", which is the fastest that suits an array."""
+    token = _wanted.set(_checked(name, "kernels.using"))
+    try:
+        yield
+    finally:
+        _wanted.reset(token)
 
 
 def of(x: Any) -> ModuleType:
     """The module whose kernels suit `x`, by its device and dtype."""
+    if _wanted.get() == "auto" and isinstance(x, np.ndarray) and x.dtype == np.float32:
+        return blocked
     return reference

@@ -1,0 +1,42 @@
+"""Random changes to a batch of training images: He et al. 2015, section 4.2. Arrays in, new arrays out."""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import device
+
+
+def random_crop(images: Any, padding: int = 4, *, rng: np.random.Generator) -> Any:
+    """Every image padded by `padding` zeros on each side, and a random window of its old size cut out.
+
+    images (N, C, H, W), NumPy or CuPy; every one of the (2 padding + 1)^2 windows is as likely. ValueError for
+    another number of dimensions or a negative padding.
+    """
+    _check("random_crop", images)
+    if padding < 0:
+        raise ValueError(f"random_crop: expected padding >= 0, got {padding}")
+    xp, (n, _, h, w) = device.of(images), images.shape
+    padded = xp.pad(images, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    windows = xp.lib.stride_tricks.sliding_window_view(padded, (h, w), axis=(2, 3))  # a view: nothing is copied yet
+    top, left = xp.asarray(rng.integers(0, 2 * padding + 1, (2, n)))
+    return windows[xp.arange(n), :, top, left]
+
+
+def random_flip(images: Any, *, rng: np.random.Generator) -> Any:
+    """Every image mirrored left to right with probability one half. images (N, C, H, W), NumPy or CuPy."""
+    _check("random_flip", images)
+    xp = device.of(images)
+    flipped = xp.asarray(rng.random(len(images)) < 0.5)
+    return xp.where(flipped[:, None, None, None], images[..., ::-1], images)
+
+
+def crop_and_flip(images: Any, *, rng: np.random.Generator) -> Any:
+    """The paper's augmentation: padding 4, random crop, random flip."""
+    return random_flip(random_crop(images, rng=rng), rng=rng)
+
+
+def _check(name: str, images: Any) -> None:
+    if images.ndim != 4 or len(images) == 0:
+        raise ValueError(f"{name}: expected images (N, C, H, W) with N >= 1, got {images.shape}")

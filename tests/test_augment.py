@@ -1,0 +1,52 @@
+"""Crops and flips against plain loops over the images, with the same draws."""
+import numpy as np
+import pytest
+
+from minires.datasets import crop_and_flip, random_crop, random_flip
+
+
+def images(n=6, c=3, h=5, w=7):
+    return np.arange(1, n * c * h * w + 1, dtype=np.float32).reshape(n, c, h, w)
+
+
+@pytest.mark.parametrize("padding", [0, 1, 4])
+def test_crop_is_a_window_of_the_padded_image(padding):
+    x = images()
+    got = random_crop(x, padding, rng=np.random.default_rng(5))
+    top, left = np.random.default_rng(5).integers(0, 2 * padding + 1, (2, len(x)))
+    for image, crop, i, j in zip(x, got, top, left, strict=True):
+        padded = np.zeros((3, 5 + 2 * padding, 7 + 2 * padding), np.float32)
+        padded[:, padding:padding + 5, padding:padding + 7] = image
+        assert np.array_equal(crop, padded[:, i:i + 5, j:j + 7])
+    assert got.dtype == np.float32 and got.shape == x.shape
+
+
+def test_every_window_is_as_likely():
+    x = np.pad(np.ones((20_000, 1, 1, 1), np.float32), ((0, 0), (0, 0), (1, 1), (1, 1)))  # one bright pixel
+    total = random_crop(x, 1, rng=np.random.default_rng(0)).sum((0, 1))
+    assert np.abs(total / len(x) - 1 / 9).max() < 5 * np.sqrt(1 / 9 * 8 / 9 / len(x))
+
+
+def test_flip_mirrors_columns_of_half_of_the_images():
+    x = images(n=1000)
+    got = random_flip(x, rng=np.random.default_rng(0))
+    kept, mirrored = (got == x).all((1, 2, 3)), (got == x[..., ::-1]).all((1, 2, 3))
+    assert (kept ^ mirrored).all()
+    assert 450 < mirrored.sum() < 550
+
+
+def test_same_seed_same_images_and_the_input_is_left_alone():
+    x = images()
+    x.setflags(write=False)
+    a, b = (crop_and_flip(x, rng=np.random.default_rng(3)) for _ in range(2))
+    assert np.array_equal(a, b) and not np.shares_memory(a, x)
+
+
+@pytest.mark.parametrize("call, said", [
+    (lambda r: random_crop(np.zeros((2, 3, 4)), rng=r), r"random_crop: expected images \(N, C, H, W\).*\(2, 3, 4\)"),
+    (lambda r: random_crop(images(), -1, rng=r), "padding >= 0, got -1"),
+    (lambda r: random_flip(np.zeros((0, 3, 4, 4)), rng=r), "random_flip: expected images"),
+])
+def test_bad_input(call, said):
+    with pytest.raises(ValueError, match=said):
+        call(np.random.default_rng(0))
