@@ -76,6 +76,7 @@ def run(out: Path, recipe: train.Recipe, *, seed: int = 0, where: str = "auto", 
 
 
 def save(results: Results, out: Path, began: float) -> None:
+    """Write results.json, with the seconds since `began`, whole or not at all."""
     results["seconds"] = round(time.perf_counter() - began, 1)
     write_atomically(out / "results.json", json.dumps(results, indent=1) + "\n")
 

@@ -217,16 +217,22 @@ class BatchNorm2d(BatchNorm):
 
 
 class ReLU(Module):
+    """max(x, 0), any shape."""
+
     def forward(self, x: Tensor) -> Tensor:
         return ops.relu(x)
 
 
 class Identity(Module):
+    """x itself: stands where BatchNorm is left out."""
+
     def forward(self, x: Tensor) -> Tensor:
         return x
 
 
 class MaxPool2d(Module):
+    """Maximum of every window; stride defaults to the kernel."""
+
     def __init__(self, kernel: Any, stride: Any = None, padding: Any = 0):
         self.kernel, self.stride, self.padding = kernel, stride, padding
 
@@ -238,6 +244,8 @@ class MaxPool2d(Module):
 
 
 class AvgPool2d(MaxPool2d):
+    """Mean of every window, padding zeros included; stride defaults to the kernel."""
+
     def forward(self, x: Tensor) -> Tensor:
         return ops.avg_pool2d(x, self.kernel, self.stride, self.padding)
 

@@ -572,6 +572,7 @@ def transpose(x: Tensor, *axes) -> Tensor:
 
 
 def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
+    """Tensors of equal shape but for `axis`, one behind the other along it."""
     if not tensors:
         raise ValueError("concatenate: expected at least one Tensor, got none")
     return Concatenate.apply(*tensors, axis=axis)

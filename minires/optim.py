@@ -73,6 +73,7 @@ Schedule = Callable[[int], float]  # step, counted from 0 -> learning rate
 
 
 def constant(lr: float) -> Schedule:
+    """`lr` at every step."""
     return lambda step: lr
 
 

@@ -72,6 +72,7 @@ def mean(values: Sequence[float]) -> float | None:
 
 
 def percent(value: float) -> str:
+    """12.34 -> "12.3 %"."""
     return f"{value:.1f} %"
 
 

@@ -233,6 +233,7 @@ def paragraphs(results: Results) -> list[str]:
 
 
 def about_errors(results: Results) -> str:
+    """Paragraph 1: what depth and the skip connection did to the errors."""
     nets = results["nets"]
     pair, hurt, repair = plot.plain_pair(nets), plot.depth_hurts(nets), plot.skip_repairs(nets)
     if pair is None:
@@ -304,6 +305,7 @@ def _about_residual_depth(nets: plot.Nets, shallow: str, deep: str) -> str:
 
 
 def about_gradients(results: Results) -> str:
+    """Paragraph 2: gradients at initialisation, and what they do not explain."""
     nets = results["nets"]
     found = plot.depths(nets, "plain", "gradient_norms_init")
     depth = found[-1] if found else 0
@@ -346,6 +348,7 @@ def about_gradients(results: Results) -> str:
 
 
 def about_responses(results: Results) -> str:
+    """Paragraph 3: layer responses, and what one small run does not show."""
     nets, settings = results["nets"], results["settings"]
     text = [
         "Responses: the standard deviation of a 3x3 layer's output after BN, before the addition or ReLU."

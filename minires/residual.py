@@ -128,4 +128,5 @@ def shortcut(K, x, stride, channels, pad):
 
 
 def shortcut_backward(K, g, shape, stride, pad):
+    """dL/dx of the shortcut without weights."""
     return g if g.shape == shape else K.shortcut_backward(g, shape, stride, pad)

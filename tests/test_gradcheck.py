@@ -69,7 +69,7 @@ zero_softmax = function(softmax, lambda g, x: np.zeros_like(x))
     "blind, seeing, arrays",
     [
         (lambda x, c, b: zero_bn(x, c, b).sum(), zero_bn, (X, GAMMA, BETA)),
-        (lambda x, c, b: (zero_bn(x, c, b) ** 2).sum(), zero_bn, (X, ONES, ZEROS)),
+        (lambda x, c, b: (zero_bn(x, c, b) ** 2).sum(), zero_bn, (10 * X, ONES, ZEROS)),
         (lambda x: zero_softmax(x).sum(), zero_softmax, (X,)),
     ],
     ids=["batch_norm, all ones", "batch_norm, squares", "softmax, all ones"],
@@ -101,11 +101,11 @@ def into_g(g, x):
 
 
 WRONG = {
-    "scale": (lambda x: np.exp(x), lambda g, x: g * np.exp(x) * (1 + 1e-4), X, "ratio 1.0001"),
+    "scale": (lambda x: np.exp(x), lambda g, x: g * np.exp(x) * (1 + 1e-4), X, "ratio 1.000"),
     "sign": (lambda x: np.sin(x), lambda g, x: -g * np.cos(x), X, "ratio -1"),
-    "zero": (lambda x: np.sin(x), lambda g, x: g * 0, X, "got 0, "),
+    "zero": (lambda x: np.sin(x), lambda g, x: g * 0, X, ", ratio -?0"),
     "transposed": (lambda x: x * x, lambda g, x: (2 * g * x).T, SQUARE, "differs from finite differences"),
-    "missing": (lambda x: np.sin(x), lambda g, x: None, X, "got 0, "),
+    "missing": (lambda x: np.sin(x), lambda g, x: None, X, ", ratio -?0"),
     "NaN": (lambda x: np.sin(x), lambda g, x: g * np.where(x > 1, np.nan, np.cos(x)), X, "got nan"),
     "NaN on a kink": (lambda x: abs(x), lambda g, x: g * x / abs(x), np.array([0.0, 1.0]), "got nan"),
     "ghost": (lambda x: x * 0, lambda g, x: 1e-6 * np.sin(99 * x), X, "expected 0, ratio inf"),
@@ -115,14 +115,14 @@ WRONG = {
     "more curvature": (lambda x: np.sin(300 * x), lambda g, x: g * 300 * np.cos(300 * x) * 1.001, X, "ratio 1.001"),
     "curvature at a minimum": (lambda x: 1e4 * x**2, lambda g, x: g * (2e4 * x + 1e-2), X * 0, "got"),
     "cubic inflection": (lambda x: 1e3 * x**3, lambda g, x: g * (3e3 * x**2 + 1e-5), X * 0, "got"),
-    "one entry": (lambda x: np.sin(x), one_wrong, RNG.standard_normal((10, 12)), "index (5, 7)"),
+    "one entry": (lambda x: np.sin(x), one_wrong, RNG.standard_normal((10, 12)), r"index \(5, 7\)"),
 }  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")
 @pytest.mark.parametrize("forward, backward, x, says", WRONG.values(), ids=WRONG)
 def test_rejects(forward, backward, x, says):
-    with pytest.raises(AssertionError, match=re.escape(says)):
+    with pytest.raises(AssertionError, match=says):
         gradcheck(function(forward, backward), x, entries=x.size)
 
 

@@ -26,6 +26,7 @@ SCHEMES = {  # name: (scheme, variance by fan-in i and fan-out o), from the pape
     "xavier_uniform": (init.xavier_uniform, lambda i, o: 2 / (i + o)),  # eq. 16: (2 sqrt(6 / (i + o)))^2 / 12
     "he fan_in": (init.he_normal, lambda i, o: 2 / i),                  # He et al. 2015b, eq. 10
     "he fan_out": (lambda s, rng: init.he_normal(s, "fan_out", rng=rng), lambda i, o: 2 / o),  # eq. 14
+    "fan_in_uniform": (init.fan_in_uniform, lambda i, o: 1 / (3 * i)),  # Torch's linear layers: +-1 / sqrt(i)
     "normal": (lambda s, rng: init.normal(s, rng=rng), lambda i, o: 1e-4),
     "normal 0.3": (lambda s, rng: init.normal(s, 0.3, rng=rng), lambda i, o: 0.09),
 }
@@ -43,11 +44,11 @@ def test_variance(name, shape):
 
 
 def test_uniform_is_uniform_and_normal_is_normal():
-    w = init.xavier_uniform((300, 200), rng=rng())
-    limit = math.sqrt(6 / 500)
-    assert abs(w).max() <= limit and abs(w).max() > 0.999 * limit
-    counts = np.histogram(w, 10, (-limit, limit))[0]
-    assert abs(counts / w.size - 0.1).max() < 0.01
+    for scheme, limit in (init.xavier_uniform, math.sqrt(6 / 500)), (init.fan_in_uniform, 1 / math.sqrt(200)):
+        w = scheme((300, 200), rng=rng())
+        assert abs(w).max() <= limit and abs(w).max() > 0.999 * limit
+        counts = np.histogram(w, 10, (-limit, limit))[0]
+        assert abs(counts / w.size - 0.1).max() < 0.01
     z = init.he_normal((300, 200), rng=rng()) / math.sqrt(2 / 200)
     assert abs((abs(z) < 1).mean() - 0.6827) < 0.01 and abs(z).max() > 3.5
 
@@ -121,7 +122,8 @@ def test_redraw_takes_weights_of_convolutions_and_linear_layers_only():
 
 
 def test_redraw_draws_in_order():
-    net = init.redraw(nn.Sequential(nn.Linear(3, 4, rng=rng()), nn.Linear(4, 2, rng=rng())), init.xavier_normal, rng=rng(9))
+    net = nn.Sequential(nn.Linear(3, 4, rng=rng()), nn.Linear(4, 2, rng=rng()))
+    init.redraw(net, init.xavier_normal, rng=rng(9))
     draw = rng(9)
     for w in (net.state()["0.weight"], net.state()["1.weight"]):
         assert same_bits(w.data, init.xavier_normal(w.shape, rng=draw))
@@ -156,7 +158,7 @@ def test_zero_last_gamma_needs_residual_blocks_with_batch_norm():
 
 
 def test_fixup_as_the_paper_says():
-    """Zhang, Dauphin & Ma 2019, section 3: zero classifier and last layers, L^(-1/(2m-2)) He for the others, scalars."""
+    """Zhang, Dauphin & Ma 2019, section 3: zero classifier and last layers, He times L^(-1/(2m-2)), scalars."""
     net = models.cifar(56, norm="fixup", width=16, rng=rng(3))
     blocks = [*net.layer1, *net.layer2, *net.layer3]
     assert len(blocks) == 27

@@ -12,8 +12,9 @@ from minires.kernels import reference as K
 GEOMETRIES = [  # (N, C, H, W), kernel, stride, padding
     ((2, 3, 6, 8), (3, 3), (2, 2), (1, 1)), ((2, 3, 7, 5), (3, 2), (2, 2), (0, 0)),
     ((1, 2, 8, 10), (3, 3), (2, 2), (1, 1)), ((3, 2, 5, 4), (2, 3), (1, 2), (2, 0)),
-    ((2, 3, 4, 5), (1, 1), (1, 1), (0, 0)), ((2, 3, 4, 5), (1, 1), (2, 3), (0, 0)), ((1, 1, 1, 1), (1, 1), (1, 1), (0, 0)),
-    ((2, 1, 9, 8), (2, 2), (3, 3), (0, 0)), ((1, 2, 32, 32), (3, 3), (2, 2), (1, 1)), ((2, 3, 4, 5), (4, 5), (1, 1), (0, 0)),
+    ((2, 3, 4, 5), (1, 1), (1, 1), (0, 0)), ((2, 3, 4, 5), (1, 1), (2, 3), (0, 0)),
+    ((1, 1, 1, 1), (1, 1), (1, 1), (0, 0)), ((2, 1, 9, 8), (2, 2), (3, 3), (0, 0)),
+    ((1, 2, 32, 32), (3, 3), (2, 2), (1, 1)), ((2, 3, 4, 5), (4, 5), (1, 1), (0, 0)),
     ((2, 3, 3, 2), (2, 1), (2, 2), (3, 2)),
 ]
 
@@ -289,7 +290,7 @@ def test_forward_twice_then_backward_of_the_first():
 
 @pytest.mark.parametrize("kernel, padding", [((5, 1), (0, 0)), ((1, 6), (0, 0)), ((7, 7), (1, 0))])
 def test_a_kernel_larger_than_its_input_is_refused(kernel, padding):
-    with pytest.raises(ValueError, match=rf"a kernel of {kernel[0]}x{kernel[1]} is larger than the input of 4x5 padded by"):
+    with pytest.raises(ValueError, match=rf"a kernel of {kernel[0]}x{kernel[1]} is larger than the input of 4x5 padded"):
         K.im2col(np.ones((1, 1, 4, 5)), kernel, (1, 1), padding)
 
 
@@ -319,6 +320,10 @@ def test_dtype_is_kept(dtype):
     assert {a.dtype for a in arrays} == {np.dtype(dtype)}
 
 
-def test_numpy_arrays_of_any_dtype_find_their_kernels():
-    for dtype in (np.float32, np.float64):
-        assert kernels.of(np.ones(1, dtype)).conv2d is not None
+def test_which_kernels_an_array_gets():
+    assert kernels.of(np.ones(1)) is K and kernels.of(np.ones(1, np.float32)) is not K
+    with kernels.using("reference"):
+        assert kernels.of(np.ones(1, np.float32)) is K
+    with pytest.raises(ValueError, match=r"kernels\.using: expected one of auto, reference, got 'fast'"), \
+            kernels.using("fast"):
+        pass

@@ -33,7 +33,7 @@ def test_names_are_those_of_the_attributes_in_order():
     assert list(model.state()) == [
         "first.weight", "stages.0.weight", "stages.0.bias", "stages.0.running_mean", "stages.0.running_var",
         "fc.weight", "fc.bias"]
-    assert [name for name, _ in model.modules()] == ["", "first", "stages.0", "stages.1", "stages.1.0", "stages.1.1", "fc"]
+    assert [n for n, _ in model.modules()] == ["", "first", "stages.0", "stages.1", "stages.1.0", "stages.1.1", "fc"]
     assert dict(model.modules())["stages.1.1"] is list(dict(model.stages[1].children()).values())[1]
 
 
@@ -118,10 +118,10 @@ def test_astype_and_to():
 # -------------------------------------------------------------------------------------------- layers
 
 
-def test_conv2d_and_linear_start_as_he_with_zero_bias():
+def test_how_weights_start():
     conv, linear = nn.Conv2d(3, 4, (3, 2), bias=True, rng=rng(5)), nn.Linear(6, 4, rng=rng(6))
     assert same_bits(conv.weight.data, init.he_normal((4, 3, 3, 2), rng=rng(5)))
-    assert same_bits(linear.weight.data, init.he_normal((4, 6), rng=rng(6)))
+    assert same_bits(linear.weight.data, init.fan_in_uniform((4, 6), rng=rng(6)))
     assert not conv.bias.data.any() and not linear.bias.data.any()
     assert nn.Conv2d(3, 4, 3, rng=rng()).bias is None and nn.Linear(3, 4, bias=False, rng=rng()).bias is None
 
@@ -135,7 +135,8 @@ def test_layers_compute_what_their_names_say():
     assert (nn.ReLU()(Tensor(x)).data == np.maximum(x, 0)).all()
     assert nn.Identity()(x) is x
     assert (nn.MaxPool2d(2)(Tensor(x)).data == x.reshape(2, 3, 3, 2, 4, 2).max((3, 5))).all()
-    np.testing.assert_allclose(nn.AvgPool2d((2, 4))(Tensor(x)).data, x.reshape(2, 3, 3, 2, 2, 4).mean((3, 5)), rtol=1e-12)
+    means = x.reshape(2, 3, 3, 2, 2, 4).mean((3, 5))
+    np.testing.assert_allclose(nn.AvgPool2d((2, 4))(Tensor(x)).data, means, rtol=1e-12)
     assert nn.MaxPool2d(3, 2, 1)(Tensor(x)).shape == (2, 3, 3, 4)
     np.testing.assert_allclose(nn.GlobalAvgPool2d()(Tensor(x)).data, x.mean((2, 3)), rtol=1e-13)
     assert (nn.Flatten()(Tensor(x)).data == x.reshape(2, 144)).all()
@@ -228,6 +229,19 @@ def test_a_numpy_eps_or_momentum_promotes_nothing(cls, shape, option):
     assert y.dtype == bn.running_mean.dtype == bn.running_var.dtype == np.float32
 
 
+@pytest.mark.parametrize("cls", [nn.Block, nn.PreactBlock])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_a_numpy_eps_inside_a_block_promotes_nothing(cls, training, by_hand):
+    block = cls(4, 4, by_hand=by_hand, rng=rng()).train(training)
+    block.bn1.eps = block.bn2.eps = block.bn1.momentum = np.float64(0.1)
+    x = Tensor(normal(2, 4, 5, 6, dtype=np.float32))
+    with no_grad():
+        assert block(x).dtype == np.float32
+    block(x).sum().backward()
+    assert {t.dtype for t in block.state().values()} == {np.dtype(np.float32)}
+
+
 # ------------------------------------------------------------------------------------------------ macs
 
 
@@ -235,6 +249,10 @@ def test_macs_by_hand():
     model = Small()  # convolution: 3 -> 4, 3x3, on 8x6 with stride 2: 4x3 outputs; linear 4 -> 5
     assert model.macs((3, 8, 6)) == 4 * 3 * 9 * (4 * 3) + 4 * 5
     assert nn.Conv2d(3, 5, (3, 2), (2, 1), rng=rng()).macs((3, 7, 5)) == 5 * 3 * 6 * (3 * 4)
+
+
+def test_a_module_without_weights_has_no_macs():
+    assert nn.ReLU().macs((3, 8, 6)) == 0
 
 
 def test_macs_leaves_the_model_as_it_was():

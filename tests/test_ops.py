@@ -21,7 +21,7 @@ from helpers import (
 )
 
 import minires.ops
-from minires import Function, Tensor, gradcheck, ops
+from minires import Function, Tensor, gradcheck, kernels, ops
 from minires.tensor import topological_order
 
 CASES = {}
@@ -169,7 +169,8 @@ for channels, stride, where in [(4, 1, "both"), (7, 2, "both"), (7, 2, "end"), (
     before = (channels - 3) // 2 if where == "both" else 0
     case(f"shortcut {channels} channels, stride {stride}, {where}",
          lambda x, a=(stride, channels, where): ops.shortcut(x, *a),
-         lambda x, s=stride, b=before, c=channels: nn().pad(x[:, :, ::s, ::s], (0, 0, 0, 0, b, c - 3 - b)), (2, 3, 5, 4))
+         lambda x, s=stride, b=before, c=channels: nn().pad(x[:, :, ::s, ::s], (0, 0, 0, 0, b, c - 3 - b)),
+         (2, 3, 5, 4))
 
 # normalisation, losses
 for bn_shape in [(7, 3), (3, 2), (2, 3, 4, 5), (5, 1, 2, 3)]:
@@ -181,6 +182,12 @@ for bn_shape in [(7, 3), (3, 2), (2, 3, 4, 5), (5, 1, 2, 3)]:
          lambda x, w, b, m=mean, v=var: ops.batch_norm_eval(x, w, b, m.astype(x.dtype), v.astype(x.dtype)),
          lambda x, w, b, m=mean, v=var: nn().batch_norm(x, torch.tensor(m).to(x), torch.tensor(v).to(x), w, b),
          bn_shape, positive(c), (c,))
+for bn_shape, gamma in [((7, 3), positive(3)), ((2, 3, 4, 5), normal(3, seed=6))]:
+    case(f"batch_norm_relu {bn_shape}", lambda x, w, b: ops.batch_norm_relu(x, w, b)[0],
+         lambda x, w, b: nn().batch_norm(x, None, None, w, b, True).relu(), bn_shape, gamma, (3,))
+    case(f"batch_norm_relu with skip {bn_shape}", lambda x, w, b, s: ops.batch_norm_relu(x, w, b, 0.1, s)[0],
+         lambda x, w, b, s: (nn().batch_norm(x, None, None, w, b, True, eps=0.1) + s).relu(), bn_shape, gamma, (3,),
+         normal(*bn_shape, seed=7))
 case("batch_norm strided", lambda x, w, b: ops.batch_norm(x, w, b, 0.1)[0],
      lambda x, w, b: nn().batch_norm(x, None, None, w, b, True, eps=0.1), strided(4, 3, 2, 5), positive(3), (3,))
 for axis in (-1, 0, 1):
@@ -215,11 +222,14 @@ def test_gradcheck(name):
 
 @needs_torch
 @every_case
-@pytest.mark.parametrize("dtype, rtol", [(np.float64, 1e-12), (np.float32, 1e-5)], ids=["float64", "float32"])
-def test_against_pytorch(name, dtype, rtol):
+@pytest.mark.parametrize("dtype, which, rtol", [(np.float64, "auto", 1e-12), (np.float32, "auto", 1e-5),
+                                                (np.float32, "reference", 1e-5)],
+                         ids=["float64", "float32", "float32 by the reference kernels"])
+def test_against_pytorch(name, dtype, which, rtol):
     ours, theirs, arrays = CASES[name]
     arrays = [a.astype(dtype, order="K") for a in arrays]
-    y, g, grads = output_and_grads(ours, arrays)
+    with kernels.using(which):
+        y, g, grads = output_and_grads(ours, arrays)
     expected, expected_grads = torch_output_and_grads(theirs, arrays, g)
     assert difference(y, expected) <= rtol
     for got, want in zip(grads, expected_grads, strict=True):
@@ -276,7 +286,7 @@ def test_a_scalar_takes_the_dtype_of_the_tensor(s):
     np.testing.assert_allclose((Tensor(np.full(2, 3.0)) ** s).data, 3.0 ** float(s), rtol=1e-15)
 
 
-@pytest.mark.parametrize("name, f", {
+@pytest.mark.parametrize("f", [pytest.param(f, id=name) for name, f in {
     "batch_norm, eps": lambda x: ops.batch_norm(x, Tensor(np.ones(3, np.float32)), Tensor(np.ones(3, np.float32)),
                                                 np.float64(1e-5))[0],
     "batch_norm_eval, eps": lambda x: ops.batch_norm_eval(x, Tensor(np.ones(3, np.float32)),
@@ -284,15 +294,15 @@ def test_a_scalar_takes_the_dtype_of_the_tensor(s):
                                                           np.ones(3, np.float32), np.float64(1e-5)),
     "dropout, p": lambda x: ops.dropout(x, np.float64(0.5), rng=np.random.default_rng(0)),
     "pad, value": lambda x: ops.pad(x, [(1, 1), (0, 0)], np.float64(2)),
-    "var, correction": lambda x: ops.var(x, 0, correction=np.float64(1))}.items())
-def test_a_numpy_option_promotes_nothing(name, f):
+    "var, correction": lambda x: ops.var(x, 0, correction=np.float64(1))}.items()])
+def test_a_numpy_option_promotes_nothing(f):
     y, _, (grad,) = output_and_grads(f, [normal(4, 3, dtype=np.float32)])
     assert y.dtype == grad.dtype == np.float32
 
 
 def test_batch_norm_eval_takes_statistics_of_its_dtype():
     x, one = Tensor(normal(4, 3, dtype=np.float32)), Tensor(np.ones(3, np.float32))
-    with pytest.raises((TypeError, ValueError), match="BatchNormEval.*float64"):
+    with pytest.raises((TypeError, ValueError), match=r"BatchNormEval.*float64"):
         ops.batch_norm_eval(x, one, one, np.zeros(3), np.ones(3))
 
 
@@ -435,6 +445,18 @@ def test_sigmoid_does_not_overflow():
     assert y == [0, 0.5, 1] and gx == [0, 0.5, 0]
 
 
+@pytest.mark.parametrize("dtype, rtol", [(np.float32, 1e-6), (np.float64, 1e-14)])
+def test_sigmoid_keeps_its_digits_far_from_zero(dtype, rtol):
+    x = np.array([-80, -20, -10, -1, 0, 1, 10, 80], dtype)
+    exact = [1 / (1 + math.exp(-v)) for v in x.tolist()]
+    t = Tensor(x, True)
+    y = ops.sigmoid(t)
+    y.backward(np.ones_like(x))
+    np.testing.assert_allclose(y.data, exact, rtol=rtol)
+    slope = [s / (1 + math.exp(v)) for s, v in zip(exact, x.tolist(), strict=True)]
+    np.testing.assert_allclose(t.grad[:5], slope[:5], rtol=rtol)  # for x >> 0, 1 - s is rounded
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_softmax_is_stable_at_logits_of_10000(dtype):
     z = np.array([[1e4, -1e4, 0], [-1e4, -1e4, -1e4], [1e4, 1e4, 0]], dtype)
@@ -445,7 +467,8 @@ def test_softmax_is_stable_at_logits_of_10000(dtype):
     loss = ops.cross_entropy(logits, [1, 0, 0])
     loss.backward()
     np.testing.assert_allclose(loss.item(), (2e4 + math.log(3) + math.log(2)) / 3, rtol=1e-6)
-    np.testing.assert_allclose(logits.grad, np.array([[1, -1, 0], [-2 / 3, 1 / 3, 1 / 3], [-0.5, 0.5, 0]]) / 3, rtol=1e-5)
+    expected = np.array([[1, -1, 0], [-2 / 3, 1 / 3, 1 / 3], [-0.5, 0.5, 0]]) / 3
+    np.testing.assert_allclose(logits.grad, expected, rtol=1e-5)
 
 
 def test_cross_entropy_of_equal_logits_is_log_k():

@@ -42,17 +42,45 @@ def test_two_steps_by_hand():
 
 
 def test_arrays_are_replaced_not_overwritten():
-    p = parameter(1.0, 2.0)
-    sgd = SGD([p], 0.1, 0.9, 1e-4)
+    p, q = parameter(1.0, 2.0), parameter(3.0)
+    sgd = SGD([p, q], 0.1, 0.9, 1e-4)
     for _ in range(3):
-        data, grad = p.data, np.array([0.5, -1.0])
-        data.setflags(write=False)
-        grad.setflags(write=False)
-        p.grad = grad
-        velocity = [v if v is None else v.copy() for v in sgd.velocity]
-        held = list(sgd.velocity)
+        p.grad, q.grad = np.array([0.5, -1.0]), np.array([2.0])
+        held = [p.data, q.data, p.grad, q.grad, sgd.velocity]
+        copies = [a.copy() for a in held]
         sgd.step()
-        assert p.data is not data and all(v is None or same_bits(v, c) for v, c in zip(held, velocity, strict=True))
+        assert all(same_bits(a, c) for a, c in zip(held, copies, strict=True))
+        assert not any(np.shares_memory(new, old) for new in (p.data, q.data, sgd.velocity) for old in held)
+        assert not np.shares_memory(p.data, q.data)
+
+
+def test_weights_that_were_loaded_in_between_are_used():
+    p, q = parameter(1.0), parameter(2.0, 3.0)
+    sgd = SGD([p, q], 0.5)
+    p.data = np.array([10.0])
+    p.grad, q.grad = np.array([2.0]), np.array([4.0, 6.0])
+    sgd.step()
+    assert p.data.tolist() == [9.0] and q.data.tolist() == [0.0, 0.0]
+    q.data[0] = 5.0  # in place too
+    sgd.step()
+    assert p.data.tolist() == [8.0] and q.data.tolist() == [3.0, -3.0]
+
+
+def test_a_parameter_that_rests_keeps_its_velocity():
+    p, q = parameter(1.0), parameter(1.0)
+    sgd = SGD([p, q], 1.0, 0.5)
+    for gp, gq in [(2.0, 2.0), (None, 0.0), (0.0, 0.0)]:  # velocities 2; 2 (resting), 1; 1, 0.5
+        p.grad, q.grad = (None if g is None else np.array([g]) for g in (gp, gq))
+        sgd.step()
+    assert p.data.tolist() == [1 - 2 - 1] and q.data.tolist() == [1 - 2 - 1 - 0.5]
+
+
+def test_layouts_in_memory_make_no_difference():
+    a = np.arange(6.0).reshape(2, 3)
+    p = Tensor(np.asfortranarray(a), True)
+    p.grad = np.asfortranarray(10 * a)
+    SGD([p], 0.1).step()
+    np.testing.assert_allclose(p.data, a - a, atol=1e-15)
 
 
 def test_a_graph_from_before_the_step_keeps_the_old_weights():
@@ -80,10 +108,20 @@ def test_a_parameter_without_a_gradient_stays():
 def test_numpy_options_promote_nothing(option, number):
     p = parameter(1.0, 2.0, dtype=np.float32)
     sgd = SGD([p], **{"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4, option: number(0.01)})
-    for _ in range(2):
+    for _ in range(3):
         p.grad = np.ones(2, np.float32)
         sgd.step()
-    assert p.data.dtype == sgd.velocity[0].dtype == np.float32
+        assert p.data.dtype == sgd.velocity.dtype == np.float32
+        setattr(sgd, option, number(0.02))  # as a schedule does
+
+
+def test_a_scalar_parameter_stays_an_array():  # NumPy turns sums of 0-d arrays into scalars
+    p = Tensor(np.array(1.0), True)
+    sgd = SGD([p], 0.1, 0.9, 0.1)
+    for _ in range(2):
+        p.grad = np.array(1.0)
+        sgd.step()
+        assert isinstance(p.data, np.ndarray) and p.shape == ()
 
 
 @pytest.mark.parametrize("options, message", [
@@ -93,6 +131,11 @@ def test_numpy_options_promote_nothing(option, number):
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         SGD([parameter(1.0)], **options)
+
+
+def test_parameters_of_two_dtypes_are_refused():
+    with pytest.raises(ValueError, match="SGD: expected parameters of one dtype, got float32, float64"):
+        SGD([parameter(1.0), parameter(1.0, dtype=np.float32)], 0.1)
 
 
 def test_an_optimiser_needs_parameters():

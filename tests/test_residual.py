@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers import difference, needs_torch, normal, read_only, same_bits, torch
 
-from minires import Tensor, gradcheck, models, nn, no_grad, ops, tap
+from minires import Tensor, gradcheck, kernels, models, nn, no_grad, ops, tap
 from minires.optim import SGD
 from minires.residual import PreactResidual, Residual
 
@@ -38,6 +38,13 @@ def build(kind, stride, by_hand, seed=0, dtype=np.float64):
             v = rng.standard_normal(t.shape)
             t.data = (v ** 2 + 0.5 if "var" in name else v).astype(dtype)
     return block
+
+
+@pytest.fixture(autouse=True)
+def _reference_kernels():
+    """Bit for bit is promised for these."""
+    with kernels.using("reference"):
+        yield
 
 
 def run(block, x, g, wants_x=True):
@@ -74,6 +81,18 @@ def test_by_hand_equals_composed_bit_for_bit(kind, stride, dtype):
         ours = run(build(kind, stride, True, seed, dtype), x, g)
         assert all(v.dtype == dtype for v in ours.values())
         assert_same(ours, run(build(kind, stride, False, seed, dtype), x, g))
+
+
+@every_kind
+@both_strides
+def test_by_hand_equals_composed_with_the_fast_kernels(kind, stride):
+    x, g = arrays(kind, stride, dtype=np.float32)
+    with kernels.using("auto"):
+        ours, composed = (run(build(kind, stride, h, dtype=np.float32), x, g) for h in (True, False))
+    exact = run(build(kind, stride, False), x.astype(np.float64), g.astype(np.float64))
+    assert ours.keys() == composed.keys() == exact.keys()
+    for name in exact:
+        assert difference(ours[name], composed[name]) < 1e-5 and difference(ours[name], exact[name]) < 1e-4, name
 
 
 @every_kind
@@ -125,6 +144,20 @@ def test_eval_mode_and_train_eval_train(kind):
 
 
 @every_kind
+@both_strides
+@pytest.mark.parametrize("dtype, rtol", [(np.float64, 1e-13), (np.float32, 1e-5)], ids=["float64", "float32"])
+@pytest.mark.parametrize("which", ["auto", "reference"])
+def test_eval_mode_without_gradients_folds_to_the_same(kind, stride, dtype, rtol, which):
+    x = Tensor(arrays(kind, stride, dtype=dtype)[0])
+    for by_hand in (True, False):
+        block = build(kind, stride, by_hand, dtype=dtype).eval()
+        with kernels.using(which):
+            recorded = block(x).data
+            with no_grad():
+                assert difference(block(x).data, recorded) < rtol
+
+
+@every_kind
 def test_no_grad_gives_the_same_output_and_statistics(kind):
     x, _ = arrays(kind, 2)
     outputs = []
@@ -154,8 +187,9 @@ def test_two_stacked_blocks(kind):
     assert_same(ours, composed)
 
 
-@pytest.mark.parametrize("block, shortcut, pad", [("basic", "A", "both"), ("basic", "A", "end"), ("basic", "B", "both"),
-                                                  ("basic", "C", "both"), ("preact", "A", "both"), ("preact", "B", "end")])
+@pytest.mark.parametrize("block, shortcut, pad", [
+    ("basic", "A", "both"), ("basic", "A", "end"), ("basic", "B", "both"), ("basic", "C", "both"),
+    ("preact", "A", "both"), ("preact", "B", "end")])
 def test_three_steps_of_a_whole_network_give_the_same_bits(block, shortcut, pad):
     images, labels = normal(6, 3, 8, 8, dtype=np.float32), np.array([0, 1, 2, 3, 4, 5])
     left = []
@@ -179,7 +213,7 @@ def test_three_steps_of_a_whole_network_give_the_same_bits(block, shortcut, pad)
 @every_kind
 @both_strides
 def test_gradcheck(kind, stride):
-    cls, i, o, _ = KINDS[kind]
+    i = KINDS[kind][1]
     block = build(kind, stride, True)
     names = [n for n, t in block.state().items() if t.requires_grad]
     x = normal(2, i, 5, 4, seed=3)
@@ -305,8 +339,9 @@ def test_blocks_that_cannot_be_built(make, message):
 @pytest.mark.parametrize("cls", [nn.Block, nn.PreactBlock])
 @pytest.mark.parametrize("by_hand", [True, False])
 def test_a_wrong_pad_is_refused_either_way(cls, by_hand):
+    rng, x = np.random.default_rng(0), Tensor(normal(2, 3, 4, 4, dtype=np.float32))
     with pytest.raises(ValueError, match=r'pad: expected "both" or "end", got \'left\''):
-        cls(3, 6, 2, pad="left", by_hand=by_hand, rng=np.random.default_rng(0))(Tensor(np.ones((2, 3, 4, 4), np.float32)))
+        cls(3, 6, 2, pad="left", by_hand=by_hand, rng=rng)(x)
 
 
 @pytest.mark.parametrize("cls", [nn.Block, nn.PreactBlock])
