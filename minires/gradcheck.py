@@ -50,14 +50,16 @@ def gradcheck(f: Callable[..., Tensor], *arrays: np.ndarray, rtol: float = 1e-6,
             given = f"{a.dtype}{a.shape}" if isinstance(a, np.ndarray) else type(a).__name__
             raise TypeError(f"gradcheck: argument {i} must be a float64 NumPy array, got {given}; differences of "
                             "float32 values are mostly rounding")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, 1202])  # not default_rng(seed): with that the caller may have drawn the arrays
     tensors = [Tensor(_read_only(a), True) for a in arrays]  # a backward that writes into its inputs shall fail
     y = f(*tensors)
     if not isinstance(y, Tensor) or y.dtype != np.float64:
         raise TypeError("gradcheck: expected f to return a float64 Tensor, got "
                         + (f"{y.dtype}{y.shape}" if isinstance(y, Tensor) else type(y).__name__))
     v = _read_only(rng.standard_normal(y.shape))
-    value = float((y.data * v).sum())
+    value, size = float((y.data * v).sum()), float(abs(y.data * v).sum())
+    if not np.isfinite(size):
+        raise ValueError("gradcheck: expected a finite result of f, got NaN or infinity at these arguments")
 
     def loss(i: int, a: np.ndarray) -> float:
         return float((f(*(Tensor(a if k == i else arrays[k]) for k in range(len(arrays)))).data * v).sum())
@@ -74,10 +76,11 @@ def gradcheck(f: Callable[..., Tensor], *arrays: np.ndarray, rtol: float = 1e-6,
         scale = float(abs(grad).max()) if a.size else 0.0
         for j in picked:
             at = tuple(int(k) for k in np.unravel_index(j, a.shape))
-            slope, kink = _slope(partial(loss, i), a, int(j), eps, value, float(grad.flat[j]), rtol * scale + atol)
+            slope, kink = _slope(partial(loss, i), a, int(j), eps, value, size, float(grad.flat[j]),
+                                 rtol * scale + atol)
             if kink:
                 left, right = kink
-                slack = 1e-3 * (1 + abs(left) + abs(right))
+                slack = 1e-3 * (abs(left) + abs(right)) + atol
                 if not min(left, right) - slack <= grad.flat[j] <= max(left, right) + slack:
                     raise AssertionError(
                         f"gradcheck: argument {i} {a.shape}, index {at} lies on a kink: got {grad.flat[j]:.10g}, "
@@ -98,8 +101,8 @@ def _read_only(a: np.ndarray) -> np.ndarray:
     return a
 
 
-def _slope(loss: Callable[[np.ndarray], float], a: np.ndarray, j: int, eps: float, value: float, got: float,
-           close: float) -> tuple[float, tuple[float, float] | None]:
+def _slope(loss: Callable[[np.ndarray], float], a: np.ndarray, j: int, eps: float, value: float, size: float,
+           got: float, close: float) -> tuple[float, tuple[float, float] | None]:
     """(central difference at entry j, None), or (0, (left slope, right slope)) if the entry lies on a kink."""
 
     def sides(h: float) -> tuple[float, float]:
@@ -108,20 +111,24 @@ def _slope(loss: Callable[[np.ndarray], float], a: np.ndarray, j: int, eps: floa
         down.flat[j] -= h
         return (value - loss(down)) / h, (loss(up) - value) / h
 
+    def noise(h: float) -> float:
+        return 1e-13 * size / h  # of a slope, generously
+
     left, right = sides(eps)
-    central = (left + right) / 2
-    if abs(got - central) <= close:
+    central, gap = (left + right) / 2, abs(right - left)
+    if gap <= noise(eps) or (abs(got - central) <= close and gap <= 1e-3 * (abs(left) + abs(right))):
         return central, None
-    # Suspicious. At a smooth point the two slopes differ by curvature times the step, so by half as much at half
-    # the step; across a kink by the same amount; and a kink just inside the step drops out of the smaller one.
-    left2, right2 = sides(eps / 2)
-    gap, gap2 = abs(right - left), abs(right2 - left2)
-    rounding = 1e-9 * (1 + abs(value)) / eps
-    if gap2 > 0.7 * gap and gap2 > 20 * rounding:
-        return 0.0, (left2, right2)
-    if gap > 20 * rounding and gap2 < 0.2 * gap:
-        return (left2 + right2) / 2, None
-    return central, None
+    # Suspicious. At a smooth point the two slopes differ by curvature times the step, so by 1/32 as much at 1/32 of
+    # the step; across a kink by as much as before. A kink inside the step but outside 1/32 of it is gone there. Two
+    # small steps, because one may end just behind a kink.
+    kink, curvature = False, 0.0
+    for part in (32, 40):
+        left, right = sides(eps / part)
+        kink |= abs(right - left) > max(2 * gap / part, noise(eps / part))
+        curvature = part * abs(right - left)
+    if kink:
+        return 0.0, (left, right)
+    return (left + right) / 2 if gap > 2 * curvature + noise(eps) else central, None
 
 
 def _compare(i: int, shape: tuple[int, ...], got: np.ndarray, expected: np.ndarray, where: list[Any], rtol: float,

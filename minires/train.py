@@ -85,8 +85,9 @@ def step(model: nn.Module, optimizer: SGD, images: Any, labels: Any, number: int
         raise NotFinite(f"step {number}: the loss is {value}, expected a finite number; first not finite is "
                         f"{first_not_finite(model, images)}. A smaller learning rate (it is {optimizer.lr}) or a look "
                         "at the input may help")
-    loss.backward()
-    optimizer.step()
+    with np.errstate(over="ignore", invalid="ignore"):  # the next step's loss tells
+        loss.backward()
+        optimizer.step()
     return value
 
 

@@ -1,0 +1,213 @@
+"""Layer responses and gradient flow: against closed forms, autograd used directly, and PyTorch."""
+
+import numpy as np
+import pytest
+
+from minires import Tensor, init, models, nn, ops
+from minires.analysis import gradient_flow, responses
+
+F8 = np.float64
+
+
+def net(depth=8, dtype=F8, width=4, seed=0, **options):
+    return models.cifar(depth, in_channels=1, width=width, rng=np.random.default_rng(seed), **options).astype(dtype)
+
+
+def batch(n=16, size=8, dtype=F8, seed=1):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((n, 1, size, size)).astype(dtype), rng.integers(0, 10, n)
+
+
+NETS = {
+    "plain": {"residual": False}, "residual": {}, "by hand": {"by_hand": True}, "deep": {"depth": 20},
+    "option B": {"shortcut": "B"}, "option B by hand": {"shortcut": "B", "by_hand": True},
+    "option C": {"shortcut": "C"},
+}  # fmt: skip
+PREACT = {"pre-activation": {"block": "preact"}, "pre-activation by hand": {"block": "preact", "by_hand": True}}
+ALL_NETS = NETS | PREACT
+
+
+def norms_in_order(model):
+    """The BatchNorms of a v1 network as He et al. count its 3x3 layers, written down by hand."""
+    blocks = [f"layer{s}.{i}" for s in (1, 2, 3) for i in range(len(getattr(model, f"layer{s}")))]
+    return ["bn1", *(f"{b}.bn{k}" for b in blocks for k in (1, 2))]
+
+
+def module(model, name):
+    return dict(model.modules())[name]
+
+
+# ------------------------------------------------------------------------------------------------ responses
+
+
+@pytest.mark.parametrize("options", NETS.values(), ids=NETS)
+def test_responses_are_one_at_initialisation(options):
+    """gamma 1, beta 0: the root of mean(var / (var + eps)), which is below 1 by about eps / (2 var)."""
+    model = net(**options)
+    found = responses(model, batch()[0])
+    assert list(found) == norms_in_order(model)
+    for value in found.values():
+        assert 1 - 1e-3 < value < 1
+    assert responses(net(**options), batch()[0]) == found
+
+
+@pytest.mark.parametrize("options", NETS.values(), ids=NETS)
+def test_responses_equal_the_closed_form(options):
+    """response^2 = mean(gamma^2 var / (var + eps)) + Var(beta), var the batch's, taken from the running variance."""
+    model = net(**options)
+    rng = np.random.default_rng(2)
+    for _, m in model.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            m.weight.data, m.bias.data = rng.uniform(0.2, 2, m.weight.shape), rng.standard_normal(m.bias.shape)
+            m.eps, m.momentum = 0.1, 1.0  # a large eps, to be seen; momentum 1: running_var is this batch's
+    images = batch()[0]
+    found = responses(model, images)
+    model.train()
+    shapes = {}
+    with nn.watched(lambda m, inputs, out: shapes.update({id(m): out.shape})):
+        model(Tensor(images))
+    for name, value in found.items():
+        bn = module(model, name)
+        n, _, h, w = shapes[id(bn)]
+        var = bn.running_var.data * (n * h * w - 1) / (n * h * w)  # biased
+        expected = np.mean(bn.weight.data**2 * var / (var + 0.1)) + np.var(bn.bias.data)
+        assert value == pytest.approx(expected**0.5, rel=1e-10)
+    assert len({round(v, 6) for v in found.values()}) == len(found)
+
+
+def test_responses_leave_projections_out():
+    model = net(shortcut="C")
+    assert any("downsample" in name for name in model.state())
+    assert not any("downsample" in name for name in responses(model, batch()[0]))
+
+
+def test_responses_need_a_norm_behind_a_3x3():
+    with pytest.raises(ValueError, match="no 3x3 convolution followed by a BatchNorm2d"):
+        responses(net(norm="none"), batch()[0])
+
+
+def test_responses_of_a_layer_that_training_scaled():
+    model = net()
+    module(model, "layer2.0.bn2").weight.data *= 0.25
+    found = responses(model, batch()[0])
+    assert found.pop("layer2.0.bn2") == pytest.approx(0.25, rel=1e-3)
+    assert all(v == pytest.approx(1, rel=1e-3) for v in found.values())
+
+
+# -------------------------------------------------------------------------------------------- gradient flow
+
+
+@pytest.mark.parametrize("options", ALL_NETS.values(), ids=ALL_NETS)
+def test_gradient_flow_is_what_autograd_gives(options):
+    images, labels = batch()
+    flow = gradient_flow(net(**options), images, labels)
+    model, outputs = net(**options), {}
+    names = {id(m): name for name, m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
+    with nn.watched(lambda m, inputs, out: id(m) in names and outputs.update({names[id(m)]: out.retain_grad()})):
+        ops.cross_entropy(model(Tensor(images)), labels).backward()
+    layers = [name for name in names.values() if "downsample" not in name]
+    if options.get("block") != "preact":
+        assert layers == ["conv1", *(n.replace("bn", "conv") for n in norms_in_order(model)[1:]), "fc"]
+    assert list(flow.weights) == list(flow.activations) == layers
+    for name in layers:
+        weight, output = module(model, name).weight.grad, outputs[name].grad
+        assert flow.weights[name] == pytest.approx(np.linalg.norm(weight), rel=1e-12)
+        assert flow.activations[name] == pytest.approx(np.linalg.norm(output), rel=1e-12)
+
+
+def test_gradient_flow_follows_pytorch():
+    torch = pytest.importorskip("torch", reason="torch is not installed (pip install -e '.[oracle]')")
+    images, labels = batch()
+    model = net(residual=False)
+    flow = gradient_flow(model, images, labels)
+    F = torch.nn.functional
+    state = {n: torch.tensor(t.data.copy(), requires_grad=t.requires_grad) for n, t in model.state().items()}
+    h, outputs = torch.tensor(images), {}
+    for norm in norms_in_order(model):
+        conv = norm.replace("bn", "conv")
+        stride = 2 if conv in ("layer2.0.conv1", "layer3.0.conv1") else 1
+        h = outputs[conv] = F.conv2d(h, state[f"{conv}.weight"], stride=stride, padding=1)
+        h.retain_grad()
+        h = F.relu(F.batch_norm(h, None, None, state[f"{norm}.weight"], state[f"{norm}.bias"], True))
+    outputs["fc"] = h.mean((2, 3)) @ state["fc.weight"].T + state["fc.bias"]
+    outputs["fc"].retain_grad()
+    F.cross_entropy(outputs["fc"], torch.tensor(labels)).backward()
+    for name, out in outputs.items():
+        assert flow.weights[name] == pytest.approx(state[f"{name}.weight"].grad.norm().item(), rel=1e-9)
+        assert flow.activations[name] == pytest.approx(out.grad.norm().item(), rel=1e-9)
+
+
+# ------------------------------------------------------------------------------------- the model untouched
+
+
+def run_responses(model, images, labels):
+    responses(model, images)
+
+
+@pytest.mark.parametrize("look", [run_responses, gradient_flow], ids=["responses", "gradient_flow"])
+@pytest.mark.parametrize("fails", [False, True], ids=["", "with an exception"])
+@pytest.mark.parametrize("options", [{}, {"by_hand": True, "shortcut": "B"}], ids=["composed", "by hand"])
+def test_the_model_is_left_bit_for_bit_as_it_was(look, fails, options, monkeypatch):
+    model = net(dtype=np.float32, **options)
+    images, labels = batch(dtype=np.float32)
+    ops.cross_entropy(model(Tensor(images)), labels).backward()  # gradients and statistics that are not the first ones
+    model.eval()
+    model.layer1[0].training = True  # and modes that are not all alike
+    objects = [(t, t.data, t.grad) for t in model.state().values()]
+    bits = [(d.tobytes(), None if g is None else g.tobytes()) for _, d, g in objects]
+    modes = [m.training for _, m in model.modules()]
+    if fails:
+        def broken(x):
+            raise KeyboardInterrupt
+        monkeypatch.setattr(model.layer3[0].bn2, "forward", broken)
+        with pytest.raises(KeyboardInterrupt):
+            look(model, images, labels)
+    else:
+        look(model, images, labels)
+    assert [m.training for _, m in model.modules()] == modes
+    for (t, data, grad), (data_bits, grad_bits) in zip(objects, bits, strict=True):
+        assert t.data is data and t.grad is grad
+        assert data.tobytes() == data_bits and (grad is None or grad.tobytes() == grad_bits)
+    monkeypatch.undo()
+    assert responses(model, images) == responses(model, images)  # and nothing keeps watching
+
+
+# ------------------------------------------------------------------------------- how gradients grow and vanish
+
+
+def mlp(depth, width=192, norm=True, seed=0):
+    rng = np.random.default_rng(seed)
+    layers = []
+    for _ in range(depth):
+        layers += [nn.Linear(width, width, rng=rng), *([nn.BatchNorm1d(width)] if norm else []), nn.ReLU()]
+    return init.redraw(nn.Sequential(*layers, nn.Linear(width, 10, rng=rng)), init.he_normal, rng=rng)
+
+
+def growth(norms):
+    """The factor per layer, toward the input: the geometric mean over the inner layers."""
+    values = list(norms.values())[1:-3]
+    return (values[0] / values[-1]) ** (1 / (len(values) - 1))
+
+
+def test_gradients_of_a_plain_net_with_batch_norm_grow_by_1_21_per_layer():
+    """sqrt(pi / (pi - 1)) = 1.2112 in the limit of wide layers: the gradient EXPLODES toward the input, it does not
+    vanish. Without BN, He initialisation keeps it about level."""
+    found = {True: [], False: []}
+    for seed in range(3):
+        rng = np.random.default_rng(100 + seed)
+        x, labels = rng.standard_normal((128, 192), np.float32), rng.integers(0, 10, 128)
+        for norm in found:
+            found[norm].append(growth(gradient_flow(mlp(30, norm=norm, seed=seed), x, labels).activations))
+    assert np.mean(found[True]) == pytest.approx((np.pi / (np.pi - 1)) ** 0.5, abs=0.03)
+    assert 0.9 < np.mean(found[False]) < 1.05
+
+
+def test_gradients_grow_in_a_deep_plain_net_and_hardly_in_a_residual_one():
+    images, labels = batch(24, dtype=np.float32)
+    rates = []
+    for residual in False, True:
+        model = net(56, np.float32, 8, residual=residual)
+        rates.append(growth(gradient_flow(model, images, labels).activations))
+    plain, residual = rates
+    assert plain > 1.1
+    assert 1 < residual < 1.08 and residual**50 < plain**50 / 20

@@ -1,0 +1,223 @@
+"""What a user gets wrong: every error names the operation, what was expected and what was given."""
+
+import numpy as np
+import pytest
+from helpers import normal
+
+from minires import Tensor, models, nn, ops
+from minires.optim import SGD
+from minires.train import NotFinite, step
+
+
+def t(*shape):
+    return Tensor(normal(*shape))
+
+
+def rng():
+    return np.random.default_rng(0)
+
+
+SHAPES = [  # (what is wrong, the call, all of which the message must contain)
+    ("add", lambda: t(2, 3) + t(4), ["Add(float64(2, 3), float64(4,))", "(2,3) (4,)"]),
+    ("maximum", lambda: ops.maximum(t(2), t(3)), ["Maximum(float64(2,), float64(3,))"]),
+    ("matmul", lambda: t(2, 3) @ t(4, 5), ["MatMul(float64(2, 3), float64(4, 5))", "4 is different from 3"]),
+    ("linear", lambda: ops.linear(t(2, 3), t(4, 5)), ["Linear(float64(2, 3), float64(4, 5))",
+                                                      "expected x (N, I), w (O, I) and bias (O,)"]),
+    ("linear, bias", lambda: ops.linear(t(2, 3), t(4, 3), t(3)), ["float64(3,))", "bias (O,)"]),
+    ("linear, images", lambda: nn.Linear(3, 2, rng=rng()).astype(np.float64)(t(2, 3, 4, 4)),
+     ["Linear(float64(2, 3, 4, 4)", "expected x (N, I)"]),
+    ("reshape", lambda: t(2, 3).reshape(4, 2), ["Reshape(float64(2, 3))", "size 6 into shape (4,2)"]),
+    ("transpose", lambda: t(2, 3).transpose(0, 0),
+     ["Transpose(float64(2, 3))", "axis (0, 0) does not name distinct axes"]),
+    ("axis", lambda: t(2, 3).sum(2), ["Sum(float64(2, 3))", "axis 2 does not name distinct axes of a 2-dimensional"]),
+    ("axis twice", lambda: t(2, 3).mean((0, -2)), ["Mean(float64(2, 3))", "axis (0, -2)"]),
+    ("softmax axis", lambda: ops.softmax(t(2, 3), 2), ["Softmax(float64(2, 3))", "axis 2 is out of bounds"]),
+    ("index", lambda: t(3)[5], ["GetItem(float64(3,))", "index 5 is out of bounds"]),
+    ("index array", lambda: t(3)[np.array([0, 7])], ["GetItem(float64(3,))", "index 7 is out of bounds"]),
+    ("index by a Tensor", lambda: t(3)[t(1)], ["GetItem(float64(3,))", "not a Tensor"]),
+    ("concatenate", lambda: ops.concatenate([t(2, 3), t(2, 4)]), ["Concatenate(float64(2, 3), float64(2, 4))"]),
+    ("concatenate, axis", lambda: ops.concatenate([t(2, 3), t(2, 3)], 2),
+     ["Concatenate(float64(2, 3), float64(2, 3))"]),
+    ("concatenate nothing", lambda: ops.concatenate([]), ["concatenate: expected at least one Tensor, got none"]),
+    ("pad", lambda: ops.pad(t(2, 3), [(1, 1)]),
+     ["Pad(float64(2, 3))", "one (before, after) pair >= 0 for each of 2 axes"]),
+    ("pad, negative", lambda: ops.pad(t(2), [(-1, 1)]), ["Pad(float64(2,))", "got ((-1, 1),)"]),
+    ("broadcast_to", lambda: ops.broadcast_to(t(2, 3), (3, 2)), ["BroadcastTo(float64(2, 3))"]),
+    ("conv2d, no image", lambda: ops.conv2d(t(3, 4, 5), t(2, 3, 1, 1)),
+     ["Conv2d(float64(3, 4, 5), float64(2, 3, 1, 1))", "expected x (N, C, H, W) and w (O, C, kh, kw)"]),
+    ("conv2d, channels", lambda: ops.conv2d(t(2, 3, 4, 5), t(6, 4, 1, 1)),
+     ["Conv2d(float64(2, 3, 4, 5), float64(6, 4, 1, 1))", "the input has 3 channels, the weight expects 4"]),
+    ("conv2d, bias", lambda: ops.conv2d(t(2, 3, 4, 5), t(6, 3, 1, 1), t(3)),
+     ["Conv2d(", "expected a bias of shape (6,)"]),
+    ("conv2d, stride of three", lambda: ops.conv2d(t(1, 1, 4, 4), t(1, 1, 1, 1), stride=(1, 2, 3)),
+     ["conv2d", "stride", "expected an integer or a pair of integers", "got (1, 2, 3)"]),
+    ("conv2d, padding of half", lambda: ops.conv2d(t(1, 1, 4, 4), t(1, 1, 1, 1), padding=0.5),
+     ["conv2d", "padding", "expected an integer or a pair of integers", "0.5"]),
+    ("conv2d, stride 0", lambda: ops.conv2d(t(1, 1, 4, 4), t(1, 1, 1, 1), stride=0), ["Conv2d(", "stride >= 1"]),
+    ("max_pool2d, stride 0", lambda: ops.max_pool2d(t(1, 1, 4, 4), 2, 0), ["MaxPool2d(", "stride >= 1"]),
+    ("avg_pool2d, stride 0", lambda: ops.avg_pool2d(t(1, 1, 4, 4), 2, 0), ["AvgPool2d(", "stride >= 1"]),
+    ("conv2d, negative padding", lambda: ops.conv2d(t(1, 1, 4, 4), t(1, 1, 1, 1), padding=-1), ["padding >= 0"]),
+    ("max_pool2d, padding", lambda: ops.max_pool2d(t(1, 1, 4, 4), 2, 2, 2),
+     ["MaxPool2d(float64(1, 1, 4, 4))", "more than half of the kernel (2, 2)"]),
+    ("global_avg_pool2d", lambda: ops.global_avg_pool2d(t(2, 3)),
+     ["global_avg_pool2d: expected x (N, C, H, W), got (2, 3)"]),
+    ("batch_norm, three axes", lambda: ops.batch_norm(t(2, 3, 4), t(3), t(3)),
+     ["BatchNorm(float64(2, 3, 4), ", "expected x (N, C) or (N, C, H, W)"]),
+    ("batch_norm, gamma", lambda: ops.batch_norm(t(2, 3), t(4), t(3)),
+     ["BatchNorm(", "of shape (3,), one for each channel, got (4,), (3,)"]),
+    ("batch_norm_eval, statistics", lambda: ops.batch_norm_eval(t(2, 3), t(3), t(3), np.zeros(2), np.ones(3)),
+     ["BatchNormEval(", "of shape (3,), one for each channel, got (3,), (3,), (2,), (3,)"]),
+    ("BatchNorm2d of a vector", lambda: nn.BatchNorm2d(3)(t(2, 3)),
+     ["BatchNorm2d: expected a 4-dimensional input, got (2, 3)"]),
+    ("BatchNorm1d of an image", lambda: nn.BatchNorm1d(3)(t(2, 3, 4, 5)),
+     ["BatchNorm1d: expected a 2-dimensional input"]),
+    ("BatchNorm1d of one", lambda: nn.BatchNorm1d(3)(Tensor(np.ones((1, 3), np.float32))),
+     ["BatchNorm1d: expected more than one value per channel in train mode, got 1", ".eval()"]),
+    ("shortcut", lambda: ops.shortcut(t(2, 3, 4, 4), 1, 2),
+     ["Shortcut(float64(2, 3, 4, 4))", "at least the input's 3, got 2"]),
+    ("shortcut, pad", lambda: ops.shortcut(t(2, 3, 4, 4), 1, 4, "left"),
+     ["Shortcut(", 'expected "both" or "end", got \'left\'']),
+    ("var", lambda: t(1, 3).var(0, correction=1), ["Var(float64(1, 3))", "variance of 1 elements with correction 1"]),
+    ("dropout", lambda: ops.dropout(t(3), 1.0, rng=rng()), ["dropout: expected a probability 0 <= p < 1, got 1.0"]),
+    ("dropout, negative", lambda: ops.dropout(t(3), -0.1, rng=rng()), ["got -0.1"]),
+    ("item", lambda: t(2).item(), ["item(): expected one element, got shape (2,)"]),
+]
+
+KERNEL_LARGER = [
+    ("conv2d", lambda: ops.conv2d(t(2, 3, 4, 5), t(6, 3, 5, 1)),
+     ["Conv2d(float64(2, 3, 4, 5), float64(6, 3, 5, 1))",
+      "a kernel of 5x1 is larger than the input of 4x5 padded by (0, 0)"]),
+    ("conv2d, padded", lambda: ops.conv2d(t(2, 3, 4, 5), t(6, 3, 3, 8), padding=(0, 1)), ["3x8", "padded by (0, 1)"]),
+    ("max_pool2d", lambda: ops.max_pool2d(t(2, 3, 4, 5), 5), ["MaxPool2d(float64(2, 3, 4, 5))", "5x5 is larger"]),
+    ("avg_pool2d", lambda: ops.avg_pool2d(t(2, 3, 4, 5), (1, 6)), ["AvgPool2d(float64(2, 3, 4, 5))", "1x6 is larger"]),
+]
+
+NOTHING = np.empty((0, 3, 4, 4))
+EMPTY = [
+    ("conv2d", lambda: ops.conv2d(Tensor(NOTHING), t(2, 3, 1, 1)),
+     ["Conv2d(float64(0, 3, 4, 4)", "the batch is empty"]),
+    ("max_pool2d", lambda: ops.max_pool2d(Tensor(NOTHING), 2), ["MaxPool2d(", "the batch is empty"]),
+    ("avg_pool2d", lambda: ops.avg_pool2d(Tensor(NOTHING), 2), ["AvgPool2d(", "the batch is empty"]),
+    ("global_avg_pool2d", lambda: ops.global_avg_pool2d(Tensor(NOTHING[:, :, :0])), ["nothing to reduce"]),
+    ("batch_norm", lambda: ops.batch_norm(Tensor(NOTHING), t(3), t(3)), ["BatchNorm(", "the batch is empty"]),
+    ("batch_norm_eval", lambda: ops.batch_norm_eval(Tensor(NOTHING), t(3), t(3), np.zeros(3), np.ones(3)),
+     ["BatchNormEval(", "the batch is empty"]),
+    ("mean", lambda: ops.mean(Tensor(NOTHING)), ["Mean(float64(0, 3, 4, 4))", "nothing to reduce"]),
+    ("max", lambda: ops.max(Tensor(NOTHING), 0), ["Max(float64(0, 3, 4, 4))", "nothing to reduce"]),
+    ("cross_entropy", lambda: ops.cross_entropy(Tensor(np.empty((0, 5))), np.empty(0, int)),
+     ["cross_entropy: expected logits (N, K) with N >= 1, got (0, 5)", "the batch is empty"]),
+    ("a network", lambda: models.cifar(8, width=2)(Tensor(np.empty((0, 3, 8, 8), np.float32))), ["the batch is empty"]),
+    ("a network by hand", lambda: models.cifar(8, width=2, by_hand=True)(Tensor(np.empty((0, 3, 8, 8), np.float32))),
+     ["the batch is empty"]),
+]
+
+LABELS = [
+    ("too large", [0, 3], ["expected labels in 0..2, got 3"]),
+    ("negative", [-1, 0], ["expected labels in 0..2, got -1"]),
+    ("too few", [0], ["labels", "(2,)", "(1,)"]),
+    ("two axes", [[0], [1]], ["labels", "(2,)", "(2, 1)"]),
+    ("floats", [0.0, 1.0], ["labels", "integer", "float64"]),
+    ("one-hot", np.eye(3)[:2], ["labels", "float64(2, 3)"]),
+    ("booleans", [True, False], ["labels", "bool"]),
+]
+LABELS = [(name, lambda labels=labels: ops.cross_entropy(t(2, 3), labels), ["cross_entropy: expected", *texts])
+          for name, labels, texts in LABELS] + [
+    ("logits of three axes", lambda: ops.cross_entropy(t(2, 3, 4), [0, 1]),
+     ["expected logits (N, K)", "got (2, 3, 4)"])]
+
+
+@pytest.mark.parametrize("call, texts", [pytest.param(call, texts, id=f"{group}: {name}")
+                                         for group, cases in [("shape", SHAPES), ("kernel", KERNEL_LARGER),
+                                                              ("empty", EMPTY), ("labels", LABELS)]
+                                         for name, call, texts in cases])
+def test_values_that_do_not_fit(call, texts):
+    with pytest.raises((ValueError, IndexError, TypeError)) as caught:
+        call()
+    message = str(caught.value)
+    assert [text for text in texts if text not in message] == [], message
+
+
+DTYPES = [
+    ("integers", lambda: Tensor(np.arange(3)),
+     ["Tensor(data): expected floating-point numbers, got int64(3,)", "astype"]),
+    ("images as bytes", lambda: Tensor(np.zeros((1, 3, 2, 2), np.uint8)), ["got uint8(1, 3, 2, 2)"]),
+    ("float32 with float64", lambda: Tensor(np.ones(2, np.float32)) + t(2),
+     ["Add: all inputs must have one dtype, got float32(2,), float64(2,)", "astype"]),
+    ("a float64 image in a float32 network", lambda: models.cifar(8, width=2)(t(2, 3, 8, 8)),
+     ["Conv2d: all inputs must have one dtype, got float64(2, 3, 8, 8), float32(2, 3, 3, 3)"]),
+    ("an integer array as an operand", lambda: t(3) * np.arange(3), ["expected floating-point numbers, got int64(3,)"]),
+    ("a Tensor as an exponent", lambda: t(3) ** t(3),
+     ["pow: expected a number as exponent, got Tensor", "exp(b * log(a))"]),
+    ("an array where a Tensor belongs", lambda: nn.Linear(3, 2, rng=rng())(np.ones((4, 3), np.float32)),
+     ["Linear", "Tensor", "ndarray"]),
+    ("an array in a convolution", lambda: nn.Conv2d(3, 2, 1, rng=rng())(np.ones((1, 3, 4, 4), np.float32)),
+     ["Conv2d", "Tensor", "ndarray"]),
+]
+
+
+@pytest.mark.parametrize("call, texts", [pytest.param(*case[1:], id=case[0]) for case in DTYPES])
+def test_types_that_do_not_fit(call, texts):
+    with pytest.raises(TypeError) as caught:
+        call()
+    message = str(caught.value)
+    assert [text for text in texts if text not in message] == [], message
+
+
+def test_backward_from_a_non_scalar_and_backward_twice():
+    x = Tensor(normal(2, 3), True)
+    with pytest.raises(ValueError, match=r"backward\(\): expected a scalar, got shape \(2, 3\); .*or pass the "
+                                         r"gradient to start from: backward\(g\)"):
+        (x * 2).backward()
+    loss = (x * 2).sum()
+    loss.backward()
+    with pytest.raises(RuntimeError, match=r"backward\(\): this graph was already consumed by an earlier backward\(\); "
+                                           r"run the forward pass again, or add the losses and call backward\(\) once"):
+        loss.backward()
+
+
+def test_a_tensor_mixed_with_an_array_on_another_device():
+    elsewhere = np.ones(3).view(type("ndarray", (np.ndarray,), {"__module__": "cupy"}))
+    with pytest.raises(TypeError, match=r"Add: all arrays must be on one device, got \(3,\) on the cpu, \(3,\) on the "
+                                        r'gpu; move them with \.to\("cpu"\) or \.to\("gpu"\)'):
+        t(3) + elsewhere
+
+
+# ---------------------------------------------------------------------------------- NaN in the loss
+
+
+def network_and_batch():
+    net = models.cifar(8, width=2, rng=rng())
+    images = normal(4, 3, 8, 8, dtype=np.float32)
+    return net, SGD(net.parameters(), 0.1, 0.9), images, np.array([0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("poison, where", [
+    ("layer2.0.conv2.weight", r"the output of layer 'layer2\.0\.conv2' \(Conv2d\)"),
+    ("conv1.weight", r"the output of layer 'conv1' \(Conv2d\)"),
+    ("bn1.bias", r"the output of layer 'bn1' \(BatchNorm2d\)"),
+    ("fc.bias", r"the output of layer 'fc' \(Linear\)")])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_training_stops_at_a_loss_that_is_not_finite(poison, where, value, by_hand):
+    net, sgd, images, labels = network_and_batch()
+    for block in (*net.layer1, *net.layer2, *net.layer3):
+        block.by_hand = by_hand
+    step(net, sgd, images, labels, 1)
+    weight = net.state()[poison]
+    weight.data = weight.data.copy()
+    weight.data.flat[0] = value
+    before = {n: s.data for n, s in net.state().items()}
+    copies = {n: s.copy() for n, s in before.items()}
+    with pytest.raises(NotFinite, match=rf"^step 2: the loss is (nan|inf), expected a finite number; first not "
+                                        rf"finite is {where}\..*learning rate \(it is 0\.1\)"):
+        step(net, sgd, images, labels, 2)
+    for n, s in net.state().items():
+        assert s.data is before[n]
+        np.testing.assert_array_equal(s.data, copies[n])
+
+
+def test_an_input_that_is_not_finite_is_named():
+    net, sgd, images, labels = network_and_batch()
+    images[1, 2, 3, 4] = np.nan
+    with pytest.raises(NotFinite, match=r"step 7: the loss is nan, expected a finite number; .* is the input itself"):
+        step(net, sgd, images, labels, 7)

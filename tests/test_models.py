@@ -1,0 +1,223 @@
+"""The 6n + 2 networks: sizes as published, names as torchvision's, and every gradient against PyTorch."""
+
+import numpy as np
+import pytest
+from helpers import difference, needs_torch, normal, torch
+
+from minires import Tensor, init, kernels, models, nn, no_grad, ops
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+# He et al. 2015 (arXiv 1512.03385), section 4.2 and Table 6: depths and sizes (0.27M, 0.46M, 0.66M, 0.85M, 1.7M,
+# 19.4M parameters there). Exact parameters with option A and B, and forward MACs in millions on one 32x32 image.
+PUBLISHED = [(20, 269_722, 272_474, 40.55), (32, 464_154, 466_906, 68.86), (44, 658_586, 661_338, 97.17),
+             (56, 853_018, 855_770, 125.49), (110, 1_727_962, 1_730_714, 252.89)]
+
+
+@pytest.mark.parametrize("depth, a, b, mmac", PUBLISHED)
+def test_published_sizes(depth, a, b, mmac):
+    plain, residual = getattr(models, f"plain{depth}")(), getattr(models, f"resnet{depth}")()
+    assert residual.count_parameters() == plain.count_parameters() == a
+    assert models.cifar(depth, shortcut="B").count_parameters() == b
+    macs = residual.macs((3, 32, 32))
+    assert round(macs / 1e6, 2) == mmac
+    n = (depth - 2) // 6
+    assert a == 97_216 * n - 21_926
+    assert macs == 442_368 + 2_359_296 * (6 * n - 1) + 640 == plain.macs((3, 32, 32))
+
+
+def test_the_1202_layers():
+    assert models.resnet1202().count_parameters() == 19_421_274 == 97_216 * 200 - 21_926
+    assert round((442_368 + 2_359_296 * 1199 + 640) / 1e6) == 2829
+
+
+@pytest.mark.parametrize("depth", [20, 56])
+@pytest.mark.parametrize("kind", [{"residual": False}, {}, {"shortcut": "B"}, {"block": "preact"}])
+def test_depth_counts_layers_with_weights(depth, kind):
+    net = models.cifar(depth, width=4, **kind)
+    layers = [n for n, m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and "downsample" not in n]
+    assert len(layers) == depth
+
+
+def test_the_stages_are_those_of_the_table():
+    net, seen = models.resnet20(), []
+    names = {id(m): n for n, m in net.modules()}
+    with no_grad(), nn.watched(lambda m, i, out: seen.append((names[id(m)], out.shape[1:]))):
+        net(Tensor(np.zeros((2, 3, 32, 32), np.float32)))
+    shapes = dict(seen)
+    assert shapes["conv1"] == (16, 32, 32) and shapes["fc"] == (10,)
+    assert [shapes[f"layer{s}.{i}"] for s in (1, 2, 3) for i in range(3)] == (
+        [(16, 32, 32)] * 3 + [(32, 16, 16)] * 3 + [(64, 8, 8)] * 3)
+
+
+# -------------------------------------------------------------------------------------------------- names
+
+
+def test_names_are_torchvisions():
+    bn = ["weight", "bias", "running_mean", "running_var"]
+    expected = ["conv1.weight", *(f"bn1.{s}" for s in bn)]
+    for stage in (1, 2, 3):
+        for i in range(3):
+            block = f"layer{stage}.{i}"
+            expected += [f"{block}.conv1.weight", *(f"{block}.bn1.{s}" for s in bn), f"{block}.conv2.weight",
+                         *(f"{block}.bn2.{s}" for s in bn)]
+            if stage > 1 and i == 0:
+                expected += [f"{block}.downsample.0.weight", *(f"{block}.downsample.1.{s}" for s in bn)]
+    expected += ["fc.weight", "fc.bias"]
+    assert list(models.resnet20(width=4, shortcut="B").state()) == expected
+    assert list(models.resnet20(width=4).state()) == [n for n in expected if "downsample" not in n]
+    assert list(models.plain20(width=4).state()) == list(models.resnet20(width=4).state())
+
+
+def test_a_pre_activation_network_has_its_last_norm_at_the_end():
+    names = [n for n, _ in models.resnet20(width=4, block="preact").modules()]
+    assert "bn1" not in names and names[-2:] == ["bn", "fc"] and names[1] == "conv1"
+    net = models.resnet20(width=4, block="preact")
+    assert [b.split_after_activation for b in (*net.layer1, *net.layer2, *net.layer3)] == [True] + [False] * 8
+
+
+def test_options_reach_the_network():
+    net = models.cifar(8, num_classes=7, in_channels=1, width=4, rng=rng())
+    assert net.conv1.weight.shape == (4, 1, 3, 3) and net.fc.weight.shape == (7, 16)
+    assert net(Tensor(normal(2, 1, 9, 7, dtype=np.float32))).shape == (2, 7)
+    assert net(Tensor(normal(2, 1, 4, 4, dtype=np.float32))).shape == (2, 7)  # "from 4 x 4 up"
+    assert models.cifar(8, width=4, norm="none").conv1.bias is not None
+    assert all(b.by_hand for b in models.cifar(8, width=4, by_hand=True).layer3)
+
+
+def test_the_same_seed_gives_the_same_weights_and_no_seed_is_seed_0():
+    a, b, c, d = (models.cifar(8, width=4, **k).state() for k in ({"rng": rng(0)}, {}, {}, {"rng": rng(1)}))
+    assert all((a[n].data == b[n].data).all() and (b[n].data == c[n].data).all() for n in a)
+    assert (a["conv1.weight"].data != d["conv1.weight"].data).all()
+
+
+def test_plain_and_residual_networks_of_one_seed_have_the_same_weights():
+    a, b = models.plain20(width=4, rng=rng(5)).state(), models.resnet20(width=4, rng=rng(5)).state()
+    assert all((a[n].data == b[n].data).all() for n in a)
+
+
+# ----------------------------------------------------------------------------------------- against PyTorch
+
+
+def torch_net(p, x, blocks, *, residual, shortcut, pad, preact, training):
+    """The networks as the papers draw them, with the parameters `p` by name; nothing of minires in here."""
+    F = torch.nn.functional
+
+    def conv(name, h, stride=1, padding=1):
+        return F.conv2d(h, p[f"{name}.weight"], None, stride, padding)
+
+    def bn(name, h):
+        return F.batch_norm(h, p[f"{name}.running_mean"], p[f"{name}.running_var"], p[f"{name}.weight"],
+                            p[f"{name}.bias"], training=training, momentum=0.1, eps=1e-5)
+
+    def skip(name, h, stride, channels):
+        if f"{name}.downsample.0.weight" in p:
+            h = conv(f"{name}.downsample.0", h, stride, 0)
+            return h if preact else bn(f"{name}.downsample.1", h)
+        new = channels - h.shape[1]
+        before = new // 2 if pad == "both" else 0
+        return F.pad(h[:, :, ::stride, ::stride], (0, 0, 0, 0, before, new - before))
+
+    h = conv("conv1", x)
+    if not preact:
+        h = F.relu(bn("bn1", h))
+    for stage in (1, 2, 3):
+        for i in range(blocks):
+            name, stride = f"layer{stage}.{i}", 2 if stage > 1 and i == 0 else 1
+            channels = p[f"{name}.conv1.weight"].shape[0]
+            if preact:
+                a = F.relu(bn(f"{name}.bn1", h))
+                f = conv(f"{name}.conv2", F.relu(bn(f"{name}.bn2", conv(f"{name}.conv1", a, stride))))
+                behind = (stage == 1 and i == 0) or f"{name}.downsample.0.weight" in p
+                h = f + skip(name, a if behind else h, stride, channels)
+            else:
+                f = F.relu(bn(f"{name}.bn1", conv(f"{name}.conv1", h, stride)))
+                f = bn(f"{name}.bn2", conv(f"{name}.conv2", f))
+                h = F.relu(f + skip(name, h, stride, channels)) if residual else F.relu(f)
+    if preact:
+        h = F.relu(bn("bn", h))
+    return h.mean((2, 3)) @ p["fc.weight"].T + p["fc.bias"]
+
+
+NETS = {
+    "plain": {"residual": False, "shortcut": "A", "pad": "both", "preact": False},
+    "A both": {"residual": True, "shortcut": "A", "pad": "both", "preact": False},
+    "A end": {"residual": True, "shortcut": "A", "pad": "end", "preact": False},
+    "B": {"residual": True, "shortcut": "B", "pad": "both", "preact": False},
+    "preact A": {"residual": True, "shortcut": "A", "pad": "both", "preact": True},
+    "preact B": {"residual": True, "shortcut": "B", "pad": "both", "preact": True},
+}
+
+
+@needs_torch
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("dtype, which, rtol", [(np.float64, "auto", 1e-10), (np.float32, "auto", 1e-4),
+                                                (np.float32, "reference", 1e-4)],
+                         ids=["float64", "float32", "float32 by the reference kernels"])
+def test_forward_and_all_gradients_against_pytorch(name, training, dtype, which, rtol):
+    o = NETS[name]
+    net = models.cifar(20, o["residual"], "preact" if o["preact"] else "basic", o["shortcut"], o["pad"], width=4,
+                       rng=rng(1)).astype(dtype).train(training)
+    draw = rng(2)
+    for t_name, t in net.state().items():  # gamma 1, beta 0 and untouched statistics would hide mistakes
+        if t.ndim == 1:
+            v = 0.3 * draw.standard_normal(t.shape)
+            t.data = (v if t_name.endswith(("bias", "mean")) else 1 + v).astype(dtype)
+    p = {n: torch.tensor(t.data, requires_grad=t.requires_grad) for n, t in net.state().items()}
+    # Small images: where a ReLU's input is within float32's rounding of 0, two correct programs differ visibly.
+    images, labels = normal(5, 3, 10, 7, dtype=dtype), np.array([0, 9, 3, 3, 1])
+    x, tx = Tensor(images, True), torch.tensor(images, requires_grad=True)
+
+    with kernels.using(which):
+        logits = net(x)
+        ops.cross_entropy(logits, labels).backward()
+    expected = torch_net(p, tx, 3, training=training, **o)
+    torch.nn.functional.cross_entropy(expected, torch.tensor(labels)).backward()
+
+    assert logits.dtype == dtype and difference(logits.data, expected.detach().numpy()) < rtol
+    assert difference(x.grad, tx.grad.numpy()) < rtol
+    for t_name, t in net.state().items():
+        got, want = (t.grad, p[t_name].grad) if t.requires_grad else (t.data, p[t_name])
+        assert got.dtype == dtype and difference(got, want.numpy()) < rtol, t_name
+
+
+# ----------------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ((21,), r"cifar: expected depth = 6n \+ 2 \(8, 14, 20, 32, .*\), got 21"), ((2,), "got 2"), ((-4,), "got -4"),
+    ((20, True, "bottle"), r'cifar: expected block "basic" or "preact", got \'bottle\''),
+    ((20, True, "basic", "D"), 'shortcut: expected "A", "B" or "C", got \'D\''),
+    ((20, True, "basic", "A", "left"), 'pad: expected "both" or "end", got \'left\'')])
+def test_wrong_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        models.cifar(*arguments, width=4)
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"norm": "layer"}, 'cifar: expected norm "batch", "none" or "fixup", got \'layer\''),
+    ({"norm": "none", "block": "preact"}, 'need norm="batch", got norm=\'none\''),
+    ({"norm": "none", "by_hand": True}, 'need norm="batch"'),
+    ({"norm": "fixup", "shortcut": "B"}, 'norm="fixup" is for residual networks with shortcut "A"'),
+    ({"norm": "fixup", "residual": False}, 'norm="fixup" is for residual networks'),
+    ({"residual": False, "by_hand": True}, "by_hand=True is written for residual blocks with BatchNorm")])
+def test_options_that_do_not_go_together(options, message):
+    with pytest.raises(ValueError, match=message):
+        models.cifar(8, width=4, **options)
+
+
+def test_the_wrong_number_of_image_channels_is_named():
+    with pytest.raises(ValueError, match=r"Conv2d\(.*\): the input has 1 channels, the weight expects 3"):
+        models.cifar(8, width=4)(Tensor(np.ones((2, 1, 8, 8), np.float32)))
+
+
+def test_every_name_in_models_builds_what_it_says():
+    for depth in (20, 32, 44, 56, 110):
+        plain, residual = (getattr(models, f"{k}{depth}")(width=2) for k in ("plain", "resnet"))
+        assert len(plain.layer1) == len(residual.layer3) == (depth - 2) // 6
+        assert not plain.layer1[0].residual and residual.layer1[0].residual
+    assert isinstance(init.fixup(models.cifar(8, norm="fixup", width=2)), models.CifarNet)
