@@ -267,24 +267,23 @@ def gradient_norms(nets: Nets) -> Figure:
 def responses(nets: Nets) -> Figure:
     """Layer responses in layer order (top) and sorted, descending (bottom); compare v1, Figure 7.
 
-    One column per depth. Uses ``nets[name]["responses"]`` (after training) and ``["responses_init"]``
-    (before): the standard deviation of each 3x3 layer's output after BN, (3x3 layers,), no unit. Before
-    training the response of every layer is 1 by construction: the thin line, which is the control.
+    One column per depth, each with its own y axis. Uses ``nets[name]["responses"]`` (after training) and
+    ``["responses_init"]`` (before): the standard deviation of each 3x3 layer's output after BN, (3x3 layers,), no unit.
+    Before training the response of every layer is 1 by construction: the thin line, which is the control.
     """
     figure = _figure(_response_title(nets), height=6.6)
     shown = [n for n in by_depth(nets) if nets[n].get("responses") or nets[n].get("responses_init")]
     columns = sorted({split_name(name)[1] for name in shown})
-    grid = figure.subplots(2, max(1, len(columns)), sharey=True, sharex="col", squeeze=False)
-    keys = ("responses", "responses_init")
-    largest = max((r for name in shown for key in keys for r in nets[name].get(key) or ()), default=1.0)
+    # Each depth has a y axis of its own: a deep plain net early in training reaches many times the others' range.
+    grid = figure.subplots(2, max(1, len(columns)), sharey="col", sharex="col", squeeze=False)
     for row, order in enumerate(("in layer order", "sorted")):
         arrange = _descending if order == "sorted" else list
         for column, depth in enumerate(columns):
-            axes, count = grid[row][column], 0
+            axes, count, largest = grid[row][column], 0, 1.0
             for name in (n for n in shown if split_name(n)[1] == depth):
                 style = _line(name, nets)
                 before, after = nets[name].get("responses_init") or [], nets[name].get("responses") or []
-                count = max(count, len(before), len(after))
+                count, largest = max(count, len(before), len(after)), max(largest, *before, *after)
                 if before:
                     axes.plot(
                         range(1, len(before) + 1),
@@ -297,7 +296,7 @@ def responses(nets: Nets) -> Figure:
                 if after:
                     style |= {"markersize": 4.5, "linewidth": 1.6, "markevery": max(1, len(after) // 18)}
                     axes.plot(range(1, len(after) + 1), arrange(after), **style)
-            axes.set_ylim(0, 1.08 * max(largest, 1.0))
+            axes.set_ylim(0, 1.08 * largest)
             axes.set_xticks(_layer_ticks(count))
             x = "3x3 layer (1 = nearest the input)" if row == 0 else "rank (1 = largest response)"
             _dress(axes, f"depth {depth}, {order}", x, "")

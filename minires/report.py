@@ -593,7 +593,8 @@ def _describe_responses(results: Results) -> tuple[str, str]:
     caption = (
         "Standard deviation of each 3x3 layer's output after BN and before the addition or ReLU, in train "
         "mode on a fixed batch: in layer order (top), sorted (bottom). The thin line is the same measurement "
-        f"before training, the control. Compare He et al. (2015), Figure 7. {_recipe(results)}"
+        "before training, the control; each depth has its own y axis. Compare He et al. (2015), Figure 7. "
+        f"{_recipe(results)}"
     )
     return alt, caption
 
