@@ -1,4 +1,4 @@
-"""The command line: `minires demo`, `minires info`."""
+"""The command line: `minires demo`, `minires bench`, `minires info`."""
 from __future__ import annotations
 
 import argparse
@@ -42,6 +42,19 @@ def _parser() -> argparse.ArgumentParser:
                       help="1 epoch on 1,000 images: shows that everything runs, too short to show degradation")
     demo.set_defaults(run=_demo)
 
+    bench = commands.add_parser(
+        "bench", help="how long a training step takes here, and where the time goes",
+        description="Times training steps of a CIFAR ResNet on random 32x32 images.",
+        epilog="Comparisons with other libraries: benchmarks/ in the repository.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    bench.add_argument("--depth", type=_positive, default=20, metavar="D", help="layers of the network, 6n + 2")
+    bench.add_argument("--batch", type=_positive, default=128, metavar="N", help="images in a step")
+    bench.add_argument("--steps", type=_positive, default=10, metavar="K", help="steps that are timed")
+    bench.add_argument("--threads", type=_positive, default=None, metavar="T",
+                       help="threads of the kernels (default: MINIRES_THREADS, or the cores there are)")
+    bench.add_argument("--profile", action="store_true", help="also the share of each operation")
+    bench.set_defaults(run=_bench)
+
     about = commands.add_parser("info", help="versions, BLAS and threads, and whether a GPU is used and if not why",
                                 description="Prints what this installation runs on.")
     about.set_defaults(run=_info)
@@ -57,6 +70,13 @@ def _demo(args: argparse.Namespace) -> int:
     _, done = demo.run(out, train.Recipe(epochs=args.epochs), seed=args.seed, where=args.device, quick=args.quick,
                        command=command)
     return 0 if done else 130
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from . import profile
+
+    print(profile.bench(args.depth, args.batch, args.steps, args.threads, args.profile))
+    return 0
 
 
 def _info(args: argparse.Namespace) -> int:

@@ -314,7 +314,7 @@ def conv_bn_relu(conv: Conv2d, bn: Any, x: Tensor, skip: Tensor | None = None) -
     """
     if not isinstance(bn, BatchNorm2d) or bn.training or recording() or _watchers.get():
         return bn_relu(bn, conv(x), skip)
-    scale = bn.weight.data * (bn.running_var.data + bn.eps) ** -0.5
+    scale = bn.weight.data * (bn.running_var.data + float(bn.eps)) ** -0.5
     shift = bn.bias.data + ((0 if conv.bias is None else conv.bias.data) - bn.running_mean.data) * scale
     w = Tensor(conv.weight.data * scale.reshape(-1, 1, 1, 1))
     h = ops.conv2d(x, w, Tensor(shift), conv.stride, conv.padding)
@@ -335,7 +335,7 @@ class Block(Module):
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, *, residual: bool = True,
                  shortcut: str = "A", pad: str = "both", by_hand: bool = False, batch_norm: bool = True,
                  rng: np.random.Generator):
-        _check_block(by_hand, residual and batch_norm, shortcut)
+        _check_block(by_hand, residual and batch_norm, shortcut, pad)
         bn: Any = BatchNorm2d if batch_norm else lambda channels: Identity()
         self.conv1 = Conv2d(in_channels, out_channels, 3, stride, 1, not batch_norm, rng=rng)
         self.bn1 = bn(out_channels)
@@ -384,7 +384,7 @@ class PreactBlock(Module):
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, *, residual: bool = True,
                  shortcut: str = "A", pad: str = "both", split_after_activation: bool = False, by_hand: bool = False,
                  rng: np.random.Generator):
-        _check_block(by_hand, residual, shortcut)
+        _check_block(by_hand, residual, shortcut, pad)
         self.bn1 = BatchNorm2d(in_channels)
         self.conv1 = Conv2d(in_channels, out_channels, 3, stride, 1, rng=rng)
         self.bn2 = BatchNorm2d(out_channels)
@@ -441,7 +441,9 @@ class FixupBlock(Module):
         return ops.relu(h + _shortcut(self, x, h.shape[1]))
 
 
-def _check_block(by_hand: bool, has_all: bool, shortcut: str) -> None:
+def _check_block(by_hand: bool, has_all: bool, shortcut: str, pad: str) -> None:
+    if pad not in ("both", "end"):
+        raise ValueError(f'pad: expected "both" or "end", got {pad!r}')
     if shortcut not in ("A", "B", "C"):
         raise ValueError(f'shortcut: expected "A", "B" or "C", got {shortcut!r}')
     if by_hand and not has_all:

@@ -141,6 +141,8 @@ class Maximum(Function):
 
 
 class AsType(Function):
+    converts = True
+
     def forward(self, x, dtype):
         self.dtype = x.dtype
         return x.astype(dtype)
@@ -503,11 +505,11 @@ def as_tensor(value: Any, like: Tensor) -> Tensor:
     return Tensor(value)
 
 
-def pair(value: Any) -> tuple[int, int]:
+def pair(value: Any, what: str = "pair") -> tuple[int, int]:
     """3 -> (3, 3); (3, 2) -> (3, 2)."""
-    values = (value, value) if isinstance(value, numbers.Integral) else tuple(value)
+    values = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(values) != 2 or not all(isinstance(v, numbers.Integral) for v in values):
-        raise ValueError(f"expected an integer or a pair of integers (vertical, horizontal), got {value!r}")
+        raise ValueError(f"{what}: expected an integer or a pair of integers (vertical, horizontal), got {value!r}")
     return int(values[0]), int(values[1])
 
 
@@ -598,17 +600,21 @@ def conv2d(x: Tensor, w: Tensor, bias: Tensor | None = None, stride=1, padding=0
     `stride` and `padding` (with zeros) are integers or pairs (vertical, horizontal).
     """
     inputs = (x, w) if bias is None else (x, w, bias)
-    return Conv2d.apply(*inputs, stride=pair(stride), padding=pair(padding))
+    return Conv2d.apply(*inputs, stride=pair(stride, "conv2d, stride"), padding=pair(padding, "conv2d, padding"))
 
 
 def max_pool2d(x: Tensor, kernel, stride=None, padding=0) -> Tensor:
     """Maximum of every window; stride defaults to the kernel. Ties go to the first element of the window."""
-    return MaxPool2d.apply(x, kernel=pair(kernel), stride=pair(stride or kernel), padding=pair(padding))
+    return MaxPool2d.apply(x, kernel=pair(kernel, "max_pool2d, kernel"),
+                           stride=pair(kernel if stride is None else stride, "max_pool2d, stride"),
+                           padding=pair(padding, "max_pool2d, padding"))
 
 
 def avg_pool2d(x: Tensor, kernel, stride=None, padding=0) -> Tensor:
     """Mean of every window, padding zeros included; stride defaults to the kernel."""
-    return AvgPool2d.apply(x, kernel=pair(kernel), stride=pair(stride or kernel), padding=pair(padding))
+    return AvgPool2d.apply(x, kernel=pair(kernel, "avg_pool2d, kernel"),
+                           stride=pair(kernel if stride is None else stride, "avg_pool2d, stride"),
+                           padding=pair(padding, "avg_pool2d, padding"))
 
 
 def global_avg_pool2d(x: Tensor) -> Tensor:
@@ -639,6 +645,7 @@ def batch_norm_relu(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5, s
 
 def batch_norm_eval(x: Tensor, gamma: Tensor, beta: Tensor, mean, var, eps: float = 1e-5) -> Tensor:
     """x normalised by the given statistics, arrays (C,), which are constants to the gradient."""
+    device.of(x.data, mean, var, operation="batch_norm_eval")
     return BatchNormEval.apply(x, gamma, beta, mean=mean, var=var, eps=float(eps))
 
 

@@ -36,6 +36,8 @@ class SGD:
 
     def step(self) -> None:
         """One update from the gradients that backward left; a parameter without one stays as it is."""
+        # A schedule may have set NumPy numbers, which would promote float32.
+        self.lr, self.momentum, self.weight_decay = float(self.lr), float(self.momentum), float(self.weight_decay)
         if any(p.data is not view for p, view in zip(self.parameters, self.views, strict=True)):
             self._lay_out(self._joined([p.data for p in self.parameters]))  # somebody loaded other weights
         idle = [i for i, p in enumerate(self.parameters) if p.grad is None]

@@ -28,6 +28,7 @@ class Tap:
             raise ValueError(f"Tap: the model has no module of kind {' or '.join(k.__name__ for k in kinds)}")
         self.std: dict[str, float] = {}
         self.grad_norm: dict[str, float] = {}
+        self.runs: dict[str, int] = {}
 
     def __enter__(self) -> Tap:
         self._watching = nn.watched(self._see)
@@ -42,8 +43,14 @@ class Tap:
         if name is None:
             return
         self.std[name] = float(out.data.std())
+        self.runs[name] = run = self.runs.get(name, 0) + 1
+
+        def see(g):
+            if self.runs[name] == run:  # backward reaches the last run first, and an earlier one after it
+                self.grad_norm[name] = float((g * g).sum()) ** 0.5
+
         if out.requires_grad:
-            out.on_grad(lambda g: self.grad_norm.__setitem__(name, float((g * g).sum()) ** 0.5))
+            out.on_grad(see)
 
 
 @contextmanager
@@ -57,7 +64,8 @@ def untouched(model: nn.Module) -> Iterator[nn.Module]:
         yield model
     finally:
         for name, (t, data, grad) in state.items():
-            data[...] = copies[name]  # in place, for those who hold the array itself
+            if getattr(data.flags, "writeable", True):  # a read-only array cannot have changed
+                data[...] = copies[name]  # in place, for those who hold the array itself
             t.data, t.grad = data, grad
         for m, training in modes:
             m.training = training

@@ -45,6 +45,7 @@ class Function:
     """
 
     broadcasts = False  # True: the engine sums each gradient back to its input's shape
+    converts = False    # True: the result may have another dtype than the inputs
     xp: Any                  # numpy or cupy, whichever the inputs belong to
     K: Any                   # the kernels that suit the inputs, forward and backward alike (kernels/__init__.py)
     needs: tuple[bool, ...]  # for each input: is its gradient wanted?
@@ -75,6 +76,8 @@ class Function:
         except (ValueError, IndexError) as e:
             given = ", ".join(f"{a.dtype}{a.shape}" for a in arrays)
             raise type(e)(f"{cls.__name__}({given}): {e}") from e
+        if out.dtype != arrays[0].dtype and not cls.converts:
+            raise TypeError(f"{cls.__name__}.forward returned {out.dtype} for {arrays[0].dtype} inputs")
         if any(f.needs):
             f.inputs, out.creator, out.requires_grad = inputs, f, True
         return out
@@ -158,6 +161,12 @@ class Tensor:
         if self.size != 1:
             raise ValueError(f"item(): expected one element, got shape {self.shape}")
         return float(self.numpy().reshape(()))
+
+    def __float__(self) -> float:
+        return self.item()
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("NumPy cannot take a Tensor; give it .numpy()")
 
     def detach(self) -> Tensor:
         """The same array outside the graph."""

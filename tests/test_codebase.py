@@ -35,7 +35,7 @@ LAYERS = [
     ["residual", "init", "optim"],
     ["nn"],
     ["models", "weights", "tap"],
-    ["analysis", "train", "info"],
+    ["analysis", "train", "info", "profile"],
     ["demo"],
     ["cli"],
 ]
@@ -43,7 +43,7 @@ HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
 APART = {"datasets": {"device"}, "files": set(), "plot": set(), "report": {"plot", "files"}}  # room: all it may import
 ABOVE_APART = {"train": {"datasets"}, "demo": set(APART), "cli": set(APART)}  # layers that may use those
 FACADE = "__init__"  # minires/__init__.py shows the public names and may import any room but these
-NOT_AT_START = {"plot", "report", "demo", "cli"}
+NOT_AT_START = {"plot", "report", "demo", "cli", "profile"}
 
 
 def room(path):

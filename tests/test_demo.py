@@ -126,6 +126,12 @@ def test_info(capsys):
     assert "device   cpu. No GPU is used: " in text or "device   gpu. GPU: " in text
 
 
+def test_bench(capsys):
+    assert cli.main(["bench", "--depth", "8", "--batch", "4", "--steps", "1", "--profile"]) == 0
+    text = capsys.readouterr().out
+    assert "ResNet-8, " in text and "images/s" in text and "Conv2d" in text
+
+
 @pytest.mark.parametrize("argv, said", [
     (["demo", "--epochs", "0"], "expected a number from 1"),
     (["demo", "--seed", "-1"], "expected a number from 0"),
@@ -140,7 +146,7 @@ def test_wrong_arguments(argv, said, capsys):
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["demo", "--help"], ["info", "--help"]])
+@pytest.mark.parametrize("argv", [["--help"], ["demo", "--help"], ["info", "--help"], ["bench", "--help"]])
 def test_help_fits_a_terminal(argv, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as stop:

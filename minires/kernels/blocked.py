@@ -222,11 +222,17 @@ def _longest(blocks: list[slice]) -> int:
 #
 #     rows[r, n, c] = padded[n, r, sw*c : sw*c + kw]               (n, Wo, kw*C) for every image row r
 #
-# The kh vertical neighbours need no copy. Kernel row i meets the image rows i, i + sh, i + 2 sh, ...; as the
-# image row is the outermost axis (with sh > 1 sorted by r % sh first), they are one contiguous slice. Hence a
-# convolution is kh matrix products with shifted slices of the same memory, added up:
+# The kh vertical neighbours need no copy. Kernel row i meets the image rows i, i + sh, i + 2 sh, ..., and as the
+# image row is the outermost axis, they are a slice. Hence a convolution is kh products with shifted slices of the
+# same memory, added up:
 #
 #     y = sum over i of rows_i @ w_i               (Ho, n, Wo, O) = (Ho, n, Wo, kw*C) (kw*C, O)
+#
+# NumPy gives its lock to the other threads during an operation and must wait for it afterwards. So few and large
+# operations: all kh products are one call of matmul, on an array (kh, Ho, n*Wo, kw*C) with overlapping slices.
+
+SMALL_PRODUCT = 1_000_000  # multiplications in a product up to which OpenBLAS does not repack the operands
+
 
 class _Rows:
     """Builds `rows` of x for one block of images after the other, in the same memory."""
@@ -234,30 +240,31 @@ class _Rows:
     def __init__(self, x: Any, kernel: Pair, stride: Pair, before: Pair, out: Pair, longest: int):
         """`before` is the padding above and to the left, or, if negative, how much of x is cut off there;
         below and to the right x is padded or cut off to what `out` windows need."""
-        H, W, C = x.shape[2], x.shape[3], x.shape[1]
-        (self.sh, self.sw), (self.Ho, Wo) = stride, out
-        phases, height = min(self.sh, kernel[0]), self.Ho + (kernel[0] - 1) // self.sh
-        size = self.sh * height, self.sw * (Wo - 1) + kernel[1]
+        (_, C, H, W), (kh, kw), (sh, sw), (Ho, Wo) = x.shape, kernel, stride, out
+        height, width = size = sh * (Ho - 1) + kh, sw * (Wo - 1) + kw
         (of_x_h, at_h), (of_x_w, at_w) = (_overlap(*v) for v in zip((H, W), before, size, strict=True))
+        self.kernel, self.stride, self.out, self.length = kernel, stride, out, kw * C
         self.x = x.transpose(0, 2, 3, 1)[:, of_x_h, of_x_w]
-        self.padded = np.zeros((longest, *size, C), x.dtype)
+        self.padded = np.zeros((longest, height, width, C), x.dtype)
         self.inside = self.padded[:, at_h, at_w]  # the border around it stays zero
-        self.shape = (phases, height, longest, Wo, kernel[1] * C)
-        self.memory = np.empty(phases * height * longest * Wo * kernel[1] * C, x.dtype)
+        self.memory = np.empty(height * longest * Wo * kw * C, x.dtype)
 
-    def fill(self, at: slice) -> None:
-        """Two copies: into the padded block, then every window row, which is contiguous there."""
-        self.inside[:at.stop - at.start] = self.x[at]
-        phases, height, _, Wo, K = self.shape
-        shape, (n, r, c, _) = (phases, height, at.stop - at.start, Wo), self.padded.strides
-        item = f"V{K * self.padded.itemsize}"  # a window row, declared one opaque element: copied in one go
-        windows = np.ndarray(shape, item, self.padded, strides=(r, self.sh * r, n, self.sw * c))
-        self.rows = self.memory[:K * windows.size].reshape(*shape, K)
-        self.rows.view(item)[..., 0] = windows
+    def fill(self, at: slice, width: int) -> Any:
+        """Two copies: into the padded block, then every window row, which is contiguous there.
 
-    def __getitem__(self, i: int) -> Any:
-        """rows_i (Ho, n, Wo, kw*C), what kernel row i meets."""
-        return self.rows[i % self.sh, i // self.sh:i // self.sh + self.Ho]
+        Returns rows_i for all i, (kh, pieces, pixels, kw*C), to be multiplied by something `width` wide. A
+        piece is an image row where that makes small products, which are up to 1.7 times as fast; else everything.
+        """
+        n, (Ho, Wo), (kh, _), (sh, sw), K = at.stop - at.start, self.out, self.kernel, self.stride, self.length
+        self.inside[:n] = self.x[at]
+        item = f"V{K * self.x.itemsize}"  # a window row, declared one opaque element: copied in one go
+        image, row, column, value = self.padded.strides
+        shape = self.padded.shape[1], n, Wo
+        windows = np.ndarray(shape, item, self.padded, strides=(row, image, sw * column))
+        self.memory.view(item)[:windows.size].reshape(shape)[...] = windows
+        pieces, pixels = (Ho, n * Wo) if sh > 1 or n * Wo * K * width <= SMALL_PRODUCT else (1, Ho * n * Wo)
+        row = n * Wo * K * value
+        return np.ndarray((kh, pieces, pixels, K), self.x.dtype, self.memory, strides=(row, sh * row, K * value, value))
 
 
 def _overlap(size: int, before: int, padded: int) -> tuple[slice, slice]:
@@ -266,36 +273,20 @@ def _overlap(size: int, before: int, padded: int) -> tuple[slice, slice]:
     return slice(start - before, stop - before), slice(start, stop)
 
 
-SMALL_PRODUCT = 1_000_000  # multiplications in a product up to which OpenBLAS does not repack the operands
+def _conv(rows: Any, taps: Any, memory: Any) -> Any:
+    """(pixels, L) = sum over i of rows_i @ taps[i], in the first of len(taps) parts of `memory`."""
+    kh, pieces, pixels, _ = rows.shape
+    parts = memory[:kh * pieces * pixels * taps.shape[2]].reshape(kh, pieces, pixels, -1)
+    np.matmul(rows, taps[:, None], out=parts)
+    for part in parts[1:]:
+        parts[0] += part
+    return parts[0]
 
 
-def _pieces(a: Any, width: int) -> Pair:
-    """(pieces, pixels in each) to cut the pixels of `a` into, for a product with something `width` wide.
-
-    One piece for every image row, where that makes a product small: they are up to 1.7 times as fast.
-    """
-    Ho, n, Wo, K = a.shape
-    return (Ho, n * Wo) if n * Wo * K * width <= SMALL_PRODUCT else (1, Ho * n * Wo)
-
-
-def _multiply(a: Any, m: Any, out: Any) -> None:
-    """out = a @ m for every pixel: (Ho, n, Wo, L) = (Ho, n, Wo, K) (K, L)."""
-    pieces = _pieces(a, m.shape[1])
-    np.matmul(a.reshape(*pieces, -1), m, out=out.reshape(*pieces, -1))
-
-
-def _outer(a: Any, b: Any) -> Any:
-    """a^T b, summed over all pixels: (K, L) = (Ho, n, Wo, K)^T (Ho, n, Wo, L)."""
-    pieces = _pieces(a, b.shape[3])
-    return np.matmul(a.reshape(*pieces, -1).transpose(0, 2, 1), b.reshape(*pieces, -1)).sum(0)
-
-
-def _conv(rows: _Rows, taps: list[tuple[int, Any]], total: Any, part: Any) -> None:
-    """total = sum of rows_i @ tap over (i, tap) in taps; `part` is memory for one of the products."""
-    for k, (i, tap) in enumerate(taps):
-        _multiply(rows[i], tap, part if k else total)
-        if k:
-            total += part
+def _outer(a: Any, rows: Any) -> Any:
+    """(kh, L, kw*C): a^T rows_i, summed over all pixels, for a (pixels in rows' order, L)."""
+    _, pieces, pixels, _ = rows.shape
+    return np.matmul(a.reshape(pieces, pixels, -1).transpose(0, 2, 1), rows).sum(1)
 
 
 def _images_first(v: Any) -> Any:
@@ -305,9 +296,7 @@ def _images_first(v: Any) -> Any:
 
 def _conv_blocks(images: int, w: Any, out: Pair) -> list[slice]:
     """Blocks for a convolution to `out`: `rows` and two partial results, which are read repeatedly, fit the
-    cache.
-
-    A block weighs at least what the weights weigh: it reads all of them, and sums their gradient.
+    cache. A block weighs at least what the weights weigh: it reads all of them, and sums their gradient.
     """
     O, C, kh, kw = w.shape
     need = w.itemsize * (out[0] + kh) * out[1] * (kw * C + 2 * O)
@@ -319,18 +308,14 @@ def conv2d(x: Any, w: Any, stride: Pair, padding: Pair) -> Any:
     O, _, kh, kw = w.shape
     Ho, Wo = out = output_size(x.shape[2:], (kh, kw), stride, padding)
     y = np.empty((len(x), *out, O), x.dtype)
-    taps = list(enumerate(w.transpose(2, 3, 1, 0).reshape(kh, -1, O)))
+    taps = np.ascontiguousarray(w.transpose(2, 3, 1, 0)).reshape(kh, -1, O)
     blocks = _conv_blocks(len(x), w, out)
 
     def work(mine: Iterator[Block]) -> None:
         rows = _Rows(x, (kh, kw), stride, padding, out, _longest(blocks))
-        results = np.empty((2, Ho * _longest(blocks) * Wo * O), x.dtype)
+        memory = np.empty(kh * Ho * _longest(blocks) * Wo * O, x.dtype)
         for _, at in mine:
-            rows.fill(at)
-            n = at.stop - at.start
-            total, part = results[:, :Ho * n * Wo * O].reshape(2, Ho, n, Wo, O)
-            _conv(rows, taps, total, part)
-            y[at] = _images_first(total)
+            y[at] = _images_first(_conv(rows.fill(at, O), taps, memory).reshape(Ho, -1, Wo, O))
 
     _share(work, blocks)
     return y.transpose(0, 3, 1, 2)
@@ -348,7 +333,7 @@ def conv2d_backward(g: Any, x: Any, w: Any, stride: Pair, padding: Pair, need_x:
 
 
 def _gradient_of_weights(g: Any, x: Any, w: Any, stride: Pair, padding: Pair) -> Any:
-    """dL/dw_i = rows_i^T g, with the forward pass's `rows`, built again."""
+    """dL/dw_i = g^T rows_i, with the forward pass's `rows`, built again."""
     (O, C, kh, kw), out = w.shape, g.shape[2:]
     G = g.transpose(0, 2, 3, 1)
     blocks = _conv_blocks(len(x), w, out)
@@ -357,12 +342,10 @@ def _gradient_of_weights(g: Any, x: Any, w: Any, stride: Pair, padding: Pair) ->
     def work(mine: Iterator[Block]) -> None:
         rows = _Rows(x, (kh, kw), stride, padding, out, _longest(blocks))
         for k, at in mine:
-            rows.fill(at)
-            gs = np.ascontiguousarray(_images_first(G[at]))
-            sums[k] = np.stack([_outer(rows[i], gs) for i in range(kh)])
+            sums[k] = _outer(np.ascontiguousarray(_images_first(G[at])), rows.fill(at, O))
 
     _share(work, blocks)
-    return np.ascontiguousarray(_in_order(sums).reshape(kh, kw, C, O).transpose(3, 2, 0, 1))
+    return np.ascontiguousarray(_in_order(sums).reshape(kh, O, kw, C).transpose(1, 3, 0, 2))
 
 
 def _in_order(sums: list[Any]) -> Any:
@@ -395,22 +378,22 @@ def _gradient_of_input(g: Any, x: Any, w: Any, stride: Pair, padding: Pair, need
     sums: list[Any] = [None] * len(blocks)
 
     def work(mine: Iterator[Block]) -> None:
-        rows = _Rows(g, (th, tw), (1, 1), (th - 1 - q, tw - 1 - u), (Q, U), _longest(blocks))
-        results = np.empty((2, Q * _longest(blocks) * U * sw * C), x.dtype)
+        builder = _Rows(g, (th, tw), (1, 1), (th - 1 - q, tw - 1 - u), (Q, U), _longest(blocks))
+        memory = np.empty(th * Q * _longest(blocks) * U * sw * C, x.dtype)
         for k, at in mine:
-            rows.fill(at)
-            n = at.stop - at.start
-            total, part = results[:, :Q * n * U * sw * C].reshape(2, Q, n, U, sw * C)
+            rows = builder.fill(at, sw * C)
             for a in range(sh):
-                taps = [(i, turned[a, i]) for i in range(th) if a + sh * (th - 1 - i) < kh]
-                _conv(rows, taps, total, part)
-                first = (a - ph) % sh  # the first row of x that this a yields, and its row in `total`
+                first = (a - ph) % sh  # the first row of x that this a yields, and its row in the product
                 skip, count = (first + ph) // sh - q, len(range(first, H, sh))
-                pixels = total.reshape(Q, n, U * sw, C)[skip:skip + count, :, pw - sw * u:pw - sw * u + W]
-                gx[at, first::sh] = _images_first(pixels) if taps else 0
+                t = sum(a + sh * t >= kh for t in range(th))  # so many taps lie beyond the kernel
+                if t == th:
+                    gx[at, first::sh] = 0
+                    continue
+                pixels = _conv(rows[t:], turned[a, t:], memory).reshape(Q, -1, U * sw, C)
+                pixels = pixels[skip:skip + count, :, pw - sw * u:pw - sw * u + W]
+                gx[at, first::sh] = _images_first(pixels)
             if need_w:
-                total[...] = _images_first(X[at])
-                sums[k] = np.stack([_outer(total, rows[i]) for i in range(kh)])
+                sums[k] = _outer(np.ascontiguousarray(_images_first(X[at])), rows)
 
     _share(work, blocks)
     gw = None
@@ -422,8 +405,8 @@ def _gradient_of_input(g: Any, x: Any, w: Any, stride: Pair, padding: Pair, need
 # ---------------------------------------------------------------------------------- batch norm
 #
 # An activation is seen as lines, (pixels/k, k*C): all channels of k pixels lie in a line. A vector of C values
-# is tiled to such a line. Lines are long, because NumPy takes several shorter ones through a buffer, which costs
-# half as much again. Blocks are of lines.
+# is tiled to such a line. Lines are long, as NumPy takes several shorter ones through a buffer, which costs half
+# as much again. Blocks are of lines; the cache is to hold what is written, as what is read passes only once.
 
 NUMPY_BUFFER = 8192  # values: np.getbufsize()'s default
 
@@ -486,7 +469,7 @@ def _moments(x: Any, C: int) -> tuple[Any, Any]:
 
 def _statistics(X: Any, C: int) -> tuple[Any, Any]:
     """Mean and variance of all lines: the blocks' moments, combined as in Chan et al. (1979)."""
-    blocks = _blocks(len(X), 2 * X[0].nbytes)
+    blocks = _blocks(len(X), X[0].nbytes)
     means, squares = np.empty((2, len(blocks), C))
     sizes = np.array([[X[at].size // C] for at in blocks])
 
@@ -512,7 +495,7 @@ def _normalise(X: Any, gamma: Any, beta: Any, mean: Any, var: Any, eps: float, r
     scale, offset = _line(gamma * inv, X), _line(beta - gamma * inv * rest, X)
     shift = None if shift is None else _line(shift, X)
     zero, Y, S = np.zeros_like(offset), np.empty_like(X), None if skip is None else _lines(skip)
-    blocks = _blocks(len(X), (2 if S is None else 3) * X[0].nbytes)
+    blocks = _blocks(len(X), X[0].nbytes)
 
     def work(mine: Iterator[Block]) -> None:
         for _, at in mine:
@@ -541,7 +524,7 @@ def _gradient(g: Any, gamma: Any, saved: Any, y: Any = None, keep: bool = False,
     X, inv, shift, rest = saved
     C, G, GX = len(gamma), _lines(g), np.empty_like(X)
     masked = G if y is None else np.empty_like(X) if keep else GX
-    blocks = _blocks(len(X), (3 if y is None else 4) * X[0].nbytes)
+    blocks = _blocks(len(X), 2 * X[0].nbytes)
     sums = np.empty((2, len(blocks), C))
 
     def gather(mine: Iterator[Block]) -> None:
