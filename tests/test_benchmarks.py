@@ -1,0 +1,408 @@
+"""The benchmarks in a tiny setting: they run, compare like with like, and report what they measured. And the profile.
+
+How fast anything is, is not tested here.
+"""
+
+import importlib
+import importlib.util
+import json
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import needs_torch, torch
+
+from minires import Function, Tensor, models, ops, optim, profile
+
+ROOT = Path(__file__).resolve().parents[1]
+BENCHMARKS = ROOT / "benchmarks"
+if not BENCHMARKS.is_dir():
+    pytest.skip("there are no benchmarks beside these tests", allow_module_level=True)
+TINY = ["--rounds", "2", "--pause", "0"]
+
+
+def run(name, *words):
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def result(folder, name, *words):
+    """(the JSON, the printed table, stderr) of one run that must succeed."""
+    out = folder / f"{name}.json"
+    done = run(name, *words, "--out", out)
+    assert done.returncode == 0, done.stderr
+    return json.loads(out.read_text(encoding="utf-8")), done.stdout, done.stderr
+
+
+def module(monkeypatch, name):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module(name)
+
+
+HEADER = {"benchmark": str, "command": str, "date": str, "machine": dict, "load_before": list, "load_after": list}
+SYSTEM = {"versions": dict, "parameters": int, "losses": list, "ms": list, "round_ms": list, "median_ms": float,
+          "best_ms": float, "images_per_s": float, "peak_rss_mb": float}  # fmt: skip
+
+
+def holds(entry, schema):
+    assert {k: type(entry[k]) for k in schema} == schema
+
+
+def check_header(r, name):
+    holds(r, HEADER)
+    assert r["benchmark"] == name and r["command"].startswith(f"python benchmarks/{name}.py")
+    assert r["date"].startswith("20") and {"cpu", "cores", "system", "python"} <= set(r["machine"])
+    text = json.dumps(r)
+    assert str(ROOT) not in text and not re.search(r"(?<![\w.])/(home|root|tmp|usr|Users|work)/", text)
+
+
+def check_times(entry, rounds, count):
+    """The numbers that are told follow from the times of every round."""
+    ms = entry["ms"]
+    assert len(ms) == rounds and all(len(r) == count and min(r) > 0 for r in ms)
+    everything = [t for r in ms for t in r]
+    assert entry["median_ms"] == statistics.median(everything) and entry["best_ms"] == min(everything)
+
+
+def check_ratio(entry, base, name):
+    """The ratio to `base` was taken round by round."""
+    again = [statistics.median(a) / statistics.median(b) for a, b in zip(entry["ms"], base["ms"], strict=True)]
+    assert entry[f"ratio_to_{name}"] == pytest.approx(again)
+    assert entry[f"median_ratio_to_{name}"] == pytest.approx(statistics.median(again))
+
+
+def check_train_step(r):
+    check_header(r, "train_step")
+    systems = r["systems"]
+    minires = systems["minires"]
+    for entry in systems.values():
+        holds(entry, SYSTEM)
+        check_times(entry, r["rounds"], r["steps"])
+        assert entry["images_per_s"] == pytest.approx(1000 * r["work"]["batch_size"] / entry["median_ms"])
+        assert entry["parameters"] == minires["parameters"]
+        assert np.isfinite(entry["losses"]).all()
+        np.testing.assert_allclose(entry["losses"][0], minires["losses"][0], rtol=1e-3)
+        for base in "torch", "minires":
+            if base in systems:
+                check_ratio(entry, systems[base], base)
+                assert entry[f"memory_ratio_to_{base}"] == entry["peak_rss_mb"] / systems[base]["peak_rss_mb"]
+            else:
+                assert entry[f"ratio_to_{base}"] is entry[f"median_ratio_to_{base}"] is None
+    assert not set(systems) & set(r["left_out"])
+
+
+def check_ops(r):
+    check_header(r, "ops")
+    assert sum(case["count"] for case in r["layers"] if case["op"] == "conv") == 19
+    assert sum(case["count"] for case in r["layers"] if case["op"] == "bn") == 19
+    for case in r["layers"]:
+        for way in "forward", "backward":
+            for entry in case[way].values():
+                check_times(entry, r["rounds"], r["repeats"])
+                if "torch" in case[way]:
+                    check_ratio(entry, case[way]["torch"], "torch")
+
+
+def check_scaling(r):
+    check_header(r, "scaling")
+    for entries in r["groups"].values():
+        for entry in entries:
+            assert entry["macs_to_first"] == entry["macs"] / entries[0]["macs"]
+            for system in {"minires", "torch"} & set(entry):
+                check_times(entry[system], r["rounds"], r["steps"])
+                again = [statistics.median(a) / statistics.median(b) for a, b in
+                         zip(entry[system]["ms"], entries[0][system]["ms"], strict=True)]  # fmt: skip
+                assert entry[system]["ratio_to_first"] == pytest.approx(again)
+                assert entry[system]["parameters"] == entry["minires"]["parameters"]
+
+
+def check_import_time(r):
+    check_header(r, "import_time")
+    times = r["seconds"]
+    assert {len(t) for t in times.values()} == {r["rounds"]}
+    for name in "minires", "numpy":
+        differences = [a - b for a, b in zip(times[name], times["nothing"], strict=True)]
+        assert r[f"import_{name}_s"] == pytest.approx(statistics.median(differences))
+    assert r["numpy_share"] == r["import_numpy_s"] / r["import_minires_s"]
+
+
+CHECKS = {"train_step": check_train_step, "ops": check_ops, "scaling": check_scaling, "import_time": check_import_time}
+
+
+# --------------------------------------------------------------------------------------- the benchmarks
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """One small result of each kind, in a folder."""
+    folder = tmp_path_factory.mktemp("results")
+    bare = folder / "bare-python"  # a Python without any installed package
+    bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n', encoding="utf-8")
+    bare.chmod(0o755)
+    peers = ["reference", *(["torch"] if torch else []), "dezero", "chainer"]
+    words = {
+        "train_step": ["--threads", 1, "--steps", 2, "--batch", 4, "--depth", 8, "--width", 4,
+                       "--peers", ",".join(peers),
+                       "--python", f"dezero={folder / 'no-such-python'}", "--python", f"chainer={bare}"],
+        "ops": ["--threads", 1, "--repeats", 1, "--batch", 2, "--width", 4, "--size", 8],
+        "scaling": ["--steps", 1, "--base", "8,4,4", "--base-threads", 1, "--only", "depth", "--depth", "20,56"],
+        "import_time": [],
+    }  # fmt: skip
+    return folder, {name: result(folder, name, *TINY, *words[name]) for name in CHECKS}
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_the_numbers_follow_from_the_times(results, name):
+    _, told = results
+    CHECKS[name](told[name][0])
+    title, table = told[name][1].split("\n\n")[:2]
+    rows = table.splitlines()
+    assert title and len(rows) > 2 and len({row.count("|") for row in rows}) == 1
+
+
+def test_a_peer_that_cannot_run_is_named_and_left_out(results):
+    r, printed, errors = results[1]["train_step"]
+    assert r["left_out"]["dezero"] == "no-such-python cannot be started (No such file or directory)"
+    assert "No module named 'numpy'" in r["left_out"]["chainer"]
+    for name, reason in r["left_out"].items():
+        assert f"Left out: {name} ({reason})." in printed and f"left out: {name}" in errors
+    expected = {"minires", "minires-reference"} | ({"torch", "torch-channels-last"} if torch else set())
+    assert set(r["systems"]) == expected
+
+
+def test_the_command_is_told_without_anybodys_folders(results):
+    words = results[1]["train_step"][0]["command"].split()
+    assert "dezero=no-such-python" in words and words[-2:] == ["--out", "train_step.json"]
+
+
+@needs_torch
+def test_torch_is_compared_in_every_benchmark(results):
+    told = results[1]
+    assert told["ops"][0]["layers"][0]["forward"]["torch"]["ratio_to_torch"] == [1, 1]
+    assert [e["torch"]["ratio_to_torch"] for e in told["scaling"][0]["groups"]["depth"]] == [[1, 1], [1, 1]]
+
+
+def test_the_reference_kernels_run_where_they_are_named(results):
+    systems = results[1]["train_step"][0]["systems"]
+    assert systems["minires"]["versions"]["kernels"] == "blocked"
+    assert systems["minires-reference"]["versions"]["kernels"] == "reference"
+
+
+@pytest.mark.slow
+def test_everything_that_scaling_can_change(tmp_path):
+    words = ["--steps", 1, "--base", "8,4,4", "--base-threads", 1]
+    changing = ["--batch", "2,4", "--depth", "8,14", "--width", "4,8", "--threads", "1,2"]
+    r, printed, _ = result(tmp_path, "scaling", *TINY, *words, *changing)
+    check_scaling(r)
+    assert [[e["value"] for e in entries] for entries in r["groups"].values()] == [[2, 4], [8, 14], [4, 8], [1, 2]]
+    assert r["groups"]["batch"][1]["macs_to_first"] == 2 and r["groups"]["threads"][1]["macs_to_first"] == 1
+    assert "ResNet-56 / ResNet-20" not in printed
+
+
+def test_the_ratio_of_depths_is_taken_round_by_round(results, monkeypatch):
+    r, printed, _ = results[1]["scaling"]
+    found = module(monkeypatch, "scaling").depth_ratios(r)
+    shallow, deep = r["groups"]["depth"]
+    again = [b / a for a, b in zip(shallow["minires"]["round_ms"], deep["minires"]["round_ms"], strict=True)]
+    assert found["rounds"]["minires"] == again and found["minires"] == statistics.median(again)
+    macs = [models.cifar(d, width=4).macs((3, 32, 32)) for d in (20, 56)]
+    assert found["macs"] == macs[1] / macs[0] and f"ResNet-56 / ResNet-20: {found['macs']:.2f} times" in printed
+
+
+def test_inference_and_a_missing_torch(tmp_path):
+    words = ["--inference", *TINY, "--steps", 1, "--batch", 4, "--peers"]
+    installed = importlib.util.find_spec("tinygrad")
+    r, printed, _ = result(tmp_path, "train_step", *words, "none" if installed else "tinygrad")
+    check_train_step(r)
+    assert set(r["systems"]) == {"minires"} and r["systems"]["minires"]["parameters"] == 269_722
+    assert r["systems"]["minires"]["losses"] == [r["systems"]["minires"]["losses"][0]] * 3  # nothing was trained
+    assert printed.startswith("Inference")
+    assert installed or "No module named 'tinygrad'" in r["left_out"]["tinygrad"]
+
+
+WRONG = [
+    ("train_step", "--peers caffe", "expected any of reference, by-hand, torch"),
+    ("train_step", "--depth 21", "--depth: expected 6n + 2"),
+    ("train_step", "--width 6", "--width: expected a multiple of 4, got 6"),
+    ("train_step", "--rounds 0", "expected a whole number from 1, got '0'"),
+    ("train_step", "--python dezero", "expected NAME=PATH, such as dezero=venv/bin/python, got 'dezero'"),
+    ("ops", "--size 6", "--size: expected a multiple of 4, got 6"),
+    ("scaling", "--depth 20,21", "--depth: expected values of 6n + 2"),
+    ("scaling", "--base 20,16", "expected DEPTH,WIDTH,BATCH, got '20,16'"),
+]
+
+
+@pytest.mark.parametrize("name, words, message", WRONG)
+def test_errors_of_use_end_in_one_line(monkeypatch, capsys, name, words, message):
+    with pytest.raises(SystemExit) as e:
+        module(monkeypatch, name).main(words.split())
+    assert e.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_other_work_is_not_compared(monkeypatch):
+    train_step, common = module(monkeypatch, "train_step"), module(monkeypatch, "common")
+    mine = {"parameters": 269_722, "losses": [3.0, 2.5, 2.0]}
+    check = lambda told, **options: train_step.check_same_work(
+        {**mine, **told}, options.pop("mine", mine), **{"inference": False, "resnet20": True, **options})
+    check({})
+    check({"losses": [3.001, 2.52, 2.01]})
+    check({"losses": [3.0] * 3}, mine={**mine, "losses": [3.0] * 3}, inference=True)
+    few = {"parameters": 270_000}
+    for told, options, why in [
+        (few, {}, "it does other work: 270,000 parameters, minires has 269,722, ResNet-20 269,722"),
+        (few, {"mine": {**mine, **few}}, "other work"),
+        ({"losses": [3.0, float("nan"), 2.0]}, {}, "not finite"),
+        ({"losses": [3.0, 3.0, 3.0]}, {}, "does not decrease"),
+        ({"losses": [3.1, 2.5, 2.0]}, {}, "the loss of step 1 is 3.1, minires has 3"),
+        ({"losses": [3.0, 2.5, 1.9]}, {}, "the loss of step 3 is 1.9, minires has 2"),
+    ]:  # fmt: skip
+        with pytest.raises(common.Failed, match=re.escape(why)):
+            check(told, **options)
+
+
+def test_turns_are_interleaved(monkeypatch):
+    common = module(monkeypatch, "common")
+    order = []
+    times = common.interleave({name: lambda name=name: order.append(name) or [1.0] for name in "ABC"}, 3, pause=0)
+    assert "".join(order) == "ABCABCABC" and times == dict.fromkeys("ABC", [[1.0]] * 3)
+
+
+# --------------------------------------------------------------------------------------- the tables
+
+
+def test_the_readme_is_what_the_results_say():
+    done = run("tables", "--check")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", sorted((BENCHMARKS / "results").glob("*.json")), ids=lambda p: p.name)
+def test_committed_results_are_whole(path):
+    r = json.loads(path.read_text(encoding="utf-8"))
+    CHECKS[r["benchmark"]](r)
+
+
+def test_tables_are_written_between_the_markers(results, tmp_path):
+    folder, told = results
+    readme = tmp_path / "README.md"
+    shutil.copy(BENCHMARKS / "README.md", readme)
+    before = readme.read_text(encoding="utf-8")
+    words = ["--results", folder, "--readme", readme]
+    assert run("tables", *words, "--check").returncode == 1 and readme.read_text(encoding="utf-8") == before
+    assert run("tables", *words).returncode == 0
+    after = readme.read_text(encoding="utf-8")
+    assert after.partition("<!--")[0] == before.partition("<!--")[0]
+    for r, printed, _ in told.values():
+        assert printed.strip().partition("\n\n")[2] in after and r["command"] in after
+    assert f"{told['import_time'][0]['import_minires_s']:.3f}" in after.partition("### ")[2]
+    assert run("tables", *words, "--check").returncode == 0
+    readme.write_text("no markers", encoding="utf-8")
+    assert "README.md: expected one line" in run("tables", *words).stderr
+
+
+def test_goals_are_set_beside_what_was_measured(monkeypatch):
+    tables = module(monkeypatch, "tables")
+    minires = {"median_ratio_to_torch": 1.4, "memory_ratio_to_torch": 0.5}
+    step = {"benchmark": "train_step", "work": {"depth": 20, "width": 16, "batch_size": 128, "inference": False},
+            "threads": 1, "systems": {"minires": minires, "dezero": {"median_ratio_to_minires": 9.5}}}  # fmt: skip
+    rows = tables.summary({"a.json": step}).splitlines()[4:]
+    assert [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows] == [
+        ["training step, minires / PyTorch eager, 1 thread", "1.40", "<= 1.35", "<= 1.2"],
+        ["its peak RSS, minires / PyTorch, 1 thread", "0.50", "<= 0.8", "<= 0.55"],
+        ["training step, DeZero / minires, 1 thread", "9.5", ">= 8", ">= 11"]]  # fmt: skip
+    step["work"]["batch_size"] = 64
+    assert tables.summary({"a.json": step}) == "" and tables.generate({}) == "No results yet."
+
+
+# --------------------------------------------------------------------------------------- the profile
+
+
+def functions():
+    below = lambda c: [c, *(d for s in c.__subclasses__() for d in below(s))]
+    return {(c, name): vars(c)[name] for c in below(Function) for name in ("apply", "pull", "forward", "backward")
+            if name in vars(c)}  # fmt: skip
+
+
+@pytest.fixture
+def small():
+    rng = np.random.default_rng(0)
+    model = models.cifar(8, width=2, rng=rng)
+    return (model, rng.standard_normal((4, 3, 8, 8), np.float32), rng.integers(0, 10, 4),
+            optim.SGD(model.parameters(), 0.01, 0.9, 1e-4))  # fmt: skip
+
+
+def test_a_profile_adds_up_to_the_step(small):
+    before = functions()
+    seconds = profile.profile_step(*small, steps=2)
+    assert functions() == before
+    assert {"Conv2d forward", "Conv2d backward", "CrossEntropy forward", "SGD step"} <= set(seconds)
+    assert list(seconds)[-1] == profile.REST and min(seconds.values()) > 0
+    shares = profile.shares(seconds)
+    assert list(shares) == list(seconds) and sum(shares.values()) == pytest.approx(100)
+    table = profile.text(seconds).splitlines()
+    assert len(table) == len(seconds) + 2 and table[-1].startswith("a step") and table[-1].endswith("100.0 %")
+    assert all(f"{share:.1f} %" in row for share, row in zip(shares.values(), table[1:-1], strict=True))
+
+
+def test_profiling_trains_as_a_step_does(small):
+    from minires import train
+
+    model, images, labels, optimizer = small
+    profile.profile_step(model, images, labels, optimizer, steps=2)
+    twin = models.cifar(8, width=2, rng=np.random.default_rng(0))
+    again = optim.SGD(twin.parameters(), 0.01, 0.9, 1e-4)
+    for _ in range(2):
+        train.step(twin, again, images, labels)
+    for name, t in twin.state().items():
+        np.testing.assert_array_equal(t.data, model.state()[name].data, err_msg=name)
+
+
+def test_the_wrapping_is_removed_after_an_exception(small):
+    model, images, labels, optimizer = small
+    before, seconds = functions(), {}
+    with pytest.raises(ValueError, match="Conv2d"):
+        profile.profile_step(model, images[:, :2], labels, optimizer)
+    assert functions() == before
+
+    def interrupted():
+        with profile.timed(seconds):
+            assert functions() != before
+            ops.tanh(Tensor([1.0]))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        interrupted()
+    assert functions() == before and list(seconds) == ["Tanh forward"]
+
+
+def test_an_operation_within_another_counts_once():
+    class Outer(Function):
+        def forward(self, x):
+            return ops.exp(Tensor(x)).data
+
+        def backward(self, g):
+            return g
+
+    seconds = {}
+    with profile.timed(seconds):
+        Outer.apply(Tensor([1.0], True)).backward(np.ones(1, np.float32))
+        with pytest.raises(ValueError, match="Reshape"):
+            ops.reshape(Tensor([1.0]), 2, 2)
+        ops.exp(Tensor([1.0]))
+    assert list(seconds) == ["Outer forward", "Outer backward", "Reshape forward", "Exp forward"]
+
+
+def test_bench_says_what_it_ran():
+    lines = profile.bench(8, 4, 2, threads=1, profile=True).splitlines()
+    assert re.fullmatch(r"ResNet-8, [\d,]+ parameters, batch 4, blocked kernels, 1 thread", lines[0])
+    assert re.fullmatch(r"a training step takes [\d.]+ ms \(median of 2; best [\d.]+\): [\d,]+ images/s", lines[1])
+    assert lines[2] == "" and lines[-1].startswith("a step")
+    assert len(profile.bench(8, 4, 1).splitlines()) == 2
+    with pytest.raises(ValueError, match="bench: expected steps >= 1, got 0"):
+        profile.bench(8, 4, 0)
+    with pytest.raises(ValueError, match="profile_step: expected steps >= 1, got 0"):
+        profile.profile_step(None, None, None, None, 0)
