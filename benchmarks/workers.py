@@ -97,13 +97,14 @@ class Minires:
     def __init__(self, w: Arrays, images: np.ndarray, labels: np.ndarray, *, depth: int, width: int, threads: int):
         minires_kernels(self.kernels)
         import minires
-        from minires import info, models, optim, train
+        from minires import info, kernels, models, optim, train
 
         self.minires, self.info, self.train, self.images, self.labels = minires, info, train, images, labels
         self.model = models.cifar(depth, width=width, by_hand=self.by_hand)
         running = {n: t.data for n, t in self.model.state().items() if not t.requires_grad}
         self.model.load_state({**running, **w})
         self.optimizer = optim.SGD(self.model.parameters(), LR, MOMENTUM, WEIGHT_DECAY)
+        kernels.session().__enter__()  # for the life of this process, as train.fit does for the life of its loop
 
     def step(self) -> float:
         return self.train.step(self.model, self.optimizer, self.images, self.labels)

@@ -8,7 +8,7 @@ import functools
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -121,7 +121,7 @@ def bench(depth: int = 20, batch: int = 128, steps: int = 10, threads: int | Non
     images, labels = rng.standard_normal((batch, 3, 32, 32), np.float32), rng.integers(0, 10, batch)
     model = models.cifar(depth, rng=rng)
     optimizer = SGD(model.parameters(), 0.01, 0.9, 1e-4)
-    with blocked.session(threads) if threads is not None else nullcontext():
+    with blocked.session(threads):
         profile_step(model, images, labels, optimizer, 1)  # threads start, memory is fetched
         times = []
         for _ in range(steps):

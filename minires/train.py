@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import device, nn, ops
+from . import device, kernels, nn, ops
 from .datasets.batches import batches
 from .optim import SGD
 from .tap import untouched
@@ -55,8 +55,13 @@ def fit(model: nn.Module, train: Arrays, test: Arrays, recipe: Recipe, *, rng: n
 
     `rng` shuffles the training set. `augment(images, rng=rng)`, if given, changes every batch before the step
     (`datasets.crop_and_flip`); errors are measured on the images as they are. Raises NotFinite where the loss is
-    not finite.
+    not finite. While it runs, BLAS is held to one thread: the kernels share their work among threads themselves.
     """
+    with kernels.session():
+        yield from _fit(model, train, test, recipe, rng, augment)
+
+
+def _fit(model, train, test, recipe, rng, augment):
     optimizer = SGD(model.parameters(), recipe.lr, recipe.momentum, recipe.weight_decay)
     images, labels = train
     count = 0
@@ -116,7 +121,7 @@ def error(model: nn.Module, images: Any, labels: Any, batch_size: int = 500) -> 
     wrong = 0
     try:
         model.eval()
-        with no_grad(), np.errstate(over="ignore", invalid="ignore"):
+        with no_grad(), kernels.session(), np.errstate(over="ignore", invalid="ignore"):
             for i in range(0, len(images), batch_size):
                 logits = model(Tensor(images[i:i + batch_size])).data
                 wrong += int((logits.argmax(1) != labels[i:i + batch_size]).sum())

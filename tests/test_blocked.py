@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
@@ -20,6 +21,12 @@ from minires.kernels import blocked, reference
 # that is missing, doubled or misplaced among 10,000 already changes the norm by 1e-2.
 TOLERANCE = 1e-5
 EPS = 1e-5
+
+
+@pytest.fixture(autouse=True)
+def _share_small_work_too(monkeypatch):
+    """The arrays here are small; without this one thread would do it all and nothing about threads be tested."""
+    monkeypatch.setattr(blocked, "WORTH_SHARING", 0)
 
 
 def f64(*arrays):
@@ -450,11 +457,9 @@ def two_blas_threads():
     if not blocked._blas():
         pytest.skip("threadpoolctl is not installed, or knows no BLAS here: there is nothing to hold")
     before = blas_threads()
-    for lib in blocked._blas():
-        lib.set_num_threads(2)
+    blocked._set_blas([2] * len(before))
     yield blas_threads()
-    for lib, n in zip(blocked._blas(), before, strict=True):
-        lib.set_num_threads(n)
+    blocked._set_blas(before)
 
 
 def test_blas_is_held_inside_and_restored_after(two_blas_threads, monkeypatch):
@@ -489,6 +494,28 @@ def test_blas_is_restored_after_an_exception_in_any_thread(threads, two_blas_thr
         blocked._share(fail_in_helper, blocked._blocks(8, 1))
     assert blas_threads() == two_blas_threads
     check_convolution(*CONVOLUTIONS[6])  # and the pool still works
+
+
+def test_a_thread_that_set_the_number_before_does_not_prevent_a_session(two_blas_threads):
+    """threadpoolctl lets one thread rule, as long as it lives, and silently ignores the others."""
+    done, leave = threading.Event(), threading.Event()
+
+    def ruler():
+        for lib in blocked._blas():
+            lib.set_num_threads(2)
+        done.set()
+        leave.wait(10)
+
+    thread = threading.Thread(target=ruler)
+    thread.start()
+    try:
+        done.wait(10)
+        with blocked.session():
+            assert set(blas_threads()) == {1}
+        assert blas_threads() == two_blas_threads
+    finally:
+        leave.set()
+        thread.join()
 
 
 def test_sessions_nest_also_across_threads(two_blas_threads):
@@ -531,17 +558,42 @@ def test_kernels_may_be_called_from_several_threads_at_once(two_blas_threads):
     assert blas_threads() == two_blas_threads
 
 
-def test_errstate_of_the_caller_holds_in_the_helpers():
-    """Overflow in every block: silent where the caller says so, an error where the caller says so."""
-    x = np.full((8, 2, 8, 8), 1e38, np.float32)
-    x[:, :, ::2] *= -1
-    w = np.full((2, 2, 3, 3), 1e38, np.float32)
-    gamma = np.full(2, 1e38, np.float32)
-    with blocked.session(threads=2):
-        with np.errstate(all="ignore"):
-            blocked.conv2d(x, w, (1, 1), (1, 1))
-        with np.errstate(all="raise"), pytest.raises(FloatingPointError):
-            blocked.batch_norm_eval(x, gamma, gamma, gamma * 0, gamma * 0 + 1, EPS)
+def test_the_context_of_the_caller_holds_in_the_helpers():
+    """Settings such as np.errstate and no_grad are context variables: a bare thread would not see them."""
+    if not blocked._blas():
+        pytest.skip("without threadpoolctl there are no helpers")
+    both, seen = threading.Barrier(2, timeout=10), {}
+
+    def work(mine):
+        for _ in mine:
+            both.wait()  # each thread has one of the two blocks
+            seen[threading.get_ident()] = np.geterr()["over"]
+
+    with blocked.session(threads=2), np.errstate(over="raise"):
+        blocked._share(work, [slice(0, 1), slice(1, 2)])
+    assert list(seen.values()) == ["raise", "raise"]
+
+
+def test_a_helper_that_never_started_keeps_nothing_alive():
+    """The pool is busy elsewhere: the kernel ends without its help, and its arrays with it."""
+    if not blocked._blas():
+        pytest.skip("without threadpoolctl there are no helpers")
+    leave = threading.Event()
+
+    def kernel():
+        array = np.zeros(10)
+        blocked._share(lambda mine: [array.sum() for _ in mine], [slice(0, 1), slice(1, 2)])
+        return weakref.ref(array)
+
+    gc.disable()
+    try:
+        with blocked.session(threads=2):
+            busy = blocked._pool(1).submit(leave.wait, 10)
+            assert kernel()() is None
+    finally:
+        gc.enable()
+        leave.set()
+    busy.result()
 
 
 def test_sessions_reject_no_threads():
@@ -572,6 +624,13 @@ def test_blocks_cover_the_batch_once_and_evenly(images, need, cache, threads, mo
     assert len(blocks) % threads == 0 or len(blocks) == images
 
 
+def test_little_work_stays_in_one_thread(monkeypatch):
+    monkeypatch.setattr(blocked, "WORTH_SHARING", 4 << 20)
+    with blocked.session(threads=2):
+        assert blocked._blocks(100, blocked.WORTH_SHARING // 100 - 1) == [slice(0, 100)]
+        assert len(blocked._blocks(100, blocked.WORTH_SHARING // 100 + 1)) >= blocked.threads()
+
+
 def test_cache_size_is_plausible():
     assert 1 << 14 <= blocked.cache_bytes() <= 1 << 30
 
@@ -594,6 +653,57 @@ def test_saved_keeps_no_second_activation_alive():
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert kept_too and kept < 1.1 * y.nbytes, f"{kept} bytes are kept, y has {y.nbytes}"
+
+
+def test_memory_of_dead_arrays_is_used_again_within_a_session_and_let_go_after(monkeypatch):
+    monkeypatch.setattr(blocked, "LARGE", 1)
+    x, g, w, gamma, beta = arguments(N=4)
+    expected = [v.copy() for v in all_kernels(x, g, w, gamma, beta)]
+    with blocked.session():
+        y = blocked.conv2d(x, w, (1, 1), (1, 1))
+        address = y.ctypes.data
+        del y
+        assert blocked.conv2d(x, w, (1, 1), (1, 1)).ctypes.data == address
+        for _ in range(3):  # now in used memory
+            for a, b in zip(all_kernels(x, g, w, gamma, beta), expected, strict=True):
+                np.testing.assert_array_equal(a, b)
+        assert blocked._free
+    assert not blocked._free
+    late = blocked.conv2d(x, w, (1, 1), (1, 1))
+    del late
+    assert not blocked._free
+
+
+def test_memory_is_not_used_again_while_any_view_of_it_lives(monkeypatch):
+    monkeypatch.setattr(blocked, "LARGE", 1)
+    x, _, w, _, _ = arguments(N=4)
+    with blocked.session():
+        y = blocked.conv2d(x, w, (1, 1), (1, 1))
+        view = y.transpose(1, 0, 2, 3)[2, 1:, ::2]
+        old = view.copy()
+        del y
+        others = [blocked.conv2d(x + i, w, (1, 1), (1, 1)) for i in range(4)]
+        assert not any(np.shares_memory(view, v) for v in others)
+        np.testing.assert_array_equal(view, old)
+        arrays = [blocked.conv2d(x, w, (1, 1), (1, 1)) for _ in range(5)]
+    assert not any(np.shares_memory(a, b) for i, a in enumerate(arrays) for b in arrays[:i])
+
+
+def test_memory_stays_flat_without_the_garbage_collector():
+    given = arguments(N=64)
+    gc.disable()
+    try:
+        with blocked.session():
+            all_kernels(*given)
+            tracemalloc.start()
+            all_kernels(*given)
+            before = tracemalloc.get_traced_memory()[0]
+            for _ in range(10):
+                all_kernels(*given)
+            assert tracemalloc.get_traced_memory()[0] < before + 100_000
+    finally:
+        tracemalloc.stop()
+        gc.enable()
 
 
 def python(code, **environment):
@@ -628,7 +738,10 @@ if hasattr(os, "fork"):
     if child == 0:
         import signal
         signal.alarm(20)  # ends a child that waits for threads it does not have
+        both = threading.Barrier(2, timeout=10)  # broken unless the child has a helper of its own
         with blocked.session(threads=2):
+            if blocked.threads() == 2:
+                blocked._share(lambda mine: [both.wait() for _ in mine], [slice(0, 1), slice(1, 2)])
             os._exit(0 if (blocked.conv2d(x, w, (1, 1), (1, 1)) == y).all() else 3)
     assert os.waitpid(child, 0)[1] == 0
 """

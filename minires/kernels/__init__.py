@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from types import ModuleType
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 
 from . import blocked, reference
 
+__all__ = ["blocked", "of", "reference", "session", "using"]
 NAMES = ("auto", "reference")
 
 
@@ -39,6 +40,11 @@ def using(name: str) -> Iterator[None]:
         yield
     finally:
         _wanted.reset(token)
+
+
+def session() -> AbstractContextManager[None]:
+    """Hold one around a loop of many steps, as train.fit does: `blocked.session`, unless using the reference."""
+    return blocked.session() if _wanted.get() == "auto" else nullcontext()
 
 
 def of(x: Any) -> ModuleType:

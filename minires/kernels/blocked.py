@@ -14,10 +14,12 @@ Nothing here has a definition of its own; every kernel names its twin in referen
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import math
 import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar, copy_context
@@ -91,9 +93,9 @@ def threads() -> int:
 def session(threads: int | None = None) -> Iterator[None]:
     """Hold BLAS at one thread until the end of the `with`, then give it back the number it had.
 
-    Every kernel opens one for itself. A training step that holds one around all of its kernels spares
-    them the switching. Sessions nest, also across threads: the last one to end restores. `threads`
-    sets how many threads share the blocks meanwhile.
+    Every kernel opens one for itself. A training loop that holds one around its steps spares them the
+    switching, and the memory of arrays that die is kept for the next ones until the session ends. Sessions
+    nest, also across threads: the last one to end restores. `threads` sets how many share the blocks.
     """
     global _open_sessions, _blas_before
     if threads is not None and threads < 1:
@@ -112,6 +114,7 @@ def session(threads: int | None = None) -> Iterator[None]:
                 _open_sessions -= 1
                 if _open_sessions == 0:
                     _set_blas(_blas_before)
+                    _free.clear()
     finally:
         if token is not None:
             _threads.reset(token)
@@ -178,6 +181,36 @@ def _share(work: Callable[[Iterator[Block]], None], blocks: list[slice]) -> None
                 raise error
 
 
+# -------------------------------------------------------------------------------------- memory
+#
+# The C library returns large arrays to the system when they die, and the next ones arrive as pages that the
+# system clears one by one at first touch: an eighth of a training step. A step's arrays are those of the step
+# before, so while a session lasts their memory is kept and given to the next array of the same size.
+
+LARGE = 1 << 20  # bytes
+_free: dict[int, list[Any]] = {}
+
+
+def _empty(shape: tuple[int, ...], dtype: Any) -> Any:
+    """np.empty, in the memory of a dead array if one of this size has died in this session."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size < LARGE:
+        return np.empty(shape, dtype)
+    try:
+        memory = _free[size].pop()
+    except (KeyError, IndexError):
+        memory = np.empty(size, np.uint8)
+    # The array and all its views refer to `lease`, and nothing else does. So it dies with the last of them.
+    lease = (ctypes.c_char * size).from_buffer(memory)
+    weakref.finalize(lease, _give_back, memory).atexit = False
+    return np.ndarray(shape, dtype, lease)
+
+
+def _give_back(memory: Any) -> None:
+    if _open_sessions:
+        _free.setdefault(memory.nbytes, []).append(memory)
+
+
 # ------------------------------------------------------------------------------------- blocks
 
 DEFAULT_CACHE = 1 << 20  # bytes of second-level cache per core, where the system does not say
@@ -198,6 +231,9 @@ def cache_bytes() -> int:
     return DEFAULT_CACHE
 
 
+WORTH_SHARING = 4 << 20  # bytes: below this, waking a second thread takes longer than it saves
+
+
 def images_per_block(images: int, bytes_per_image: int, cache: int, threads: int, least: int = 1) -> int:
     """As many images as fit the cache, or `least` if those are fewer; but leave work for every thread."""
     return max(1, min(max(least, cache // max(1, bytes_per_image)), -(-images // threads)))
@@ -205,6 +241,8 @@ def images_per_block(images: int, bytes_per_image: int, cache: int, threads: int
 
 def _blocks(images: int, bytes_per_image: int, least: int = 1) -> list[slice]:
     """The batch cut into blocks of nearly equal size, equally many for each thread. Nothing timed matters."""
+    if images * bytes_per_image < WORTH_SHARING:
+        return [slice(0, images)]
     n = threads()
     count = -(-images // images_per_block(images, bytes_per_image, cache_bytes(), n, least))
     count = min(images, -(-count // n) * n)
@@ -222,14 +260,14 @@ def _longest(blocks: list[slice]) -> int:
 #
 #     rows[r, n, c] = padded[n, r, sw*c : sw*c + kw]               (n, Wo, kw*C) for every image row r
 #
-# The kh vertical neighbours need no copy. Kernel row i meets the image rows i, i + sh, i + 2 sh, ..., and as the
-# image row is the outermost axis, they are a slice. Hence a convolution is kh products with shifted slices of the
-# same memory, added up:
+# The kh vertical neighbours need no copy. Kernel row i meets the image rows i, i + sh, i + 2 sh, ...; as
+# the image row is the outermost axis, they are a slice. Hence a convolution is kh products with shifted
+# slices of the same memory, added up:
 #
 #     y = sum over i of rows_i @ w_i               (Ho, n, Wo, O) = (Ho, n, Wo, kw*C) (kw*C, O)
 #
-# NumPy gives its lock to the other threads during an operation and must wait for it afterwards. So few and large
-# operations: all kh products are one call of matmul, on an array (kh, Ho, n*Wo, kw*C) with overlapping slices.
+# NumPy lets other threads run during an operation and must wait for them afterwards. So operations are few
+# and large: all kh products are one matmul, of an array (kh, Ho, n*Wo, kw*C) whose slices overlap in memory.
 
 SMALL_PRODUCT = 1_000_000  # multiplications in a product up to which OpenBLAS does not repack the operands
 
@@ -253,9 +291,10 @@ class _Rows:
         """Two copies: into the padded block, then every window row, which is contiguous there.
 
         Returns rows_i for all i, (kh, pieces, pixels, kw*C), to be multiplied by something `width` wide. A
-        piece is an image row where that makes small products, which are up to 1.7 times as fast; else everything.
+        piece is an image row where that makes small products, up to 1.7 times as fast; else all there is.
         """
-        n, (Ho, Wo), (kh, _), (sh, sw), K = at.stop - at.start, self.out, self.kernel, self.stride, self.length
+        n, K, kh = at.stop - at.start, self.length, self.kernel[0]
+        (Ho, Wo), (sh, sw) = self.out, self.stride
         self.inside[:n] = self.x[at]
         item = f"V{K * self.x.itemsize}"  # a window row, declared one opaque element: copied in one go
         image, row, column, value = self.padded.strides
@@ -263,8 +302,9 @@ class _Rows:
         windows = np.ndarray(shape, item, self.padded, strides=(row, image, sw * column))
         self.memory.view(item)[:windows.size].reshape(shape)[...] = windows
         pieces, pixels = (Ho, n * Wo) if sh > 1 or n * Wo * K * width <= SMALL_PRODUCT else (1, Ho * n * Wo)
-        row = n * Wo * K * value
-        return np.ndarray((kh, pieces, pixels, K), self.x.dtype, self.memory, strides=(row, sh * row, K * value, value))
+        pixel, row = K * value, n * Wo * K * value
+        return np.ndarray((kh, pieces, pixels, K), self.x.dtype, self.memory,
+                          strides=(row, sh * row, pixel, value))
 
 
 def _overlap(size: int, before: int, padded: int) -> tuple[slice, slice]:
@@ -307,7 +347,7 @@ def conv2d(x: Any, w: Any, stride: Pair, padding: Pair) -> Any:
     """Reference: reference.conv2d."""
     O, _, kh, kw = w.shape
     Ho, Wo = out = output_size(x.shape[2:], (kh, kw), stride, padding)
-    y = np.empty((len(x), *out, O), x.dtype)
+    y = _empty((len(x), *out, O), x.dtype)
     taps = np.ascontiguousarray(w.transpose(2, 3, 1, 0)).reshape(kh, -1, O)
     blocks = _conv_blocks(len(x), w, out)
 
@@ -373,7 +413,7 @@ def _gradient_of_input(g: Any, x: Any, w: Any, stride: Pair, padding: Pair, need
     turned = turned.reshape(O, C, th, sh, tw, sw)[:, :, ::-1, :, ::-1].transpose(3, 2, 4, 0, 5, 1)
     turned = turned.reshape(sh, th, tw * O, sw * C)
 
-    X, gx = x.transpose(0, 2, 3, 1), np.empty((N, H, W, C), x.dtype)
+    X, gx = x.transpose(0, 2, 3, 1), _empty((N, H, W, C), x.dtype)
     blocks = _conv_blocks(N, turned[0].reshape(th, tw, O, sw * C).transpose(3, 2, 0, 1), (Q, U))
     sums: list[Any] = [None] * len(blocks)
 
@@ -404,9 +444,9 @@ def _gradient_of_input(g: Any, x: Any, w: Any, stride: Pair, padding: Pair, need
 
 # ---------------------------------------------------------------------------------- batch norm
 #
-# An activation is seen as lines, (pixels/k, k*C): all channels of k pixels lie in a line. A vector of C values
-# is tiled to such a line. Lines are long, as NumPy takes several shorter ones through a buffer, which costs half
-# as much again. Blocks are of lines; the cache is to hold what is written, as what is read passes only once.
+# An activation is seen as lines, (pixels/k, k*C): all channels of k pixels lie in a line. A vector of C
+# values is tiled to such a line. Lines are long, as NumPy takes several shorter ones through a buffer, which
+# costs half as much again. Blocks are of lines; the cache holds what is written: what is read passes once.
 
 NUMPY_BUFFER = 8192  # values: np.getbufsize()'s default
 
@@ -494,7 +534,7 @@ def _normalise(X: Any, gamma: Any, beta: Any, mean: Any, var: Any, eps: float, r
     inv = (var + eps) ** -0.5
     scale, offset = _line(gamma * inv, X), _line(beta - gamma * inv * rest, X)
     shift = None if shift is None else _line(shift, X)
-    zero, Y, S = np.zeros_like(offset), np.empty_like(X), None if skip is None else _lines(skip)
+    zero, Y, S = np.zeros_like(offset), _empty(X.shape, X.dtype), None if skip is None else _lines(skip)
     blocks = _blocks(len(X), X[0].nbytes)
 
     def work(mine: Iterator[Block]) -> None:
@@ -522,8 +562,8 @@ def _gradient(g: Any, gamma: Any, saved: Any, y: Any = None, keep: bool = False,
     dL/dx will. With `constant` statistics b = c = 0.
     """
     X, inv, shift, rest = saved
-    C, G, GX = len(gamma), _lines(g), np.empty_like(X)
-    masked = G if y is None else np.empty_like(X) if keep else GX
+    C, G, GX = len(gamma), _lines(g), _empty(X.shape, X.dtype)
+    masked = G if y is None else _empty(X.shape, X.dtype) if keep else GX
     blocks = _blocks(len(X), 2 * X[0].nbytes)
     sums = np.empty((2, len(blocks), C))
 
@@ -616,7 +656,7 @@ def _taps(kernel: Pair, stride: Pair, out: Pair) -> Iterator[tuple[int, Any]]:
 def max_pool2d(x: Any, kernel: Pair, stride: Pair, padding: Pair) -> tuple[Any, Any]:
     """Reference: reference.max_pool2d. The winner's number is kept in a byte where that is enough."""
     (N, C, H, W), out = x.shape, output_size(x.shape[2:], kernel, stride, padding)
-    X, y = x.transpose(0, 2, 3, 1), np.empty((N, *out, C), x.dtype)
+    X, y = x.transpose(0, 2, 3, 1), _empty((N, *out, C), x.dtype)
     winner = np.zeros(y.shape, np.uint8 if kernel[0] * kernel[1] <= 256 else np.int32)
     blocks = _blocks(N, 2 * x.itemsize * C * H * W)
 
@@ -641,7 +681,7 @@ def max_pool2d_backward(g: Any, winner: Any, shape: tuple[int, ...], kernel: Pai
                         padding: Pair) -> Any:
     """Reference: reference.max_pool2d_backward."""
     (N, C, H, W), (ph, pw) = shape, padding
-    G, gx = g.transpose(0, 2, 3, 1), np.empty((N, H, W, C), g.dtype)
+    G, gx = g.transpose(0, 2, 3, 1), _empty((N, H, W, C), g.dtype)
     blocks = _blocks(N, 3 * gx[0].nbytes)
 
     def work(mine: Iterator[Block]) -> None:
@@ -683,7 +723,8 @@ def shortcut(x: Any, stride: int, channels: int, pad: str) -> Any:
     """Reference: reference.shortcut. Channels last, as the addition wants it."""
     x = x.transpose(0, 2, 3, 1)[:, ::stride, ::stride]
     before = (channels - x.shape[3]) // 2 if pad == "both" else 0
-    y = np.zeros((*x.shape[:3], channels), x.dtype)
+    y = _empty((*x.shape[:3], channels), x.dtype)
+    y[...] = 0
     y[..., before:before + x.shape[3]] = x
     return y.transpose(0, 3, 1, 2)
 
@@ -692,6 +733,7 @@ def shortcut_backward(g: Any, shape: tuple[int, ...], stride: int, pad: str) -> 
     """Reference: reference.shortcut_backward."""
     N, C, H, W = shape
     before = (g.shape[1] - C) // 2 if pad == "both" else 0
-    gx = np.zeros((N, H, W, C), g.dtype)
+    gx = _empty((N, H, W, C), g.dtype)
+    gx[...] = 0
     gx[:, ::stride, ::stride] = g.transpose(0, 2, 3, 1)[..., before:before + C]
     return gx.transpose(0, 3, 1, 2)
