@@ -7,6 +7,8 @@ its public API (`conv`, `norm`, `linear`, `relu`, `shortcut`, `pool`); `network`
 """
 from __future__ import annotations
 
+import atexit
+import contextlib
 import json
 import os
 import platform
@@ -104,7 +106,10 @@ class Minires:
         running = {n: t.data for n, t in self.model.state().items() if not t.requires_grad}
         self.model.load_state({**running, **w})
         self.optimizer = optim.SGD(self.model.parameters(), LR, MOMENTUM, WEIGHT_DECAY)
-        kernels.session().__enter__()  # for the life of this process, as train.fit does for the life of its loop
+        if self.kernels != "reference":  # for the life of this process, as train.fit does for the life of its loop
+            held = contextlib.ExitStack()
+            held.enter_context(kernels.session())
+            atexit.register(held.close)  # and it keeps the session: one that nothing refers to ends at once
 
     def step(self) -> float:
         return self.train.step(self.model, self.optimizer, self.images, self.labels)

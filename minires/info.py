@@ -13,7 +13,7 @@ from . import __version__, device
 def versions() -> dict[str, str]:
     """Versions that a result depends on, as text."""
     return {"minires": __version__, "python": platform.python_version(), "numpy": np.__version__, "blas": blas(),
-            "platform": platform.platform()}
+            "platform": f"{platform.system()} {platform.machine()}"}
 
 
 def blas() -> str:

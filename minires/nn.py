@@ -66,15 +66,17 @@ class Module:
         return list({id(t): t for t in self.state().values() if t.requires_grad}.values())
 
     def load_state(self, arrays: Mapping[str, Any]) -> None:
-        """Copy {name: array} in; ValueError, and nothing changed, unless names and shapes all match."""
+        """Copy {name: array or Tensor} in; ValueError, and nothing changed, unless names and shapes all match."""
         mine = self.state()
+        arrays = {n: a.data if isinstance(a, Tensor) else a for n, a in arrays.items()}
         wrong = [f"missing {n}" for n in mine if n not in arrays] + [f"unexpected {n}" for n in arrays if n not in mine]
-        wrong += [f"{n}: expected shape {t.shape}, got {arrays[n].shape}" for n, t in mine.items()
-                  if n in arrays and arrays[n].shape != t.shape]
+        wrong += [f"{n}: expected shape {t.shape}, got {getattr(arrays[n], 'shape', type(arrays[n]).__name__)}"
+                  for n, t in mine.items() if n in arrays and getattr(arrays[n], "shape", None) != t.shape]
         if wrong:
             raise ValueError(f"load_state: {len(wrong)} of {len(mine)} entries do not fit: " + "; ".join(wrong[:6]))
-        for name, t in mine.items():
-            t.data = device.of(t.data).array(arrays[name], dtype=t.dtype)
+        new = [device.of(t.data).array(arrays[name], dtype=t.dtype) for name, t in mine.items()]  # all, or none
+        for t, data in zip(mine.values(), new, strict=True):
+            t.data = data
 
     def train(self, on: bool = True) -> Module:
         for _, m in self.modules():
@@ -298,7 +300,7 @@ class Sequential(Module):
 
 def bn_relu(bn: Any, x: Tensor, skip: Tensor | None = None) -> Tensor:
     """relu(bn(x)), or relu(bn(x) + skip): one operation in train mode while nothing looks inside."""
-    if isinstance(bn, BatchNorm2d) and bn.training and not _watchers.get():
+    if type(bn) is BatchNorm2d and bn.training and not _watchers.get():  # a subclass has a forward of its own
         y, mean, var = ops.batch_norm_relu(x, bn.weight, bn.bias, bn.eps, skip)
         bn.update(mean, var, x.size // x.shape[1])
         return y
@@ -312,7 +314,8 @@ def conv_bn_relu(conv: Conv2d, bn: Any, x: Tensor, skip: Tensor | None = None) -
 
         w' = w gamma / sqrt(var + eps)          b' = beta + (b - mean) gamma / sqrt(var + eps)
     """
-    if not isinstance(bn, BatchNorm2d) or bn.training or recording() or _watchers.get():
+    ours = type(conv) is Conv2d and type(bn) is BatchNorm2d  # a subclass may compute something else
+    if not ours or bn.training or recording() or _watchers.get():
         return bn_relu(bn, conv(x), skip)
     scale = bn.weight.data * (bn.running_var.data + float(bn.eps)) ** -0.5
     shift = bn.bias.data + ((0 if conv.bias is None else conv.bias.data) - bn.running_mean.data) * scale
@@ -328,7 +331,8 @@ class Block(Module):
     shortcut: "A" identity, and where shapes change subsampling and zero channels (`pad` "both" or "end");
     "B" there a 1x1 convolution with BN; "C" that everywhere.
     by_hand=True runs the same block as one Function with its backward written out (residual.py). It serves train
-    mode while nothing looks inside; otherwise the block runs composed, with the same result.
+    mode (of every layer: not with a frozen BatchNorm) while nothing looks inside; otherwise the block runs composed,
+    with the same result.
     batch_norm=False leaves BN out and gives the convolutions a bias.
     """
 
@@ -353,7 +357,7 @@ class Block(Module):
         return self.bn2 if self.residual and isinstance(self.bn2, BatchNorm2d) else None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.by_hand and self.training and not _watchers.get():
+        if _can_run_by_hand(self):
             return self.forward_by_hand(x)
         h = conv_bn_relu(self.conv1, self.bn1, x)
         skip = _shortcut(self, x, self.conv2.weight.shape[0]) if self.residual else None
@@ -396,7 +400,7 @@ class PreactBlock(Module):
         self.split_after_activation = split_after_activation or self.downsample is not None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.by_hand and self.training and not _watchers.get():
+        if _can_run_by_hand(self):
             return self.forward_by_hand(x)
         a = bn_relu(self.bn1, x)
         h = self.conv2(conv_bn_relu(self.conv1, self.bn2, a))
@@ -439,6 +443,13 @@ class FixupBlock(Module):
         h = ops.relu(self.conv1(x + self.bias1a) + self.bias1b)
         h = self.conv2(h + self.bias2a) * self.scale + self.bias2b
         return ops.relu(h + _shortcut(self, x, h.shape[1]))
+
+
+def _can_run_by_hand(block: Any) -> bool:
+    """Train mode throughout, no layer that somebody replaced by a subclass, and nothing looks inside."""
+    inside = [m for _, m in block.modules() if m is not block]
+    return (block.by_hand and block.training and not _watchers.get()
+            and all(m.training and type(m) in (Conv2d, BatchNorm2d, Sequential) for m in inside))
 
 
 def _check_block(by_hand: bool, has_all: bool, shortcut: str, pad: str) -> None:

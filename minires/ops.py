@@ -341,7 +341,7 @@ class Conv2d(Function):
 
     def backward(self, g):
         gx, gw = self.K.conv2d_backward(g, self.x, self.w, *self.geometry, need_x=self.needs[0],
-                                               need_w=self.needs[1])
+                                        need_w=self.needs[1])
         return (gx, gw) if len(self.inputs) == 2 else (gx, gw, g.sum((0, 2, 3)))
 
 
@@ -664,7 +664,8 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, *, rng: np.random.
     if not training or p == 0:
         return x
     kept = rng.random(x.shape, np.float32) >= p
-    return Dropout.apply(x, mask=device.of(x.data).asarray(kept * (1 / (1 - p)), x.dtype))
+    mask = kept.astype(x.dtype) * float(1 / (1 - p))
+    return Dropout.apply(x, mask=device.of(x.data).asarray(mask))
 
 
 def log_softmax(z: Tensor, axis: int = -1) -> Tensor: return LogSoftmax.apply(z, axis=axis)

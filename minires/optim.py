@@ -24,8 +24,6 @@ class SGD:
         self.parameters = list(parameters)
         if not self.parameters:
             raise ValueError("SGD: expected at least one parameter, got none; is anything set to requires_grad=True?")
-        if len(dtypes := {str(p.dtype) for p in self.parameters}) > 1:
-            raise ValueError(f"SGD: expected parameters of one dtype, got {', '.join(sorted(dtypes))}")
         for name, value in ("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay):
             if not value >= 0:
                 raise ValueError(f"SGD: expected {name} >= 0, got {value}")
@@ -39,7 +37,12 @@ class SGD:
         # A schedule may have set NumPy numbers, which would promote float32.
         self.lr, self.momentum, self.weight_decay = float(self.lr), float(self.momentum), float(self.weight_decay)
         if any(p.data is not view for p, view in zip(self.parameters, self.views, strict=True)):
-            self._lay_out(self._joined([p.data for p in self.parameters]))  # somebody loaded other weights
+            self._lay_out(self._joined([p.data for p in self.parameters]))  # somebody loaded, moved or cast weights
+            self.velocity = self.xp.asarray(device.to(self.velocity, "cpu"), self.flat.dtype)  # and v goes along
+        for i, p in enumerate(self.parameters):
+            if p.grad is not None and (p.grad.shape != p.shape or p.grad.dtype != self.flat.dtype):
+                raise ValueError(f"SGD: parameter {i}: expected a {self.flat.dtype}{p.shape} gradient, got "
+                                 f"{p.grad.dtype}{p.grad.shape}; scale it by float(number): NumPy's promote float32")
         idle = [i for i, p in enumerate(self.parameters) if p.grad is None]
         w, v = self.flat, self.velocity
         d = self._joined([self.xp.zeros_like(p.data) if p.grad is None else p.grad for p in self.parameters])
@@ -59,6 +62,8 @@ class SGD:
             p.grad = None
 
     def _joined(self, arrays: list[Any]) -> Any:
+        if len(dtypes := {str(a.dtype) for a in arrays}) > 1:
+            raise ValueError(f"SGD: expected parameters of one dtype, got {', '.join(sorted(dtypes))}")
         self.xp = device.of(*arrays, operation="SGD")
         return self.xp.concatenate([a.reshape(-1) for a in arrays])
 

@@ -6,6 +6,7 @@
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -47,10 +48,20 @@ class Tap:
 
         def see(g):
             if self.runs[name] == run:  # backward reaches the last run first, and an earlier one after it
-                self.grad_norm[name] = float((g * g).sum()) ** 0.5
+                self.grad_norm[name] = norm(g)
 
         if out.requires_grad:
             out.on_grad(see)
+
+
+def norm(g: Any) -> float:
+    """Euclidean norm of an array. It is scaled to 1 first: in float32 the square of 1e-23 is 0, and vanishing
+    gradients are there to be seen."""
+    largest = float(abs(g).max()) if g.size else 0.0
+    if largest == 0 or not math.isfinite(largest):
+        return largest
+    g = g / largest
+    return largest * float((g * g).sum()) ** 0.5
 
 
 @contextmanager

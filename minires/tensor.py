@@ -205,6 +205,8 @@ class Tensor:
                 raise ValueError(f"backward(): expected a scalar, got shape {self.shape}; reduce it with .sum() or "
                                  ".mean() first, or pass the gradient to start from: backward(g)")
             g = device.of(self.data).ones_like(self.data)
+        if isinstance(g, Tensor):
+            raise TypeError("backward(g): expected an array, got a Tensor; pass its .data")
         if not hasattr(g, "dtype") or g.shape != self.shape or g.dtype != self.dtype:
             given = f"{g.dtype}{g.shape}" if hasattr(g, "dtype") else repr(g)
             raise ValueError(f"backward(g): expected a {self.dtype}{self.shape} array, got {given}")

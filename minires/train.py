@@ -10,7 +10,7 @@ import numpy as np
 
 from . import device, kernels, nn, ops
 from .datasets.batches import batches
-from .optim import SGD
+from .optim import SGD, Schedule
 from .tap import untouched
 from .tensor import Tensor, no_grad
 
@@ -46,33 +46,42 @@ class Epoch(NamedTuple):
 
 
 class NotFinite(ArithmeticError):
-    """The loss became NaN or infinite. The model is as it was before that step."""
+    """The loss became NaN or infinite; the model is as it was before that step. Or, at an epoch's end, the weights."""
 
 
 def fit(model: nn.Module, train: Arrays, test: Arrays, recipe: Recipe, *, rng: np.random.Generator,
-        augment: Callable[..., Any] | None = None) -> Iterator[Step | Epoch]:
+        augment: Callable[..., Any] | None = None, schedule: Schedule | None = None) -> Iterator[Step | Epoch]:
     """Train `model` in place by SGD; yield a Step after every update and an Epoch after every pass.
 
     `rng` shuffles the training set. `augment(images, rng=rng)`, if given, changes every batch before the step
-    (`datasets.crop_and_flip`); errors are measured on the images as they are. Raises NotFinite where the loss is
-    not finite. While it runs, BLAS is held to one thread: the kernels share their work among threads themselves.
+    (`datasets.crop_and_flip`); errors are measured on the images as they are. `schedule` (optim.step_decay, warm_up)
+    gives the learning rate of each step, counted from 0, in place of recipe.lr. NotFinite where the loss is not finite,
+    or the weights after an epoch are not.
     """
     with kernels.session():
-        yield from _fit(model, train, test, recipe, rng, augment)
+        yield from _fit(model, train, test, recipe, rng, augment, schedule)
 
 
-def _fit(model, train, test, recipe, rng, augment):
+def _fit(model, train, test, recipe, rng, augment, schedule):
     optimizer = SGD(model.parameters(), recipe.lr, recipe.momentum, recipe.weight_decay)
     images, labels = train
+    for what, (x, y) in ("train", train), ("test", test):
+        if y.shape != (len(x),):
+            raise ValueError(f"fit, {what}: expected one label for each of {len(x)} images, got shape {y.shape}")
     count = 0
     for epoch in range(1, recipe.epochs + 1):
         losses = []
         for rows in batches(len(images), recipe.batch_size, rng=rng):
+            if schedule is not None:
+                optimizer.lr = schedule(count)
             count += 1
             rows = device.of(images).asarray(rows)
             batch = images[rows] if augment is None else augment(images[rows], rng=rng)
             losses.append(step(model, optimizer, batch, labels[rows], count))
             yield Step(count, losses[-1], len(rows))
+        if not bool(optimizer.xp.isfinite(optimizer.flat).all()):  # the last update's work: no later loss would tell
+            raise NotFinite(f"step {count}: the weights are not finite after it; the loss before it was {losses[-1]}. "
+                            f"A smaller learning rate (it is {optimizer.lr}) may help")
         yield Epoch(epoch, float(np.mean(losses)), error(model, *train), error(model, *test))
 
 
@@ -117,6 +126,8 @@ def error(model: nn.Module, images: Any, labels: Any, batch_size: int = 500) -> 
     """Percent of `images` that the model classifies wrongly, in eval mode; its modes are left as they were."""
     if len(images) == 0:
         raise ValueError("error: expected at least one image, got an empty set")
+    if labels.shape != (len(images),):
+        raise ValueError(f"error: expected one label for each of {len(images)} images, got shape {labels.shape}")
     modes = [(m, m.training) for _, m in model.modules()]
     wrong = 0
     try:

@@ -20,13 +20,14 @@ from minires.kernels import blocked, reference
 # sqrt(K) * 6e-8 of its norm: 1e-6 for the longest sums here. 1e-5 leaves a factor of ten, and a single value
 # that is missing, doubled or misplaced among 10,000 already changes the norm by 1e-2.
 TOLERANCE = 1e-5
+THREADS_WORTH = blocked.threads_worth
 EPS = 1e-5
 
 
 @pytest.fixture(autouse=True)
 def _share_small_work_too(monkeypatch):
     """The arrays here are small; without this one thread would do it all and nothing about threads be tested."""
-    monkeypatch.setattr(blocked, "WORTH_SHARING", 0)
+    monkeypatch.setattr(blocked, "threads_worth", lambda work, cache, threads: threads)
 
 
 def f64(*arrays):
@@ -496,7 +497,7 @@ def test_blas_is_restored_after_an_exception_in_any_thread(threads, two_blas_thr
     check_convolution(*CONVOLUTIONS[6])  # and the pool still works
 
 
-def test_a_thread_that_set_the_number_before_does_not_prevent_a_session(two_blas_threads):
+def test_a_thread_that_set_the_number_before_does_not_prevent_it(two_blas_threads):
     """threadpoolctl lets one thread rule, as long as it lives, and silently ignores the others."""
     done, leave = threading.Event(), threading.Event()
 
@@ -510,7 +511,7 @@ def test_a_thread_that_set_the_number_before_does_not_prevent_a_session(two_blas
     thread.start()
     try:
         done.wait(10)
-        with blocked.session():
+        with blocked._one_blas_thread():
             assert set(blas_threads()) == {1}
         assert blas_threads() == two_blas_threads
     finally:
@@ -518,22 +519,21 @@ def test_a_thread_that_set_the_number_before_does_not_prevent_a_session(two_blas
         thread.join()
 
 
-def test_sessions_nest_also_across_threads(two_blas_threads):
+def test_holds_nest_also_across_threads(two_blas_threads):
     inside, leave = threading.Event(), threading.Event()
 
     def other():
-        with blocked.session():
+        with blocked._one_blas_thread():
             inside.set()
             leave.wait(5)
 
     thread = threading.Thread(target=other)
-    with blocked.session():
-        with blocked.session(threads=2):
-            assert blocked.threads() == 2
+    with blocked._one_blas_thread():
+        with blocked._one_blas_thread():
             assert set(blas_threads()) == {1}
         thread.start()
         inside.wait(5)
-    assert set(blas_threads()) == {1}, "the other thread's session is still open"
+    assert set(blas_threads()) == {1}, "the other thread is still open"
     leave.set()
     thread.join()
     assert blas_threads() == two_blas_threads
@@ -570,7 +570,7 @@ def test_the_context_of_the_caller_holds_in_the_helpers():
             seen[threading.get_ident()] = np.geterr()["over"]
 
     with blocked.session(threads=2), np.errstate(over="raise"):
-        blocked._share(work, [slice(0, 1), slice(1, 2)])
+        blocked._share(work, blocked.Blocks([slice(0, 1), slice(1, 2)], 2))
     assert list(seen.values()) == ["raise", "raise"]
 
 
@@ -582,7 +582,7 @@ def test_a_helper_that_never_started_keeps_nothing_alive():
 
     def kernel():
         array = np.zeros(10)
-        blocked._share(lambda mine: [array.sum() for _ in mine], [slice(0, 1), slice(1, 2)])
+        blocked._share(lambda mine: [array.sum() for _ in mine], blocked.Blocks([slice(0, 1), slice(1, 2)], 2))
         return weakref.ref(array)
 
     gc.disable()
@@ -624,11 +624,18 @@ def test_blocks_cover_the_batch_once_and_evenly(images, need, cache, threads, mo
     assert len(blocks) % threads == 0 or len(blocks) == images
 
 
-def test_little_work_stays_in_one_thread(monkeypatch):
-    monkeypatch.setattr(blocked, "WORTH_SHARING", 4 << 20)
+@pytest.mark.parametrize("work, threads, expected", [
+    (1, 2, 1), (1999, 2, 1), (2000, 2, 2), (9000, 2, 2), (2999, 4, 2), (1, 1, 1), (9000, 1, 1), (9000, 16, 9)])
+def test_a_thread_is_woken_for_a_cache_full_of_work(work, threads, expected):
+    assert THREADS_WORTH(work, 1000, threads) == expected
+
+
+def test_little_work_is_cut_for_the_cache_but_stays_in_one_thread(monkeypatch):
+    monkeypatch.setattr(blocked, "threads_worth", THREADS_WORTH)
+    monkeypatch.setattr(blocked, "cache_bytes", lambda: 1000)
     with blocked.session(threads=2):
-        assert blocked._blocks(100, blocked.WORTH_SHARING // 100 - 1) == [slice(0, 100)]
-        assert len(blocked._blocks(100, blocked.WORTH_SHARING // 100 + 1)) >= blocked.threads()
+        assert (len(little := blocked._blocks(19, 100)), little.threads) == (2, 1)
+        assert (len(much := blocked._blocks(40, 100)), much.threads) == (4, blocked.threads())
 
 
 def test_cache_size_is_plausible():
@@ -672,6 +679,24 @@ def test_memory_of_dead_arrays_is_used_again_within_a_session_and_let_go_after(m
     late = blocked.conv2d(x, w, (1, 1), (1, 1))
     del late
     assert not blocked._free
+
+
+def test_a_session_leaves_blas_alone_between_kernels(two_blas_threads):
+    with blocked.session(threads=2):
+        assert blocked.threads() == 2
+        assert blas_threads() == two_blas_threads
+
+
+def test_kept_memory_is_bounded_by_what_was_alive_at_once(monkeypatch):
+    monkeypatch.setattr(blocked, "LARGE", 1)
+    w = np.ones((2, 3, 3, 3), np.float32)
+    with blocked.session():
+        for n in range(1, 40):  # every batch has another size
+            y = blocked.conv2d(np.ones((n, 3, 8, 8), np.float32), w, (1, 1), (1, 1))
+            kept = sum(m.nbytes for memory in blocked._free.values() for m in memory)
+            assert kept == blocked._kept <= blocked._most_lent <= 2 * y.nbytes
+        del y
+    assert blocked._kept == 0 and not blocked._free
 
 
 def test_memory_is_not_used_again_while_any_view_of_it_lives(monkeypatch):
@@ -741,7 +766,7 @@ if hasattr(os, "fork"):
         both = threading.Barrier(2, timeout=10)  # broken unless the child has a helper of its own
         with blocked.session(threads=2):
             if blocked.threads() == 2:
-                blocked._share(lambda mine: [both.wait() for _ in mine], [slice(0, 1), slice(1, 2)])
+                blocked._share(lambda mine: [both.wait() for _ in mine], blocked.Blocks([slice(0, 1), slice(1, 2)], 2))
             os._exit(0 if (blocked.conv2d(x, w, (1, 1), (1, 1)) == y).all() else 3)
     assert os.waitpid(child, 0)[1] == 0
 """

@@ -164,9 +164,8 @@ def test_no_gpu_is_a_clear_error(tmp_path, capsys):
     assert 'device "gpu" was asked for. No GPU is used: ' in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_depth_hurts_the_plain_network_and_the_skip_connection_undoes_it(tmp_path):
-    """At the defaults, seed 0: several minutes."""
+    """The main claim, at the defaults: the longest test, some minutes."""
     results, done = demo.run(tmp_path, train.Recipe())
     final = {name: net["train_error"][-1] for name, net in results["nets"].items()}
     assert done

@@ -333,3 +333,38 @@ def test_watched_sees_every_module_after_it_ran_and_ends():
                     ("stages.1", (2, 4, 4, 4), (2, 4)), ("fc", (2, 4), (2, 5)), ("", (2, 3, 8, 8), (2, 5))]
     model(x)
     assert len(seen) == 7
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_subclass_put_into_a_block_runs_in_every_mode(by_hand):
+    calls = []
+
+    class Mine(nn.BatchNorm2d):
+        def forward(self, x):
+            calls.append("bn")
+            return super().forward(x)
+
+    class Conv(nn.Conv2d):
+        def forward(self, x):
+            calls.append("conv")
+            return super().forward(x)
+
+    block = nn.Block(3, 3, by_hand=by_hand, rng=np.random.default_rng(0))
+    block.bn1, block.conv2 = Mine(3), Conv(3, 3, 3, 1, 1, rng=np.random.default_rng(0))
+    x = Tensor(np.ones((2, 3, 4, 4), np.float32))
+    block(x)
+    assert calls == ["bn", "conv"]
+    with no_grad():
+        block.eval()(x)
+    assert calls == ["bn", "conv"] * 2
+
+
+def test_a_frozen_batch_norm_stays_frozen_by_hand():
+    x = np.random.default_rng(1).standard_normal((2, 3, 4, 4)).astype(np.float32)
+    left = []
+    for by_hand in (False, True):
+        block = nn.Block(3, 3, by_hand=by_hand, rng=np.random.default_rng(0))
+        block.bn1.eval()
+        left.append((block(Tensor(x)).data, block.bn1.running_mean.data))
+    assert np.array_equal(left[0][0], left[1][0])
+    assert not left[0][1].any() and not left[1][1].any()

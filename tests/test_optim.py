@@ -161,3 +161,11 @@ def test_the_warm_up_of_the_paper():  # 110 layers: 0.01 for about 400 iteration
 
 def test_constant():
     assert {optim.constant(0.3)(s) for s in (0, 1, 10_000)} == {0.3}
+
+
+@pytest.mark.parametrize("grad", [np.ones((3, 2)), np.ones((2, 3), np.float32)])
+def test_a_gradient_of_another_shape_or_dtype_is_refused(grad):
+    p = Tensor(np.zeros((2, 3)), True)
+    sgd, p.grad = SGD([p], 0.1), grad
+    with pytest.raises(ValueError, match=r"parameter 0: expected a float64\(2, 3\) gradient"):
+        sgd.step()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers import normal, same_bits
 
-from minires import Tensor, models, nn, no_grad, ops
+from minires import Tensor, models, nn, no_grad, ops, tap
 from minires.tap import Tap, untouched
 
 
@@ -180,3 +180,10 @@ def test_untouched_works_on_weights_that_cannot_be_written():
     with untouched(model):
         model(Tensor(normal(6, 5)))
     assert all(t.data is before[n] for n, t in model.state().items())
+
+
+def test_a_vanishing_gradient_is_not_reported_as_zero():
+    g = np.full((4, 4), 1e-30, np.float32)  # whose squares are 0 in float32
+    assert tap.norm(g) == pytest.approx(4e-30, rel=1e-6)
+    assert tap.norm(np.zeros(3, np.float32)) == 0
+    assert np.isnan(tap.norm(np.array([1, np.nan], np.float32)))

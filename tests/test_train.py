@@ -315,3 +315,30 @@ def test_thirty_steps_follow_pytorch(torch, options):
         assert mine == pytest.approx(loss.item(), rel=1e-8)
     for name, t in model.state().items():
         np.testing.assert_allclose(t.data, state[name].detach().numpy(), rtol=1e-8, atol=1e-8, err_msg=name)
+
+
+def test_a_schedule_sets_the_learning_rate_of_every_step():
+    images, labels = np.zeros((6, 1, 8, 8), np.float32), np.zeros(6, np.int64)
+    asked, net = [], models.cifar(8, width=4, in_channels=1)
+    before = {n: t.data for n, t in net.state().items() if t.requires_grad}
+    events = list(train.fit(net, (images, labels), (images, labels), train.Recipe(epochs=2, batch_size=3),
+                            rng=np.random.default_rng(0), schedule=lambda step: asked.append(step) or 0.0))
+    assert asked == [0, 1, 2, 3] and len(events) == 6
+    assert all(np.array_equal(before[n], net.state()[n].data) for n in before)  # lr 0 and not the recipe's 0.1
+
+
+def test_weights_that_an_epochs_last_step_blew_up_are_reported():
+    images, labels = np.random.default_rng(0).standard_normal((6, 1, 8, 8)).astype(np.float32), np.arange(6)
+    with pytest.raises(train.NotFinite, match="step 1: the weights are not finite after it"):
+        list(train.fit(models.cifar(8, width=4, in_channels=1), (images, labels), (images, labels),
+                       train.Recipe(epochs=1, batch_size=6, lr=1e39), rng=np.random.default_rng(0)))
+
+
+@pytest.mark.parametrize("shape", [(6, 1), (5,), (6, 10)])
+def test_labels_of_another_shape_are_refused(shape):
+    images, labels = np.zeros((6, 1, 8, 8), np.float32), np.zeros(shape, np.int64)
+    net = models.cifar(8, width=4, in_channels=1)
+    with pytest.raises(ValueError, match="one label for each of 6 images"):
+        next(train.fit(net, (images, labels), (images, labels), train.Recipe(), rng=np.random.default_rng(0)))
+    with pytest.raises(ValueError, match="label"):
+        train.error(net, images, labels)

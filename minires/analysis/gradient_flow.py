@@ -26,5 +26,5 @@ def gradient_flow(model: nn.Module, images: Any, labels: Any) -> GradientFlow:
         for t in model.parameters():
             t.grad = None
         ops.cross_entropy(model(Tensor(images)), labels).backward()
-        weights = {name: float((m.weight.grad ** 2).sum()) ** 0.5 for name, m in layers.items()}
+        weights = {name: tap.norm(m.weight.grad) for name, m in layers.items()}
     return GradientFlow(weights, {name: seen.grad_norm[name] for name in layers})

@@ -49,4 +49,6 @@ class Split:
 
     def __getitem__(self, rows: slice) -> Split:
         """The images of a slice, for example ``train[:1000]``."""
+        if not isinstance(rows, (slice, np.ndarray)):
+            raise TypeError(f"Split: expected a slice, as in split[:1000], got {rows!r}; one image is split.images[i]")
         return Split(self.images[rows], self.labels[rows], self.classes)

@@ -21,7 +21,7 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar, copy_context
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ Block = tuple[int, slice]  # (its number, which images)
 _threads: ContextVar[int | None] = ContextVar("minires threads", default=None)
 _lock = threading.RLock()
 _open_sessions = 0
+_holders = 0  # kernels that run now
 _blas_before: list[int] = []
 
 
@@ -91,33 +92,44 @@ def threads() -> int:
 
 @contextlib.contextmanager
 def session(threads: int | None = None) -> Iterator[None]:
-    """Hold BLAS at one thread until the end of the `with`, then give it back the number it had.
+    """Around a loop of many steps: the memory of arrays that die is kept for the next ones, until it ends.
 
-    Every kernel opens one for itself. A training loop that holds one around its steps spares them the
-    switching, and the memory of arrays that die is kept for the next ones until the session ends. Sessions
-    nest, also across threads: the last one to end restores. `threads` sets how many share the blocks.
+    Sessions nest, also across threads. `threads` sets how many share a kernel's blocks meanwhile.
     """
-    global _open_sessions, _blas_before
+    global _open_sessions
     if threads is not None and threads < 1:
         raise ValueError(f"session: expected threads >= 1, got {threads}")
     token = _threads.set(threads) if threads is not None else None
+    with _lock:
+        _open_sessions += 1
     try:
-        with _lock:
-            if _open_sessions == 0:
-                _blas_before = [lib.num_threads for lib in _blas()]
-                _set_blas([1] * len(_blas()))
-            _open_sessions += 1
-        try:
-            yield
-        finally:
-            with _lock:
-                _open_sessions -= 1
-                if _open_sessions == 0:
-                    _set_blas(_blas_before)
-                    _free.clear()
+        yield
     finally:
+        with _lock:
+            _open_sessions -= 1
+            if _open_sessions == 0:
+                _forget_memory()
         if token is not None:
             _threads.reset(token)
+
+
+@contextlib.contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """Hold BLAS at one thread while a kernel runs, then give it back the number it had. The first to come holds
+    it, the last to leave restores it."""
+    global _holders, _blas_before
+    with _lock:
+        if _holders == 0:
+            _blas_before = [lib.num_threads for lib in _blas()]
+            _set_blas([1] * len(_blas()))
+        _holders += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _holders -= 1
+            if _holders == 0:
+                _set_blas(_blas_before)
 
 
 def _set_blas(numbers: list[int]) -> None:
@@ -139,8 +151,8 @@ def _pool(workers: int) -> Any:
 
 def _after_fork() -> None:
     """A forked child has none of its parent's threads: it makes its own at first need."""
-    global _lock
-    _lock = threading.RLock()
+    global _lock, _open_sessions, _holders
+    _lock, _open_sessions, _holders = threading.RLock(), 0, 0
     _pool.cache_clear()
 
 
@@ -148,7 +160,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def _share(work: Callable[[Iterator[Block]], None], blocks: list[slice]) -> None:
+def _share(work: Callable[[Iterator[Block]], None], blocks: Blocks) -> None:
     """Call work(its blocks) in every thread; together they get each block once, whoever is free the next.
 
     `work` allocates its scratch memory, then loops over its blocks. One thread is the caller's.
@@ -166,8 +178,8 @@ def _share(work: Callable[[Iterator[Block]], None], blocks: list[slice]) -> None
         _set_blas([1] * len(_blas()))  # said again in this thread: a BLAS built on OpenMP counts per thread
         job[0](mine())
 
-    with session():
-        helpers = min(threads(), len(blocks)) - 1
+    with _one_blas_thread():
+        helpers = min(blocks.threads, len(blocks)) - 1
         # Each in a copy of the caller's context: np.errstate and no_grad hold in there, too.
         running = [_pool(threads() - 1).submit(copy_context().run, help_out) for _ in range(helpers)]
         try:
@@ -189,17 +201,23 @@ def _share(work: Callable[[Iterator[Block]], None], blocks: list[slice]) -> None
 
 LARGE = 1 << 20  # bytes
 _free: dict[int, list[Any]] = {}
+_lent = _most_lent = _kept = 0  # bytes in living arrays, the most there were, bytes in `_free`
 
 
 def _empty(shape: tuple[int, ...], dtype: Any) -> Any:
     """np.empty, in the memory of a dead array if one of this size has died in this session."""
+    global _lent, _most_lent, _kept
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size < LARGE:
         return np.empty(shape, dtype)
-    try:
-        memory = _free[size].pop()
-    except (KeyError, IndexError):
-        memory = np.empty(size, np.uint8)
+    with _lock:
+        if _free.get(size):
+            memory = _free[size].pop()
+            _kept -= size
+        else:
+            memory = np.empty(size, np.uint8)
+        _lent += size
+        _most_lent = max(_most_lent, _lent)
     # The array and all its views refer to `lease`, and nothing else does. So it dies with the last of them.
     lease = (ctypes.c_char * size).from_buffer(memory)
     weakref.finalize(lease, _give_back, memory).atexit = False
@@ -207,8 +225,23 @@ def _empty(shape: tuple[int, ...], dtype: Any) -> Any:
 
 
 def _give_back(memory: Any) -> None:
-    if _open_sessions:
+    """Keep it, but never more in all than once was alive at a time: sizes that are no longer asked for go."""
+    global _lent, _kept
+    with _lock:
+        _lent -= memory.nbytes
+        if not _open_sessions:
+            return
+        if _kept + memory.nbytes > _most_lent:
+            _free.clear()
+            _kept = 0
         _free.setdefault(memory.nbytes, []).append(memory)
+        _kept += memory.nbytes
+
+
+def _forget_memory() -> None:
+    global _most_lent, _kept
+    _free.clear()
+    _most_lent, _kept = _lent, 0
 
 
 # ------------------------------------------------------------------------------------- blocks
@@ -231,22 +264,31 @@ def cache_bytes() -> int:
     return DEFAULT_CACHE
 
 
-WORTH_SHARING = 4 << 20  # bytes: below this, waking a second thread takes longer than it saves
-
-
 def images_per_block(images: int, bytes_per_image: int, cache: int, threads: int, least: int = 1) -> int:
     """As many images as fit the cache, or `least` if those are fewer; but leave work for every thread."""
     return max(1, min(max(least, cache // max(1, bytes_per_image)), -(-images // threads)))
 
 
-def _blocks(images: int, bytes_per_image: int, least: int = 1) -> list[slice]:
+def threads_worth(work: int, cache: int, threads: int) -> int:
+    """How many threads to share `work` bytes among: each is to have at least a cache full, as to wake one for less
+    takes longer than it saves."""
+    return max(1, min(threads, work // cache))
+
+
+class Blocks(list[slice]):
+    """The images of each block, and how many threads share them."""
+
+    def __init__(self, blocks: Iterable[slice], threads: int):
+        super().__init__(blocks)
+        self.threads = threads
+
+
+def _blocks(images: int, bytes_per_image: int, least: int = 1) -> Blocks:
     """The batch cut into blocks of nearly equal size, equally many for each thread. Nothing timed matters."""
-    if images * bytes_per_image < WORTH_SHARING:
-        return [slice(0, images)]
-    n = threads()
+    n = threads_worth(images * bytes_per_image, cache_bytes(), threads())
     count = -(-images // images_per_block(images, bytes_per_image, cache_bytes(), n, least))
     count = min(images, -(-count // n) * n)
-    return [slice(images * i // count, images * (i + 1) // count) for i in range(count)]
+    return Blocks((slice(images * i // count, images * (i + 1) // count) for i in range(count)), n)
 
 
 def _longest(blocks: list[slice]) -> int:
@@ -334,7 +376,7 @@ def _images_first(v: Any) -> Any:
     return v.transpose(1, 0, 2, 3)
 
 
-def _conv_blocks(images: int, w: Any, out: Pair) -> list[slice]:
+def _conv_blocks(images: int, w: Any, out: Pair) -> Blocks:
     """Blocks for a convolution to `out`: `rows` and two partial results, which are read repeatedly, fit the
     cache. A block weighs at least what the weights weigh: it reads all of them, and sums their gradient.
     """
