@@ -33,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Trains plain-20, ResNet-20, plain-56 and ResNet-56 (width 8, option A) on 10,000 Fashion-MNIST "
                     "images averaged to 14x14, and writes results.json, three figures and report.html.",
         epilog="Ctrl-C stops and keeps what is done.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    demo.add_argument("--out", type=Path, metavar="DIR", default=None,
+    demo.add_argument("--out", type=Path, metavar="DIR", default=argparse.SUPPRESS,
                       help="folder for the results (default: minires-demo, or minires-demo-2, ... if that is taken)")
     demo.add_argument("--epochs", type=_positive, default=3, metavar="N", help="passes over the training images")
     demo.add_argument("--seed", type=_not_negative, default=0, metavar="S", help="of the weights and the images' order")
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--depth", type=_positive, default=20, metavar="D", help="layers of the network, 6n + 2")
     bench.add_argument("--batch", type=_positive, default=128, metavar="N", help="images in a step")
     bench.add_argument("--steps", type=_positive, default=10, metavar="K", help="steps that are timed")
-    bench.add_argument("--threads", type=_positive, default=None, metavar="T",
+    bench.add_argument("--threads", type=_positive, default=argparse.SUPPRESS, metavar="T",
                        help="threads of the kernels (default: MINIRES_THREADS, or the cores there are)")
     bench.add_argument("--profile", action="store_true", help="also the share of each operation")
     bench.set_defaults(run=_bench)
@@ -64,9 +64,9 @@ def _parser() -> argparse.ArgumentParser:
 def _demo(args: argparse.Namespace) -> int:
     from . import demo, train
 
-    options = [f"--epochs {args.epochs}", f"--seed {args.seed}", f"--device {args.device}"]
-    command = " ".join(["minires demo", *options, *(["--quick"] if args.quick else [])])
-    out = args.out or _free_folder(Path("minires-demo"))
+    length = "--quick" if args.quick else f"--epochs {args.epochs}"
+    command = f"minires demo {length} --seed {args.seed} --device {args.device}"
+    out = getattr(args, "out", None) or _free_folder(Path("minires-demo"))
     _, done = demo.run(out, train.Recipe(epochs=args.epochs), seed=args.seed, where=args.device, quick=args.quick,
                        command=command)
     return 0 if done else 130
@@ -75,7 +75,7 @@ def _demo(args: argparse.Namespace) -> int:
 def _bench(args: argparse.Namespace) -> int:
     from . import profile
 
-    print(profile.bench(args.depth, args.batch, args.steps, args.threads, args.profile))
+    print(profile.bench(args.depth, args.batch, args.steps, getattr(args, "threads", None), args.profile))
     return 0
 
 

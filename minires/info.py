@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import __version__, device
+from . import __version__, device, kernels
 
 
 def versions() -> dict[str, str]:
@@ -42,9 +42,16 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def _kernels() -> str:
+    """Which kernels float32 arrays on the CPU get, and how many threads share them."""
+    chosen = kernels.of(np.zeros(0, np.float32)).__name__.rpartition(".")[2]
+    return f"{chosen}, {kernels.blocked.threads()} threads" if chosen == "blocked" else chosen
+
+
 def text() -> str:
     """Everything, a line each."""
     v = versions()
     lines = {"minires": v["minires"], "Python": f"{v['python']} on {v['platform']}", "NumPy": v["numpy"],
-             "BLAS": v["blas"], "cores": cores(), "device": f"{device.use('auto')}. {device.reason}"}
+             "BLAS": v["blas"], "cores": cores(), "kernels": _kernels(),
+             "device": f"{device.use('auto')}. {device.reason}"}
     return "\n".join(f"{name:8} {value}" for name, value in lines.items())

@@ -102,12 +102,15 @@ def plain_pair(nets: Nets) -> tuple[str, str] | None:
 
 
 def depth_hurts(nets: Nets) -> Errors | None:
-    """Training errors of the shallowest and the deepest plain net, if the deepest is worse by 2 points."""
+    """Training errors of the shallowest and the deepest plain net, if the deepest is worse by 2 points.
+
+    Not after a single epoch: that shows how fast networks start, and is too early for a finding.
+    """
     pair = plain_pair(nets)
     found = errors_at_common_epoch(nets, pair) if pair else None
-    if pair is None or found is None or points(found.error[pair[1]], found.error[pair[0]]) < ERROR_POINTS:
+    if pair is None or found is None or found.epoch < 2:
         return None
-    return found
+    return found if points(found.error[pair[1]], found.error[pair[0]]) >= ERROR_POINTS else None
 
 
 def skip_repairs(nets: Nets) -> tuple[str, Errors] | None:

@@ -66,6 +66,8 @@ def _fit(model, train, test, recipe, rng, augment, schedule):
     optimizer = SGD(model.parameters(), recipe.lr, recipe.momentum, recipe.weight_decay)
     images, labels = train
     for what, (x, y) in ("train", train), ("test", test):
+        if not hasattr(y, "shape"):
+            raise TypeError(f"fit, {what}: expected labels as an array, got {type(y).__name__}; np.asarray makes one")
         if y.shape != (len(x),):
             raise ValueError(f"fit, {what}: expected one label for each of {len(x)} images, got shape {y.shape}")
     count = 0
@@ -135,6 +137,8 @@ def error(model: nn.Module, images: Any, labels: Any, batch_size: int = 500) -> 
         with no_grad(), kernels.session(), np.errstate(over="ignore", invalid="ignore"):
             for i in range(0, len(images), batch_size):
                 logits = model(Tensor(images[i:i + batch_size])).data
+                if (highest := int(labels[i:i + batch_size].max())) >= logits.shape[1]:
+                    raise ValueError(f"error: expected labels in 0..{logits.shape[1] - 1}, got {highest}")
                 wrong += int((logits.argmax(1) != labels[i:i + batch_size]).sum())
     finally:
         for m, training in modes:

@@ -169,13 +169,22 @@ def test_an_empty_figure_says_so(draw):
 def test_a_stopped_net_is_labelled_with_its_epoch():
     nets = synthetic_nets()
     for key in ("train_error", "test_error"):
-        nets["plain-56"][key] = [84.0]
+        nets["plain-56"][key] = [88.0, 84.0]
     figure = plot.error_curves(nets)
-    assert "plain-56  84.0 (ep. 1)" in [text.get_text() for text in figure.axes[0].texts]
+    assert "plain-56  84.0 (ep. 2)" in [text.get_text() for text in figure.axes[0].texts]
     assert title(figure).startswith(
         "Depth hurts the plain network in training error: "
-        "84.0 % at 56 layers against 33.0 % at 20 after epoch 1"
+        "84.0 % at 56 layers against 27.0 % at 20 after epoch 2"
     )
+
+
+def test_one_epoch_is_too_early_for_a_finding():
+    nets = synthetic_nets()
+    for net in nets.values():
+        for key in ("train_error", "test_error"):
+            net[key] = net[key][:1]
+    assert plot.depth_hurts(nets) is None and plot.skip_repairs(nets) is None
+    assert title(plot.error_curves(nets)) == "Training and test error by epoch"
 
 
 def test_a_wrong_name_is_named():
