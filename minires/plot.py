@@ -465,6 +465,8 @@ def _label_ends(axes: Axes, ends: Mapping[str, tuple[int, float]], nets: Nets, t
                 "color": GREY if stopped else colour,
                 "linewidth": 0.7,
                 "linestyle": "dotted" if stopped else "solid",
+                "relpos": (0, 0.5),  # leave the text at its left, not through the one below
+                "shrinkA": 1,
                 "shrinkB": 4,
             },
         )
