@@ -28,6 +28,17 @@ def watched(see: Callable[[Module, tuple, Any], None]) -> Iterator[None]:
         _watchers.reset(token)
 
 
+@contextmanager
+def modes_kept(model: Module) -> Iterator[None]:
+    """Inside, switch between train and eval mode as you like: afterwards every module's mode is as it was."""
+    modes = [(m, m.training) for _, m in model.modules()]
+    try:
+        yield
+    finally:
+        for m, training in modes:
+            m.training = training
+
+
 class Module:
     """Base of all layers. A Tensor attribute is state, and a parameter iff it requires a gradient; an attribute
     that is a Module, or a list of Modules, is a child."""
@@ -114,13 +125,8 @@ class Module:
                 total += module.weight.size * out.size // out.shape[1]
 
         first = next((t.data for t in self.state().values()), np.zeros(0, np.float32))
-        was = {id(m): m.training for _, m in self.modules()}
-        try:
-            with watched(see), no_grad():
-                self.eval()(Tensor(device.of(first).zeros((1, *input_shape), first.dtype)))
-        finally:
-            for _, m in self.modules():
-                m.training = was[id(m)]
+        with modes_kept(self), watched(see), no_grad():
+            self.eval()(Tensor(device.of(first).zeros((1, *input_shape), first.dtype)))
         return total
 
     def describe(self) -> str:

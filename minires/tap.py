@@ -70,13 +70,11 @@ def untouched(model: nn.Module) -> Iterator[nn.Module]:
     bit for bit."""
     state = {name: (t, t.data, t.grad) for name, t in model.state().items()}
     copies = {name: data.copy() for name, (_, data, _) in state.items()}
-    modes = [(m, m.training) for _, m in model.modules()]
     try:
-        yield model
+        with nn.modes_kept(model):
+            yield model
     finally:
         for name, (t, data, grad) in state.items():
             if getattr(data.flags, "writeable", True):  # a read-only array cannot have changed
                 data[...] = copies[name]  # in place, for those who hold the array itself
             t.data, t.grad = data, grad
-        for m, training in modes:
-            m.training = training
