@@ -1,0 +1,50 @@
+"""Pickles are read without running what they ask for."""
+import collections
+import io
+import os
+import pickle
+
+import pytest
+
+from minires import pickles
+
+ALLOWED = {("collections", "OrderedDict"): dict}
+
+
+class Evil:
+    def __init__(self, path): self.path = path
+    def __reduce__(self): return os.mkdir, (str(self.path),)
+
+
+def test_what_is_allowed_is_built_by_its_stand_in():
+    file = io.BytesIO(pickle.dumps(collections.OrderedDict(a=[1, 2.5, "x", b"y", None])) + b"rest")
+    read = pickles.read(file, ALLOWED)
+    assert read == {"a": [1, 2.5, "x", b"y", None]} and type(read) is dict
+    assert file.read() == b"rest"
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_callable_that_is_not_allowed_is_refused_by_name_and_not_run(tmp_path, protocol):
+    program = pickle.dumps({"a": Evil(tmp_path / "made")}, protocol)
+    with pytest.raises(pickles.Refused, match=rf"names {os.mkdir.__module__}\.mkdir.*nothing was run"):
+        pickles.read(io.BytesIO(program), ALLOWED)
+    assert not (tmp_path / "made").exists()
+    pickle.loads(program)  # the program does what it says where it is let
+    assert (tmp_path / "made").exists()
+
+
+def test_references_outside_go_to_the_callers_function_or_are_refused():
+    class Writer(pickle.Pickler):
+        def persistent_id(self, obj): return ("id", 7) if isinstance(obj, complex) else None
+
+    file = io.BytesIO()
+    Writer(file).dump([1j, 2])
+    assert pickles.read(io.BytesIO(file.getvalue()), {}, persistent=lambda pid: pid[1]) == [7, 2]
+    with pytest.raises(pickles.Refused, match="refers to data outside itself"):
+        pickles.read(io.BytesIO(file.getvalue()), {})
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x80", b"no pickle", b"\x80\x04]\x94(K\x01K", b"0", b"\x80\x04R."])
+def test_damage_is_one_kind_of_error(damage):
+    with pytest.raises(pickles.Refused, match="damaged"):
+        pickles.read(io.BytesIO(damage), ALLOWED)
