@@ -172,10 +172,10 @@ class Linear(Function):
         if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[1] or any(b.shape != w.shape[:1] for b in bias):
             raise ValueError("expected x (N, I), w (O, I) and bias (O,)")
         self.x, self.w = x, w
-        y = x @ w.T
+        y = self.K.matmul(x, w.T)
         return y + bias[0] if bias else y
 
-    def backward(self, g): return (g @ self.w, g.T @ self.x, g.sum(0))[:len(self.inputs)]
+    def backward(self, g): return (self.K.matmul(g, self.w), self.K.matmul(g.T, self.x), g.sum(0))[:len(self.inputs)]
 
 
 # ------------------------------------------------------------------------------------- reductions

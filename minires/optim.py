@@ -2,10 +2,11 @@
 from __future__ import annotations
 
 import itertools
+import numbers
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import device
+from . import device, kernels
 from .tensor import Tensor
 
 
@@ -27,15 +28,17 @@ class SGD:
         for name, value in ("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay):
             if not value >= 0:
                 raise ValueError(f"SGD: expected {name} >= 0, got {value}")
-        self.lr, self.momentum, self.weight_decay = float(lr), float(momentum), float(weight_decay)
+        self.lr: Any = float(lr)
+        self.momentum, self.weight_decay = float(momentum), float(weight_decay)
         self.ends = list(itertools.accumulate(p.size for p in self.parameters))
         self._lay_out(self._joined([p.data for p in self.parameters]))
         self.velocity = self.xp.zeros_like(self.flat)
 
     def step(self) -> None:
         """One update from the gradients that backward left; a parameter without one stays as it is."""
-        # A schedule may have set NumPy numbers, which would promote float32.
-        self.lr, self.momentum, self.weight_decay = float(self.lr), float(self.momentum), float(self.weight_decay)
+        # A schedule may have set NumPy numbers, which would promote float32. (An array of one element is for graph.py.)
+        self.lr = float(self.lr) if isinstance(self.lr, numbers.Real) else self.lr
+        self.momentum, self.weight_decay = float(self.momentum), float(self.weight_decay)
         if any(p.data is not view for p, view in zip(self.parameters, self.views, strict=True)):
             self._lay_out(self._joined([p.data for p in self.parameters]))  # somebody loaded, moved or cast weights
             self.velocity = self.xp.asarray(device.to(self.velocity, "cpu"), self.flat.dtype)  # and v goes along
@@ -45,17 +48,17 @@ class SGD:
                                  f"{p.grad.dtype}{p.grad.shape}; scale it by float(number): NumPy's promote float32")
         idle = [i for i, p in enumerate(self.parameters) if p.grad is None]
         w, v = self.flat, self.velocity
-        d = self._joined([self.xp.zeros_like(p.data) if p.grad is None else p.grad for p in self.parameters])
-        if self.weight_decay:
-            d += self.weight_decay * w
-        if self.momentum:
-            d += self.momentum * v
-        new = w - self.lr * d
+        g = self._joined([self.xp.zeros_like(p.data) if p.grad is None else p.grad for p in self.parameters])
+        new_w, new_v = kernels.of(w).sgd(w, g, v, self.lr, self.momentum, self.weight_decay)
         for i in idle:
             at = slice(self.ends[i] - self.parameters[i].size, self.ends[i])
-            new[at], d[at] = w[at], v[at]
-        self.velocity = d
-        self._lay_out(new)
+            new_w[at], new_v[at] = w[at], v[at]
+        self.adopt(new_w, new_v)
+
+    def adopt(self, flat: Any, velocity: Any) -> None:
+        """From now on these two long arrays hold the parameters and their velocities."""
+        self.velocity = velocity
+        self._lay_out(flat)
 
     def zero_grad(self) -> None:
         for p in self.parameters:
@@ -65,7 +68,7 @@ class SGD:
         if len(dtypes := {str(a.dtype) for a in arrays}) > 1:
             raise ValueError(f"SGD: expected parameters of one dtype, got {', '.join(sorted(dtypes))}")
         self.xp = device.of(*arrays, operation="SGD")
-        return self.xp.concatenate([a.reshape(-1) for a in arrays])
+        return kernels.of(arrays[0]).join(arrays)
 
     def _lay_out(self, flat: Any) -> None:
         """Let every parameter be its part of `flat`."""

@@ -501,13 +501,13 @@ MORE = {
         [(ops.Max, "backward", "_inverse(self.order)", "self.order")], reductions, SHAPE),
     "quotient without the square": (
         [(ops.Div, "backward", "(self.b * self.b)", "self.b")], broadcasting, WRONG),
-    "SGD: weight decay forgotten": ([(optim.SGD, "step", "d += self.weight_decay * w", "pass")], sgd, "closed form"),
-    "SGD: momentum forgotten": ([(optim.SGD, "step", "d += self.momentum * v", "pass")], sgd, "closed form"),
-    "SGD: velocity not kept": ([(optim.SGD, "step", "self.velocity = d", "pass")], sgd, "closed form"),
+    "SGD: weight decay forgotten": ([(kernels, "sgd", "g += weight_decay * w", "pass")], sgd, "closed form"),
+    "SGD: momentum forgotten": ([(kernels, "sgd", "g += momentum * v", "pass")], sgd, "closed form"),
+    "SGD: velocity not kept": ([(optim.SGD, "adopt", "self.velocity = velocity", "pass")], sgd, "closed form"),
     "SGD: dampened": (
-        [(optim.SGD, "step", "d += self.momentum * v", "d += self.momentum * (v - d)")], sgd, "closed form"),
+        [(kernels, "sgd", "g += momentum * v", "g += momentum * (v - g)")], sgd, "closed form"),
     "SGD: the velocity holds the learning rate": (
-        [(optim.SGD, "step", "d += self.momentum * v", "d += self.momentum * v * (0.1 / self.lr)")],
+        [(kernels, "sgd", "g += momentum * v", "g += momentum * v * (0.1 / lr)")],
         sgd, "closed form"),
 }  # fmt: skip
 

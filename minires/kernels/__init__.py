@@ -1,8 +1,8 @@
 """Array arithmetic in forward/backward pairs: no graph and no modules in here.
 
 `reference.py` defines every kernel in textbook form, for NumPy and CuPy arrays and any float dtype. `blocked.py`
-holds the same functions for float32 on the CPU, arranged for caches and cores. This file is the one place that
-chooses between them. MINIRES_KERNELS=reference in the environment, or `with using("reference"):`, keeps to the
+holds the same functions for float32 on the CPU, arranged for caches and cores; `cuda.py` for float32 on a GPU, fused
+into few launches, with `cublas.py` for its matrix products. This file is the one place that chooses between them. MINIRES_KERNELS=reference in the environment, or `with using("reference"):`, keeps to the
 definitions everywhere.
 """
 from __future__ import annotations
@@ -16,9 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from . import blocked, reference
+from .. import device
+from . import blocked, cuda, reference
+from .cublas import tf32
 
-__all__ = ["blocked", "of", "reference", "session", "using"]
+__all__ = ["blocked", "cuda", "of", "reference", "session", "tf32", "using"]
 NAMES = ("auto", "reference")
 
 
@@ -49,6 +51,6 @@ def session() -> AbstractContextManager[None]:
 
 def of(x: Any) -> ModuleType:
     """The module whose kernels suit `x`, by its device and dtype."""
-    if _wanted.get() == "auto" and isinstance(x, np.ndarray) and x.dtype == np.float32:
-        return blocked
+    if _wanted.get() == "auto" and x.dtype == np.float32:
+        return cuda if device.on_gpu(x) else blocked
     return reference

@@ -30,20 +30,25 @@ import numpy as np
 
 from .reference import (
     Pair,
+    copy_all,
     cross_entropy,
     cross_entropy_backward,
+    join,
     log_softmax,
+    matmul,
     output_size,
     per_channel,
     relu,
+    sgd,
     windows,
 )
 
 __all__ = [
     "avg_pool2d", "avg_pool2d_backward", "batch_norm", "batch_norm_backward", "batch_norm_eval",
     "batch_norm_eval_backward", "batch_norm_relu", "batch_norm_relu_backward", "conv2d", "conv2d_backward",
-    "cross_entropy", "cross_entropy_backward", "log_softmax", "max_pool2d", "max_pool2d_backward",
-    "output_size", "per_channel", "relu", "session", "shortcut", "shortcut_backward", "threads",
+    "copy_all", "cross_entropy", "cross_entropy_backward", "join", "log_softmax", "matmul", "max_pool2d",
+    "max_pool2d_backward", "output_size", "per_channel", "relu", "session", "sgd", "shortcut", "shortcut_backward",
+    "threads",
 ]
 
 Block = tuple[int, slice]  # (its number, which images)

@@ -57,6 +57,11 @@ def crop2d(x: Any, padding: Pair) -> Any:
 
 # --------------------------------------------------------------------------------- convolution
 
+def matmul(a: Any, b: Any) -> Any:
+    """(n, k) times (k, m) -> (n, m)."""
+    return a @ b
+
+
 def im2col(x: Any, kernel: Pair, stride: Pair, padding: Pair) -> Any:
     """(N, C, H, W) -> (C*kh*kw, N*Ho*Wo): every column is one window of the padded input."""
     N, C, H, W = x.shape
@@ -272,3 +277,28 @@ def cross_entropy_backward(g: Any, log_p: Any, labels: Any) -> Any:
     gz = xp.exp(log_p)
     gz[xp.arange(len(gz)), labels] -= 1
     return gz * (g / len(gz))
+
+
+# ----------------------------------------------------------------------------------- the update
+
+def sgd(w: Any, g: Any, v: Any, lr: Any, momentum: float, weight_decay: float) -> tuple[Any, Any]:
+    """(new w, new v) for weights w, gradient g and velocity v, all of one shape; g is overwritten.
+
+        v = momentum v + (g + weight_decay w)          w = w - lr v
+    """
+    if weight_decay:
+        g += weight_decay * w
+    if momentum:
+        g += momentum * v
+    return w - lr * g, g
+
+
+def copy_all(pairs: list[tuple[Any, Any]]) -> None:
+    """Copy every pair's first array into its second, of the same shape and dtype."""
+    for source, target in pairs:
+        target[...] = source
+
+
+def join(arrays: list[Any]) -> Any:
+    """The elements of all arrays, one array behind the other, in one long array."""
+    return device.of(*arrays).concatenate([a.reshape(-1) for a in arrays])

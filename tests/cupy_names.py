@@ -1,0 +1,49 @@
+"""Writes cupy_names.json: the public names of CuPy and their signatures, for fake_cupy.py where CuPy is not installed.
+
+    python tests/cupy_names.py        # in an environment with CuPy; no GPU needed
+"""
+import inspect
+import json
+import re
+from pathlib import Path
+
+FILE = Path(__file__).with_name("cupy_names.json")
+
+
+def signature(thing):
+    """(a, axis=None) of a function, "ufunc", or "" where it is not known. Defaults that are no literals become None."""
+    if type(thing).__name__ == "ufunc":
+        return "ufunc"
+    try:
+        parameters = list(inspect.signature(thing).parameters.values())
+    except (TypeError, ValueError):
+        found = re.match(r"[\w.]+\((.*?)\)( ->.*)?$", (thing.__doc__ or "").partition("\n")[0])
+        return re.sub(r"\b[A-Za-z_]\w* (?=\w)", "", f"({found[1]})") if found else ""  # Cython writes types in front
+    plain = (type(None), bool, int, float, str)
+    return str(inspect.Signature([
+        p.replace(annotation=p.empty, default=p.default if p.default is p.empty or isinstance(p.default, plain) else None)
+        for p in parameters]))
+
+
+def public(owner):
+    found = {}
+    for name in sorted(dir(owner)):
+        special = name.startswith("__") and name in ("__array__", "__array_function__", "__array_ufunc__", "__dlpack__")
+        if not name.startswith("_") or special:
+            thing = getattr(owner, name)
+            found[name] = signature(thing) if callable(thing) else ""
+    return found
+
+
+def collect():
+    import cupy
+
+    return {"version": cupy.__version__, "cupy": public(cupy), "ndarray": public(cupy.ndarray),
+            "ufunc": public(cupy.ufunc), "linalg": public(cupy.linalg), "lib.stride_tricks": public(cupy.lib.stride_tricks),
+            "cuda": public(cupy.cuda), "Stream": public(cupy.cuda.Stream), "Graph": public(cupy.cuda.Graph),
+            "MemoryPool": public(cupy.cuda.MemoryPool), "Event": public(cupy.cuda.Event),
+            "RawModule": public(cupy.RawModule), "RawKernel": public(cupy.RawKernel)}
+
+
+if __name__ == "__main__":
+    FILE.write_text(json.dumps(collect(), indent=0, sort_keys=True) + "\n", encoding="utf-8")
