@@ -2,6 +2,7 @@
 // at __syncthreads(). Blocks and threads run in a shuffled order, another for every seed: a kernel that forgets a
 // barrier, or whose result depends on the order, gives other numbers. A thread that ends while others wait at a barrier
 // is reported, as is a kernel with threads beyond BLOCK.
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -21,9 +22,10 @@ static Dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace cpu {
 constexpr int STACK = 1 << 15, MOST = 1024;
-static ucontext_t home, fibers[MOST];
-static std::vector<char> stacks;
-static bool alive[MOST];
+static ucontext_t starts[MOST];
+static jmp_buf home, fibers[MOST];  // a jump costs no system call; contexts serve to start on a new stack
+static std::vector<char> stacks((size_t)MOST * STACK);
+static bool alive[MOST], started[MOST];
 static int current;
 static void (*body)(void**);
 static void** arguments;
@@ -41,31 +43,40 @@ static std::vector<int> shuffled(int n) {
     return order;
 }
 
-static void fiber() {
-    body(arguments);
-    alive[current] = false;
-    swapcontext(&fibers[current], &home);
+static void fiber() {  // runs a thread of one block, then waits for the next block
+    for (;;) {
+        body(arguments);
+        int self = current;
+        alive[self] = false;
+        if (!_setjmp(fibers[self])) _longjmp(home, 1);
+    }
+}
+
+static void resume(int t) {
+    threadIdx.x = current = t;
+    if (_setjmp(home)) return;
+    if (started[t]) _longjmp(fibers[t], 1);
+    started[t] = true;
+    getcontext(&starts[t]);
+    starts[t].uc_stack.ss_sp = &stacks[(size_t)t * STACK];
+    starts[t].uc_stack.ss_size = STACK;
+    makecontext(&starts[t], fiber, 0);
+    setcontext(&starts[t]);
 }
 
 static int run_block(int threads) {  // 0, or 1 where a thread ended and another waits for it
-    stacks.resize((size_t)threads * STACK);
-    for (int t = 0; t < threads; t++) {
-        getcontext(&fibers[t]);
-        fibers[t].uc_stack.ss_sp = &stacks[(size_t)t * STACK];
-        fibers[t].uc_stack.ss_size = STACK;
-        fibers[t].uc_link = &home;
-        makecontext(&fibers[t], fiber, 0);
-        alive[t] = true;
-    }
+    for (int t = 0; t < threads; t++) alive[t] = true;
     for (int left = threads; left > 0;) {
         int before = left;
-        for (int t : shuffled(threads)) {
-            if (!alive[t]) continue;
-            threadIdx.x = current = t;
-            swapcontext(&home, &fibers[t]);
-            left -= !alive[t];
+        for (int t : shuffled(threads))
+            if (alive[t]) {
+                resume(t);
+                left -= !alive[t];
+            }
+        if (left > 0 && left < before) {
+            for (bool& s : started) s = false;
+            return 1;
         }
-        if (left > 0 && left < before) return 1;
     }
     return 0;
 }
@@ -96,12 +107,10 @@ static void unpack(void (*f)(A...), void** args) {
 }
 }  // namespace cpu
 
-// A fiber that was moved to a barrier finds its own index again when it goes on.
-#define __syncthreads()                                              \
-    do {                                                             \
-        int self = cpu::current;                                     \
-        swapcontext(&cpu::fibers[self], &cpu::home);                 \
-        threadIdx.x = cpu::current = self;                           \
+// The thread waits; `resume` sets its index again when it goes on.
+#define __syncthreads()                                                  \
+    do {                                                                 \
+        if (!_setjmp(cpu::fibers[cpu::current])) _longjmp(cpu::home, 1); \
     } while (0)
 
 #define LAUNCHER(name)                                                                                          \

@@ -591,9 +591,9 @@ def install(order="C"):
     from minires import device
     from minires.kernels import cublas
 
-    before, library = sys.modules.get("cupy"), cublas._library
+    before, library, workspace = sys.modules.get("cupy"), cublas._library, cublas.WORKSPACE
     sys.modules["cupy"] = make(order)
-    cublas._library = lambda xp: Cublas()
+    cublas._library, cublas.WORKSPACE = lambda xp: Cublas(), 1024
     device._probe.cache_clear()
     assert device.use("gpu") == "gpu", device.reason
     State.syncs = State.launches = 0
@@ -602,7 +602,7 @@ def install(order="C"):
         sys.modules.pop("cupy")
         if before is not None:
             sys.modules["cupy"] = before
-        cublas._library = library
+        cublas._library, cublas.WORKSPACE = library, workspace
         device._probe.cache_clear()
     return undo
 
