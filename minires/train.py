@@ -130,12 +130,14 @@ def error(model: nn.Module, images: Any, labels: Any, batch_size: int = 500) -> 
         raise ValueError("error: expected at least one image, got an empty set")
     if labels.shape != (len(images),):
         raise ValueError(f"error: expected one label for each of {len(images)} images, got shape {labels.shape}")
-    wrong = 0
+    xp = device.of(labels)
+    wrong: Any = 0
     with nn.modes_kept(model), no_grad(), kernels.session(), np.errstate(over="ignore", invalid="ignore"):
         model.eval()
         for i in range(0, len(images), batch_size):
             logits = model(Tensor(images[i:i + batch_size])).data
-            if (highest := int(labels[i:i + batch_size].max())) >= logits.shape[1]:
-                raise ValueError(f"error: expected labels in 0..{logits.shape[1] - 1}, got {highest}")
-            wrong += int((logits.argmax(1) != labels[i:i + batch_size]).sum())
+            wrong = wrong + (logits.argmax(1) != labels[i:i + batch_size]).sum()
+    wrong, highest = device.to(xp.stack([wrong, labels.max().astype(np.int64)]), "cpu").tolist()  # once: a GPU has to be waited for
+    if highest >= logits.shape[1]:
+        raise ValueError(f"error: expected labels in 0..{logits.shape[1] - 1}, got {highest}")
     return 100 * wrong / len(images)

@@ -2,8 +2,8 @@
 
 `reference.py` defines every kernel in textbook form, for NumPy and CuPy arrays and any float dtype. `blocked.py`
 holds the same functions for float32 on the CPU, arranged for caches and cores; `cuda.py` for float32 on a GPU, fused
-into few launches, with `cublas.py` for its matrix products. This file is the one place that chooses between them. MINIRES_KERNELS=reference in the environment, or `with using("reference"):`, keeps to the
-definitions everywhere.
+into few launches, with `cublas.py` for its matrix products. This file is the one place that chooses between them.
+MINIRES_KERNELS=reference in the environment, or `with using("reference"):`, keeps to the definitions everywhere.
 """
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from .. import device
-from . import blocked, cuda, reference
+from . import blocked, cuda, parallel, reference
 from .cublas import tf32
 
-__all__ = ["blocked", "cuda", "of", "reference", "session", "tf32", "using"]
+__all__ = ["blocked", "cuda", "of", "parallel", "reference", "session", "tf32", "using"]
 NAMES = ("auto", "reference")
 
 
@@ -44,9 +44,9 @@ def using(name: str) -> Iterator[None]:
         _wanted.reset(token)
 
 
-def session() -> AbstractContextManager[None]:
-    """Hold one around a loop of many steps, as train.fit does: `blocked.session`, unless using the reference."""
-    return blocked.session() if _wanted.get() == "auto" else nullcontext()
+def session(threads: int | None = None) -> AbstractContextManager[None]:
+    """Hold one around a loop of many steps, as train.fit does: `parallel.session`, unless using the reference."""
+    return parallel.session(threads) if _wanted.get() == "auto" else nullcontext()
 
 
 def of(x: Any) -> ModuleType:

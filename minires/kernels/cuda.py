@@ -17,19 +17,13 @@ from typing import Any
 import numpy as np
 
 from .. import device
+from . import reference
 from .cublas import matmul
-from .reference import (
-    Pair,
-    batch_norm_eval,
-    batch_norm_eval_backward,
-    log_softmax,
-    output_size,
-    relu,
-)
+from .reference import Pair, batch_norm_eval, batch_norm_eval_backward, log_softmax, output_size
 
-__all__ = ["batch_norm", "batch_norm_backward", "batch_norm_eval", "batch_norm_eval_backward", "batch_norm_relu",
-           "batch_norm_relu_backward", "avg_pool2d", "avg_pool2d_backward", "col2im", "conv2d", "conv2d_backward",
-           "copy_all", "cross_entropy", "cross_entropy_backward", "im2col", "join", "log_softmax", "matmul",
+__all__ = ["add", "avg_pool2d", "avg_pool2d_backward", "batch_norm", "batch_norm_backward", "batch_norm_eval",
+           "batch_norm_eval_backward", "batch_norm_relu", "batch_norm_relu_backward", "col2im", "conv2d",
+           "conv2d_backward", "copy_all", "cross_entropy", "cross_entropy_backward", "im2col", "join", "log_softmax", "matmul",
            "max_pool2d", "max_pool2d_backward", "relu", "sgd", "shortcut", "shortcut_backward"]
 
 BLOCK = 256        # threads that work together; a power of two, for block_sum
@@ -102,6 +96,22 @@ def _rows(x: Any) -> Any:
 
 def _empty(like: Any, *shape: int) -> Any:
     return device.of(like).empty(shape, np.float32)
+
+
+def _turned(a: Any) -> Any:
+    """(N, C, ...) <-> (C, N, ...). CuPy lays out results as their shapes say: so turned, they stay channel first."""
+    return a.swapaxes(0, 1) if a.ndim == 4 else a
+
+
+def add(a: Any, b: Any) -> Any:
+    """Reference: reference.add."""
+    return _turned(_turned(a) + _turned(b))
+
+
+def relu(x: Any) -> tuple[Any, Any]:
+    """Reference: reference.relu."""
+    y, on = reference.relu(_turned(x))
+    return _turned(y), _turned(on)
 
 
 # --------------------------------------------------------------------------------- convolution
