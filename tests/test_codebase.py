@@ -34,7 +34,7 @@ LAYERS = [
     ["ops", "gradcheck"],
     ["residual", "init", "optim"],
     ["nn"],
-    ["models", "weights", "tap"],
+    ["models", "weights", "tap", "graph"],
     ["analysis", "train", "info", "profile"],
     ["demo"],
     ["cli"],
