@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from . import device, init, ops
+from . import device, init, kernels, ops
 from .residual import PreactResidual, Residual
 from .tensor import Tensor, no_grad, recording
 
@@ -206,9 +206,9 @@ class BatchNorm(Module):
         if count < 2:
             raise ValueError(f"{type(self).__name__}: expected more than one value per channel in train mode, got "
                              f"{count}; use a larger batch or .eval()")
-        for running, v in (self.running_mean, mean), (self.running_var, var * (count / (count - 1))):
-            momentum = float(self.momentum)  # a NumPy number would promote float32
-            running.data = (1 - momentum) * running.data + momentum * v
+        momentum = float(self.momentum)  # a NumPy number would promote float32
+        self.running_mean.data, self.running_var.data = kernels.of(mean).running_statistics(
+            self.running_mean.data, self.running_var.data, mean, var, momentum, count)
 
     def describe(self) -> str:
         return f"{self.weight.size}"

@@ -137,7 +137,8 @@ def error(model: nn.Module, images: Any, labels: Any, batch_size: int = 500) -> 
         for i in range(0, len(images), batch_size):
             logits = model(Tensor(images[i:i + batch_size])).data
             wrong = wrong + (logits.argmax(1) != labels[i:i + batch_size]).sum()
-    wrong, highest = device.to(xp.stack([wrong, labels.max().astype(np.int64)]), "cpu").tolist()  # once: a GPU has to be waited for
+    # A GPU has to be waited for: once.
+    wrong, highest = device.to(xp.stack([wrong, labels.max().astype(np.int64)]), "cpu").tolist()
     if highest >= logits.shape[1]:
         raise ValueError(f"error: expected labels in 0..{logits.shape[1] - 1}, got {highest}")
     return 100 * wrong / len(images)

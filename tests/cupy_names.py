@@ -21,8 +21,8 @@ def signature(thing):
         return re.sub(r"\b[A-Za-z_]\w* (?=\w)", "", f"({found[1]})") if found else ""  # Cython writes types in front
     plain = (type(None), bool, int, float, str)
     return str(inspect.Signature([
-        p.replace(annotation=p.empty, default=p.default if p.default is p.empty or isinstance(p.default, plain) else None)
-        for p in parameters]))
+        p.replace(annotation=p.empty, default=p.default if isinstance(p.default, plain) or p.default is p.empty
+                  else None) for p in parameters]))
 
 
 def public(owner):
@@ -38,11 +38,11 @@ def public(owner):
 def collect():
     import cupy
 
-    return {"version": cupy.__version__, "cupy": public(cupy), "ndarray": public(cupy.ndarray),
-            "ufunc": public(cupy.ufunc), "linalg": public(cupy.linalg), "lib.stride_tricks": public(cupy.lib.stride_tricks),
-            "cuda": public(cupy.cuda), "Stream": public(cupy.cuda.Stream), "Graph": public(cupy.cuda.Graph),
-            "MemoryPool": public(cupy.cuda.MemoryPool), "Event": public(cupy.cuda.Event),
-            "RawModule": public(cupy.RawModule), "RawKernel": public(cupy.RawKernel)}
+    owners = {"cupy": cupy, "ndarray": cupy.ndarray, "ufunc": cupy.ufunc, "linalg": cupy.linalg,
+              "lib.stride_tricks": cupy.lib.stride_tricks, "cuda": cupy.cuda, "Stream": cupy.cuda.Stream,
+              "Graph": cupy.cuda.Graph, "MemoryPool": cupy.cuda.MemoryPool, "Event": cupy.cuda.Event,
+              "RawModule": cupy.RawModule, "RawKernel": cupy.RawKernel}
+    return {"version": cupy.__version__, **{name: public(owner) for name, owner in owners.items()}}
 
 
 if __name__ == "__main__":

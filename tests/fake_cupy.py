@@ -3,8 +3,8 @@
 It knows the names and signatures of CuPy 14.2 (cupy_names.json) and nothing else. Where CuPy differs from NumPy it does
 as CuPy does, or is stricter: a NumPy array is refused everywhere but in asarray and array; results of operations are
 C-contiguous, sums 0-d arrays; an index outside wraps around; of several assignments to one element a random one wins;
-fresh memory holds NaN. It counts what makes the host wait for the device. A RawModule is compiled by g++ and its kernels
-run (cuda_on_cpu.h). A stream that captures computes nothing and keeps a tape; a graph's launch plays the tape.
+fresh memory holds NaN. It counts what makes the host wait for the device. A RawModule is compiled by g++ and its
+kernels run (cuda_on_cpu.h). A stream that captures computes nothing and keeps a tape; a graph's launch plays the tape.
 
 What it cannot show: the numerics of the device's own library functions, memory errors, speed.
 """
@@ -528,8 +528,8 @@ class RawKernel:
         declared = " ".join(parameter)
         kind = declared.removeprefix("const ").split()[0].rstrip("*")
         if "*" in declared:
-            if a is None:
-                return np.zeros(1, np.uint64)
+            if type(a) is np.uint64 and a == 0:
+                return np.array([a])
             if not isinstance(a, ndarray) or a.dtype != C_TYPES[kind] or not a.flags.c_contiguous:
                 raise TypeError(f"{self.name}: {declared}: got {type(a).__name__} "
                                 f"{getattr(a, 'dtype', '')}{getattr(a, 'shape', '')}, or one that is not contiguous")

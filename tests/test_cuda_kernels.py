@@ -1,5 +1,5 @@
-"""kernels/cuda.py without a GPU: NVRTC compiles every kernel, and g++ runs them on the CPU behind the stand-in for CuPy,
-so that grids, addresses, strides and layouts are tested with the arithmetic. What is equal is said beside each test."""
+"""kernels/cuda.py without a GPU: NVRTC compiles every kernel, and g++ runs them on the CPU behind the stand-in for
+CuPy, so that grids, addresses, strides and layouts are tested with the arithmetic."""
 
 import ctypes
 import importlib.util
@@ -99,8 +99,9 @@ def test_every_kernel_is_launched_and_every_launch_has_its_kernel():
 
 def test_cuda_has_all_that_operations_ask_for_and_names_the_twin():
     package = Path(cuda.__file__).parents[1]
-    asked = {name for file in ("ops.py", "residual.py", "optim.py")
-             for name in re.findall(r"\bK\.(\w+)", (package / file).read_text(encoding="utf-8"))}
+    source = "".join((package / f"{room}.py").read_text(encoding="utf-8")
+                     for room in ("tensor", "ops", "residual", "nn", "optim", "graph"))
+    asked = {*re.findall(r"(?:\bK|kernels\.of\([^()]*\))\.(\w+)\(", source)}
     assert asked and asked <= set(cuda.__all__)
     own = [f for name in cuda.__all__ if (f := getattr(cuda, name)).__module__ in (cuda.__name__, cublas.__name__)]
     for f in own:
@@ -259,8 +260,10 @@ def test_nan_is_seen_and_the_mask_is_the_reference_s(cp):
 # ------------------------------------------------------------------------- pools, shortcut, loss, update
 
 
-@pytest.mark.parametrize("geometry", [g for g in CONVOLUTIONS if all(2 * p <= k for k, p in zip(g[1], g[3],
-                                                                                                  strict=True))], ids=str)
+POOLS = [g for g in CONVOLUTIONS if all(2 * p <= k for k, p in zip(g[1], g[3], strict=True))]
+
+
+@pytest.mark.parametrize("geometry", POOLS, ids=str)
 def test_pools(cp, geometry):
     shape, *windows = geometry
     x = np.round(data(*shape) * 2) / 2  # ties
@@ -305,6 +308,13 @@ def test_cross_entropy(cp, N, K, dtype):
 def test_a_label_that_does_not_exist_is_seen_in_the_loss(cp):
     loss, _ = cuda.cross_entropy(cp.asarray(data(3, 4)), cp.asarray(np.array([0, 4, 1])))
     assert math.isnan(loss.item())
+
+
+def test_running_statistics(cp):
+    arrays = [data(300, seed=s) for s in range(4)]
+    got = cuda.running_statistics(*map(cp.asarray, arrays), 0.1, 7)
+    for a, b in zip(got, reference.running_statistics(*arrays, 0.1, 7), strict=True):
+        close(a, b, 1e-7)
 
 
 @pytest.mark.parametrize("momentum, weight_decay", [(0.0, 0.0), (0.9, 0.0), (0.0, 0.01), (0.9, 1e-4)])
@@ -374,8 +384,8 @@ extern "C" __global__ void reverse(float* x) {
 def test_the_stand_in_shows_a_forgotten_barrier(cp):
     x = data(256)
     for barrier, right in ("__syncthreads();", True), ("if (threadIdx.x > 255) __syncthreads();", False):
-        there = cp.asarray(x)
-        cp.RawModule(code=BARRIERS.replace("BARRIER", barrier)).get_function("reverse")((1, 1, 1), (256, 1, 1), (there,))
+        there, module = cp.asarray(x), cp.RawModule(code=BARRIERS.replace("BARRIER", barrier))
+        module.get_function("reverse")((1, 1, 1), (256, 1, 1), (there,))
         assert np.array_equal(there.get(), x[::-1]) == right
     with pytest.raises(RuntimeError, match="reverse: a thread ended while others wait at a barrier"):
         cp.RawModule(code=BARRIERS.replace("BARRIER", "if (threadIdx.x == 7) return; __syncthreads();")) \

@@ -1,8 +1,10 @@
 """The library on CuPy arrays, where there is no GPU: on the stand-in of fake_cupy.py. With the reference kernels and
-NumPy's memory order its results have the same bits as NumPy's; with CuPy's order, and with kernels/cuda.py, they are equal
-up to float32's rounding, and a training run has the same losses."""
+NumPy's memory order its results have the same bits as NumPy's; with CuPy's order, and with kernels/cuda.py, they are
+equal up to float32's rounding, and a training run has the same losses."""
 
 import math
+import sys
+from pathlib import Path
 
 import fake_cupy
 import numpy as np
@@ -11,6 +13,9 @@ from helpers import difference, normal, same_bits
 
 from minires import Tensor, analysis, device, gradcheck, init, kernels, models, nn, no_grad, ops, optim, tap, train
 from minires.datasets import augment
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+from gpu_parity import NETS, OPERATIONS
 
 F4 = np.float32
 
@@ -131,7 +136,8 @@ def test_a_captured_stream_computes_at_every_launch_and_refuses_to_wait(cp):
         stream.begin_capture()
         y = x * 2
         total += y.sum()
-        for wrong in (lambda: total.item(), lambda: cp.asarray(np.ones(3)), lambda: cp.zeros((2, 2)) @ cp.zeros((2, 2))):
+        square = cp.zeros((2, 2))
+        for wrong in (lambda: total.item(), lambda: cp.asarray(np.ones(3)), lambda: square @ square):
             with pytest.raises(RuntimeError, match=r"captur"):
                 wrong()
         graph = stream.end_capture()
@@ -143,46 +149,6 @@ def test_a_captured_stream_computes_at_every_launch_and_refuses_to_wait(cp):
 
 
 # ---------------------------------------------------------------------------------------------- operations
-
-INDEX = np.array([2, 0, 2])
-OPERATIONS = {
-    "add": (lambda a, b: a + b, (2, 3, 4, 5), (2, 3, 4, 5)), "add, broadcast": (lambda a, b: a + b, (2, 3), (3,)),
-    "sub": (lambda a, b: 1 - a - b, (2, 3), (2, 1)), "mul": (lambda a, b: 2.5 * a * b, (2, 3), (2, 3)),
-    "div": (lambda a, b: 1 / (a * a + 1) / (b * b + 1), (2, 3), (3,)), "neg": (lambda a: -a, (4,)),
-    "pow": (lambda a: a ** 3 + a ** 0, (2, 3)), "exp": (lambda a: a.exp(), (2, 3)),
-    "log": (lambda a: (a * a + 1).log(), (5,)), "sqrt": (lambda a: (a * a + 1).sqrt(), (5,)),
-    "tanh": (lambda a: a.tanh(), (5,)), "sigmoid": (lambda a: (3 * a).sigmoid(), (5,)),
-    "relu": (lambda a: a.relu(), (2, 3, 4, 5)), "abs": (lambda a: abs(a), (5,)),
-    "maximum": (lambda a, b: ops.maximum(a, b), (5,), (5,)), "matmul": (lambda a, b: a @ b, (2, 3, 4), (4, 5)),
-    "vectors": (lambda a, b: a @ b, (4,), (4,)), "linear": (ops.linear, (6, 4), (3, 4), (3,)),
-    "sum": (lambda a: a.sum((0, 2)), (2, 3, 4)), "mean": (lambda a: a.mean(1, keepdims=True), (2, 3, 4)),
-    "var": (lambda a: a.var(0, correction=1), (4, 3)), "max": (lambda a: a.max((0, 2)), (2, 3, 4)),
-    "reshape": (lambda a: a.reshape(3, -1), (2, 3, 4)), "transpose": (lambda a: a.transpose(2, 0, 1), (2, 3, 4)),
-    "getitem": (lambda a: a[1:, ..., 0], (3, 4, 2)),
-    "getitem, an array": (lambda a: a[device.of(a.data).asarray(INDEX)], (3, 4)),
-    "concatenate": (lambda a, b: ops.concatenate([a, b], 1), (2, 3), (2, 4)),
-    "pad": (lambda a: ops.pad(a, ((1, 0), (2, 3)), 0.5), (2, 3)),
-    "broadcast_to": (lambda a: ops.broadcast_to(a, (4, 2, 3)), (2, 3)),
-    "conv2d": (lambda x, w, b: ops.conv2d(x, w, b, 1, 1), (3, 2, 7, 5), (4, 2, 3, 3), (4,)),
-    "conv2d, stride 2": (lambda x, w: ops.conv2d(x, w, None, 2, (0, 1)), (3, 2, 7, 6), (4, 2, 3, 2)),
-    "conv2d, 1x1": (lambda x, w: ops.conv2d(x, w), (3, 2, 7, 6), (4, 2, 1, 1)),
-    "max_pool2d": (lambda x: ops.max_pool2d(x, 3, 2, 1), (2, 3, 7, 6)),
-    "avg_pool2d": (lambda x: ops.avg_pool2d(x, (2, 3), 2), (2, 3, 7, 6)),
-    "global_avg_pool2d": (ops.global_avg_pool2d, (2, 3, 4, 5)),
-    "batch_norm": (lambda x, g, b: ops.batch_norm(x, g, b)[0], (5, 3, 4, 5), (3,), (3,)),
-    "batch_norm, (N, C)": (lambda x, g, b: ops.batch_norm(x, g, b)[0], (6, 3), (3,), (3,)),
-    "batch_norm_relu": (lambda x, g, b: ops.batch_norm_relu(x, g, b)[0], (5, 3, 4, 5), (3,), (3,)),
-    "batch_norm_relu, skip": (lambda x, g, b, s: ops.batch_norm_relu(x, g, b, skip=s)[0], (5, 3, 4, 5), (3,), (3,),
-                              (5, 3, 4, 5)),
-    "batch_norm_eval": (lambda x, g, b: ops.batch_norm_eval(x, g, b, abs(g.data), abs(b.data) + 1), (5, 3, 4, 5),
-                        (3,), (3,)),
-    "shortcut": (lambda x: ops.shortcut(x, 2, 7, "both"), (2, 3, 5, 4)),
-    "dropout": (lambda x: ops.dropout(x, 0.4, rng=np.random.default_rng(0)), (4, 5)),
-    "softmax": (lambda x: ops.softmax(x, 1), (4, 5)), "log_softmax": (lambda x: ops.log_softmax(x, 0), (4, 5)),
-    "cross_entropy": (lambda z: ops.cross_entropy(z, device.of(z.data).asarray(np.array([1, 0, 4]))), (3, 5)),
-    "astype": (lambda a: a.astype(np.float64).astype(F4), (3,)),
-}
-
 
 def test_every_operation_is_among_these():
     from minires.tensor import Function
@@ -222,14 +188,6 @@ def test_gradcheck_s_arrays_stay_on_the_cpu(how):
 
 
 # -------------------------------------------------------------------------------------------------- models
-
-NETS = {
-    "plain": {"residual": False}, "residual": {}, "by hand": {"by_hand": True}, "option B": {"shortcut": "B"},
-    "by hand, option C": {"by_hand": True, "shortcut": "C"}, "pre-activation": {"block": "preact"},
-    "pre-activation by hand": {"block": "preact", "by_hand": True, "shortcut": "B"},
-    "no norm": {"residual": False, "norm": "none"}, "fixup": {"norm": "fixup"},
-}
-
 
 def net(name, where="cpu"):
     return models.cifar(8, in_channels=2, width=4, rng=np.random.default_rng(0), **NETS[name]).to(where)
@@ -290,8 +248,8 @@ def test_a_training_run_has_numpy_s_losses(how, name):
     got, got_state = run("gpu", name)
     assert [type(r) for r in got] == [type(r) for r in records] and len(got) == 2 * 3 + 2
     for a, b in zip(got, records, strict=True):
-        numbers = [v for v in a if isinstance(v, (int, float))], [v for v in b if isinstance(v, (int, float))]
-        assert numbers[0] == numbers[1] if how == ("reference", "K") else numbers[0] == pytest.approx(numbers[1], rel=1e-3)
+        a, b = ([v for v in record if isinstance(v, (int, float))] for record in (a, b))
+        assert a == (b if how == ("reference", "K") else pytest.approx(b, rel=1e-3))
     for a, b in zip(got_state, state, strict=True):
         equal(a, b, how, 2e-3)
 

@@ -446,7 +446,8 @@ MORE = {
         [(K, "batch_norm", "(centred * centred).mean(axes)",
           "(centred * centred).sum(axes) / (x.size // x.shape[1] - 1)")], batch_norm_value, "closed form"),
     "running variance biased": (
-        [(nn.BatchNorm, "update", "var * (count / (count - 1))", "var")], running_statistics, "running variance"),
+        [(kernels, "running_statistics", "var = var * (count / (count - 1))", "pass")], running_statistics,
+        "running variance"),
     "momentum weighs the old batch": (
         [(nn.BatchNorm, "update", "momentum = float(self.momentum)", "momentum = 1 - float(self.momentum)")],
         running_statistics, "running mean"),

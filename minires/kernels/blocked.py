@@ -32,6 +32,7 @@ from .reference import (
     output_size,
     per_channel,
     relu,
+    running_statistics,
     sgd,
     windows,
 )
@@ -40,7 +41,8 @@ __all__ = [
     "add", "avg_pool2d", "avg_pool2d_backward", "batch_norm", "batch_norm_backward", "batch_norm_eval",
     "batch_norm_eval_backward", "batch_norm_relu", "batch_norm_relu_backward", "conv2d", "conv2d_backward",
     "copy_all", "cross_entropy", "cross_entropy_backward", "join", "log_softmax", "matmul", "max_pool2d",
-    "max_pool2d_backward", "output_size", "per_channel", "relu", "sgd", "shortcut", "shortcut_backward",
+    "max_pool2d_backward", "output_size", "per_channel", "relu", "running_statistics", "sgd", "shortcut",
+    "shortcut_backward",
 ]
 
 # --------------------------------------------------------------------------------- convolution

@@ -23,8 +23,9 @@ from .reference import Pair, batch_norm_eval, batch_norm_eval_backward, log_soft
 
 __all__ = ["add", "avg_pool2d", "avg_pool2d_backward", "batch_norm", "batch_norm_backward", "batch_norm_eval",
            "batch_norm_eval_backward", "batch_norm_relu", "batch_norm_relu_backward", "col2im", "conv2d",
-           "conv2d_backward", "copy_all", "cross_entropy", "cross_entropy_backward", "im2col", "join", "log_softmax", "matmul",
-           "max_pool2d", "max_pool2d_backward", "relu", "sgd", "shortcut", "shortcut_backward"]
+           "conv2d_backward", "copy_all", "cross_entropy", "cross_entropy_backward", "im2col", "join", "log_softmax",
+           "matmul", "max_pool2d", "max_pool2d_backward", "relu", "running_statistics", "sgd", "shortcut",
+           "shortcut_backward"]
 
 BLOCK = 256        # threads that work together; a power of two, for block_sum
 CHUNK = 2048       # numbers of a channel that one block sums; there are at most BLOCK chunks
@@ -80,6 +81,8 @@ def _launch(name: str, blocks: Pair, like: Any, *args: Any) -> None:
     """Start kernel `name` on a grid of `blocks`. Arrays go by address, int as int, float as float, None as a null
     pointer. OverflowError for an extent of 2^31 or more."""
     def passed(a):
+        if a is None:
+            return np.uint64(0)
         return np.int32(a) if isinstance(a, int) else np.float32(a) if isinstance(a, float) else a
     xp = device.of(like)
     _kernel(xp, name)((blocks[0], min(blocks[1], MOST_BLOCKS), 1), (BLOCK, 1, 1), tuple(passed(a) for a in args))
@@ -203,7 +206,7 @@ def conv2d_backward(g: Any, x: Any, w: Any, stride: Pair, padding: Pair, need_x:
 
 
 def _both_gradients(g: Any, x: Any, w: Any, padding: Pair) -> tuple[Any, Any]:
-    """For stride 1. Output (ho, wo) saw input (h, w) through tap (i, j) where ho = h - (i - ph), wo = w - (j - pw): with
+    """For stride 1. Output (ho, wo) saw input (h, w) by tap (i, j) where ho = h - (i - ph), wo = w - (j - pw): with
 
         G[(o, i, j), (n, h, w)] = g[o, n, h - (i - ph), w - (j - pw)]
 
@@ -298,6 +301,18 @@ extern "C" __global__ void normalise_backward(const float* g, const float* x, co
 """)
 
 
+SOURCE.append("""
+extern "C" __global__ void running_statistics(const float* old_mean, const float* old_var, const float* mean,
+                                              const float* var, float* new_mean, float* new_var, float momentum,
+                                              float keep, float unbiased, int C) {
+    int c = blockIdx.x * BLOCK + threadIdx.x;
+    if (c >= C) return;
+    new_mean[c] = keep * old_mean[c] + momentum * mean[c];
+    new_var[c] = keep * old_var[c] + momentum * (var[c] * unbiased);
+}
+""")
+
+
 def _chunks(M: int) -> tuple[int, int]:
     """(how many, how long) the chunks of a channel of M numbers are; none is empty."""
     chunk = max(CHUNK, -(-M // BLOCK))
@@ -312,6 +327,8 @@ def _four(x: Any) -> Any:
 def _normalise(x: Any, gamma: Any, beta: Any, eps: float, act: bool, skip: Any) -> tuple[Any, Any, Any, Any]:
     shape, rows = x.shape, _rows(_four(x))
     C, M = len(rows), rows.size // len(rows)
+    if C > MOST_BLOCKS:
+        raise ValueError(f"expected at most {MOST_BLOCKS} channels on a GPU, got {C}")
     count, chunk = _chunks(M)
     partial, y = _empty(x, C, count, 2), _empty(x, *rows.shape)
     mean, var, inv = (_empty(x, C) for _ in range(3))
@@ -355,6 +372,17 @@ def batch_norm_relu(x: Any, gamma: Any, beta: Any, eps: float, skip: Any = None)
 def batch_norm_relu_backward(g: Any, gamma: Any, saved: Any) -> tuple[Any, Any, Any, Any]:
     """Reference: reference.batch_norm_relu_backward. The fourth gradient is None if there was no skip."""
     return _normalise_backward(g, gamma, saved)
+
+
+def running_statistics(old_mean: Any, old_var: Any, mean: Any, var: Any, momentum: float, count: int) \
+        -> tuple[Any, Any]:
+    """Reference: reference.running_statistics. Statistics of another dtype, which nn does not forbid, go there."""
+    if not old_mean.dtype == old_var.dtype == np.float32:
+        return reference.running_statistics(old_mean, old_var, mean, var, momentum, count)
+    new_mean, new_var = _empty(mean, mean.size), _empty(mean, mean.size)
+    _launch("running_statistics", (_blocks(mean.size), 1), mean, old_mean, old_var, mean, var, new_mean, new_var,
+            momentum, 1 - momentum, count / (count - 1), mean.size)
+    return new_mean, new_var
 
 
 # ------------------------------------------------------------------------------------- pooling

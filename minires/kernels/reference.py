@@ -168,6 +168,14 @@ def batch_norm_eval_backward(g: Any, gamma: Any, saved: Any) -> tuple[Any, Any, 
     return g * per_channel(gamma * inv, g.ndim), (g * xhat).sum(axes), g.sum(axes)
 
 
+def running_statistics(old_mean: Any, old_var: Any, mean: Any, var: Any, momentum: float, count: int) \
+        -> tuple[Any, Any]:
+    """Both moved by `momentum` towards a batch's mean and UNBIASED variance; `var` is its biased one over `count`
+    values. All (C,)."""
+    var = var * (count / (count - 1))
+    return (1 - momentum) * old_mean + momentum * mean, (1 - momentum) * old_var + momentum * var
+
+
 def relu(x: Any) -> tuple[Any, Any]:
     """max(x, 0), and where x > 0. NaN stays NaN, so that it is seen and not hidden."""
     on = x > 0

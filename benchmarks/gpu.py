@@ -1,0 +1,568 @@
+"""All that a GPU is needed for, in one command and under eight minutes: python benchmarks/gpu.py --out DIR
+
+First whether the GPU computes what NumPy does, then how fast: minires readable, fused and graphed beside PyTorch
+eager and graphed. Every section has its own time, and one that fails is recorded with its error while the next one
+runs. DIR/gpu.json is written after each. It needs CuPy and NumPy, for the comparison PyTorch (for ResNet-50
+torchvision too), and no network.
+
+--dry-run goes through all of it on the CPU, tiny, with the tests' stand-in for CuPy: its numbers mean nothing.
+"""
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import json
+import statistics
+import sys
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE)]  # the checkout comes first, so that it is what is measured
+
+import common  # noqa: E402
+import gpu_parity as parity  # noqa: E402
+import workers  # noqa: E402
+
+from minires import Tensor, device, info, kernels, models, no_grad, ops, optim, train  # noqa: E402
+from minires.datasets.augment import crop_and_flip  # noqa: E402
+from minires.graph import GraphedStep  # noqa: E402
+from minires.kernels import cuda  # noqa: E402
+
+F4 = np.float32
+LR, MOMENTUM, WEIGHT_DECAY = workers.LR, workers.MOMENTUM, workers.WEIGHT_DECAY
+Step = Callable[[], Any]
+
+
+class LeftOut(Exception):
+    """This cannot be measured here; the text says why."""
+
+
+class Bench:
+    """The device, the sizes of the work, and how much time is left."""
+
+    def __init__(self, cp: Any, dry: bool):
+        self.cp, self.dry, self.until = cp, dry, 0.0
+
+    def steps(self, full: int) -> int:
+        return 2 if self.dry else full
+
+    def late(self, needed: float = 0.0) -> bool:
+        """Is this section's time over, or would it be in so many seconds?"""
+        return time.monotonic() + needed > self.until
+
+    def wait(self) -> None:
+        """Until the device has done all its work."""
+        self.cp.cuda.get_current_stream().synchronize()
+
+    def milliseconds(self, f: Step, count: int) -> float:
+        """Of one f(), by device events around `count` of them. PyTorch works on the same default stream."""
+        start, end = self.cp.cuda.Event(), self.cp.cuda.Event()
+        start.record()
+        for _ in range(count):
+            f()
+        end.record()
+        end.synchronize()
+        return self.cp.cuda.get_elapsed_time(start, end) / count
+
+    def median_of(self, f: Step, seconds: float) -> float:
+        """The median milliseconds of f() over about so many seconds, warmed up."""
+        f()
+        self.wait()
+        once = self.milliseconds(f, 1)
+        count = 1 if self.dry else max(1, min(50, int(20 / max(once, 1e-3))))
+        rounds = 2 if self.dry else max(3, min(15, int(1e3 * seconds / max(once * count, 1e-3))))
+        return statistics.median(self.milliseconds(f, count) for _ in range(rounds))
+
+    def pooled_bytes(self) -> int:
+        """What CuPy's default pool holds of the device's memory, after giving back what is free."""
+        gc.collect()
+        self.cp.get_default_memory_pool().free_all_blocks()
+        return self.cp.get_default_memory_pool().total_bytes()
+
+
+# ------------------------------------------------------------------------------------ the device and its limits
+
+
+def the_device(b: Bench) -> dict[str, Any]:
+    """What it ran on."""
+    found = b.cp.cuda.runtime.getDeviceProperties(0)
+    return {"name": found["name"].decode(), "multiprocessors": found["multiProcessorCount"],
+            "compute_capability": f"{found['major']}.{found['minor']}", "cuda": b.cp.cuda.runtime.runtimeGetVersion(),
+            "driver": b.cp.cuda.runtime.driverGetVersion(), "cupy": b.cp.__version__, **info.versions(),
+            "torch": _version("torch"), "torchvision": _version("torchvision"), "reason": device.reason}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return str(__import__(name).__version__)
+    except ImportError:
+        return None
+
+
+def ceilings(b: Bench) -> dict[str, Any]:
+    """The most that this device copies and multiplies: bytes read and written per second, and FLOP/s of a GEMM."""
+    size, n = (1 << 10, 64) if b.dry else (1 << 28, 8192)
+    x, y = b.cp.zeros(size, F4), b.cp.empty(size, F4)
+    ms = b.median_of(lambda: y.__setitem__(..., x), 1)
+    a = device.to(parity.normal(n, n), "gpu")
+    result = {"copy_bytes_per_s": 2 * x.nbytes / ms * 1e3}
+    for name, on in ("float32", False), ("tf32", True):
+        with kernels.tf32(on):
+            result[f"gemm_{name}_flop_per_s"] = 2 * n ** 3 / b.median_of(lambda: cuda.matmul(a, a), 1) * 1e3
+    return result
+
+
+# --------------------------------------------------------------------------------------------------- parity
+
+
+def parity_operations(b: Bench) -> dict[str, Any]:
+    """Every operation and its gradients beside NumPy's."""
+    return _rows(b, parity.operations())
+
+
+def parity_kernels(b: Bench) -> dict[str, Any]:
+    """The kernels at the shapes of real networks."""
+    return _rows(b, parity.real_sizes(8 if b.dry else 128, small=b.dry))
+
+
+def parity_models(b: Bench) -> dict[str, Any]:
+    """Every kind of network."""
+    return _rows(b, parity.whole_models(*((4, 8, 2) if b.dry else (16, 16, 16))))
+
+
+def parity_training(b: Bench) -> dict[str, Any]:
+    """200 training steps."""
+    return parity.training(4, width=2, n=4, size=8) if b.dry else parity.training(200)
+
+
+def _rows(b: Bench, rows: Iterator[parity.Row]) -> dict[str, Any]:
+    done: list[parity.Row] = []
+    for row in rows:
+        done.append(row)
+        if b.late():
+            break
+    return {"ok": all(r["ok"] for r in done), "compared": len(done), "all_were_compared": next(rows, None) is None,
+            "not_ok": [r["what"] for r in done if not r["ok"]], "worst_error": max(r["error"] for r in done),
+            "rows": done}
+
+
+# ------------------------------------------------------------------------------------------- steps of the systems
+
+
+def minires_step(model: Any, images: Any, labels: Any, graphed: bool) -> Step:
+    """One training step of `model`; it returns the loss on the device and does not wait."""
+    optimizer = optim.SGD(model.parameters(), LR, MOMENTUM, WEIGHT_DECAY)
+    if graphed:
+        step = GraphedStep(model, optimizer, images, labels)
+        return lambda: step(images, labels)
+
+    def eager() -> Any:
+        model.train()
+        optimizer.zero_grad()
+        loss = ops.cross_entropy(model(Tensor(images)), labels)
+        loss.backward()
+        optimizer.step()
+        return loss.data
+    return eager
+
+
+def torch_step(torch: Any, model: Any, images: Any, labels: Any, graphed: bool, channels_last: bool) -> Step:
+    """The same by PyTorch, as its users write it; graphed as its manual says for whole steps."""
+    if channels_last:
+        model = model.to(memory_format=torch.channels_last)
+        images = images.contiguous(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+
+    def eager() -> Any:
+        optimizer.zero_grad(set_to_none=True)
+        loss = torch.nn.functional.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+    if not graphed:
+        return eager
+    if images.device.type != "cuda":
+        raise LeftOut("no CUDA graphs on the CPU")
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            eager()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    optimizer.zero_grad(set_to_none=True)
+    with torch.cuda.graph(graph):
+        loss = eager()
+
+    def replay() -> Any:
+        graph.replay()
+        return loss
+    return replay
+
+
+class TorchCifar(workers.Torch):
+    """workers.py's PyTorch network, moved to a device and callable as a module."""
+
+    def __init__(self, w: workers.Arrays, depth: int, width: int, where: str):
+        images, labels = workers.batch(1)
+        super().__init__(w, images, labels, depth=depth, width=width, threads=1)
+        self.layers.to(where).train()
+
+    def __call__(self, x: Any) -> Any:
+        return self.forward(x)
+
+    def to(self, **options: Any) -> TorchCifar:
+        self.layers.to(**options)
+        return self
+
+    def parameters(self) -> Any:
+        return self.layers.parameters()
+
+
+class Network:
+    """One network for all systems: the same weights and the same batch."""
+
+    def __init__(self, name: str, dry: bool):
+        self.name, self.dry, self.imagenet = name, dry, name == "resnet50"
+        self.where = "cpu" if dry else "cuda"
+        if self.imagenet and not hasattr(models, "resnet50"):
+            raise LeftOut("this minires has no resnet50")
+        self.batch = 2 if dry else 64 if self.imagenet else 128
+        size = (32 if dry else 224) if self.imagenet else 8 if dry else 32
+        self.images, self.labels = parity.images_of(self.batch, size, 1000 if self.imagenet else 10)
+        if not self.imagenet:
+            self.depth, self.width = (8, 4) if dry else (int(name.removeprefix("resnet")), 16)
+            self.weights = workers.start_weights(self.depth, self.width)
+
+    def minires(self, graphed: bool) -> Step:
+        if self.imagenet:
+            model: Any = models.resnet50(rng=np.random.default_rng(0))
+        else:
+            model = models.cifar(self.depth, width=self.width)
+            running = {n: t.data for n, t in model.state().items() if not t.requires_grad}
+            model.load_state({**running, **self.weights})
+        model.to("gpu")
+        return minires_step(model, device.to(self.images, "gpu"), device.to(self.labels, "gpu"), graphed)
+
+    def torch(self, graphed: bool, channels_last: bool, tf32: bool) -> Step:
+        try:
+            import torch
+        except ImportError:
+            raise LeftOut("PyTorch is not installed") from None
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+        torch.backends.cudnn.benchmark = True  # it tries its algorithms, and takes the fastest
+        if self.imagenet:
+            try:
+                import torchvision
+            except ImportError:
+                raise LeftOut("torchvision is not installed") from None
+            weights = models.resnet50(rng=np.random.default_rng(0)).state()
+            model: Any = torchvision.models.resnet50()
+            model.load_state_dict({n: torch.from_numpy(t.data.copy()) for n, t in weights.items()}, strict=False)
+            model = model.to(self.where).train()
+        else:
+            model = TorchCifar(self.weights, self.depth, self.width, self.where)
+        images, labels = (torch.from_numpy(a).to(self.where) for a in (self.images, self.labels))
+        return torch_step(torch, model, images, labels, graphed, channels_last)
+
+
+SYSTEMS = {  # name: (library, graphed, channels_last or readable, TF32)
+    "minires readable": ("minires", False, True, False),
+    "minires fused": ("minires", False, False, False), "minires fused, TF32": ("minires", False, False, True),
+    "minires graphed": ("minires", True, False, False), "minires graphed, TF32": ("minires", True, False, True),
+    "torch eager": ("torch", False, False, False), "torch eager, TF32": ("torch", False, False, True),
+    "torch graphed, channels_last": ("torch", True, True, False),
+    "torch graphed, channels_last, TF32": ("torch", True, True, True),
+}
+
+
+@contextlib.contextmanager
+def conditions(name: str) -> Iterator[None]:
+    """Kernels and precision of a system, while it is built and while it is timed."""
+    library, _, readable, tf32 = SYSTEMS[name]
+    if library == "torch":
+        with contextlib.suppress(ImportError):
+            import torch
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+        yield
+    else:
+        with kernels.using("reference" if readable else "auto"), kernels.tf32(tf32):
+            yield
+
+
+def step_times(b: Bench, name: str) -> dict[str, Any]:
+    """All systems on one network: their memory first, one after the other, then interleaved rounds of steps."""
+    network = Network(name, b.dry)
+    result: dict[str, Any] = {"batch": network.batch, "systems": {}}
+    steps: dict[str, Step] = {}
+    for system, (library, graphed, second, tf32) in SYSTEMS.items():
+        entry = result["systems"][system] = {}
+        if b.late(10):
+            entry["left_out"] = "no time left"
+            continue
+        try:
+            with conditions(system):
+                before = b.pooled_bytes(), _torch_bytes(b, reset=True)
+                step = network.minires(graphed) if library == "minires" else network.torch(graphed, second, tf32)
+                entry["losses"] = [float(step()) for _ in range(4)]  # the fourth of minires' is the graph's first
+                after = _pool_total(b), _torch_bytes(b)
+            entry["device_bytes"] = (after[0] - before[0] + _graph_bytes(step) if library == "minires"
+                                     else after[1] - before[1])
+            steps[system] = step
+        except LeftOut as e:
+            entry["left_out"] = str(e)
+        except Exception as e:
+            entry["left_out"] = f"{type(e).__name__}: {e}"
+    rounds: dict[str, list[float]] = {system: [] for system in steps}
+    counts = {}
+    for system, step in steps.items():
+        with conditions(system):
+            b.wait()
+            counts[system] = 1 if b.dry else max(2, min(40, int(100 / max(b.milliseconds(step, 2), 0.1))))
+    for _ in range(b.steps(9)):
+        if b.late(sum(counts[s] * rounds[s][-1] for s in steps if rounds[s]) / 1e3):
+            break
+        for system, step in steps.items():
+            with conditions(system):
+                rounds[system].append(b.milliseconds(step, counts[system]))
+    for system, times in rounds.items():
+        if times:
+            result["systems"][system].update(ms=statistics.median(times), rounds_ms=times,
+                                             steps_per_turn=counts[system])
+    result["ratios"] = _ratios(rounds, result["systems"])
+    first = result["systems"]["minires readable"].get("losses", [])
+    result["losses_differ_by"] = {system: max((abs(a - b) / abs(b) for a, b in zip(s["losses"], first, strict=True)))
+                                  for system, s in result["systems"].items() if first and "losses" in s}
+    return result
+
+
+def _pool_total(b: Bench) -> int:
+    return b.cp.get_default_memory_pool().total_bytes()
+
+
+def _graph_bytes(step: Step) -> int:
+    """What a recording's own pool holds."""
+    graphed = next((c.cell_contents for c in step.__closure__ or () if isinstance(c.cell_contents, GraphedStep)), None)
+    return graphed.replay.pool.total_bytes() if graphed else 0
+
+
+def _torch_bytes(b: Bench, reset: bool = False) -> int:
+    """The most that PyTorch's allocator has held."""
+    if b.dry or _version("torch") is None:
+        return 0
+    import torch
+    if reset:
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    return int(torch.cuda.max_memory_reserved())
+
+
+def _ratios(rounds: dict[str, list[float]], systems: dict[str, Any]) -> dict[str, Any]:
+    """The table's ratios, round by round; and of the memory."""
+    wanted = {"torch eager / minires graphed": ("torch eager", "minires graphed"),
+              "torch eager / minires graphed, TF32": ("torch eager, TF32", "minires graphed, TF32"),
+              "torch graphed / minires graphed": ("torch graphed, channels_last", "minires graphed"),
+              "torch graphed / minires graphed, TF32": ("torch graphed, channels_last, TF32", "minires graphed, TF32"),
+              "minires readable / torch eager": ("minires readable", "torch eager")}
+    found: dict[str, Any] = {}
+    for name, (a, b) in wanted.items():
+        if rounds.get(a) and rounds.get(b):
+            each = [x / y for x, y in zip(rounds[a], rounds[b], strict=True)]
+            found[name] = {"median": statistics.median(each), "rounds": each}
+    bytes_of = {s: systems[s].get("device_bytes") for s in ("minires graphed", "torch eager")}
+    if all(bytes_of.values()):
+        found["memory, minires graphed / torch eager"] = bytes_of["minires graphed"] / bytes_of["torch eager"]
+    return found
+
+
+# --------------------------------------------------------------------------------------- where the time goes
+
+
+def shares(b: Bench) -> dict[str, Any]:
+    """Every launch of one ResNet-20 step, timed alone: milliseconds, bytes of its arrays, FLOPs of the products."""
+    network = Network("resnet20", b.dry)
+    calls: list[tuple[str, Step, int, int]] = []
+    launch, matmul = cuda._launch, cuda.matmul
+
+    def noted_launch(name: str, blocks: Any, like: Any, *args: Any) -> None:
+        launch(name, blocks, like, *args)
+        moved = sum(a.nbytes for a in args if device.on_gpu(a))
+        calls.append((name, lambda: launch(name, blocks, like, *args), moved, 0))
+
+    def noted_matmul(x: Any, y: Any) -> Any:
+        out = matmul(x, y)
+        flops = 2 * x.shape[0] * x.shape[1] * y.shape[1]
+        calls.append((f"GEMM {x.shape[0]} x {x.shape[1]} x {y.shape[1]}", lambda: matmul(x, y),
+                      x.nbytes + y.nbytes + out.nbytes, flops))
+        return out
+
+    with kernels.tf32():
+        step = network.minires(graphed=False)
+        step()
+        whole = b.median_of(step, 1)
+        cuda._launch, cuda.matmul = noted_launch, noted_matmul
+        try:
+            step()
+        finally:
+            cuda._launch, cuda.matmul = launch, matmul
+        rows: dict[str, dict[str, float]] = defaultdict(lambda: {"launches": 0, "ms": 0.0, "bytes": 0, "flop": 0})
+        for name, again, moved, flops in calls:
+            if b.late():
+                break
+            row = rows[name]
+            again()
+            ms = b.milliseconds(again, b.steps(10))
+            for key, value in ("launches", 1), ("ms", ms), ("bytes", moved), ("flop", flops):
+                row[key] += value
+    total = sum(r["ms"] for r in rows.values())
+    table = [{"kernel": name, **row, "share": row["ms"] / total, "bytes_per_s": row["bytes"] / row["ms"] * 1e3,
+              "flop_per_s": row["flop"] / row["ms"] * 1e3} for name, row in rows.items()]
+    return {"eager_step_ms": whole, "launches": len(calls), "sum_ms": total, "precision": "TF32",
+            "kernels": sorted(table, key=lambda r: -r["ms"])}
+
+
+# --------------------------------------------------------------------------------------------- a whole training
+
+
+def whole_training(b: Bench) -> dict[str, Any]:
+    """64,000 iterations of ResNet-20 as section 4.2 trains it, with augmentation, and the error of 10,000 images after
+    every 391 of them; on random images of CIFAR-10's shape. As many iterations as there is time for."""
+    count, n, test, every, batch = (6, 40, 20, 3, 8) if b.dry else (64_000, 50_000, 10_000, 391, 128)
+    network = Network("resnet20", b.dry)
+    size = network.images.shape[-1]
+    images, labels = (device.to(a, "gpu") for a in parity.images_of(n, size))
+    model = models.cifar(network.depth, width=network.width, rng=np.random.default_rng(0)).to("gpu")
+    optimizer = optim.SGD(model.parameters(), 0.1, 0.9, 1e-4)
+    schedule = optim.step_decay(0.1, (count // 2, 3 * count // 4))
+    rng, done, evaluating, losses = np.random.default_rng(1), 0, 0.0, []
+    with kernels.tf32():
+        step = GraphedStep(model, optimizer, images[:batch], labels[:batch])
+        b.wait()
+        start = time.perf_counter()
+        while done < count and not b.late(3):
+            for rows in np.array_split(rng.permutation(n)[:min(every, n // batch) * batch], min(every, n // batch)):
+                rows = device.to(rows, "gpu")
+                optimizer.lr = schedule(done)
+                loss = step(crop_and_flip(images[rows], rng=rng), labels[rows])
+                done += 1
+                if done == count:
+                    break
+            losses.append(float(loss))  # waits, so that the host is never an epoch ahead
+            before = time.perf_counter()
+            train.error(model, images[:test], labels[:test])
+            evaluating += time.perf_counter() - before
+        seconds = time.perf_counter() - start
+    return {"iterations": done, "of": count, "finished": done == count, "seconds": seconds,
+            "of_them_evaluating": evaluating, "ms_per_iteration": 1e3 * seconds / done, "precision": "TF32",
+            "loss_after_each_pass": losses}
+
+
+def inference(b: Bench) -> dict[str, Any]:
+    """ResNet-20 in evaluation mode, batch 500, as train.error runs it."""
+    network = Network("resnet20", b.dry)
+    model = models.cifar(network.depth, width=network.width).to("gpu").eval()
+    x = Tensor(device.to(parity.normal(8 if b.dry else 500, *network.images.shape[1:]), "gpu"))
+    result: dict[str, Any] = {"batch": len(x)}
+    with no_grad():
+        for name, on in ("float32", False), ("tf32", True):
+            with kernels.tf32(on):
+                result[f"{name}_ms"] = b.median_of(lambda: model(x), 1)
+    return result
+
+
+SECTIONS: dict[str, tuple[Callable[[Bench], dict[str, Any]], float]] = {  # name: (what, its seconds)
+    "device": (the_device, 10), "ceilings": (ceilings, 15), "parity_operations": (parity_operations, 20),
+    "parity_kernels": (parity_kernels, 40), "parity_models": (parity_models, 20),
+    "parity_training": (parity_training, 60), "resnet20": (lambda b: step_times(b, "resnet20"), 40),
+    "resnet56": (lambda b: step_times(b, "resnet56"), 40), "resnet110": (lambda b: step_times(b, "resnet110"), 50),
+    "resnet50": (lambda b: step_times(b, "resnet50"), 60), "shares": (shares, 20), "inference": (inference, 5),
+    "whole_training": (whole_training, 110),
+}
+BUDGET = 470.0  # seconds for all
+
+
+def summary(result: dict[str, Any]) -> str:
+    """What to look at first."""
+    lines = []
+    for name, section in result["sections"].items():
+        if "error" in section:
+            lines.append(f"{name}: FAILED: {section['error']}")
+        elif "ok" in section:
+            lines.append(f"{name}: {'ok' if section['ok'] else 'NOT OK'}, {section['compared']} compared, worst error "
+                         f"{section['worst_error']:.1e}" + "".join(f"; {what}" for what in section["not_ok"]))
+        elif "systems" in section:
+            rows = [[system, common.number(s.get("ms"), 2), common.number(s.get("device_bytes", 0) / 2 ** 20),
+                     s.get("left_out", "")] for system, s in section["systems"].items()]
+            table = common.table(["system", "ms", "MB", "left out"], rows)
+            lines.append(f"{name}, batch {section['batch']}:\n{table}")
+            lines += [f"  {k}: {r['median'] if isinstance(r, dict) else r:.2f}" for k, r in section["ratios"].items()]
+        else:
+            plain = {k: v for k, v in section.items() if not isinstance(v, (list, dict)) or k == "relative_error_after"}
+            lines.append(f"{name}: {plain}")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 where every section ran and all parity holds, else 1."""
+    p = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    p.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for gpu.json")
+    p.add_argument("--sections", default=",".join(SECTIONS), metavar="A,B", help="which, in this order (%(default)s)")
+    p.add_argument("--dry-run", action="store_true", help="tiny, on the CPU, with the tests' stand-in for CuPy")
+    args = p.parse_args(argv)
+    names = args.sections.split(",")
+    if unknown := [n for n in names if n not in SECTIONS]:
+        p.error(f"--sections: there is no {unknown[0]!r}; there are {', '.join(SECTIONS)}")
+    undo = None
+    if args.dry_run:
+        sys.path.insert(0, str(HERE.parent / "tests"))
+        import fake_cupy
+        if why := fake_cupy.missing():
+            raise common.Failed(f"--dry-run: {why}")
+        undo = fake_cupy.install()
+    try:
+        if device.use("auto") != "gpu":
+            raise common.Failed(device.reason)
+        import cupy
+        result = {**common.header("gpu", argv), "dry_run": args.dry_run, "sections": {}}
+        args.out.mkdir(parents=True, exist_ok=True)
+        run(Bench(cupy, args.dry_run), names, result, args.out / "gpu.json")
+    finally:
+        if undo:
+            undo()
+    sections = result["sections"].values()
+    return int(any("error" in s or s.get("ok") is False or s.get("same_bits_twice") is False for s in sections))
+
+
+def run(b: Bench, names: Sequence[str], result: dict[str, Any], file: Path) -> None:
+    """The sections one after the other; the file holds what is done."""
+    start = time.monotonic()
+    for name in names:
+        section, seconds = SECTIONS[name]
+        began = time.monotonic()
+        b.until = min(began + seconds, start + BUDGET)
+        try:
+            if began >= start + BUDGET:
+                raise LeftOut("the time for all sections is used up")
+            found = section(b)
+        except LeftOut as e:
+            found = {"left_out": str(e)}
+        except Exception as e:  # whatever it is: the next section may work
+            found = {"error": f"{type(e).__name__}: {e}", "traceback": common.without_paths(traceback.format_exc())}
+        gc.collect()
+        result["sections"][name] = {**found, "section_seconds": round(time.monotonic() - began, 1)}
+        file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        print(f"{name}: {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
+    common.finish(result, summary(result), file)
+
+
+if __name__ == "__main__":
+    common.script(main)
