@@ -231,9 +231,9 @@ SOURCE.append("""
 extern "C" __global__ void chunk_moments(const float* x, float* partial, int M, int chunk) {
     const float* row = x + (long long)blockIdx.y * M;
     int start = blockIdx.x * chunk, end = min(start + chunk, M);
-    float first = row[start], sum = 0.f, squares = 0.f;  // deviations from `first` are small where the mean is large
-    for (int m = start + threadIdx.x; m < end; m += BLOCK) sum += row[m] - first;
-    float mean = first + block_sum(sum) / (end - start);
+    float sum = 0.f, squares = 0.f;
+    for (int m = start + threadIdx.x; m < end; m += BLOCK) sum += row[m];
+    float mean = block_sum(sum) / (end - start);
     for (int m = start + threadIdx.x; m < end; m += BLOCK) squares += (row[m] - mean) * (row[m] - mean);
     squares = block_sum(squares);
     if (threadIdx.x == 0) {
@@ -249,8 +249,8 @@ extern "C" __global__ void normalise(const float* x, const float* skip, const fl
                                      int M, int chunk, float eps, int relu) {
     int c = blockIdx.y, t = threadIdx.x, mine = t < gridDim.x;  // thread t adds chunk t
     const float* of = partial + 2 * (c * gridDim.x + (mine ? t : 0));
-    float count = mine ? min(chunk, M - t * chunk) : 0, first = partial[2 * c * gridDim.x];
-    float mean = first + block_sum(count * (of[0] - first)) / M;
+    float count = mine ? min(chunk, M - t * chunk) : 0;
+    float mean = block_sum(count * of[0]) / M;
     float var = block_sum(mine ? of[1] + count * (of[0] - mean) * (of[0] - mean) : 0.f) / M;
     float inv = 1.f / sqrtf(var + eps);
     if (blockIdx.x == 0 && t == 0) { mean_out[c] = mean; var_out[c] = var; inv_out[c] = inv; }
