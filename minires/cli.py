@@ -1,7 +1,8 @@
-"""The command line: `minires demo`, `minires bench`, `minires info`."""
+"""The command line: `minires demo`, `minires models`, `minires bench`, `minires info`."""
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +43,13 @@ def _parser() -> argparse.ArgumentParser:
                       help="1 epoch on 1,000 images: shows that everything runs, too short to show degradation")
     demo.set_defaults(run=_demo)
 
+    models = commands.add_parser(
+        "models", help="the networks there are: layers, parameters and multiply-accumulates",
+        description="Lists every network that has a name, with its layers, parameters and multiply-accumulates (MACs) "
+                    "for one image, counted from the network itself.")
+    models.add_argument("--json", action="store_true", help="one JSON list on stdout, with exact numbers")
+    models.set_defaults(run=_models)
+
     bench = commands.add_parser(
         "bench", help="how long a training step takes here, and where the time goes",
         description="Times training steps of a CIFAR ResNet on random 32x32 images.",
@@ -70,6 +78,22 @@ def _demo(args: argparse.Namespace) -> int:
     _, done = demo.run(out, train.Recipe(epochs=args.epochs), seed=args.seed, where=args.device, quick=args.quick,
                        command=command)
     return 0 if done else 130
+
+
+def _models(args: argparse.Namespace) -> int:
+    from . import models
+
+    if args.json:
+        print(json.dumps([net._asdict() for net in models.listing()], indent=1))
+        return 0
+    family = ""
+    for net in models.listing():
+        if net.family != family:
+            family = net.family
+            print(f"{family}; images {' x '.join(map(str, net.input_shape))}\n"
+                  f"    {'':18}{'layers':>6}{'parameters':>14}{'million MACs':>15}")
+        print(f"    {net.name:18}{net.layers:6}{net.parameters:14,}{net.macs / 1e6:15,.2f}")
+    return 0
 
 
 def _bench(args: argparse.Namespace) -> int:
