@@ -41,9 +41,10 @@ def test_an_unknown_name_or_option_is_refused():
 
 def test_undrawn_weights_have_the_same_shapes():
     for name, options in ("resnet20", {}), ("vgg16_bn", {"hidden": 4}), ("googlenet", {}):
-        drawn, not_drawn = (models.build(name, width=4, **options, **k).state() for k in ({}, {"rng": init.UNDRAWN}))
-        assert [(n, t.shape, t.dtype) for n, t in drawn.items()] == [(n, t.shape, t.dtype) for n, t in not_drawn.items()]
-        assert not any(t.data.any() for n, t in not_drawn.items() if t.ndim > 1)
+        drawn = models.build(name, width=4, **options).state()
+        zeros = models.build(name, width=4, **options, rng=init.UNDRAWN).state()
+        assert [(n, t.shape, t.dtype) for n, t in zeros.items()] == [(n, t.shape, t.dtype) for n, t in drawn.items()]
+        assert not any(t.data.any() for t in zeros.values() if t.ndim > 1)
 
 
 # ------------------------------------------------------------------------------------------------ sizes
