@@ -10,14 +10,19 @@ from typing import Any
 from .. import device
 from .reference import Pair, cross_entropy, log_softmax, output_size
 
-__all__ = ["avg_pool2d", "batch_norm", "batch_norm_eval", "batch_norm_relu", "conv2d", "cross_entropy", "log_softmax",
-           "max_pool2d", "relu", "shortcut"]
+__all__ = ["add", "avg_pool2d", "batch_norm", "batch_norm_eval", "batch_norm_relu", "conv2d", "cross_entropy",
+           "log_softmax", "max_pool2d", "relu", "shortcut"]
 
 
 def zero(like: Any, *shape: int) -> Any:
     """A read-only array of this shape, of the dtype and on the device of `like`."""
     xp = device.of(like)
     return xp.broadcast_to(xp.zeros((), like.dtype), shape)
+
+
+def add(a: Any, b: Any) -> Any:
+    """Like a, and like b."""
+    return zero(a, *a.shape)
 
 
 def conv2d(x: Any, w: Any, stride: Pair, padding: Pair) -> Any:
