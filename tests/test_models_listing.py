@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import difference, normal
 
-from minires import Tensor, cli, gradcheck, init, kernels, models, nn, no_grad, ops
+from minires import Tensor, analysis, cli, gradcheck, init, kernels, models, nn, no_grad, ops
 
 
 def rng(seed=0):
@@ -137,8 +137,9 @@ def test_depth_needs_a_graph():
 def calls(dtype):
     x, w = normal(2, 3, 9, 8, dtype=dtype), normal(4, 3, 3, 2, dtype=dtype)
     c = np.ones(3, dtype)
-    return {"add": (x, x), "conv2d": (x, w, (2, 1), (1, 0)), "batch_norm": (x, c, c, 0.1), "batch_norm_eval": (x, c, c, c, c, 0.1),
-            "batch_norm_relu": (x, c, c, 0.1, x), "relu": (x,), "max_pool2d": (x, (3, 2), (2, 3), (1, 1)),
+    return {"add": (x, x), "conv2d": (x, w, (2, 1), (1, 0)), "batch_norm": (x, c, c, 0.1),
+            "batch_norm_eval": (x, c, c, c, c, 0.1), "batch_norm_relu": (x, c, c, 0.1, x), "relu": (x,),
+            "max_pool2d": (x, (3, 2), (2, 3), (1, 1)),
             "avg_pool2d": (x, (3, 2), (2, 3), (1, 0)), "shortcut": (x, 2, 7, "both"), "log_softmax": (x[:, :, 0, 0], 1),
             "cross_entropy": (x[:, :, 0, 0], np.array([0, 2]))}
 
@@ -151,6 +152,11 @@ def test_shapes_are_those_of_the_reference(name, dtype):
     arrays = 3 if name in ("batch_norm", "batch_norm_relu") else 1
     for a, b in zip(got[:arrays], want[:arrays], strict=True):
         assert a.shape == b.shape and a.dtype == b.dtype
+
+
+def test_shapes_are_not_for_the_environment():
+    with pytest.raises(ValueError, match="MINIRES_KERNELS: expected one of auto, reference, got 'shapes'"):
+        kernels._checked("shapes", "MINIRES_KERNELS")
 
 
 def test_using_shapes_refuses_what_the_reference_refuses():
@@ -256,3 +262,51 @@ def test_adaptive_average_pool(shape, size):
     assert difference(pool(Tensor(x)).data, expected) < 1e-14
     gradcheck(pool, x)
     assert pool(Tensor(x.astype(np.float32))).dtype == np.float32
+
+
+# ------------------------------------------------------------------------------- looking inside, starting
+
+
+INSIDE = {"bottleneck": ("resnet164", 1 + 3 * 18), "preact": ("preact_resnet20", 1 + 9), "basic": ("resnet18", 16),
+          "50": ("resnet50", 16), "vgg": ("vgg16_bn", 13), "googlenet": ("googlenet", 1 + 2 * 9)}
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_the_analyses_find_the_layers(name):
+    """Every 3x3 convolution followed by a BatchNorm has a response, 1 at the start; every layer has gradients."""
+    which, found = INSIDE[name]
+    net = models.build(which, width=4, num_classes=3, **({"hidden": 8} if name == "vgg" else {}))
+    x = normal(4, 3, 33, 40, dtype=np.float32)
+    measured = analysis.responses(net, x)
+    assert len(measured) == found and all(abs(r - 1) < 0.05 for r in measured.values())
+    flow = analysis.gradient_flow(net, x, np.array([0, 1, 2, 0]))
+    layers = [n for n, m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and "downsample" not in n]
+    assert list(flow.weights) == list(flow.activations) == layers and all(np.isfinite([*flow.weights.values()]))
+
+
+@pytest.mark.parametrize("net", [
+    models.build("resnet50", width=4), models.build("resnet164", width=4), models.shortcut_study("dropout", 8, width=4),
+    models.placement_study("relu_before_addition", 11, bottleneck=True, width=4),
+    models.placement_study("relu_only_preact", 8, width=4)], ids=["resnet50", "resnet164", "dropout", "before", "only"])
+def test_zero_last_gamma_makes_every_block_its_shortcut(net):
+    init.zero_last_gamma(net.eval())
+    for block in net.blocks():
+        channels, stride = block.layers()[0][0].weight.shape[1], block.stride
+        x = Tensor(np.abs(normal(2, channels, 6, 8, dtype=np.float32)))
+        out = block.layers()[-1][0].weight.shape[0]
+        skip = block.shortcut(x, out).data
+        assert block(x).shape == (2, out, 6 // stride, 8 // stride)
+        assert (np.maximum(block(x).data, 0) == np.maximum(skip, 0)).all()
+
+
+def test_zero_last_gamma_refuses_a_network_whose_blocks_end_behind_the_addition():
+    with pytest.raises(ValueError, match="no residual block that ends in a BatchNorm"):
+        init.zero_last_gamma(models.placement_study("bn_after_addition", 8, width=4))
+
+
+def test_by_hand_is_not_written_for_bottlenecks():
+    with pytest.raises(ValueError, match="by_hand=True is written for block"):
+        models.build("resnet164", by_hand=True)
+    for block in nn.Bottleneck, nn.PreactBottleneck:
+        with pytest.raises(TypeError, match="by_hand"):
+            block(4, 8, by_hand=True, rng=rng())
