@@ -16,7 +16,7 @@ class Refused(ValueError):
     """The pickle names something that is not allowed, or is no whole pickle."""
 
 
-class _Reader(pickle.Unpickler):
+class _Reader(pickle._Unpickler):  # the one in Python: the one in C takes 64 GB where a damaged byte asks for it
     def __init__(self, file: BinaryIO, allowed: Allowed, persistent: Callable[[Any], Any] | None, encoding: str):
         super().__init__(file, encoding=encoding)
         self.allowed, self.persistent = allowed, persistent

@@ -96,7 +96,7 @@ def test_imports_point_down(path):
 
 
 ONLY_IN = {"cupy": "device", "cupyx": "device", "matplotlib": "plot"}
-WHEN_USED = {"cupy", "cupyx", "tqdm", "threadpoolctl", "safetensors", "torch", "IPython", "ipywidgets"}
+WHEN_USED = {"cupy", "cupyx", "tqdm", "threadpoolctl", "safetensors", "sklearn", "torch", "IPython", "ipywidgets"}
 
 
 @pytest.mark.parametrize("path", PATHS)
