@@ -66,24 +66,24 @@ class _Storage(NamedTuple):
     key: str
     dtype: str
     start: int
-    count: int
+    length: int
 
     @property
     def end(self) -> int:
         """In bytes."""
-        return (self.start + self.count) * _itemsize(self.dtype)
+        return (self.start + self.length) * _itemsize(self.dtype)
 
 
 def _storage(pid: Any) -> _Storage:
     if not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage":
         raise Refused("it refers to data outside itself that is no tensor's storage")
-    dtype, key, _device, count = pid[1:5]
+    dtype, key, _device, length = pid[1:5]
     start = 0
     if len(pid) == 6 and pid[5] is not None:  # a part of a storage, as PyTorch saved it before 0.4
-        _key, start, count = pid[5]
-    if dtype not in STORAGES.values() or not isinstance(key, str) or not _counts(start, count):
-        raise Refused("it has a storage whose type, key or count makes no sense")
-    return _Storage(key, dtype, start, count)
+        _key, start, length = pid[5]
+    if dtype not in STORAGES.values() or not isinstance(key, str) or not _counts(start, length):
+        raise Refused("it has a storage whose type, key or length makes no sense")
+    return _Storage(key, dtype, start, length)
 
 
 def _counts(*values: Any) -> bool:
@@ -102,9 +102,9 @@ def _allowed(content: Callable[[str], tuple[bytes, str]]) -> dict[tuple[str, str
         if not _counts(offset, *size, *stride) or not len(size) == len(stride) <= MOST_AXES or metadata:
             raise Refused("it has a tensor whose offset, size or stride makes no sense")
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-        if 0 not in size and last >= storage.count:
+        if 0 not in size and last >= storage.length:
             raise Refused(f"it has a tensor of size {tuple(size)} that ends at number {last} of a storage of "
-                          f"{storage.count}")
+                          f"{storage.length}")
 
         def read():
             if 0 in size:

@@ -81,7 +81,7 @@ def save_weights(model: nn.Module, path: str | os.PathLike[str], dtype: Any = No
                          "PyTorch reads both")
     if dtype is not None and np.dtype(dtype).kind != "f":
         raise ValueError(f"save_weights: dtype: expected float16, float32 or float64, got {dtype}")
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for name, t in model.state().items():
         with _explained(f"{path}, {name}", "save_weights"):
             arrays[name] = _converted(device.to(t.data, "cpu"), t.dtype if dtype is None else np.dtype(dtype))
@@ -115,9 +115,9 @@ def _entries(file: BinaryIO) -> dict[str, Any]:
     """{name: Stored} of a file, whose content tells its kind."""
     head = file.read(265)
     if head[:4] == torchfile.ZIP_MAGIC:
-        names = zipfile.ZipFile(file).namelist()
-        if names and all(n.endswith(".npy") for n in names):
-            return _npz(zipfile.ZipFile(file))
+        archive = zipfile.ZipFile(file)
+        if all(name.endswith(".npy") for name in archive.namelist()):
+            return _npz(archive)
     elif head[8:9] == b"{":
         file.seek(0)
         return _safetensors(file.read())
@@ -135,7 +135,7 @@ def _entries(file: BinaryIO) -> dict[str, Any]:
 
 def _tensors(saved: Any) -> dict[str, Any]:
     """The state_dict in what was saved: {name: Stored}, with anything else as it is."""
-    for _ in NESTED:
+    for _ in range(2):  # {"model": {"state_dict": ...}} is as deep as they go
         if isinstance(saved, Mapping):
             saved = next((saved[key] for key in NESTED if isinstance(saved.get(key), Mapping)), saved)
     if not isinstance(saved, Mapping):
@@ -161,8 +161,7 @@ def _safetensors(content: bytes) -> dict[str, Stored]:
     for name, t in sorted(deserialize(content)):
         if t["dtype"] not in SAFETENSORS:
             raise Refused(f"{name} is of type {t['dtype']}; expected one of {', '.join(SAFETENSORS)}")
-        array = torchfile.numbers(t["data"], SAFETENSORS[t["dtype"]]).reshape(t["shape"])
-        entries[name] = Stored(array.shape, array.dtype, lambda array=array: array)
+        entries[name] = _in_memory(torchfile.numbers(t["data"], SAFETENSORS[t["dtype"]]).reshape(t["shape"]))
     return entries
 
 
@@ -190,7 +189,8 @@ def _npy(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
 def _fitted(model: nn.Module, entries: Mapping[str, Any], rename: Rename | None, where: str) -> dict[str, Any]:
     """{name of the model: array of its dtype, on its device}; ValueError unless all fits."""
     mine = model.state()
-    fits, names = {}, {}
+    fits: dict[str, Any] = {}
+    names: dict[str, str] = {}
     for theirs, name in _translated(entries, mine, rename).items():
         if name not in mine and name.endswith("num_batches_tracked"):
             continue
@@ -224,6 +224,8 @@ def _translated(theirs: Mapping[str, Any], mine: Mapping[str, Any], rename: Rena
     """{their name: the model's}."""
     if callable(rename):
         names = {name: rename(name) for name in theirs}
+    elif rename is not None and not isinstance(rename, Mapping):
+        raise TypeError(f"load_weights: rename: expected a dict of names or a function, got {type(rename).__name__}")
     else:
         names = dict(zip(theirs, _renamed([_unwrapped(name, mine) for name in theirs], rename or {}), strict=True))
     for name, new in names.items():
