@@ -1,4 +1,4 @@
-"""The command line: `minires demo`, `minires evaluate`, `minires bench`, `minires info`."""
+"""The command line: `minires demo`, `minires evaluate`, `minires models`, `minires bench`, `minires info`."""
 from __future__ import annotations
 
 import argparse
@@ -75,6 +75,13 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     score.set_defaults(run=_evaluate)
 
+    models = commands.add_parser(
+        "models", help="the networks there are: layers, parameters and multiply-accumulates",
+        description="Lists every network that has a name, with its layers, parameters and multiply-accumulates (MACs) "
+                    "for one image, counted from the network itself.")
+    models.add_argument("--json", action="store_true", help="one JSON list on stdout, with exact numbers")
+    models.set_defaults(run=_models)
+
     bench = commands.add_parser(
         "bench", help="how long a training step takes here, and where the time goes",
         description="Times training steps of a CIFAR ResNet on random 32x32 images.",
@@ -118,6 +125,22 @@ def _evaluate(args: argparse.Namespace) -> int:
                           "images_per_second": score.images_per_second}))
     else:
         print(f"{args.model} on {args.dataset}, {score.total} test images; input {words}\n{evaluate.text(score)}")
+    return 0
+
+
+def _models(args: argparse.Namespace) -> int:
+    from . import models
+
+    if args.json:
+        print(json.dumps([net._asdict() for net in models.listing()], indent=1))
+        return 0
+    family = ""
+    for net in models.listing():
+        if net.family != family:
+            family = net.family
+            print(f"{family}; images {' x '.join(map(str, net.input_shape))}\n"
+                  f"    {'':18}{'layers':>6}{'parameters':>14}{'million MACs':>15}")
+        print(f"    {net.name:18}{net.layers:6}{net.parameters:14,}{net.macs / 1e6:15,.2f}")
     return 0
 
 

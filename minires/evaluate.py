@@ -111,10 +111,7 @@ def run(model: str, weights: str, dataset: str, *, root: datasets.Root = None, r
     """(the Score, the input in words) of a published network: built by name with `options`, filled from a file."""
     where = device.use(where)
     images, test, words = prepared(dataset, root, normalize, mean, std)
-    try:
-        net = models.build(model, num_classes=len(test.classes), in_channels=images.shape[1], **options)
-    except TypeError as e:  # this network has no such option
-        raise ValueError(f"{model}: {e}") from e
+    net = models.build(model, num_classes=len(test.classes), in_channels=images.shape[1], **options)
     load_weights(net.to(where), weights, rename)
     return score(net, device.to(images, where), device.to(test.labels, where), test.classes, batch_size,
                  progress=True), words
