@@ -145,10 +145,10 @@ def _tensors(saved: Any) -> dict[str, Any]:
 
 
 def _in_memory(value: Any) -> Any:
-    if hasattr(value, "detach"):  # PyTorch's; as float64, because NumPy has no bfloat16
-        value = value.detach().cpu()
-        value = (value.double() if value.is_floating_point() else value).numpy()
     array = value.data if isinstance(value, Tensor) else value
+    if hasattr(array, "detach"):  # PyTorch's; as float64, because NumPy has no bfloat16
+        array = array.detach().cpu()
+        array = (array.double() if array.is_floating_point() else array).numpy()
     if isinstance(value, Stored) or not hasattr(array, "dtype"):
         return value
     return Stored(tuple(array.shape), np.dtype(array.dtype), lambda: device.to(array, "cpu"))
