@@ -6,6 +6,7 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+
 from minires.datasets import cifar
 
 

@@ -194,21 +194,21 @@ def _splits(place: str, files: dict[str, bytes], form: Format, classes: Classes,
                 raise ValueError(f"{where}: expected the names of the classes, {', '.join(classes[its][:3])} and so "
                                  "on, got others")
     splits = []
-    for part, count, title in (form.train, TRAIN, "training"), ((form.test,), TEST, "testing"):
+    for part, count, title in (form.train, TRAIN, "training batch"), ((form.test,), TEST, "testing batch"):
         images, labels = np.empty((count, 32, 32, 3), np.uint8), np.empty(count, np.uint8)
         each = count // len(part)
         for i, file in enumerate(part):
             where, rows = f"{place}: {file}", slice(i * each, (i + 1) * each)
             pixels, by_kind = (read_binary(where, files[file], each, classes) if file.endswith(".bin") else
-                               read_python(where, files[file], each, classes, f"{title} batch {i + 1} of {len(part)}"))
+                               read_python(where, files[file], each, classes, f"{title} {i + 1} of {len(part)}"))
             images[rows] = pixels.reshape(each, 3, 32, 32).transpose(0, 2, 3, 1)
             labels[rows] = by_kind[kind]
         splits.append(Split(read_only(images), read_only(labels), classes[kind]))
     train, test = splits
     of_each = np.bincount(test.labels, minlength=len(test.classes))
-    if len(form.train) > 1 and np.ptp(of_each):  # CIFAR-10's files all have one size, its test images one count of each
-        raise ValueError(f"{place}: {form.test}: expected as many images of each class, got {of_each.tolist()}; is it a "
-                         "training batch, renamed?")
+    if len(form.train) > 1 and np.ptp(of_each):  # CIFAR-10's files are of one size; these have 1,000 images of each class
+        raise ValueError(f"{place}: {form.test}: expected as many images of each class, got {of_each.tolist()}; has "
+                         "the file been renamed?")
     return train, test
 
 
