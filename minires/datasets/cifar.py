@@ -206,7 +206,7 @@ def _splits(place: str, files: dict[str, bytes], form: Format, classes: Classes,
         splits.append(Split(read_only(images), read_only(labels), classes[kind]))
     train, test = splits
     of_each = np.bincount(test.labels, minlength=len(test.classes))
-    if len(form.train) > 1 and np.ptp(of_each):  # CIFAR-10's files are of one size; these have 1,000 images of each class
+    if len(form.train) > 1 and np.ptp(of_each):  # CIFAR-10's files are of one size; this holds 1,000 of each class
         raise ValueError(f"{place}: {form.test}: expected as many images of each class, got {of_each.tolist()}; has "
                          "the file been renamed?")
     return train, test
