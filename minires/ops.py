@@ -21,7 +21,7 @@ from .tensor import Function, Tensor
 
 class Add(Function):
     broadcasts = True
-    def forward(self, a, b): return a + b
+    def forward(self, a, b): return self.K.add(a, b) if a.shape == b.shape else a + b
     def backward(self, g): return g, g
 
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from . import blocked, reference
+from . import blocked, parallel, reference
 
-__all__ = ["blocked", "of", "reference", "session", "using"]
+__all__ = ["blocked", "of", "parallel", "reference", "session", "using"]
 NAMES = ("auto", "reference")
 
 
@@ -42,9 +42,9 @@ def using(name: str) -> Iterator[None]:
         _wanted.reset(token)
 
 
-def session() -> AbstractContextManager[None]:
-    """Hold one around a loop of many steps, as train.fit does: `blocked.session`, unless using the reference."""
-    return blocked.session() if _wanted.get() == "auto" else nullcontext()
+def session(threads: int | None = None) -> AbstractContextManager[None]:
+    """Hold one around a loop of many steps, as train.fit does: `parallel.session`, unless using the reference."""
+    return parallel.session(threads) if _wanted.get() == "auto" else nullcontext()
 
 
 def of(x: Any) -> ModuleType:
