@@ -369,6 +369,8 @@ def test_a_class_of_stripes_is_its_direction():
     def change(step): return ((x[:, 1:-1, 1:-1] - np.roll(x, step, (1, 2))[:, 1:-1, 1:-1]) ** 2).mean((1, 2))
     changes = np.stack([np.minimum.reduce([change(step) for step in steps[c]]) for c in range(3)])
     assert (changes.argmin(0) == learn.labels).mean() > 0.97
+    falling = (change(steps[2][1]) < change(steps[2][0]))[learn.labels == 2]
+    assert 0.4 < falling.mean() < 0.6  # both diagonals are one class, so that a flip keeps it
 
 
 def test_a_small_network_learns_stripes():
