@@ -37,7 +37,8 @@ def read(file: BinaryIO, allowed: Allowed, *, persistent: Callable[[Any], Any] |
          encoding: str = "ASCII") -> Any:
     """The object of the pickle that starts at the file's position; `file` then stands behind it.
 
-    `allowed`: what it may name, and what stands in for each, which must be harmless with ANY arguments.
+    `allowed`: what it may name, and what stands in for each, which must be harmless with ANY arguments. A class of ours
+    among them needs a __setstate__, and a function must not be there: a pickle may set the attributes of both.
     `persistent(pid)` gives what it refers to outside itself. `encoding`: of Python 2's strings, as pickle.load's.
     Refused, a ValueError without the file's name, for whatever else it asks for and for damage of any kind.
     """

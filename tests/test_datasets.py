@@ -181,6 +181,8 @@ BAD = {
     "gzip checksum": (PACKED[:-8] + bytes(4) + PACKED[-4:], r"cannot be unpacked: CRC check failed"),
     "gzip content": (PACKED[:12] + b"\xff" * 8 + PACKED[20:], r"expected a whole gzip file"),
     "gzip junk behind": (PACKED + b"junk", r"expected a whole gzip file"),
+    "70 dimensions": (b"\0\0\x08\x46" + bytes(280), r"expected a shape that NumPy can hold, got \(0, 0.*64"),
+    "0 x huge x huge": (b"\0\0\x08\3" + b"\xff" * 8 + bytes(4), r"can hold, got \(4294967295, 4294967295, 0\)"),
     "claims 2**92 bytes": (b"\0\0\x08\x03" + b"\xff" * 12, r"expected \d{20,} bytes .* got 0 bytes"),
 }
 

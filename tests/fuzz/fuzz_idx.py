@@ -7,6 +7,7 @@ half to headers, where it tells most.
 """
 import contextlib
 import gzip
+import math
 import pathlib
 import struct
 import tempfile
@@ -65,12 +66,18 @@ def cases():
             name = rng.choice(FILES)
             return rng.choice([whole_set, one_file])(name, gzip.compress(changed(name, rng), 1))
 
+        def header(rng):
+            sizes = rng.choices([0, 1, 2, 28, 2**16, 2**31, 2**32 - 1], k=rng.choice([0, 1, 2, 3, 3, 4, 65, 255]))
+            start = bytes([0, 0, rng.choice([8, 8, 9, 11, 12, 13, 14, 10]), len(sizes)])
+            elements = rng.randbytes(min(math.prod(sizes), 784) * rng.choice([0, 1, 2, 4, 8]))
+            return one_file(rng.choice(FILES), start + struct.pack(f">{len(sizes)}I", *sizes) + elements)
+
         def gzip_bytes(rng):
             name = rng.choice(FILES)
             packed = gzip.compress(made[name], 1)
             return rng.choice([whole_set, one_file])(name, damaged(packed, rng, gzip.compress(made[rng.choice(FILES)])))
 
-        yield {"plain": plain, "inside gzip": inside_gzip, "gzip": gzip_bytes}
+        yield {"plain": plain, "inside gzip": inside_gzip, "gzip": gzip_bytes, "header": header}
 
 
 if __name__ == "__main__":
