@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import chain
 from itertools import groupby
 from typing import Any
 
@@ -45,11 +46,12 @@ def modes_kept(model: Module) -> Iterator[None]:
             m.training = training
 
 
-def misfits(mine: Mapping[str, Tensor], theirs: Mapping[str, Any]) -> list[str]:
-    """What keeps {name: array} `theirs` from taking the place of the state `mine`: names and shapes, in words."""
-    wrong = [f"missing {n}" for n in mine if n not in theirs] + [f"unexpected {n}" for n in theirs if n not in mine]
-    return wrong + [f"{n}: expected shape {t.shape}, got {getattr(theirs[n], 'shape', type(theirs[n]).__name__)}"
-                    for n, t in mine.items() if n in theirs and getattr(theirs[n], "shape", None) != t.shape]
+def misfits(mine: Mapping[str, Tensor], theirs: Mapping[str, Any]) -> tuple[list[str], list[str], list[str]]:
+    """What keeps {name: array} `theirs` from taking the place of the state `mine`, in words: what is missing, what is
+    unexpected, what has another shape."""
+    return ([f"missing {n}" for n in mine if n not in theirs], [f"unexpected {n}" for n in theirs if n not in mine],
+            [f"{n}: expected shape {t.shape}, got {getattr(theirs[n], 'shape', type(theirs[n]).__name__)}"
+             for n, t in mine.items() if n in theirs and getattr(theirs[n], "shape", None) != t.shape])
 
 
 class Module:
@@ -93,7 +95,7 @@ class Module:
         """Copy {name: array or Tensor} in; ValueError, and nothing changed, unless names and shapes all match."""
         mine = self.state()
         arrays = {n: a.data if isinstance(a, Tensor) else a for n, a in arrays.items()}
-        wrong = misfits(mine, arrays)
+        wrong = list(chain(*misfits(mine, arrays)))
         if wrong:
             raise ValueError(f"load_state: {len(wrong)} of {len(mine)} entries do not fit: " + "; ".join(wrong[:6]))
         new = [device.of(t.data).array(arrays[name], dtype=t.dtype) for name, t in mine.items()]  # all, or none

@@ -33,7 +33,7 @@ WRAPPERS = ("module", "_orig_mod")                            # DataParallel and
 SYNONYMS = {"linear": "fc", "shortcut": "downsample"}         # as much-copied CIFAR repositories call them
 SAFETENSORS = {"F64": "f8", "F32": "f4", "F16": "f2", "BF16": torchfile.BFLOAT16, "I64": "i8", "I32": "i4", "I16": "i2",
                "I8": "i1", "U64": "u8", "U32": "u4", "U16": "u2", "U8": "u1", "BOOL": "?"}
-SHOWN = 10  # misfits that an error lists
+SHOWN = 5  # of the missing, unexpected, misshapen names each, in an error
 
 
 def load_weights(model: nn.Module, source: str | os.PathLike[str] | Mapping[str, Any],
@@ -197,13 +197,14 @@ def _fitted(model: nn.Module, entries: Mapping[str, Any], rename: Rename | None,
         if name in fits:
             raise ValueError(f"load_weights: {where}: both {names[name]} and {theirs} would be {name}")
         fits[name], names[name] = entries[theirs], theirs
-    wrong = nn.misfits(mine, fits)
-    wrong += [f"{n}: expected floating-point numbers, got {entry.dtype}" for n, entry in fits.items()
-              if isinstance(entry, Stored) and entry.dtype.kind != "f"]
-    if wrong:
-        more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
-        raise ValueError(f"load_weights: {where}: {len(wrong)} entries do not fit the {len(mine)} of "
-                         f"{type(model).__name__}: {'; '.join(wrong[:SHOWN])}{more}")
+    wrong = [*nn.misfits(mine, fits), [f"{n}: expected floating-point numbers, got {entry.dtype}"
+                                       for n, entry in fits.items() if isinstance(entry, Stored)
+                                       and entry.dtype.kind != "f"]]
+    if count := sum(map(len, wrong)):
+        some = [text + f"; and {len(kind) - SHOWN} more like it" * (len(kind) > SHOWN)
+                for kind in wrong if (text := "; ".join(kind[:SHOWN]))]
+        raise ValueError(f"load_weights: {where}: {count} entries do not fit the {len(mine)} of "
+                         f"{type(model).__name__}: {'; '.join(some)}")
     new = {}
     for name, t in mine.items():
         with _explained(f"{where}, {names[name]}"):
