@@ -7,8 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from itertools import chain
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 import numpy as np

@@ -95,7 +95,8 @@ def test_inputs_by_the_training_sets_channels_or_mean_image_or_as_they_are():
     np.testing.assert_allclose(evaluate.prepared("stripes", normalize="pixel-mean")[0], y - x.mean(0), atol=1e-6)
     np.testing.assert_allclose(evaluate.prepared("stripes", normalize="none")[0], y, atol=1e-6)
     np.testing.assert_allclose(evaluate.prepared("stripes", mean=[0.25] * 3)[0], y - 0.25, atol=1e-6)
-    np.testing.assert_allclose(evaluate.prepared("stripes", std=[0.25, 0.5, 1])[0], y / np.array([[[0.25]], [[0.5]], [[1]]]), atol=1e-6)
+    np.testing.assert_allclose(evaluate.prepared("stripes", std=[0.25, 0.5, 1])[0],
+                               y / np.array([0.25, 0.5, 1])[:, None, None], atol=1e-6)
     with pytest.raises(ValueError, match="normalize: unknown name 'channels'; did you mean channel"):
         evaluate.prepared("stripes", normalize="channels")
 
