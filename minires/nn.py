@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,14 @@ def modes_kept(model: Module) -> Iterator[None]:
     finally:
         for m, training in modes:
             m.training = training
+
+
+def misfits(mine: Mapping[str, Tensor], theirs: Mapping[str, Any]) -> tuple[list[str], list[str], list[str]]:
+    """What keeps {name: array} `theirs` from taking the place of the state `mine`, in words: what is missing, what is
+    unexpected, what has another shape."""
+    return ([f"missing {n}" for n in mine if n not in theirs], [f"unexpected {n}" for n in theirs if n not in mine],
+            [f"{n}: expected shape {t.shape}, got {getattr(theirs[n], 'shape', type(theirs[n]).__name__)}"
+             for n, t in mine.items() if n in theirs and getattr(theirs[n], "shape", None) != t.shape])
 
 
 class Module:
@@ -87,9 +95,7 @@ class Module:
         """Copy {name: array or Tensor} in; ValueError, and nothing changed, unless names and shapes all match."""
         mine = self.state()
         arrays = {n: a.data if isinstance(a, Tensor) else a for n, a in arrays.items()}
-        wrong = [f"missing {n}" for n in mine if n not in arrays] + [f"unexpected {n}" for n in arrays if n not in mine]
-        wrong += [f"{n}: expected shape {t.shape}, got {getattr(arrays[n], 'shape', type(arrays[n]).__name__)}"
-                  for n, t in mine.items() if n in arrays and getattr(arrays[n], "shape", None) != t.shape]
+        wrong = list(chain(*misfits(mine, arrays)))
         if wrong:
             raise ValueError(f"load_state: {len(wrong)} of {len(mine)} entries do not fit: " + "; ".join(wrong[:6]))
         new = [device.of(t.data).array(arrays[name], dtype=t.dtype) for name, t in mine.items()]  # all, or none
