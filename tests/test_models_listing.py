@@ -183,6 +183,8 @@ def test_summary(capsys):
     repeated = next(line for line in lines if "more like" in line)
     assert repeated.startswith("layer1.1 ... layer1.2") and "2 more like layer1.0" in repeated
     assert repeated.split()[-2:] == [str(2 * (2 * 144 + 16)), f"{2 * 2 * 144 * 32 * 30:,}"]
+    once = rows(capsys, models.cifar(14, width=4), (3, 32, 30))[7]
+    assert once.split()[:5] == ["layer1.1", "1", "more", "like", "layer1.0"]
     net = models.cifar(20, width=4, shortcut="B")
     assert cells[-1] == ["total", f"{net.count_parameters():,}", f"{net.macs((3, 32, 30)):,}"]
 
