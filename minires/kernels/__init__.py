@@ -4,6 +4,7 @@
 holds the same functions for float32 on the CPU, arranged for caches and cores; `cuda.py` for float32 on a GPU, fused
 into few launches, with `cublas.py` for its matrix products. This file is the one place that chooses between them.
 MINIRES_KERNELS=reference in the environment, or `with using("reference"):`, keeps to the definitions everywhere.
+`with using("shapes"):` takes those of `shapes.py`, which compute no numbers at all.
 """
 from __future__ import annotations
 
@@ -17,16 +18,16 @@ from typing import Any
 import numpy as np
 
 from .. import device
-from . import blocked, cuda, parallel, reference
+from . import blocked, cuda, parallel, reference, shapes
 from .cublas import tf32
 
-__all__ = ["blocked", "cuda", "of", "parallel", "reference", "session", "tf32", "using"]
+__all__ = ["blocked", "cuda", "of", "parallel", "reference", "session", "shapes", "tf32", "using"]
 NAMES = ("auto", "reference")
 
 
-def _checked(name: str, where: str) -> str:
-    if name not in NAMES:
-        raise ValueError(f"{where}: expected one of {', '.join(NAMES)}, got {name!r}")
+def _checked(name: str, where: str, names: tuple[str, ...] = NAMES) -> str:
+    if name not in names:
+        raise ValueError(f"{where}: expected one of {', '.join(names)}, got {name!r}")
     return name
 
 
@@ -36,8 +37,9 @@ _wanted: ContextVar[str] = ContextVar("kernels", default=_at_start)
 
 @contextmanager
 def using(name: str) -> Iterator[None]:
-    """Inside, new operations use these kernels: "reference", or "auto", which is the fastest that suits an array."""
-    token = _wanted.set(_checked(name, "kernels.using"))
+    """Inside, new operations use these kernels: "reference"; "auto", which is the fastest that suits an array; or
+    "shapes", whose results have the right shape and no right number."""
+    token = _wanted.set(_checked(name, "kernels.using", (*NAMES, "shapes")))
     try:
         yield
     finally:
@@ -51,6 +53,8 @@ def session(threads: int | None = None) -> AbstractContextManager[None]:
 
 def of(x: Any) -> ModuleType:
     """The module whose kernels suit `x`, by its device and dtype."""
+    if _wanted.get() == "shapes":
+        return shapes
     if _wanted.get() == "auto" and x.dtype == np.float32:
         return cuda if device.on_gpu(x) else blocked
     return reference
