@@ -55,7 +55,8 @@ def logits(model: nn.Module, images: Any, batch_size: int = 500, *, each: Callab
 
 def is_right(model: nn.Module, images: Any, labels: Any, batch_size: int = 500, *,
              each: Callable[[int], Any] | None = None) -> Any:
-    """(N,) booleans, on the CPU: is the label's logit the highest? Integer labels (N,); ValueError where they are not 0..K-1."""
+    """(N,) booleans, on the CPU: is the label's logit the highest? Integer labels (N,); ValueError for one that is not
+    in 0..K-1."""
     if labels.shape != (len(images),):
         raise ValueError(f"error: expected one label for each of {len(images)} images, got shape {labels.shape}")
     found = logits(model, images, batch_size, each=each)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from helpers import difference, normal, same_bits
 
-from minires import Tensor, analysis, device, gradcheck, init, kernels, models, nn, no_grad, ops, optim, tap, train
+from minires import Tensor, analysis, device, gradcheck, init, kernels, nn, no_grad, ops, optim, tap, train
 from minires.datasets import augment
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
@@ -190,7 +190,7 @@ def test_gradcheck_s_arrays_stay_on_the_cpu(how):
 # -------------------------------------------------------------------------------------------------- models
 
 def net(name, where="cpu"):
-    return models.cifar(8, in_channels=2, width=4, rng=np.random.default_rng(0), **NETS[name]).to(where)
+    return NETS[name][0](in_channels=2, width=4, rng=np.random.default_rng(0)).to(where)
 
 
 def batch(where="cpu", n=6, size=8):
@@ -201,10 +201,12 @@ def batch(where="cpu", n=6, size=8):
 
 @pytest.mark.parametrize("name", NETS)
 def test_models_forward_backward_and_eval(how, name):
+    """A deep network's gradients are float32's rounding many times over: as far from float64's as NumPy's own are."""
     results = []
-    for where in "cpu", "gpu":
+    for where, dtype in ("cpu", F4), ("cpu", np.float64), ("gpu", F4):
         with kernels.using("reference" if where == "cpu" else how[0]):
-            model, (images, labels) = net(name, where), batch(where)
+            model, (images, labels) = net(name, where).astype(dtype), batch(where, size=NETS[name][1])
+            images = images.astype(dtype)
             fake_cupy.State.syncs = 0
             loss = ops.cross_entropy(model(Tensor(images)), labels)
             loss.backward()
@@ -213,8 +215,12 @@ def test_models_forward_backward_and_eval(how, name):
             assert fake_cupy.State.syncs == 0
             results.append([loss.data, logits, *(p.grad for p in model.parameters()),
                             *(t.data for t in model.state().values())])
-    for expected, got in zip(*results, strict=True):
-        equal(got, expected, how, 2e-4)
+    if how == ("reference", "K"):
+        for expected, got in zip(results[0], results[2], strict=True):
+            equal(got, expected, how)
+    # As one array: the gradient of a bias in front of a BatchNorm is 0, and nothing but rounding.
+    expected, exact, got = (np.concatenate([here(a).reshape(-1) for a in r]) for r in results)
+    assert difference(got, expected) < max(1e-5, 10 * difference(expected, exact)) < 1e-2
 
 
 def test_a_model_moves_there_and_back(cp):
