@@ -48,7 +48,7 @@ def read(path: str | os.PathLike[str]) -> tuple[Arrays, Any]:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118: it is no dict
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as e:
         raise Damaged(f"{path} cannot be read: {e}") from e
     if _checksum(metadata.get("header", ""), arrays) != metadata.get("sha256"):
@@ -58,7 +58,7 @@ def read(path: str | os.PathLike[str]) -> tuple[Arrays, Any]:
 
 def newest(folder: str | os.PathLike[str]) -> tuple[tuple[Arrays, Any] | None, list[str]]:
     """(arrays, header) of the newest undamaged checkpoint in `folder`, or None; and a sentence on each damaged one."""
-    damaged = []
+    damaged: list[str] = []
     for path in _in(folder):
         try:
             return read(path), damaged

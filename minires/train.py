@@ -113,7 +113,7 @@ def _check_labels(**sets: Arrays) -> None:
 
 def _go_on(optimizer: SGD, at: Progress, rng: Any) -> None:
     if isinstance(rng, np.random.Generator):
-        raise ValueError(f"fit: to go on from step {at.step}, give rng the seed of that run; a Generator's past is lost")
+        raise ValueError(f"fit: to go on from step {at.step}, give rng that run's seed; a Generator's past is lost")
     if at.velocity is None or at.velocity.shape != optimizer.velocity.shape:
         raise ValueError(f"fit: expected at.velocity of shape {optimizer.velocity.shape} for this model, got "
                          f"{getattr(at.velocity, 'shape', None)}")
@@ -121,9 +121,10 @@ def _go_on(optimizer: SGD, at: Progress, rng: Any) -> None:
 
 
 def _draws(rng: np.random.Generator | int, *where: int) -> np.random.Generator:
-    """The Generator itself, or one that follows from the seed and `where`. (Counted from 1: to NumPy a 0 at the end
-    is the same as none, and (seed, epoch) would draw what (seed, epoch, 0) draws.)"""
-    return rng if isinstance(rng, np.random.Generator) else np.random.default_rng([rng, *where])
+    """The Generator itself, or one that follows from the seed and `where`, independent of any other place's."""
+    if isinstance(rng, np.random.Generator):
+        return rng
+    return np.random.default_rng(np.random.SeedSequence(rng, spawn_key=where))
 
 
 def _augmentation(recipe: Recipe) -> Callable[..., Any]:

@@ -28,6 +28,7 @@ from .findings import (
  skip_repairs,
  split_name,
 )
+from .runs import training_curves
 from .style import COLOURS, DASHES, GREY, GRID, INK, MARKERS, Figure, png
 from .training import error_curves, gradient_norms, responses
 
@@ -63,4 +64,5 @@ __all__ = [
  "responses_smaller",
  "skip_repairs",
  "split_name",
+ "training_curves",
 ]
