@@ -32,7 +32,8 @@ def save(folder: str | os.PathLike[str], number: int, arrays: Mapping[str, np.nd
     from safetensors.numpy import save as as_bytes
 
     text = json.dumps(header)
-    content = as_bytes(dict(arrays), {"header": text, "sha256": _checksum(text, arrays)})
+    ordered = {name: np.array(a, order="C") for name, a in arrays.items()}  # safetensors writes memory as it lies
+    content = as_bytes(ordered, {"header": text, "sha256": _checksum(text, ordered)})
     path = write_atomically(Path(folder) / f"checkpoint-{number:09}.safetensors", content)
     before = [other for other in _in(folder) if _number(other) < number][:1]
     for other in _in(folder):  # one with a higher number was damaged: a run that goes on went past it

@@ -88,9 +88,10 @@ def prepared(config: Config, root: Path | None) -> tuple[Any, Any, str, int]:
     for key, have in ("train_images", len(learn) - data.validation), ("test_images", len(test)):
         if not getattr(data, key) <= have or have < 1:
             raise ValueError(f"{config['dataset']}: {key}: expected at most {have}, got {getattr(data, key)}")
+    test = test[:data.test_images or None]
     if data.validation:
         learn, test = learn[:-data.validation], learn[-data.validation:]
-    learn, test = learn[:data.train_images or None], test[:data.test_images or None]
+    learn = learn[:data.train_images or None]
     images = datasets.subtract_pixel_mean(*(datasets.to_float(
         datasets.average_pool(s.images, data.image_size) if data.image_size else s.images) for s in (learn, test)))
     train_set, test_set = ((device.to(x, config["device"]), device.to(split.labels, config["device"]))

@@ -42,19 +42,20 @@ class Run:
 
     @property
     def label(self) -> str:
-        """ "ResNet-20, width 8"."""
-        name = re.sub(r"(?<=[a-z])(?=\d)", "-", self.config["model"], count=1).replace("resnet", "ResNet")
-        return ", ".join([name, *(f"{key} {value}" for key, value in self.config["model_options"].items())])
+        """ "ResNet-20"."""
+        return re.sub(r"(?<=[a-z])(?=\d)", "-", self.config["model"], count=1).replace("resnet", "ResNet")
 
     @property
     def trained_on(self) -> str:
-        """ "short-cifar (lr 0.05) on cifar10, image_size 16"."""
+        """ "short-cifar (lr 0.05) on cifar10, image_size 16; networks with width 8"."""
         standard = dataclasses.asdict(recipes.RECIPES[self.config["recipe"]])
         changed = [f"{key} {value}" for key, value in self.config["settings"].items()
                    if value != (list(standard[key]) if key == "drops" else standard.get(key))]
         data = [f"{key} {value}" for key, value in self.config["data"].items() if value]
-        return ", ".join([self.config["recipe"] + (f" ({', '.join(changed)})" if changed else "")
-                          + f" on {self.config['dataset']}", *data])
+        options = [f"{key} {value}" for key, value in self.config["model_options"].items()]
+        return (self.config["recipe"] + (f" ({', '.join(changed)})" if changed else "") + " on "
+                + ", ".join([self.config["dataset"], *data])
+                + (f"; networks with {', '.join(options)}" if options else ""))
 
 
 def find(folders: Sequence[Path]) -> list[Run]:
@@ -101,16 +102,28 @@ def rows(found: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
-    """The rows as a Markdown table, laid out to be read as text too. Errors: mean ± standard deviation over seeds."""
-    cells = [["network", "trained by", "parameters", "seeds", "training error %", "test error %", "paper, test %"]]
+    """The rows as a Markdown table, laid out to be read as text too, and under it how the networks were trained.
+    Errors: mean ± standard deviation over seeds."""
+    ways = list(dict.fromkeys(row["trained"] for row in lines))
+    cells = [["network", "parameters", "seeds", "training error %", "test error %", "paper, test error %"]]
     for row in lines:
         test = _spread(row["test_error"]) if "test_error" in row else f"{_spread(row['validation_error'])} (validation)"
-        cells.append([row["network"], row["trained"], f"{row['parameters']:,}", str(len(row["seeds"])),
+        cells.append([_marked(row["network"], row["trained"], ways), f"{row['parameters']:,}", str(len(row["seeds"])),
                       _spread(row["train_error"]), test, row.get("paper", "")])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     texts = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
              for line in cells]
-    return "\n".join([texts[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *texts[1:]])
+    trained = [_marked(f"Trained by {way}.", way, ways, before=True) for way in ways]
+    return "\n".join([texts[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *texts[1:], "",
+                      "\n\n".join(trained)])
+
+
+def _marked(text: str, way: str, ways: Sequence[str], before: bool = False) -> str:
+    """The text with the number of its way of training, where there are several."""
+    if len(ways) < 2:
+        return text
+    mark = f"({ways.index(way) + 1})"
+    return f"{mark} {text}" if before else f"{text} {mark}"
 
 
 def write(folders: Sequence[Path], out: Path) -> str:
@@ -118,10 +131,10 @@ def write(folders: Sequence[Path], out: Path) -> str:
     found = find(folders)
     lines = rows(found)
     from . import plot  # loads matplotlib
+    ways = list(dict.fromkeys([row["trained"] for row in lines] + [run.trained_on for run in found]))
     by_label: dict[str, list[Any]] = {}
-    several = len({run.trained_on for run in found}) > 1
     for run in sorted(found, key=lambda r: (_kind(r), r.config["parameters"], r.config["seed"])):
-        by_label.setdefault(f"{run.label}, {run.trained_on}" if several else run.label, []).append(run.metrics)
+        by_label.setdefault(_marked(run.label, run.trained_on, ways), []).append(run.metrics)
     figure = plot.png(plot.training_curves(by_label))
 
     out.mkdir(parents=True, exist_ok=True)

@@ -279,7 +279,7 @@ class _Run:
         from safetensors.numpy import save as as_bytes
 
         from . import plot  # loads matplotlib, which training does not need
-        weights = {name: device.to(t.data, "cpu") for name, t in self.model.state().items()}
+        weights = {name: np.ascontiguousarray(device.to(t.data, "cpu")) for name, t in self.model.state().items()}
         write_atomically(self.out / "weights.safetensors", as_bytes(weights))
         curves = plot.training_curves({self.config["model"]: [self.metrics]})
         write_atomically(self.out / "curves.png", plot.png(curves))

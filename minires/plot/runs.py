@@ -44,7 +44,7 @@ def training_curves(runs: Mapping[str, Sequence[Metrics]], title: str = "") -> F
                 axes.plot(steps, [line[_test(line)] for line in metrics], color=colours[label],
                           linewidth=1.1 if many else 2.0, **dots)
         axes.set_ylim(0, top)
-        axes.set_xlim(0, max(line["step"] for m in lines for line in m))
+        axes.set_xlim(0, 1.02 * max(line["step"] for m in lines for line in m))
         axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 4), useMathText=True)
         _ends(axes, {label: sum(_last(m) for m in shown[label]) / len(shown[label]) for label in labels}, colours, top)
         dress(axes, KINDS.get(kind, kind), "step", "error (%)")
