@@ -47,8 +47,8 @@ def configure(model: str, dataset: str, recipe: str = "paper-cifar", seed: int =
     if dataset not in datasets.BY_NAME:
         raise unknown("data set", dataset, datasets.BY_NAME)
     chosen, data = recipes.named(recipe), Data()
-    options = {f"model.{n}": p for n, p in inspect.signature(models.BY_NAME[name]).parameters.items()
-               if n not in BY_DATA}
+    options = {f"model.{n}": type(p.default) for n, p in inspect.signature(models.BY_NAME[name]).parameters.items()
+               if n not in BY_DATA and isinstance(p.default, (bool, int, float, str))}
     texts: dict[str, str] = {}
     for setting in settings:
         key, equals, text = (part.strip() for part in setting.partition("="))
@@ -59,7 +59,7 @@ def configure(model: str, dataset: str, recipe: str = "paper-cifar", seed: int =
         texts[key] = text
     return {
         "model": name,
-        "model_options": {key.removeprefix("model."): recipes.parse(key, text, type(options[key].default))
+        "model_options": {key.removeprefix("model."): recipes.parse(key, text, options[key])
                           for key, text in texts.items() if key in options},
         "dataset": dataset,
         "data": dataclasses.asdict(recipes.override(data, {k: t for k, t in texts.items() if hasattr(data, k)})),

@@ -25,8 +25,9 @@ import numpy as np
 from . import checkpoint, device, info
 from .config import CHOSEN, Config, build, differences, prepared, recipe_of
 from .files import locked, write_atomically
-from .kernels import blocked
+from .kernels import parallel
 from .train import Epoch, NotFinite, Progress, Step, fit
+from .weights import save_weights
 
 # ----------------------------------------------------------------------------------------------------- the folder
 
@@ -152,7 +153,7 @@ class _Run:
         self.model = build(config, self.train[0].shape[1], classes)
         self.recipe = recipe_of(config)
         self.images = len(self.train[0])
-        now = {"data_sha256": digest, "steps": self.recipe.total_steps(self.images), "threads": blocked.threads(),
+        now = {"data_sha256": digest, "steps": self.recipe.total_steps(self.images), "threads": parallel.threads(),
                "versions": info.versions(), "commit": info.commit()}
         if new:
             config = {**config, **now, "parameters": self.model.count_parameters(), "train_images": self.images,
@@ -184,6 +185,8 @@ class _Run:
             raise ValueError(f"{self.out}: the checkpoint is of another run: {'; '.join(wrong)}")
         velocity = arrays.pop("velocity", None)
         self.model.load_state({name.removeprefix("model."): a for name, a in arrays.items()})
+        for name, generator in self._generators():
+            generator.bit_generator.state = header["generators"][name]
         self.at = Progress(**header["at"], velocity=velocity)
         self.metrics, self.pace.earlier, self.pace.takes = header["metrics"], header["seconds"], header["takes"]
         self._write_metrics()  # a kill may have come between the checkpoint and this
@@ -199,6 +202,7 @@ class _Run:
             arrays["velocity"] = device.to(self.at.velocity, "cpu")
         at = {f.name: getattr(self.at, f.name) for f in dataclasses.fields(self.at) if f.name != "velocity"}
         header = {"run": {key: self.config[key] for key in CHOSEN}, "at": at, "metrics": self.metrics,
+                  "generators": {name: generator.bit_generator.state for name, generator in self._generators()},
                   "seconds": self.pace.earlier + self.pace.spent(), "takes": self.pace.takes}
         try:
             with self.pace.measured("checkpoint"):
@@ -208,6 +212,11 @@ class _Run:
             raise OSError(f"the checkpoint of step {self.at.step} could not be written: {e}. {self._kept()}. Make room "
                           "and go on with --resume") from e
         self.pace.saved = time.monotonic()
+
+    def _generators(self) -> Iterator[tuple[str, np.random.Generator]]:
+        """What layers draw from in training: Dropout's masks."""
+        for name, m in self.model.modules():
+            yield from ((f"{name}.{key}", v) for key, v in vars(m).items() if isinstance(v, np.random.Generator))
 
     def _write_metrics(self) -> None:
         write_atomically(self.out / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.metrics))
@@ -276,11 +285,9 @@ class _Run:
                        for key in ("train_error", self.tested) if last)
 
     def _finish(self) -> None:
-        from safetensors.numpy import save as as_bytes
-
         from . import plot  # loads matplotlib, which training does not need
-        weights = {name: np.ascontiguousarray(device.to(t.data, "cpu")) for name, t in self.model.state().items()}
-        write_atomically(self.out / "weights.safetensors", as_bytes(weights))
+
+        save_weights(self.model, self.out / "weights.safetensors")
         curves = plot.training_curves({self.config["model"]: [self.metrics]})
         write_atomically(self.out / "curves.png", plot.png(curves))
 

@@ -82,8 +82,8 @@ def run(spec: Spec, out: Path, *, jobs: int | None = None, scheduler: str | None
 
 def _here(todo: dict[str, dict[str, Any]], out: Path, jobs: int | None, root: str | None, every_seconds: float,
           say: Say) -> dict[str, str]:
-    on_gpu = any(configure(**asked)["device"] == "gpu" for asked in todo.values())  # runs would share its memory
-    jobs = min(jobs or (1 if on_gpu else info.cores()), info.cores(), len(todo))
+    where = configure(**next(iter(todo.values())))["device"]
+    jobs = min(jobs or {"gpu": 1}.get(where, info.cores()), info.cores(), len(todo))  # a GPU's memory is not shared out
     env = {**os.environ, "MINIRES_THREADS": str(max(1, info.cores() // jobs))}
     say(f"{len(todo)} runs, {jobs} at a time, with {env['MINIRES_THREADS']} threads each")
 

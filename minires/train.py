@@ -12,6 +12,7 @@ import numpy as np
 from . import device, kernels, nn, ops
 from .datasets.augment import random_crop, random_flip
 from .datasets.batches import batches
+from .evaluate import is_right
 from .optim import SGD, Schedule, step_decay
 from .recipes import Recipe
 from .tap import untouched
@@ -82,7 +83,7 @@ def _fit(model, train, test, recipe, rng, augment, schedule, at):
     total = recipe.total_steps(len(images))
     augment = augment or _augmentation(recipe)
     schedule = schedule or step_decay(recipe.lr, [math.ceil(share * total) for share in recipe.drops])
-    at.warming_up &= recipe.warm_up_lr > 0 and layers(model) >= recipe.warm_up_layers
+    at.warming_up &= recipe.warm_up_lr > 0 and model.depth(images.shape[1:]) >= recipe.warm_up_layers
 
     while at.step < total or at.batch:  # a batch in a pass whose errors are not measured yet
         order = batches(len(images), recipe.batch_size, rng=_draws(rng, at.epoch + 1))
@@ -135,11 +136,6 @@ def _augmentation(recipe: Recipe) -> Callable[..., Any]:
     return augment
 
 
-def layers(model: nn.Module) -> int:
-    """Layers with weights, as the papers count them: convolutions and linear layers, without those on shortcuts."""
-    return sum(isinstance(m, (nn.Conv2d, nn.Linear)) for name, m in model.modules() if "downsample" not in name)
-
-
 def step(model: nn.Module, optimizer: SGD, images: Any, labels: Any, number: int = 1) -> float:
     """Forward, backward, update: returns the batch's loss. NotFinite if that is NaN or infinite."""
     model.train()
@@ -179,16 +175,4 @@ def first_not_finite(model: nn.Module, images: Any) -> str:
 
 def error(model: nn.Module, images: Any, labels: Any, batch_size: int = 500) -> float:
     """Percent of `images` that the model classifies wrongly, in eval mode; its modes are left as they were."""
-    if len(images) == 0:
-        raise ValueError("error: expected at least one image, got an empty set")
-    if labels.shape != (len(images),):
-        raise ValueError(f"error: expected one label for each of {len(images)} images, got shape {labels.shape}")
-    wrong = 0
-    with nn.modes_kept(model), no_grad(), kernels.session(), np.errstate(over="ignore", invalid="ignore"):
-        model.eval()
-        for i in range(0, len(images), batch_size):
-            logits = model(Tensor(images[i:i + batch_size])).data
-            if (highest := int(labels[i:i + batch_size].max())) >= logits.shape[1]:
-                raise ValueError(f"error: expected labels in 0..{logits.shape[1] - 1}, got {highest}")
-            wrong += int((logits.argmax(1) != labels[i:i + batch_size]).sum())
-    return 100 * wrong / len(images)
+    return 100 * float((~is_right(model, images, labels, batch_size)).mean())

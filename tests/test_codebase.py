@@ -35,6 +35,7 @@ LAYERS = [
     ["residual", "init", "optim"],
     ["nn"],
     ["models", "weights", "tap"],
+    ["evaluate"],
     ["analysis", "train", "info", "profile"],
     ["config"],
     ["runs", "demo"],
@@ -43,10 +44,11 @@ LAYERS = [
     ["cli"],
 ]
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
-APART = {"names": set(), "files": set(), "pickles": set(), "datasets": {"device", "names", "files", "pickles"},
-          "plot": set(), "report": {"plot", "files"}, "recipes": {"names"},
-          "checkpoint": {"files"}}  # room: all it may import
-ABOVE_APART = {"models": {"names"}, "weights": {"names", "files", "pickles"}, "train": {"datasets", "recipes"},
+APART = {"names": set(), "files": set(), "pickles": set(), "torchfile": {"pickles"},
+         "datasets": {"device", "names", "files", "pickles"}, "recipes": {"names"}, "checkpoint": {"files"},
+         "plot": set(), "report": {"plot", "files"}}  # room: all it may import
+ABOVE_APART = {"models": {"names"}, "weights": {"names", "files", "pickles", "torchfile"},
+               "evaluate": {"datasets", "names"}, "train": {"datasets", "recipes"},
                "config": {"datasets", "names", "recipes"}, "runs": {"files", "checkpoint", "plot"},
                "results": {"recipes", "files", "plot"}, "sweep": {"names"},
                "demo": set(APART), "cli": set(APART)}  # layers that may use those
@@ -102,7 +104,8 @@ def test_imports_point_down(path):
 
 
 ONLY_IN = {"cupy": "device", "cupyx": "device", "matplotlib": "plot"}
-WHEN_USED = {"cupy", "cupyx", "tqdm", "threadpoolctl", "safetensors", "torch", "distributed", "IPython", "ipywidgets"}
+WHEN_USED = {"cupy", "cupyx", "tqdm", "threadpoolctl", "safetensors", "sklearn", "torch", "distributed", "IPython",
+             "ipywidgets"}
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -23,7 +23,7 @@ from minires.datasets import (
     subtract_pixel_mean,
     to_float,
 )
-from minires.datasets import fashion_mnist as module
+from minires.datasets import shipped as module
 
 ROOT = Path(__file__).resolve().parents[1]
 OFFICIAL = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package dataset-fashion-mnist puts them
@@ -84,7 +84,7 @@ def test_damaged_file_is_refused(tmp_path):
 def test_missing_file_says_where_it_was_looked_for(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"fashion_mnist_small: there is no file .*absent\.npz"):
         fashion_mnist_small(tmp_path / "absent.npz")
-    monkeypatch.setattr(module, "__file__", str(tmp_path / "minires" / "datasets" / "fashion_mnist.py"))
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "minires" / "datasets" / "shipped.py"))
     with pytest.raises(FileNotFoundError, match="ships with minires but is neither of") as raised:
         fashion_mnist_small()
     for folder in (tmp_path / "minires" / "data", tmp_path / "data"):
@@ -333,10 +333,18 @@ def test_average_pool_refuses_sizes_that_do_not_divide(size):
 
 
 def test_average_pool_refuses_other_arrays():
-    with pytest.raises(ValueError, match=r"images: expected uint8 \(N, H, W\), got float32 \(2, 6, 9\)"):
+    with pytest.raises(ValueError, match=r"got float32 \(2, 6, 9\)"):
         average_pool(np.zeros((2, 6, 9), np.float32), 3)
-    with pytest.raises(ValueError, match=r"images: expected uint8 \(N, H, W\), got uint8 \(2, 6, 9, 3\)"):
-        average_pool(np.zeros((2, 6, 9, 3), np.uint8), 3)
+    with pytest.raises(ValueError, match=r"\(N, H, W\) or \(N, H, W, C\), got uint8 \(2, 6\)"):
+        average_pool(np.zeros((2, 6), np.uint8), 3)
+
+
+def test_average_pool_takes_colours_one_by_one():
+    images = np.random.default_rng(0).integers(0, 256, (3, 6, 9, 2), dtype=np.uint8)
+    got = average_pool(images, (2, 3))
+    assert got.shape == (3, 2, 3, 2)
+    for c in range(2):
+        assert np.array_equal(got[..., c], average_pool(np.ascontiguousarray(images[..., c]), (2, 3)))
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 5), (2, 3, 5, 1), (2, 3, 5, 3)])

@@ -142,11 +142,6 @@ def test_the_warm_up_ends_below_80_percent_and_serves_deep_networks(layers, lr, 
     assert rates(recipe, monkeypatch, [91.0, 80.0, 79.9, 95.0]) == [lr] * 6 + [0.1] * 2
 
 
-def test_layers_are_counted_as_the_papers_do():
-    assert train.layers(models.resnet110(width=2)) == 110
-    assert train.layers(models.cifar(20, shortcut="B", width=2)) == 20
-
-
 def test_a_run_may_end_within_an_epoch():
     events = run(net(), Progress(), Recipe(steps=7, batch_size=5))
     assert [type(e) for e in events] == [Step] * 5 + [Epoch] + [Step] * 2 + [Epoch]

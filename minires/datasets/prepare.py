@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+
+from .. import device
 
 
 def average_pool(images: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
-    """Shrink uint8 images (N, H, W) to float32 (N, h, w), each pixel the mean of its block, still 0 ... 255.
+    """Shrink uint8 images (N, H, W) or (N, H, W, C) to float32 (N, h, w, ...), each pixel its block's mean, 0 ... 255.
 
     ``size`` is h = w or (h, w). A block's sum is taken in integers, so the division is the only rounding.
     Raises ValueError if h does not divide H or w does not divide W.
     """
-    if images.dtype != np.uint8 or images.ndim != 3:
-        raise ValueError(f"average_pool: images: expected uint8 (N, H, W), got {images.dtype} {images.shape}")
-    n, height, width = images.shape
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        raise ValueError("average_pool: images: expected uint8 (N, H, W) or (N, H, W, C), "
+                         f"got {images.dtype} {images.shape}")
+    n, height, width, *channels = images.shape
     h, w = (size, size) if isinstance(size, int) else size
     if h < 1 or w < 1 or height % h or width % w:
         raise ValueError(
             f"average_pool: size: expected extents that divide the images' {height}x{width}, got {h}x{w}"
         )
-    blocks = images.reshape(n, h, height // h, w, width // w)
+    blocks = images.reshape(n, h, height // h, w, width // w, *channels)
     pixels = (height // h) * (width // w)
     return blocks.sum(axis=(2, 4), dtype=np.uint32).astype(np.float32) / pixels
 
@@ -42,7 +48,27 @@ def to_float(images: np.ndarray) -> np.ndarray:
             f"to_float: images: expected values from 0 to 255, got {images.min()} to {images.max()}"
         )
     channels_first = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(channels_first, dtype=np.float32) / 255
+    return device.of(images).ascontiguousarray(channels_first, dtype=np.float32) / 255
+
+
+def normalize(images: Any, mean: Sequence[float], std: Sequence[float]) -> Any:
+    """Every channel's `mean` subtracted, then divided by its `std`. A new array; images as to_float returns them.
+
+    images float32 (N, C, H, W), NumPy or CuPy; mean and std, one number for each channel, on the same scale (0 ... 1).
+    Raises ValueError for other images, another count of numbers, and a std that is not above 0.
+    """
+    if images.ndim != 4 or images.dtype != np.float32:
+        raise ValueError(f"normalize: images: expected float32 (N, C, H, W), got {images.dtype} {images.shape}; "
+                         "to_float makes them")
+    shift, scale = np.array(mean, np.float32), np.array(std, np.float32)
+    for name, given in (("mean", shift), ("std", scale)):
+        if given.shape != images.shape[1:2] or not np.isfinite(given).all():
+            raise ValueError(f"normalize: {name}: expected {images.shape[1]} finite numbers, one for each channel, "
+                             f"got {given.tolist()}")
+    if not (scale > 0).all():
+        raise ValueError(f"normalize: std: expected numbers above 0, got {scale.tolist()}")
+    xp = device.of(images)
+    return (images - xp.asarray(shift[:, None, None])) / xp.asarray(scale[:, None, None])
 
 
 def subtract_pixel_mean(train: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:
