@@ -29,6 +29,7 @@ class Run:
     folder: Path
     config: dict[str, Any]
     metrics: list[dict[str, Any]]
+    pixels: str = ""  # the SHA-256's beginning, where runs on other pixels have the same name
 
     @property
     def finished(self) -> bool:
@@ -55,6 +56,7 @@ class Run:
         options = [f"{key} {value}" for key, value in self.config["model_options"].items()]
         return (self.config["recipe"] + (f" ({', '.join(changed)})" if changed else "") + " on "
                 + ", ".join([self.config["dataset"], *data])
+                + (f", pixels {self.pixels}" if self.pixels else "")
                 + (f"; networks with {', '.join(options)}" if options else ""))
 
 
@@ -77,6 +79,11 @@ def find(folders: Sequence[Path]) -> list[Run]:
         if other is not run:
             raise ValueError(f"{other.folder} and {run.folder} have the same settings and seed: leave one out, it "
                              "would count twice")
+    for name in {run.config["dataset"] for run in found.values()}:
+        same = [run for run in found.values() if run.config["dataset"] == name]
+        if len({run.config["data_sha256"] for run in same}) > 1:
+            for run in same:
+                run.pixels = run.config["data_sha256"][:8]
     return list(found.values())
 
 

@@ -95,12 +95,12 @@ def _here(todo: dict[str, dict[str, Any]], out: Path, jobs: int | None, root: st
                    "--device", asked["where"], "--checkpoint-seconds", str(every_seconds)]
         command += (["--root", root] if root else []) + (["--set", *asked["settings"]] if asked["settings"] else [])
         for _ in range(DEATHS):
-            process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-            assert process.stdout is not None
             last = ""
-            for last in process.stdout:
-                say(last.rstrip())
-            status = process.wait()
+            with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                  text=True) as process:
+                for last in process.stdout or ():
+                    say(last.rstrip())
+            status = process.returncode
             if status >= 0:
                 return last.strip() if status else ""
             say(f"{name}: killed by signal {-status}; going on from its last checkpoint")
