@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import inspect
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,11 @@ def configure(model: str, dataset: str, recipe: str = "paper-cifar", seed: int =
         "seed": seed,
         "device": device.use(where),
     }
+
+
+def pretty(model: str) -> str:
+    """A network's name as it is written in text: "ResNet-20" for "resnet20"."""
+    return re.sub(r"(?<=[a-z])(?=\d)", "-", model, count=1).replace("resnet", "ResNet")
 
 
 def recipe_of(config: Config) -> recipes.Recipe:

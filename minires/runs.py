@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from . import checkpoint, device, info
-from .config import CHOSEN, Config, build, differences, prepared, recipe_of
+from .config import CHOSEN, Config, build, differences, prepared, pretty, recipe_of
 from .files import locked, write_atomically
 from .kernels import parallel
 from .train import Epoch, NotFinite, Progress, Step, fit
@@ -288,7 +288,7 @@ class _Run:
         from . import plot  # loads matplotlib, which training does not need
 
         save_weights(self.model, self.out / "weights.safetensors")
-        curves = plot.training_curves({self.config["model"]: [self.metrics]})
+        curves = plot.training_curves({pretty(self.config["model"]): [self.metrics]})
         write_atomically(self.out / "curves.png", plot.png(curves))
 
 

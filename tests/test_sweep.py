@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SET = {"train_images": 100, "test_images": 20, "image_size": 7, "model.width": 2, "batch_size": 10, "crop": 1,
        "epochs": 3, "drops": [0.5, 0.75]}  # fmt: skip
 SPEC = {"models": ["plain20", "resnet20"], "seeds": [0, 1], "dataset": "fashion_mnist_small", "recipe": "short-cifar",
-        "device": "cpu", "set": SET}  # fmt: skip
+        "device": "cpu", "set": SET, "data_dir": "."}  # fmt: skip
 ENV = {**os.environ, "MINIRES_THREADS": "1",
        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}  # fmt: skip
 NAMES = ["plain20-seed0", "plain20-seed1", "resnet20-seed0", "resnet20-seed1"]
@@ -109,7 +109,7 @@ def test_a_run_that_fails_leaves_the_others(tmp_path, capsys):
 
 def test_a_process_that_is_killed_again_and_again_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", write_killer(tmp_path / "python"))
-    table, failed = sweep.run(SPEC | {"root": None, "seeds": [0], "models": ["plain20"]}, tmp_path / "out", say=str)
+    table, failed = sweep.run(SPEC | {"seeds": [0], "models": ["plain20"]}, tmp_path / "out", say=str)
     assert failed == {"plain20-seed0": "its process was killed 3 times"} and table == "No run has begun."
 
 

@@ -92,6 +92,7 @@ def test_unfinished_runs_are_drawn_but_not_counted(tmp_path):
     page = (tmp_path / "out" / "report.md").read_text()
     assert "Not finished, and in the figure alone: b (step 1000 of 64000), c (step 0 of 64000)" in page
     assert results.write([tmp_path / "c"], tmp_path / "none") == "No run is finished yet."
+    assert "      1.0,\n" not in (tmp_path / "out" / "results.json").read_text()  # a list stands in a line
 
 
 def test_the_same_run_twice_is_refused_and_the_same_folder_counts_once(tmp_path):
