@@ -191,12 +191,17 @@ def torch_step(torch: Any, model: Any, images: Any, labels: Any, graphed: bool, 
         return eager
     if images.device.type != "cuda":
         raise LeftOut("no CUDA graphs on the CPU")
+    layers = getattr(model, "layers", model)
+    start = {name: t.clone() for name, t in layers.state_dict().items()}
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(3):
             eager()
     torch.cuda.current_stream().wait_stream(side)
+    layers.load_state_dict(start)  # in place: the warm-up has trained
+    for state in optimizer.state.values():
+        state["momentum_buffer"].zero_()
     graph = torch.cuda.CUDAGraph()
     optimizer.zero_grad(set_to_none=True)
     with torch.cuda.graph(graph):
