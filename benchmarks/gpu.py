@@ -238,8 +238,8 @@ class Network:
     def __init__(self, name: str, dry: bool):
         self.name, self.dry, self.imagenet = name, dry, name == "resnet50"
         self.where = "cpu" if dry else "cuda"
-        self.batch = 2 if dry else 64 if self.imagenet else 128
-        size = (32 if dry else 224) if self.imagenet else 8 if dry else 32
+        self.batch = 4 if dry else 64 if self.imagenet else 128
+        size = (64 if dry else 224) if self.imagenet else 8 if dry else 32
         self.images, self.labels = parity.images_of(self.batch, size, 1000 if self.imagenet else 10)
         if not self.imagenet:
             self.depth, self.width = (8, 4) if dry else (int(name.removeprefix("resnet")), 16)
