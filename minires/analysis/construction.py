@@ -1,0 +1,102 @@
+"""The construction argument of He et al. 2015, section 1, carried out.
+
+A deeper network can always do what a shallower one does: take the shallow one's layers, and let the added ones be
+identity mappings. So where the deeper one trains worse, it is not that a good solution does not exist: the optimiser
+does not find it. Identity blocks, added at the end of every stage where the signal is >= 0 (behind a ReLU):
+
+    plain       two 3x3 Dirac kernels, each with BN set to the identity in eval mode (mean 0, var 1 - eps, gamma 1,
+                beta 0); relu(x) = x does the rest. Every weight of both layers has to come out just so.
+    residual    gamma = beta = 0 in the last BN: the branch adds nothing, whatever its convolutions hold.
+"""
+from __future__ import annotations
+
+import copy
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import device, nn
+from . import common
+from .blocks import blocks
+
+
+class Construction(NamedTuple):
+    """A deeper network, and how far it is from computing the same."""
+
+    model: Any         # the deeper network
+    blocks: int        # how many it has more
+    difference: float  # largest |difference of logits| on the images, in eval mode
+
+
+def construction(model: Any, images: Any, extra: int, *, rng: np.random.Generator) -> Construction:
+    """Append `extra` identity blocks to every stage of a copy of `model`, and compare the two on `images` (N, C, H, W).
+
+    From depth 20 to 56: extra=6. A stage is a list of blocks, as `models.cifar` has them. `rng` draws the weights that
+    do not matter. The model is left as it was.
+    """
+    deeper = deepen(model, extra, rng=rng)
+    pairs = zip(common.logits(model, images), common.logits(deeper, images), strict=True)
+    difference = max(float(abs(a - b).max()) for a, b in pairs)
+    return Construction(deeper, len(blocks(deeper)) - len(blocks(model)), difference)
+
+
+def deepen(model: Any, extra: int, *, rng: np.random.Generator) -> Any:
+    """A copy of `model` with `extra` identity blocks at the end of every stage."""
+    if extra < 0:
+        raise ValueError(f"deepen: expected extra >= 0, got {extra}")
+    deeper = copy.deepcopy(model)
+    stages = [stage for _, m in deeper.modules() for stage in vars(m).values()
+              if isinstance(stage, list) and stage and all(hasattr(b, "downsample") for b in stage)]
+    if not stages:
+        raise ValueError("deepen: expected a model with lists of blocks (models.cifar), found none")
+    for stage in stages:
+        stage += [_identity_behind(stage[-1], rng) for _ in range(extra)]
+    return deeper
+
+
+def dirac(shape: tuple[int, ...]) -> np.ndarray:
+    """The kernel (C, C, k, k), k odd, with which a convolution of padding k // 2 returns its input."""
+    if len(shape) != 4 or shape[0] != shape[1] or shape[2] % 2 == 0 or shape[3] % 2 == 0:
+        raise ValueError(f"dirac: expected a shape (C, C, odd, odd), got {shape}")
+    kernel = np.zeros(shape, np.float32)
+    kernel[range(shape[0]), range(shape[0]), shape[2] // 2, shape[3] // 2] = 1
+    return kernel
+
+
+def _identity_behind(block: Any, rng: np.random.Generator) -> Any:
+    """A block of this one's kind, for what it puts out, that computes the identity in eval mode."""
+    channels = block.conv2.weight.shape[0]
+    if type(block) is nn.Block:
+        new: Any = nn.Block(channels, channels, residual=block.residual, by_hand=block.by_hand,
+                            batch_norm=isinstance(block.bn1, nn.BatchNorm2d), rng=rng)
+        _silence(new) if block.residual else _pass(new)
+    elif type(block) is nn.PreactBlock and block.residual:
+        new = nn.PreactBlock(channels, channels, by_hand=block.by_hand, rng=rng)
+        _silence(new)
+    elif type(block) is nn.FixupBlock:
+        new = nn.FixupBlock(channels, channels, rng=rng)
+        _silence(new)
+    elif type(block) is nn.PreactBlock:
+        raise ValueError("deepen: a plain pre-activation block cannot be the identity: its ReLU stands in front")
+    else:
+        raise ValueError(f"deepen: expected Block, PreactBlock or FixupBlock, got {type(block).__name__}")
+    like = block.conv2.weight
+    for t in new.state().values():  # of the dtype, and on the device, of the block it stands behind
+        t.data = device.of(like.data).asarray(t.data, dtype=like.dtype)
+    return new.train(block.training)
+
+
+def _silence(block: Any) -> None:
+    """Let the branch add 0: by gamma and beta of the BN that ends it, or by its last convolution where none does."""
+    last = getattr(block, "last_norm", None) or block.conv2
+    for t in vars(last).values():
+        if getattr(t, "requires_grad", False):
+            t.data = np.zeros(t.shape, np.float32)
+
+
+def _pass(block: Any) -> None:
+    """Let both layers of a plain block return their input."""
+    for conv, norm in (block.conv1, block.bn1), (block.conv2, block.bn2):
+        conv.weight.data = dirac(conv.weight.shape)
+        if isinstance(norm, nn.BatchNorm2d):  # gamma 1, beta 0 and mean 0 are what it starts with
+            norm.running_var.data = np.full(norm.running_var.shape, 1 - norm.eps, np.float32)
