@@ -1,10 +1,10 @@
 """What the experiments share: which modules are layers, and runs of a model that leave no trace."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from .. import nn, tap
+from .. import device, nn, tap
 from ..tensor import Tensor, no_grad
 
 Progress = Callable[[Iterable], Iterable]  # tqdm.auto.tqdm, or `iter`, which reports nothing
@@ -33,24 +33,21 @@ def run(model: nn.Module, images: Any, see: Callable[[str, Any, Tensor, Tensor],
         return model.train(train)(Tensor(images)).data
 
 
-def logits(model: nn.Module, images: Any, batch_size: int = 500) -> Iterator[Any]:
-    """The model's outputs in eval mode, (batch, classes) for every batch; its modes are left as they were."""
+def logits(model: nn.Module, images: Any, batch_size: int = 500) -> Any:
+    """The model's outputs in eval mode, (N, classes), computed batch by batch; its modes are left as they were."""
     if len(images) == 0:
         raise ValueError("expected at least one image, got an empty set")
     with nn.modes_kept(model), no_grad():
         model.eval()
-        for i in range(0, len(images), batch_size):
-            yield model(Tensor(images[i:i + batch_size])).data
+        parts = [model(Tensor(images[i:i + batch_size])).data for i in range(0, len(images), batch_size)]
+    return device.of(images).concatenate(parts)
 
 
-def error(model: nn.Module, images: Any, labels: Any, batch_size: int = 500) -> float:
+def error(model: nn.Module, images: Any, labels: Any) -> float:
     """Percent of `images` that the model classifies wrongly, in eval mode."""
     if labels.shape != (len(images),):
         raise ValueError(f"expected one label for each of {len(images)} images, got shape {labels.shape}")
-    wrong = 0
-    for i, z in enumerate(logits(model, images, batch_size)):
-        wrong += int((z.argmax(1) != labels[i * batch_size:(i + 1) * batch_size]).sum())
-    return 100 * wrong / len(images)
+    return 100 * float((logits(model, images).argmax(1) != labels).mean())
 
 
 def follow(events: Iterable[Any], look: Callable[[], Any], at: Iterable[int]) -> dict[int, Any]:

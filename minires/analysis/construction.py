@@ -35,8 +35,7 @@ def construction(model: Any, images: Any, extra: int, *, rng: np.random.Generato
     do not matter. The model is left as it was.
     """
     deeper = deepen(model, extra, rng=rng)
-    pairs = zip(common.logits(model, images), common.logits(deeper, images), strict=True)
-    difference = max(float(abs(a - b).max()) for a, b in pairs)
+    difference = float(abs(common.logits(model, images) - common.logits(deeper, images)).max())
     return Construction(deeper, len(blocks(deeper)) - len(blocks(model)), difference)
 
 

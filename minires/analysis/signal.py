@@ -27,7 +27,7 @@ def second_moments(model: nn.Module, images: Any, *kinds: type) -> dict[str, flo
     if kinds:
         wanted = {name for name, m in model.modules() if isinstance(m, kinds)}
         if not wanted:
-            raise ValueError(f"second_moments: the model has no module of kind "
+            raise ValueError("second_moments: the model has no module of kind "
                              + " or ".join(k.__name__ for k in kinds))
     else:
         wanted = set(blocks(model))
