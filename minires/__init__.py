@@ -12,14 +12,18 @@ __version__ = "0.1.0"
 __all__ = ["Function", "Tensor", "device", "gradcheck", "init", "kernels", "nn", "no_grad", "ops"]
 
 # Loaded at first use, so that importing the engine stays quick.
-_ROOMS = ("analysis", "datasets", "models", "optim", "plot", "report", "residual", "tap", "train")
+_ROOMS = ("analysis", "datasets", "models", "optim", "plot", "report", "residual", "tap", "train",
+          "weights")
+_NAMES = {"load_weights": "weights", "save_weights": "weights"}
 
 
 def __getattr__(name):
     if name in _ROOMS:
         return import_module(f"{__name__}.{name}")
+    if name in _NAMES:
+        return getattr(import_module(f"{__name__}.{_NAMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__():
-    return sorted({*globals(), *_ROOMS})
+    return sorted({*globals(), *_ROOMS, *_NAMES})

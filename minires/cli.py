@@ -1,7 +1,8 @@
-"""The command line: `minires demo`, `minires bench`, `minires info`."""
+"""The command line: `minires demo`, `minires evaluate`, `minires models`, `minires bench`, `minires info`."""
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +43,45 @@ def _parser() -> argparse.ArgumentParser:
                       help="1 epoch on 1,000 images: shows that everything runs, too short to show degradation")
     demo.set_defaults(run=_demo)
 
+    score = commands.add_parser(
+        "evaluate", help="how many test images a network with published weights gets right",
+        description="Loads weights (safetensors, npz, or a PyTorch file, of which no code is run) into a network and "
+                    "counts what it gets right of a data set's test images.",
+        epilog="Example: minires evaluate resnet20 resnet20.th --dataset cifar10 --mean 0.485 0.456 0.406 "
+               "--std 0.229 0.224 0.225", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    score.add_argument("model", metavar="MODEL", help="name of the network, such as resnet20")
+    score.add_argument("weights", metavar="WEIGHTS", help="file with its weights")
+    score.add_argument("--dataset", metavar="NAME", required=True, help="cifar10, cifar100, mnist, ...")
+    score.add_argument("--data-dir", metavar="DIR", dest="root", default=argparse.SUPPRESS,
+                       help="folder with the data set (default: MINIRES_DATA, or the user's cache folder)")
+    score.add_argument("--mean", type=float, nargs="+", metavar="M", default=argparse.SUPPRESS,
+                       help="subtracted from pixels / 255, one number for each channel (default: see --normalize)")
+    score.add_argument("--std", type=float, nargs="+", metavar="S", default=argparse.SUPPRESS,
+                       help="what the difference is divided by, one number for each channel")
+    score.add_argument("--normalize", choices=("channel", "pixel-mean", "none"), default="channel",
+                       help="without --mean and --std: by the training set's mean and deviation of each channel, "
+                            "minus its mean image, or not at all")
+    score.add_argument("--rename", type=_pair, action="append", metavar="OLD=NEW", default=argparse.SUPPRESS,
+                       help="name of a layer in the file, and the network's for it; can be given several times")
+    score.add_argument("--pad", choices=("both", "end"), default=argparse.SUPPRESS,
+                       help="where option A puts the new channels (default: both)")
+    score.add_argument("--shortcut", choices=("A", "B", "C"), default=argparse.SUPPRESS,
+                       help="of He et al. 2015, section 4.1 (default: the network's own)")
+    score.add_argument("--width", type=_positive, metavar="W", default=argparse.SUPPRESS,
+                       help="channels of the first stage (default: the network's own)")
+    score.add_argument("--batch-size", type=_positive, default=500, metavar="N", help="images at a time")
+    score.add_argument("--device", dest="where", choices=("auto", "cpu", "gpu"), default="auto",
+                       help="auto: a GPU where one works")
+    score.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    score.set_defaults(run=_evaluate)
+
+    models = commands.add_parser(
+        "models", help="the networks there are: layers, parameters and multiply-accumulates",
+        description="Lists every network that has a name, with its layers, parameters and multiply-accumulates (MACs) "
+                    "for one image, counted from the network itself.")
+    models.add_argument("--json", action="store_true", help="one JSON list on stdout, with exact numbers")
+    models.set_defaults(run=_models)
+
     bench = commands.add_parser(
         "bench", help="how long a training step takes here, and where the time goes",
         description="Times training steps of a CIFAR ResNet on random 32x32 images.",
@@ -72,6 +112,38 @@ def _demo(args: argparse.Namespace) -> int:
     return 0 if done else 130
 
 
+def _evaluate(args: argparse.Namespace) -> int:
+    from . import evaluate
+
+    options = {name: value for name, value in vars(args).items() if name not in ("command", "run", "json")}
+    options["rename"] = dict(options.get("rename", ()))
+    score, words = evaluate.run(**options)
+    if args.json:
+        print(json.dumps({"model": args.model, "weights": args.weights, "dataset": args.dataset, "input": words,
+                          "correct": score.correct, "total": score.total, "error": score.error,
+                          "per_class": {name: {"correct": c, "total": n} for name, (c, n) in score.per_class.items()},
+                          "images_per_second": score.images_per_second}))
+    else:
+        print(f"{args.model} on {args.dataset}, {score.total} test images; input {words}\n{evaluate.text(score)}")
+    return 0
+
+
+def _models(args: argparse.Namespace) -> int:
+    from . import models
+
+    if args.json:
+        print(json.dumps([net._asdict() for net in models.listing()], indent=1))
+        return 0
+    family = ""
+    for net in models.listing():
+        if net.family != family:
+            family = net.family
+            print(f"{family}; images {' x '.join(map(str, net.input_shape))}\n"
+                  f"    {'':18}{'layers':>6}{'parameters':>14}{'million MACs':>15}")
+        print(f"    {net.name:18}{net.layers:6}{net.parameters:14,}{net.macs / 1e6:15,.2f}")
+    return 0
+
+
 def _bench(args: argparse.Namespace) -> int:
     from . import profile
 
@@ -90,6 +162,13 @@ def _free_folder(path: Path) -> Path:
     """`path`, or path-2, path-3, ...: the first that does not exist."""
     names = (path, *(path.with_name(f"{path.name}-{i}") for i in range(2, 10_000)))
     return next(p for p in names if not p.exists())
+
+
+def _pair(text: str) -> tuple[str, str]:
+    old, equals, new = text.partition("=")
+    if not old or not equals:
+        raise argparse.ArgumentTypeError(f"expected OLD=NEW, got {text}")
+    return old, new
 
 
 def _positive(text: str) -> int:

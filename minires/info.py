@@ -45,7 +45,7 @@ def cores() -> int:
 def _kernels() -> str:
     """Which kernels float32 arrays on the CPU get, and how many threads share them."""
     chosen = kernels.of(np.zeros(0, np.float32)).__name__.rpartition(".")[2]
-    return f"{chosen}, {kernels.blocked.threads()} threads" if chosen == "blocked" else chosen
+    return f"{chosen}, {kernels.parallel.threads()} threads" if chosen == "blocked" else chosen
 
 
 def text() -> str:

@@ -17,6 +17,11 @@ from . import device
 Shape = tuple[int, ...]
 
 
+# Given as `rng`, it draws nothing: all weights are zeros whose memory is never touched. For counting parameters and
+# multiplications of networks that take long to draw: `models.build("vgg19", rng=init.UNDRAWN)`.
+UNDRAWN: Any = object()
+
+
 def fans(shape: Shape) -> tuple[int, int]:
     """(fan-in, fan-out): how many inputs one output sums, and how many outputs one input reaches."""
     if len(shape) < 2:
@@ -32,7 +37,16 @@ def constant(shape: Shape, value: float) -> np.ndarray:
 
 def normal(shape: Shape, std: float = 0.01, *, rng: np.random.Generator) -> np.ndarray:
     """N(0, std^2). std 0.01 is the fixed choice of Krizhevsky et al. 2012, section 5."""
+    if rng is UNDRAWN:
+        return np.zeros(shape, np.float32)
     return rng.standard_normal(shape, np.float32) * float(std)  # float(): np.float64 would promote
+
+
+def uniform(shape: Shape, limit: float, *, rng: np.random.Generator) -> np.ndarray:
+    """Uniform on +-limit: variance limit^2 / 3."""
+    if rng is UNDRAWN:
+        return np.zeros(shape, np.float32)
+    return (2 * rng.random(shape, np.float32) - 1) * float(limit)
 
 
 def xavier_normal(shape: Shape, *, rng: np.random.Generator) -> np.ndarray:
@@ -42,8 +56,7 @@ def xavier_normal(shape: Shape, *, rng: np.random.Generator) -> np.ndarray:
 
 def xavier_uniform(shape: Shape, *, rng: np.random.Generator) -> np.ndarray:
     """Uniform on +-sqrt(6 / (fan-in + fan-out)), the same variance. Glorot & Bengio 2010, equation 16."""
-    limit = math.sqrt(6 / sum(fans(shape)))
-    return (2 * rng.random(shape, np.float32) - 1) * limit
+    return uniform(shape, math.sqrt(6 / sum(fans(shape))), rng=rng)
 
 
 def fan_in_uniform(shape: Shape, *, rng: np.random.Generator) -> np.ndarray:
@@ -51,7 +64,7 @@ def fan_in_uniform(shape: Shape, *, rng: np.random.Generator) -> np.ndarray:
     the classifiers of the published residual networks. (A He-initialised classifier has 6 times this variance; on
     the large features of a deep residual network its first losses are so high that training starts much slower.)
     """
-    return (2 * rng.random(shape, np.float32) - 1) * (1 / math.sqrt(fans(shape)[0]))
+    return uniform(shape, 1 / math.sqrt(fans(shape)[0]), rng=rng)
 
 
 def he_normal(shape: Shape, mode: str = "fan_in", *, rng: np.random.Generator) -> np.ndarray:

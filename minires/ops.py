@@ -21,7 +21,7 @@ from .tensor import Function, Tensor
 
 class Add(Function):
     broadcasts = True
-    def forward(self, a, b): return a + b
+    def forward(self, a, b): return self.K.add(a, b) if a.shape == b.shape else a + b
     def backward(self, g): return g, g
 
 
@@ -603,11 +603,26 @@ def conv2d(x: Tensor, w: Tensor, bias: Tensor | None = None, stride=1, padding=0
     return Conv2d.apply(*inputs, stride=pair(stride, "conv2d, stride"), padding=pair(padding, "conv2d, padding"))
 
 
-def max_pool2d(x: Tensor, kernel, stride=None, padding=0) -> Tensor:
-    """Maximum of every window; stride defaults to the kernel. Ties go to the first element of the window."""
-    return MaxPool2d.apply(x, kernel=pair(kernel, "max_pool2d, kernel"),
-                           stride=pair(kernel if stride is None else stride, "max_pool2d, stride"),
-                           padding=pair(padding, "max_pool2d, padding"))
+def max_pool2d(x: Tensor, kernel, stride=None, padding=0, ceil_mode: bool = False) -> Tensor:
+    """Maximum of every window; stride defaults to the kernel. Ties go to the first element of the window.
+
+    Rows and columns left over at the end that do not fill a window are dropped; with ceil_mode they get one that
+    reaches over the border, unless only padding is left.
+    """
+    kernel, padding = pair(kernel, "max_pool2d, kernel"), pair(padding, "max_pool2d, padding")
+    stride = kernel if stride is None else pair(stride, "max_pool2d, stride")
+    if ceil_mode and x.ndim == 4 and min(stride) > 0:
+        over = [_overhang(*sizes) for sizes in zip(x.shape[2:], kernel, stride, padding, strict=True)]
+        if any(over):
+            x = pad(x, ((0, 0), (0, 0), (0, over[0]), (0, over[1])), -math.inf)
+    return MaxPool2d.apply(x, kernel=kernel, stride=stride, padding=padding)
+
+
+def _overhang(size: int, kernel: int, stride: int, padding: int) -> int:
+    """By how much one more window would reach over the padded end; 0 if nothing is left over, or only padding."""
+    over = (kernel - size - 2 * padding) % stride
+    start = size + 2 * padding + over - kernel
+    return over if start < size + padding else 0
 
 
 def avg_pool2d(x: Tensor, kernel, stride=None, padding=0) -> Tensor:

@@ -6,8 +6,8 @@ batches and PyTorch's files are pickles. Reading one here can call what its read
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, BinaryIO, ClassVar
 
 Allowed = Mapping[tuple[str, str], Any]  # (module, name) as the pickle says them: what stands in for it here
 
@@ -16,7 +16,37 @@ class Refused(ValueError):
     """The pickle names something that is not allowed, or is no whole pickle."""
 
 
-class _Reader(pickle.Unpickler):
+def check_keys(keys: Iterable[Any]) -> None:
+    """Refused unless every key is text, bytes, a number or None. For stand-ins that fill a dict themselves.
+
+    A hash follows tuples in tuples to their end: 200 bytes could hang the process, a megabyte crash it.
+    """
+    for key in keys:
+        if type(key) not in (str, bytes, int, float, bool, type(None)):
+            raise Refused(f"it has a {type(key).__name__} for a key, where text or a number was expected")
+
+
+_InPython: Any = pickle._Unpickler
+_NOT_READ = (pickle.EXT1, pickle.EXT2, pickle.EXT4,              # extensions: they pass by find_class
+             pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET, pickle.BYTEARRAY8)
+_KEYS = {pickle.SETITEM: slice(-2, -1), pickle.SETITEMS: slice(None, None, 2), pickle.DICT: slice(None, None, 2)}
+
+
+def _keys_first(load: Callable[[Any], None], where: slice) -> Callable[[Any], None]:
+    def checked(reader):
+        check_keys(reader.stack[where])
+        load(reader)
+    return checked
+
+
+class _Reader(_InPython):
+    """Python's own reader, but the one written in Python: the one in C sets memory aside for the highest memo number
+    that the file names, 16 GB for five bytes. And with a look at the keys of dictionaries before they are hashed."""
+
+    dispatch: ClassVar = {
+        op: _keys_first(load, _KEYS[bytes([op])]) if bytes([op]) in _KEYS else load
+        for op, load in _InPython.dispatch.items() if bytes([op]) not in _NOT_READ}
+
     def __init__(self, file: BinaryIO, allowed: Allowed, persistent: Callable[[Any], Any] | None, encoding: str):
         super().__init__(file, encoding=encoding)
         self.allowed, self.persistent = allowed, persistent
@@ -37,7 +67,8 @@ def read(file: BinaryIO, allowed: Allowed, *, persistent: Callable[[Any], Any] |
          encoding: str = "ASCII") -> Any:
     """The object of the pickle that starts at the file's position; `file` then stands behind it.
 
-    `allowed`: what it may name, and what stands in for each, which must be harmless with ANY arguments.
+    `allowed`: what it may name, and what stands in for each, which must be harmless with ANY arguments. It can set
+    attributes of a function or class that it gets: make stand-ins anew for each file, so that none outlives it.
     `persistent(pid)` gives what it refers to outside itself. `encoding`: of Python 2's strings, as pickle.load's.
     Refused, a ValueError without the file's name, for whatever else it asks for and for damage of any kind.
     """

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from . import kernels, models, ops
-from .kernels import blocked
+from .kernels import blocked, parallel
 from .nn import Module
 from .optim import SGD
 from .tensor import Function, Tensor
@@ -121,7 +121,7 @@ def bench(depth: int = 20, batch: int = 128, steps: int = 10, threads: int | Non
     images, labels = rng.standard_normal((batch, 3, 32, 32), np.float32), rng.integers(0, 10, batch)
     model = models.cifar(depth, rng=rng)
     optimizer = SGD(model.parameters(), 0.01, 0.9, 1e-4)
-    with blocked.session(threads):
+    with parallel.session(threads):
         profile_step(model, images, labels, optimizer, 1)  # threads start, memory is fetched
         times = []
         for _ in range(steps):
@@ -133,7 +133,7 @@ def bench(depth: int = 20, batch: int = 128, steps: int = 10, threads: int | Non
         used = kernels.of(images)
         how = f"{used.__name__.rpartition('.')[2]} kernels"
         if used is blocked:
-            how += f", {blocked.threads()} thread{'s' if blocked.threads() > 1 else ''}"
+            how += f", {parallel.threads()} thread{'s' if parallel.threads() > 1 else ''}"
         lines = [f"ResNet-{depth}, {model.count_parameters():,} parameters, batch {batch}, {how}",
                  f"a training step takes {1000 * median:.1f} ms (median of {steps}; best {1000 * min(times):.1f}): "
                  f"{batch / median:,.0f} images/s"]

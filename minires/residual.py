@@ -69,7 +69,7 @@ class Residual(Function):
         else:
             gs = shortcut_backward(K, gz, x.shape, self.stride, self.pad)
         if self.needs[0]:
-            gx = gx + gs  # x was used twice
+            gx = K.add(gx, gs)  # x was used twice
         return gx, gw1, ggamma1, gbeta1, gw2, ggamma2, gbeta2, *gprojection
 
 
@@ -99,7 +99,7 @@ class PreactResidual(Function):
              else shortcut(K, start, stride, len(w2), pad))
         stats += [(mean1, var1, x.size // x.shape[1]), (mean2, var2, h2.size // h2.shape[1])]
         self.saved = x, gamma1, h1, w1, gamma2, h2, w2, projection
-        return K.conv2d(h2, w2, ONE, ONE) + s
+        return K.add(K.conv2d(h2, w2, ONE, ONE), s)
 
     def backward(self, g):
         K = self.K
@@ -114,10 +114,10 @@ class PreactResidual(Function):
         else:
             gs = shortcut_backward(K, g, x.shape, self.stride, self.pad)
         if self.split_after_activation:
-            gh1 = gh1 + gs  # h1 was used twice ...
+            gh1 = K.add(gh1, gs)  # h1 was used twice ...
         gx, ggamma1, gbeta1, _ = K.batch_norm_relu_backward(gh1, gamma1, self.bn1)
         if not self.split_after_activation:
-            gx = gx + gs    # ... or x was
+            gx = K.add(gx, gs)    # ... or x was
         return gx, ggamma1, gbeta1, gw1, ggamma2, gbeta2, gw2, *gprojection
 
 

@@ -227,7 +227,7 @@ class Tensor:
             if t.creator is None:
                 continue
             for x, gx in t.creator.pull(g):  # never +=: the array may belong to another node too
-                pending[id(x)] = pending[id(x)] + gx if id(x) in pending else gx
+                pending[id(x)] = kernels.of(gx).add(pending[id(x)], gx) if id(x) in pending else gx
             t.creator = _CONSUMED
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from . import device, kernels, nn, ops
 from .datasets.batches import batches
+from .evaluate import is_right
 from .optim import SGD, Schedule
 from .tap import untouched
 from .tensor import Tensor, no_grad
@@ -126,16 +127,4 @@ def first_not_finite(model: nn.Module, images: Any) -> str:
 
 def error(model: nn.Module, images: Any, labels: Any, batch_size: int = 500) -> float:
     """Percent of `images` that the model classifies wrongly, in eval mode; its modes are left as they were."""
-    if len(images) == 0:
-        raise ValueError("error: expected at least one image, got an empty set")
-    if labels.shape != (len(images),):
-        raise ValueError(f"error: expected one label for each of {len(images)} images, got shape {labels.shape}")
-    wrong = 0
-    with nn.modes_kept(model), no_grad(), kernels.session(), np.errstate(over="ignore", invalid="ignore"):
-        model.eval()
-        for i in range(0, len(images), batch_size):
-            logits = model(Tensor(images[i:i + batch_size])).data
-            if (highest := int(labels[i:i + batch_size].max())) >= logits.shape[1]:
-                raise ValueError(f"error: expected labels in 0..{logits.shape[1] - 1}, got {highest}")
-            wrong += int((logits.argmax(1) != labels[i:i + batch_size]).sum())
-    return 100 * wrong / len(images)
+    return 100 * float((~is_right(model, images, labels, batch_size)).mean())

@@ -14,20 +14,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minires.kernels import blocked, reference
+from minires.kernels import blocked, parallel, reference
 
 # Expected values are reference.py's in float64. A float32 kernel rounds every sum of K products by about
 # sqrt(K) * 6e-8 of its norm: 1e-6 for the longest sums here. 1e-5 leaves a factor of ten, and a single value
 # that is missing, doubled or misplaced among 10,000 already changes the norm by 1e-2.
 TOLERANCE = 1e-5
-THREADS_WORTH = blocked.threads_worth
+THREADS_WORTH = parallel.threads_worth
 EPS = 1e-5
 
 
 @pytest.fixture(autouse=True)
 def _share_small_work_too(monkeypatch):
     """The arrays here are small; without this one thread would do it all and nothing about threads be tested."""
-    monkeypatch.setattr(blocked, "threads_worth", lambda work, cache, threads: threads)
+    monkeypatch.setattr(parallel, "threads_worth", lambda work, cache, threads: threads)
 
 
 def f64(*arrays):
@@ -237,7 +237,7 @@ def test_any_small_batch_norm_equals_reference(N, C, H, W, mean, with_skip):
 
 def test_batch_norm_with_blocks_that_have_nothing_in_common(monkeypatch):
     """Every image has its own mean, far from the others': this needs an exact combination of blocks."""
-    monkeypatch.setattr(blocked, "cache_bytes", lambda: 1)  # one image per block
+    monkeypatch.setattr(parallel, "cache_bytes", lambda: 1)  # one image per block
     x = normal(0, 12, 3, 8, 8) + np.arange(12, dtype=np.float32).reshape(-1, 1, 1, 1) * 1000
     check_batch_norm(x, None)
     check_batch_norm(x[::-1] - 1e4, normal(1, *x.shape))
@@ -395,6 +395,35 @@ def test_inputs_are_never_written_to_nor_handed_back(layout):
         assert y.ndim != 4 or of_weights or y.transpose(0, 2, 3, 1).flags.c_contiguous, f"output {i}"
 
 
+
+@pytest.mark.parametrize("one", LAYOUTS)
+@pytest.mark.parametrize("other", LAYOUTS)
+def test_addition_is_numpys_to_the_bit(one, other, monkeypatch):
+    monkeypatch.setattr(blocked, "LARGE", 1)  # small arrays too
+    for a, b in (normal(1, 5, 7, 6, 3), normal(2, 5, 7, 6, 3)), (normal(1, 1, 2, 3, 1), normal(2, 1, 2, 3, 1)):
+        got = blocked.add(LAYOUTS[one](a), LAYOUTS[other](b))
+        assert got.dtype == np.float32 and np.array_equal(got, a + b)
+        if one == other == "channels last":
+            assert got.strides == LAYOUTS[one](a).strides
+
+
+def test_addition_takes_any_number_of_dimensions(monkeypatch):
+    monkeypatch.setattr(blocked, "LARGE", 1)
+    for shape in (), (9,), (4, 3), (5, 0), (2, 3, 4), (2, 3, 4, 5, 6):
+        a, b = normal(1, *shape), normal(2, *shape)
+        assert np.array_equal(blocked.add(a, b), a + b)
+
+
+def test_addition_is_shared_among_threads_once_it_is_worth_it(monkeypatch):
+    shared, share = [], blocked.share
+    monkeypatch.setattr(blocked, "share", lambda work, blocks: (shared.append(len(blocks)), share(work, blocks)))
+    large = LAYOUTS["channels last"](normal(1, 16, 16, 32, 33))
+    with parallel.session(threads=2):
+        assert np.array_equal(blocked.add(large, large), 2 * large)
+        blocked.add(large[:1], large[:1])
+    assert len(shared) == 1 and shared[0] >= (2 if parallel.threads() > 1 else 1)
+
+
 def test_outputs_of_one_kernel_share_no_memory():
     x, g, _, gamma, beta = arguments(N=5)
     saved = blocked.batch_norm_relu(x, gamma, beta, EPS, x)[3]
@@ -404,9 +433,9 @@ def test_outputs_of_one_kernel_share_no_memory():
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_twenty_runs_give_the_same_bits(threads, monkeypatch):
-    monkeypatch.setattr(blocked, "cache_bytes", lambda: 100_000)  # many blocks to compete for
+    monkeypatch.setattr(parallel, "cache_bytes", lambda: 100_000)  # many blocks to compete for
     given = arguments()
-    with blocked.session(threads=threads):
+    with parallel.session(threads=threads):
         first = [v.tobytes() for v in all_kernels(*given)]
         for run in range(19):
             for i, (v, old) in enumerate(zip(all_kernels(*given), first, strict=True)):
@@ -416,8 +445,8 @@ def test_twenty_runs_give_the_same_bits(threads, monkeypatch):
 def test_bits_do_not_depend_on_which_thread_is_late(monkeypatch):
     """Delay the first, then the last blocks: a sum in finishing order would change."""
     given = arguments()
-    monkeypatch.setattr(blocked, "cache_bytes", lambda: 100_000)
-    share = blocked._share
+    monkeypatch.setattr(parallel, "cache_bytes", lambda: 100_000)
+    share = parallel.share
     results = []
     for slow in (0, -1):
         def delayed(work, blocks, slow=slow):
@@ -431,18 +460,18 @@ def test_bits_do_not_depend_on_which_thread_is_late(monkeypatch):
                         yield k, at
                 work(watched())
             share(late_work, blocks)
-        monkeypatch.setattr(blocked, "_share", delayed)
-        with blocked.session(threads=2):
+        monkeypatch.setattr(blocked, "share", delayed)
+        with parallel.session(threads=2):
             results.append([v.tobytes() for v in all_kernels(*given)])
     assert results[0] == results[1]
 
 
 def test_every_thread_count_agrees():
     given = arguments()
-    with blocked.session(threads=1):
+    with parallel.session(threads=1):
         one = all_kernels(*given)
     for threads in (2, 3, 40):
-        with blocked.session(threads=threads):
+        with parallel.session(threads=threads):
             for a, b in zip(all_kernels(*given), one, strict=True):
                 assert_close(a, b.astype(np.float64))
 
@@ -450,17 +479,17 @@ def test_every_thread_count_agrees():
 # ------------------------------------------------------------------------------- threads and blocks
 
 def blas_threads():
-    return [lib.num_threads for lib in blocked._blas()]
+    return [lib.num_threads for lib in parallel._blas()]
 
 
 @pytest.fixture
 def two_blas_threads():
-    if not blocked._blas():
+    if not parallel._blas():
         pytest.skip("threadpoolctl is not installed, or knows no BLAS here: there is nothing to hold")
     before = blas_threads()
-    blocked._set_blas([2] * len(before))
+    parallel._set_blas([2] * len(before))
     yield blas_threads()
-    blocked._set_blas(before)
+    parallel._set_blas(before)
 
 
 def test_blas_is_held_inside_and_restored_after(two_blas_threads, monkeypatch):
@@ -491,8 +520,8 @@ def test_blas_is_restored_after_an_exception_in_any_thread(threads, two_blas_thr
                 raise Planted(k)
 
     started = threading.Event()
-    with blocked.session(threads=threads), pytest.raises(Planted):
-        blocked._share(fail_in_helper, blocked._blocks(8, 1))
+    with parallel.session(threads=threads), pytest.raises(Planted):
+        parallel.share(fail_in_helper, parallel.blocks_of(8, 1))
     assert blas_threads() == two_blas_threads
     check_convolution(*CONVOLUTIONS[6])  # and the pool still works
 
@@ -502,7 +531,7 @@ def test_a_thread_that_set_the_number_before_does_not_prevent_it(two_blas_thread
     done, leave = threading.Event(), threading.Event()
 
     def ruler():
-        for lib in blocked._blas():
+        for lib in parallel._blas():
             lib.set_num_threads(2)
         done.set()
         leave.wait(10)
@@ -511,7 +540,7 @@ def test_a_thread_that_set_the_number_before_does_not_prevent_it(two_blas_thread
     thread.start()
     try:
         done.wait(10)
-        with blocked._one_blas_thread():
+        with parallel._one_blas_thread():
             assert set(blas_threads()) == {1}
         assert blas_threads() == two_blas_threads
     finally:
@@ -523,13 +552,13 @@ def test_holds_nest_also_across_threads(two_blas_threads):
     inside, leave = threading.Event(), threading.Event()
 
     def other():
-        with blocked._one_blas_thread():
+        with parallel._one_blas_thread():
             inside.set()
             leave.wait(5)
 
     thread = threading.Thread(target=other)
-    with blocked._one_blas_thread():
-        with blocked._one_blas_thread():
+    with parallel._one_blas_thread():
+        with parallel._one_blas_thread():
             assert set(blas_threads()) == {1}
         thread.start()
         inside.wait(5)
@@ -541,12 +570,12 @@ def test_holds_nest_also_across_threads(two_blas_threads):
 
 def test_kernels_may_be_called_from_several_threads_at_once(two_blas_threads):
     given = arguments()
-    with blocked.session(threads=2):
+    with parallel.session(threads=2):
         expected = [v.tobytes() for v in all_kernels(*given)]
     results = [None] * 4
 
     def call(i):
-        with blocked.session(threads=2):
+        with parallel.session(threads=2):
             results[i] = [v.tobytes() for v in all_kernels(*given)]
 
     callers = [threading.Thread(target=call, args=(i,)) for i in range(4)]
@@ -560,7 +589,7 @@ def test_kernels_may_be_called_from_several_threads_at_once(two_blas_threads):
 
 def test_the_context_of_the_caller_holds_in_the_helpers():
     """Settings such as np.errstate and no_grad are context variables: a bare thread would not see them."""
-    if not blocked._blas():
+    if not parallel._blas():
         pytest.skip("without threadpoolctl there are no helpers")
     both, seen = threading.Barrier(2, timeout=10), {}
 
@@ -569,26 +598,26 @@ def test_the_context_of_the_caller_holds_in_the_helpers():
             both.wait()  # each thread has one of the two blocks
             seen[threading.get_ident()] = np.geterr()["over"]
 
-    with blocked.session(threads=2), np.errstate(over="raise"):
-        blocked._share(work, blocked.Blocks([slice(0, 1), slice(1, 2)], 2))
+    with parallel.session(threads=2), np.errstate(over="raise"):
+        parallel.share(work, parallel.Blocks([slice(0, 1), slice(1, 2)], 2))
     assert list(seen.values()) == ["raise", "raise"]
 
 
 def test_a_helper_that_never_started_keeps_nothing_alive():
     """The pool is busy elsewhere: the kernel ends without its help, and its arrays with it."""
-    if not blocked._blas():
+    if not parallel._blas():
         pytest.skip("without threadpoolctl there are no helpers")
     leave = threading.Event()
 
     def kernel():
         array = np.zeros(10)
-        blocked._share(lambda mine: [array.sum() for _ in mine], blocked.Blocks([slice(0, 1), slice(1, 2)], 2))
+        parallel.share(lambda mine: [array.sum() for _ in mine], parallel.Blocks([slice(0, 1), slice(1, 2)], 2))
         return weakref.ref(array)
 
     gc.disable()
     try:
-        with blocked.session(threads=2):
-            busy = blocked._pool(1).submit(leave.wait, 10)
+        with parallel.session(threads=2):
+            busy = parallel._pool(1).submit(leave.wait, 10)
             assert kernel()() is None
     finally:
         gc.enable()
@@ -597,12 +626,12 @@ def test_a_helper_that_never_started_keeps_nothing_alive():
 
 
 def test_sessions_reject_no_threads():
-    with pytest.raises(ValueError, match="expected threads >= 1, got 0"), blocked.session(threads=0):
+    with pytest.raises(ValueError, match="expected threads >= 1, got 0"), parallel.session(threads=0):
         pass
 
 
 def test_blocks_react_to_the_cache_and_leave_work_for_every_thread():
-    per_block = blocked.images_per_block
+    per_block = parallel.images_per_block
     assert per_block(128, 100_000, cache=1_000_000, threads=2) == 10
     assert per_block(128, 100_000, cache=2_000_000, threads=2) == 20
     assert per_block(128, 100_000, cache=50_000, threads=2) == 1
@@ -614,9 +643,9 @@ def test_blocks_react_to_the_cache_and_leave_work_for_every_thread():
 @pytest.mark.parametrize("images, need, cache, threads", [
     (128, 543_000, 1 << 21, 2), (7, 10, 1 << 20, 3), (1, 10, 1, 2), (129, 1000, 10_000, 2), (5, 1000, 1, 16)])
 def test_blocks_cover_the_batch_once_and_evenly(images, need, cache, threads, monkeypatch):
-    monkeypatch.setattr(blocked, "cache_bytes", lambda: cache)
-    with blocked.session(threads=threads):
-        blocks, threads = blocked._blocks(images, need), blocked.threads()
+    monkeypatch.setattr(parallel, "cache_bytes", lambda: cache)
+    with parallel.session(threads=threads):
+        blocks, threads = parallel.blocks_of(images, need), parallel.threads()
     assert [i for b in blocks for i in range(b.start, b.stop)] == list(range(images))
     sizes = [b.stop - b.start for b in blocks]
     assert max(sizes) - min(sizes) <= 1
@@ -631,20 +660,20 @@ def test_a_thread_is_woken_for_a_cache_full_of_work(work, threads, expected):
 
 
 def test_little_work_is_cut_for_the_cache_but_stays_in_one_thread(monkeypatch):
-    monkeypatch.setattr(blocked, "threads_worth", THREADS_WORTH)
-    monkeypatch.setattr(blocked, "cache_bytes", lambda: 1000)
-    with blocked.session(threads=2):
-        assert (len(little := blocked._blocks(19, 100)), little.threads) == (2, 1)
-        assert (len(much := blocked._blocks(40, 100)), much.threads) == (4, blocked.threads())
+    monkeypatch.setattr(parallel, "threads_worth", THREADS_WORTH)
+    monkeypatch.setattr(parallel, "cache_bytes", lambda: 1000)
+    with parallel.session(threads=2):
+        assert (len(little := parallel.blocks_of(19, 100)), little.threads) == (2, 1)
+        assert (len(much := parallel.blocks_of(40, 100)), much.threads) == (4, parallel.threads())
 
 
 def test_cache_size_is_plausible():
-    assert 1 << 14 <= blocked.cache_bytes() <= 1 << 30
+    assert 1 << 14 <= parallel.cache_bytes() <= 1 << 30
 
 
 @pytest.mark.parametrize("cache", [1, 300_000, 1 << 40])
 def test_results_do_not_depend_on_the_cache_beyond_rounding(cache, monkeypatch):
-    monkeypatch.setattr(blocked, "cache_bytes", lambda: cache)
+    monkeypatch.setattr(parallel, "cache_bytes", lambda: cache)
     check_convolution(13, 5, 9, 8, 6, (3, 3), (1, 1), (1, 1))
     check_convolution(13, 5, 9, 8, 6, (3, 3), (2, 2), (1, 1))
     check_batch_norm(normal(0, 13, 5, 9, 8, mean=2), normal(1, 13, 5, 9, 8))
@@ -663,10 +692,10 @@ def test_saved_keeps_no_second_activation_alive():
 
 
 def test_memory_of_dead_arrays_is_used_again_within_a_session_and_let_go_after(monkeypatch):
-    monkeypatch.setattr(blocked, "LARGE", 1)
+    monkeypatch.setattr(parallel, "LARGE", 1)
     x, g, w, gamma, beta = arguments(N=4)
     expected = [v.copy() for v in all_kernels(x, g, w, gamma, beta)]
-    with blocked.session():
+    with parallel.session():
         y = blocked.conv2d(x, w, (1, 1), (1, 1))
         address = y.ctypes.data
         del y
@@ -674,35 +703,35 @@ def test_memory_of_dead_arrays_is_used_again_within_a_session_and_let_go_after(m
         for _ in range(3):  # now in used memory
             for a, b in zip(all_kernels(x, g, w, gamma, beta), expected, strict=True):
                 np.testing.assert_array_equal(a, b)
-        assert blocked._free
-    assert not blocked._free
+        assert parallel._free
+    assert not parallel._free
     late = blocked.conv2d(x, w, (1, 1), (1, 1))
     del late
-    assert not blocked._free
+    assert not parallel._free
 
 
 def test_a_session_leaves_blas_alone_between_kernels(two_blas_threads):
-    with blocked.session(threads=2):
-        assert blocked.threads() == 2
+    with parallel.session(threads=2):
+        assert parallel.threads() == 2
         assert blas_threads() == two_blas_threads
 
 
 def test_kept_memory_is_bounded_by_what_was_alive_at_once(monkeypatch):
-    monkeypatch.setattr(blocked, "LARGE", 1)
+    monkeypatch.setattr(parallel, "LARGE", 1)
     w = np.ones((2, 3, 3, 3), np.float32)
-    with blocked.session():
+    with parallel.session():
         for n in range(1, 40):  # every batch has another size
             y = blocked.conv2d(np.ones((n, 3, 8, 8), np.float32), w, (1, 1), (1, 1))
-            kept = sum(m.nbytes for memory in blocked._free.values() for m in memory)
-            assert kept == blocked._kept <= blocked._most_lent <= 2 * y.nbytes
+            kept = sum(m.nbytes for memory in parallel._free.values() for m in memory)
+            assert kept == parallel._kept <= parallel._most_lent <= 2 * y.nbytes
         del y
-    assert blocked._kept == 0 and not blocked._free
+    assert parallel._kept == 0 and not parallel._free
 
 
 def test_memory_is_not_used_again_while_any_view_of_it_lives(monkeypatch):
-    monkeypatch.setattr(blocked, "LARGE", 1)
+    monkeypatch.setattr(parallel, "LARGE", 1)
     x, _, w, _, _ = arguments(N=4)
-    with blocked.session():
+    with parallel.session():
         y = blocked.conv2d(x, w, (1, 1), (1, 1))
         view = y.transpose(1, 0, 2, 3)[2, 1:, ::2]
         old = view.copy()
@@ -718,7 +747,7 @@ def test_memory_stays_flat_without_the_garbage_collector():
     given = arguments(N=64)
     gc.disable()
     try:
-        with blocked.session():
+        with parallel.session():
             all_kernels(*given)
             tracemalloc.start()
             all_kernels(*given)
@@ -737,12 +766,12 @@ def python(code, **environment):
 
 
 def test_threads_follow_the_environment_and_default_to_the_affinity_mask():
-    code = "from minires.kernels import blocked; print(blocked.threads() if blocked._blas() else 'one')"
+    code = "from minires.kernels import parallel; print(parallel.threads() if parallel._blas() else 'one')"
     assert python(code, MINIRES_THREADS="3").stdout.strip() in ("3", "one")
     bad = python(code, MINIRES_THREADS="none")
     assert "MINIRES_THREADS: expected a whole number >= 1, got 'none'" in bad.stderr or "one" in bad.stdout
     code = ("import os; os.environ.pop('MINIRES_THREADS', None)\n"
-            "from minires.kernels import blocked as b\n"
+            "from minires.kernels import parallel as b\n"
             "cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()\n"
             "assert b.threads() == (cores if b._blas() else 1)")
     assert python(code).returncode == 0
@@ -751,12 +780,12 @@ def test_threads_follow_the_environment_and_default_to_the_affinity_mask():
 def test_importing_starts_and_loads_nothing_and_forks_work():
     code = """
 import sys, threading
-from minires.kernels import blocked
+from minires.kernels import blocked, parallel
 assert "threadpoolctl" not in sys.modules and "concurrent.futures" not in sys.modules, "loaded at import"
 assert threading.active_count() == 1
 import os, numpy as np
 x, w = np.ones((8, 3, 8, 8), np.float32), np.ones((4, 3, 3, 3), np.float32)
-with blocked.session(threads=2):
+with parallel.session(threads=2):
     y = blocked.conv2d(x, w, (1, 1), (1, 1))
 if hasattr(os, "fork"):
     child = os.fork()
@@ -764,9 +793,9 @@ if hasattr(os, "fork"):
         import signal
         signal.alarm(20)  # ends a child that waits for threads it does not have
         both = threading.Barrier(2, timeout=10)  # broken unless the child has a helper of its own
-        with blocked.session(threads=2):
-            if blocked.threads() == 2:
-                blocked._share(lambda mine: [both.wait() for _ in mine], blocked.Blocks([slice(0, 1), slice(1, 2)], 2))
+        with parallel.session(threads=2):
+            if parallel.threads() == 2:
+                parallel.share(lambda mine: [both.wait() for _ in mine], parallel.Blocks([slice(0, 1), slice(1, 2)], 2))
             os._exit(0 if (blocked.conv2d(x, w, (1, 1), (1, 1)) == y).all() else 3)
     assert os.waitpid(child, 0)[1] == 0
 """
@@ -779,10 +808,10 @@ def test_without_threadpoolctl_one_thread_does_the_work():
 import sys
 sys.modules["threadpoolctl"] = None  # importing it raises ModuleNotFoundError
 import threading, numpy as np
-from minires.kernels import blocked, reference
-assert blocked.threads() == 1
+from minires.kernels import blocked, parallel, reference
+assert parallel.threads() == 1
 x, w = np.ones((8, 3, 8, 8), np.float32), np.ones((4, 3, 3, 3), np.float32)
-with blocked.session(threads=4):
+with parallel.session(threads=4):
     y = blocked.conv2d(x, w, (1, 1), (1, 1))
 assert np.allclose(y, reference.conv2d(x, w, (1, 1), (1, 1)))
 assert threading.active_count() == 1
@@ -795,8 +824,5 @@ def test_every_public_function_has_its_twins_signature():
     import inspect
 
     for name in blocked.__all__:
-        if hasattr(reference, name):
-            fast, slow = getattr(blocked, name), getattr(reference, name)
-            assert inspect.signature(fast) == inspect.signature(slow), name
-        else:
-            assert name in ("session", "threads")
+        fast, slow = getattr(blocked, name), getattr(reference, name)
+        assert inspect.signature(fast) == inspect.signature(slow), name

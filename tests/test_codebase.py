@@ -35,14 +35,17 @@ LAYERS = [
     ["residual", "init", "optim"],
     ["nn"],
     ["models", "weights", "tap"],
+    ["evaluate"],
     ["analysis", "train", "info", "profile"],
     ["demo"],
     ["cli"],
 ]
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
-APART = {"names": set(), "files": set(), "pickles": set(), "datasets": {"device", "names", "files", "pickles"},
-          "plot": set(), "report": {"plot", "files"}}  # room: all it may import
-ABOVE_APART = {"models": {"names"}, "weights": {"names", "files", "pickles"}, "train": {"datasets", "names", "files"},
+APART = {"names": set(), "files": set(), "pickles": set(), "torchfile": {"pickles"},
+         "datasets": {"device", "names", "files", "pickles"},
+         "plot": set(), "report": {"plot", "files"}}  # room: all it may import
+ABOVE_APART = {"models": {"names"}, "weights": {"names", "files", "pickles", "torchfile"}, "evaluate": {"datasets", "names"},
+               "train": {"datasets", "names", "files"},
                "demo": set(APART), "cli": set(APART)}  # layers that may use those
 FACADE = "__init__"  # minires/__init__.py shows the public names and may import any room but these
 NOT_AT_START = {"plot", "report", "demo", "cli", "profile"}
@@ -96,7 +99,7 @@ def test_imports_point_down(path):
 
 
 ONLY_IN = {"cupy": "device", "cupyx": "device", "matplotlib": "plot"}
-WHEN_USED = {"cupy", "cupyx", "tqdm", "threadpoolctl", "safetensors", "torch", "IPython", "ipywidgets"}
+WHEN_USED = {"cupy", "cupyx", "tqdm", "threadpoolctl", "safetensors", "sklearn", "torch", "IPython", "ipywidgets"}
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -23,7 +23,7 @@ from minires.datasets import (
     subtract_pixel_mean,
     to_float,
 )
-from minires.datasets import fashion_mnist as module
+from minires.datasets import shipped as module
 
 ROOT = Path(__file__).resolve().parents[1]
 OFFICIAL = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package dataset-fashion-mnist puts them
@@ -84,7 +84,7 @@ def test_damaged_file_is_refused(tmp_path):
 def test_missing_file_says_where_it_was_looked_for(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"fashion_mnist_small: there is no file .*absent\.npz"):
         fashion_mnist_small(tmp_path / "absent.npz")
-    monkeypatch.setattr(module, "__file__", str(tmp_path / "minires" / "datasets" / "fashion_mnist.py"))
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "minires" / "datasets" / "shipped.py"))
     with pytest.raises(FileNotFoundError, match="ships with minires but is neither of") as raised:
         fashion_mnist_small()
     for folder in (tmp_path / "minires" / "data", tmp_path / "data"):

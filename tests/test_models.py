@@ -189,8 +189,8 @@ def test_forward_and_all_gradients_against_pytorch(name, training, dtype, which,
 
 
 @pytest.mark.parametrize("arguments, message", [
-    ((21,), r"cifar: expected depth = 6n \+ 2 \(8, 14, 20, 32, .*\), got 21"), ((2,), "got 2"), ((-4,), "got -4"),
-    ((20, True, "bottle"), r'cifar: expected block "basic" or "preact", got \'bottle\''),
+    ((21,), r"cifar: expected depth = 6n \+ 2 \(8, 14, 20, 32, .*\) with block 'basic', got 21"), ((2,), "got 2"), ((-4,), "got -4"),
+    ((20, True, "bottle"), r'cifar: expected block "basic", "bottleneck", "preact" or "preact_bottleneck", got \'bottle\''),
     ((20, True, "basic", "D"), 'shortcut: expected "A", "B" or "C", got \'D\''),
     ((20, True, "basic", "A", "left"), 'pad: expected "both" or "end", got \'left\'')])
 def test_wrong_arguments(arguments, message):

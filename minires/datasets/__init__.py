@@ -2,38 +2,61 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 
 from ..names import unknown
 from .augment import crop_and_flip, random_crop, random_flip
-from .batches import batches
-from .fashion_mnist import fashion_mnist_small
+from .batches import batches, epoch_rng
+from .cifar import cifar10, cifar100
 from .idx import read_idx
-from .prepare import average_pool, subtract_pixel_mean, to_float
+from .mnist_family import fashion_mnist, mnist
+from .places import Root, home
+from .prepare import average_pool, normalize, subtract_pixel_mean, to_float
+from .shipped import fashion_mnist_small
+from .small import digits, stripes
 from .split import Split
 
 __all__ = [
+    "BY_NAME",
     "Split",
     "average_pool",
     "batches",
+    "cifar10",
+    "cifar100",
     "crop_and_flip",
+    "digits",
+    "epoch_rng",
+    "fashion_mnist",
     "fashion_mnist_small",
+    "home",
     "load",
+    "mnist",
+    "normalize",
     "random_crop",
     "random_flip",
     "read_idx",
+    "stripes",
     "subtract_pixel_mean",
     "to_float",
 ]
 
-BY_NAME = {"fashion_mnist_small": fashion_mnist_small}
+FROM_FILES: dict[str, Callable[..., tuple[Split, Split]]] = {
+    "cifar10": cifar10, "cifar100": cifar100, "fashion_mnist": fashion_mnist, "mnist": mnist,
+}
+AT_HAND: dict[str, Callable[..., tuple[Split, Split]]] = {
+    "digits": digits, "fashion_mnist_small": fashion_mnist_small, "stripes": stripes,
+}
+BY_NAME = FROM_FILES | AT_HAND
 
 
-def load(name: str, root: str | os.PathLike[str] | None = None) -> tuple[Split, Split]:
-    """``(train, test)`` of the data set of this name. ``root`` is the folder with its files, if not the usual one.
+def load(name: str, root: Root = None, *, download: bool = False) -> tuple[Split, Split]:
+    """``(train, test)`` of the data set of this name, one of ``BY_NAME``; ValueError for another name.
 
-    Raises ValueError for a name that is not in ``BY_NAME``.
+    ``root`` is the folder with its files, if not the usual one (``home()``), and ``download`` fetches them where they
+    are not there. Neither matters for the data sets in ``AT_HAND``, which are there already.
     """
-    if name not in BY_NAME:
-        raise unknown("data set", name, BY_NAME)
-    return BY_NAME[name](root)
+    if name in AT_HAND:
+        return AT_HAND[name]()
+    if name in FROM_FILES:
+        return FROM_FILES[name](root, download=download)
+    raise unknown("data set", name, BY_NAME)

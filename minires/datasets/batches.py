@@ -7,9 +7,20 @@ from collections.abc import Iterator
 import numpy as np
 
 
-def batches(
-    n: int, batch_size: int, *, rng: np.random.Generator, drop_last: bool = False
-) -> Iterator[np.ndarray]:
+def epoch_rng(seed: int, epoch: int) -> np.random.Generator:
+    """The generator of one epoch: from seed and epoch alone, so that training resumed there goes on bit for bit.
+
+        for rows in batches(n, batch_size, rng=epoch_rng(seed, epoch)): ...
+
+    Its stream is independent of other epochs' and of ``default_rng(seed)``, which may have drawn the weights.
+    Raises ValueError for negative numbers.
+    """
+    if seed < 0 or epoch < 0:
+        raise ValueError(f"epoch_rng: expected a seed and an epoch from 0, got {seed} and {epoch}")
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,)))
+
+
+def batches(n: int, batch_size: int, *, rng: np.random.Generator, drop_last: bool = False) -> Iterator[np.ndarray]:
     """One epoch: the indices 0 ... n-1 in random order, each once, in integer arrays of ``batch_size``.
 
     The last array is shorter if ``batch_size`` does not divide ``n``, or left out with ``drop_last``. The

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+
+from .. import device
 
 
 def average_pool(images: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
@@ -42,7 +47,27 @@ def to_float(images: np.ndarray) -> np.ndarray:
             f"to_float: images: expected values from 0 to 255, got {images.min()} to {images.max()}"
         )
     channels_first = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(channels_first, dtype=np.float32) / 255
+    return device.of(images).ascontiguousarray(channels_first, dtype=np.float32) / 255
+
+
+def normalize(images: Any, mean: Sequence[float], std: Sequence[float]) -> Any:
+    """Every channel's `mean` subtracted, then divided by its `std`. A new array; images as to_float returns them.
+
+    images float32 (N, C, H, W), NumPy or CuPy; mean and std, one number for each channel, on the same scale (0 ... 1).
+    Raises ValueError for other images, another count of numbers, and a std that is not above 0.
+    """
+    if images.ndim != 4 or images.dtype != np.float32:
+        raise ValueError(f"normalize: images: expected float32 (N, C, H, W), got {images.dtype} {images.shape}; "
+                         "to_float makes them")
+    shift, scale = np.array(mean, np.float32), np.array(std, np.float32)
+    for name, given in (("mean", shift), ("std", scale)):
+        if given.shape != images.shape[1:2] or not np.isfinite(given).all():
+            raise ValueError(f"normalize: {name}: expected {images.shape[1]} finite numbers, one for each channel, "
+                             f"got {given.tolist()}")
+    if not (scale > 0).all():
+        raise ValueError(f"normalize: std: expected numbers above 0, got {scale.tolist()}")
+    xp = device.of(images)
+    return (images - xp.asarray(shift[:, None, None])) / xp.asarray(scale[:, None, None])
 
 
 def subtract_pixel_mean(train: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -52,3 +52,9 @@ class Split:
         if not isinstance(rows, (slice, np.ndarray)):
             raise TypeError(f"Split: expected a slice, as in split[:1000], got {rows!r}; one image is split.images[i]")
         return Split(self.images[rows], self.labels[rows], self.classes)
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    """The array itself: a careless in-place change would spoil every later experiment."""
+    array.setflags(write=False)
+    return array

@@ -3,7 +3,7 @@
 `reference.py` defines every kernel in textbook form, for NumPy and CuPy arrays and any float dtype. `blocked.py`
 holds the same functions for float32 on the CPU, arranged for caches and cores. This file is the one place that
 chooses between them. MINIRES_KERNELS=reference in the environment, or `with using("reference"):`, keeps to the
-definitions everywhere.
+definitions everywhere. `with using("shapes"):` takes those of `shapes.py`, which compute no numbers at all.
 """
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from . import blocked, reference
+from . import blocked, parallel, reference, shapes
 
-__all__ = ["blocked", "of", "reference", "session", "using"]
+__all__ = ["blocked", "of", "parallel", "reference", "session", "shapes", "using"]
 NAMES = ("auto", "reference")
 
 
-def _checked(name: str, where: str) -> str:
-    if name not in NAMES:
-        raise ValueError(f"{where}: expected one of {', '.join(NAMES)}, got {name!r}")
+def _checked(name: str, where: str, names: tuple[str, ...] = NAMES) -> str:
+    if name not in names:
+        raise ValueError(f"{where}: expected one of {', '.join(names)}, got {name!r}")
     return name
 
 
@@ -34,8 +34,9 @@ _wanted: ContextVar[str] = ContextVar("kernels", default=_at_start)
 
 @contextmanager
 def using(name: str) -> Iterator[None]:
-    """Inside, new operations use these kernels: "reference", or "auto", which is the fastest that suits an array."""
-    token = _wanted.set(_checked(name, "kernels.using"))
+    """Inside, new operations use these kernels: "reference"; "auto", which is the fastest that suits an array; or
+    "shapes", whose results have the right shape and no right number."""
+    token = _wanted.set(_checked(name, "kernels.using", (*NAMES, "shapes")))
     try:
         yield
     finally:
@@ -43,12 +44,14 @@ def using(name: str) -> Iterator[None]:
 
 
 def session() -> AbstractContextManager[None]:
-    """Hold one around a loop of many steps, as train.fit does: `blocked.session`, unless using the reference."""
-    return blocked.session() if _wanted.get() == "auto" else nullcontext()
+    """Hold one around a loop of many steps, as train.fit does: `parallel.session`, unless using the reference."""
+    return parallel.session() if _wanted.get() == "auto" else nullcontext()
 
 
 def of(x: Any) -> ModuleType:
     """The module whose kernels suit `x`, by its device and dtype."""
+    if _wanted.get() == "shapes":
+        return shapes
     if _wanted.get() == "auto" and isinstance(x, np.ndarray) and x.dtype == np.float32:
         return blocked
     return reference

@@ -7,27 +7,20 @@
                     needs stays in the second-level cache from its first pass to its last.
     threads         The blocks are shared out among a few threads, and each product runs on one of them.
                     Whatever is summed over blocks is kept per block and added in the blocks' order, never in
-                    the order in which threads finish: same input, same thread count, same bits.
+                    the order in which threads finish: same input, same thread count, same bits. (parallel.py)
 
 Nothing here has a definition of its own; every kernel names its twin in reference.py.
 """
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import functools
 import math
-import os
-import threading
-import weakref
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextvars import ContextVar, copy_context
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from .parallel import LARGE, Block, Blocks, blocks_of, empty, longest, share
 from .reference import (
     Pair,
     cross_entropy,
@@ -40,276 +33,27 @@ from .reference import (
 )
 
 __all__ = [
-    "avg_pool2d", "avg_pool2d_backward", "batch_norm", "batch_norm_backward", "batch_norm_eval",
+    "add", "avg_pool2d", "avg_pool2d_backward", "batch_norm", "batch_norm_backward", "batch_norm_eval",
     "batch_norm_eval_backward", "batch_norm_relu", "batch_norm_relu_backward", "conv2d", "conv2d_backward",
     "cross_entropy", "cross_entropy_backward", "log_softmax", "max_pool2d", "max_pool2d_backward",
-    "output_size", "per_channel", "relu", "session", "shortcut", "shortcut_backward", "threads",
+    "output_size", "per_channel", "relu", "shortcut", "shortcut_backward",
 ]
-
-Block = tuple[int, slice]  # (its number, which images)
-
-
-# ------------------------------------------------------------------------------------ threads
-
-_threads: ContextVar[int | None] = ContextVar("minires threads", default=None)
-_lock = threading.RLock()
-_open_sessions = 0
-_holders = 0  # kernels that run now
-_blas_before: list[int] = []
-
-
-@functools.cache
-def _blas() -> list[Any]:
-    """Handles that set the number of threads of every BLAS in the process; none without threadpoolctl."""
-    try:
-        from threadpoolctl import ThreadpoolController
-    except ModuleNotFoundError:
-        return []
-    return ThreadpoolController().select(user_api="blas").lib_controllers
-
-
-@functools.cache
-def _default_threads() -> int:
-    """MINIRES_THREADS, or the number of cores that this process may use."""
-    asked = os.environ.get("MINIRES_THREADS")
-    if asked is not None:
-        if not asked.isdecimal() or int(asked) < 1:
-            raise ValueError(f"MINIRES_THREADS: expected a whole number >= 1, got {asked!r}")
-        return int(asked)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def threads() -> int:
-    """How many threads share a kernel's blocks.
-
-    Just one, with BLAS left as it is, where BLAS cannot be held to one thread: threads that each start a
-    BLAS on all cores gain nothing.
-    """
-    return (_threads.get() or _default_threads()) if _blas() else 1
-
-
-@contextlib.contextmanager
-def session(threads: int | None = None) -> Iterator[None]:
-    """Around a loop of many steps: the memory of arrays that die is kept for the next ones, until it ends.
-
-    Sessions nest, also across threads. `threads` sets how many share a kernel's blocks meanwhile.
-    """
-    global _open_sessions
-    if threads is not None and threads < 1:
-        raise ValueError(f"session: expected threads >= 1, got {threads}")
-    token = _threads.set(threads) if threads is not None else None
-    with _lock:
-        _open_sessions += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _open_sessions -= 1
-            if _open_sessions == 0:
-                _forget_memory()
-        if token is not None:
-            _threads.reset(token)
-
-
-@contextlib.contextmanager
-def _one_blas_thread() -> Iterator[None]:
-    """Hold BLAS at one thread while a kernel runs, then give it back the number it had. The first to come holds
-    it, the last to leave restores it."""
-    global _holders, _blas_before
-    with _lock:
-        if _holders == 0:
-            _blas_before = [lib.num_threads for lib in _blas()]
-            _set_blas([1] * len(_blas()))
-        _holders += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _holders -= 1
-            if _holders == 0:
-                _set_blas(_blas_before)
-
-
-def _set_blas(numbers: list[int]) -> None:
-    """One number of threads for each BLAS."""
-    for lib, number in zip(_blas(), numbers, strict=True):
-        # Newer threadpoolctls obey one thread and silently ignore all others. Sessions may end in any thread.
-        release = getattr(lib, "clear_controlling_thread", lambda force: None)
-        release(force=True)
-        lib.set_num_threads(number)
-        release(force=True)
-
-
-@functools.cache
-def _pool(workers: int) -> Any:
-    from concurrent.futures import ThreadPoolExecutor
-
-    return ThreadPoolExecutor(workers, thread_name_prefix="minires")
-
-
-def _after_fork() -> None:
-    """A forked child has none of its parent's threads: it makes its own at first need."""
-    global _lock, _open_sessions, _holders
-    _lock, _open_sessions, _holders = threading.RLock(), 0, 0
-    _pool.cache_clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-def _share(work: Callable[[Iterator[Block]], None], blocks: Blocks) -> None:
-    """Call work(its blocks) in every thread; together they get each block once, whoever is free the next.
-
-    `work` allocates its scratch memory, then loops over its blocks. One thread is the caller's.
-    """
-    waiting, job = deque(enumerate(blocks)), [work]
-
-    def mine() -> Iterator[Block]:
-        while True:
-            try:
-                yield waiting.popleft()  # atomic
-            except IndexError:
-                return
-
-    def help_out() -> None:
-        _set_blas([1] * len(_blas()))  # said again in this thread: a BLAS built on OpenMP counts per thread
-        job[0](mine())
-
-    with _one_blas_thread():
-        helpers = min(blocks.threads, len(blocks)) - 1
-        # Each in a copy of the caller's context: np.errstate and no_grad hold in there, too.
-        running = [_pool(threads() - 1).submit(copy_context().run, help_out) for _ in range(helpers)]
-        try:
-            work(mine())
-        finally:
-            waiting.clear()  # nothing left, unless an exception has come: then nobody starts another block
-            errors = [f.exception() for f in running if not f.cancel()]
-            job.clear()  # a cancelled helper stays in the pool's queue for a while, but keeps no array alive
-        for error in errors:
-            if error is not None:
-                raise error
-
-
-# -------------------------------------------------------------------------------------- memory
-#
-# The C library returns large arrays to the system when they die, and the next ones arrive as pages that the
-# system clears one by one at first touch: an eighth of a training step. A step's arrays are those of the step
-# before, so while a session lasts their memory is kept and given to the next array of the same size.
-
-LARGE = 1 << 20  # bytes
-_free: dict[int, list[Any]] = {}
-_lent = _most_lent = _kept = 0  # bytes in living arrays, the most there were, bytes in `_free`
-
-
-def _empty(shape: tuple[int, ...], dtype: Any) -> Any:
-    """np.empty, in the memory of a dead array if one of this size has died in this session."""
-    global _lent, _most_lent, _kept
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    if size < LARGE:
-        return np.empty(shape, dtype)
-    with _lock:
-        if _free.get(size):
-            memory = _free[size].pop()
-            _kept -= size
-        else:
-            memory = np.empty(size, np.uint8)
-        _lent += size
-        _most_lent = max(_most_lent, _lent)
-    # The array and all its views refer to `lease`, and nothing else does. So it dies with the last of them.
-    lease = (ctypes.c_char * size).from_buffer(memory)
-    weakref.finalize(lease, _give_back, memory).atexit = False
-    return np.ndarray(shape, dtype, lease)
-
-
-def _give_back(memory: Any) -> None:
-    """Keep it, but never more in all than once was alive at a time: sizes that are no longer asked for go."""
-    global _lent, _kept
-    with _lock:
-        _lent -= memory.nbytes
-        if not _open_sessions:
-            return
-        if _kept + memory.nbytes > _most_lent:
-            _free.clear()
-            _kept = 0
-        _free.setdefault(memory.nbytes, []).append(memory)
-        _kept += memory.nbytes
-
-
-def _forget_memory() -> None:
-    global _most_lent, _kept
-    _free.clear()
-    _most_lent, _kept = _lent, 0
-
-
-# ------------------------------------------------------------------------------------- blocks
-
-DEFAULT_CACHE = 1 << 20  # bytes of second-level cache per core, where the system does not say
-
-
-@functools.cache
-def cache_bytes() -> int:
-    """Bytes of second-level cache for each thread, as Linux tells it; elsewhere DEFAULT_CACHE."""
-    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        try:
-            if (index / "level").read_text().strip() == "2":
-                size = (index / "size").read_text().strip()  # such as 2048K
-                unit = {"K": 1 << 10, "M": 1 << 20}[size[-1]]
-                mask = int((index / "shared_cpu_map").read_text().replace(",", ""), 16)
-                return max(1, int(size[:-1]) * unit // max(1, mask.bit_count()))
-        except (OSError, ValueError, KeyError, IndexError):
-            break
-    return DEFAULT_CACHE
-
-
-def images_per_block(images: int, bytes_per_image: int, cache: int, threads: int, least: int = 1) -> int:
-    """As many images as fit the cache, or `least` if those are fewer; but leave work for every thread."""
-    return max(1, min(max(least, cache // max(1, bytes_per_image)), -(-images // threads)))
-
-
-def threads_worth(work: int, cache: int, threads: int) -> int:
-    """How many threads to share `work` bytes among: each is to have at least a cache full, as to wake one for less
-    takes longer than it saves."""
-    return max(1, min(threads, work // cache))
-
-
-class Blocks(list[slice]):
-    """The images of each block, and how many threads share them."""
-
-    def __init__(self, blocks: Iterable[slice], threads: int):
-        super().__init__(blocks)
-        self.threads = threads
-
-
-def _blocks(images: int, bytes_per_image: int, least: int = 1) -> Blocks:
-    """The batch cut into blocks of nearly equal size, equally many for each thread. Nothing timed matters."""
-    n = threads_worth(images * bytes_per_image, cache_bytes(), threads())
-    count = -(-images // images_per_block(images, bytes_per_image, cache_bytes(), n, least))
-    count = min(images, -(-count // n) * n)
-    return Blocks((slice(images * i // count, images * (i + 1) // count) for i in range(count)), n)
-
-
-def _longest(blocks: list[slice]) -> int:
-    return max(b.stop - b.start for b in blocks)
-
 
 # --------------------------------------------------------------------------------- convolution
 #
 # im2col copies every pixel kh*kw times. Here it is copied kw times: `rows` holds, for every column of the
 # output and for ALL image rows of the padded input, the kw horizontal neighbours side by side:
 #
-#     rows[r, n, c] = padded[n, r, sw*c : sw*c + kw]               (n, Wo, kw*C) for every image row r
+#     rows[n, r, c] = padded[n, r, sw*c : sw*c + kw]               (Wo, kw*C) for every image row r
 #
-# The kh vertical neighbours need no copy. Kernel row i meets the image rows i, i + sh, i + 2 sh, ...; as
-# the image row is the outermost axis, they are a slice. Hence a convolution is kh products with shifted
-# slices of the same memory, added up:
+# The kh vertical neighbours need no copy. Kernel row i meets the image rows i, i + sh, i + 2 sh, ...: a slice of
+# the same memory, `rows_i`, as the image rows with the same remainder by sh are kept next to each other. Hence a
+# convolution is kh products with shifted slices, added up:
 #
-#     y = sum over i of rows_i @ w_i               (Ho, n, Wo, O) = (Ho, n, Wo, kw*C) (kw*C, O)
+#     y = sum over i of rows_i @ w_i               (n, Ho, Wo, O) = (n, Ho, Wo, kw*C) (kw*C, O)
 #
-# NumPy lets other threads run during an operation and must wait for them afterwards. So operations are few
-# and large: all kh products are one matmul, of an array (kh, Ho, n*Wo, kw*C) whose slices overlap in memory.
+# NumPy lets other threads run during an operation and must wait for them afterwards, so operations are few and
+# large: the product of rows_i, for all images of a block, is one matmul.
 
 SMALL_PRODUCT = 1_000_000  # multiplications in a product up to which OpenBLAS does not repack the operands
 
@@ -321,32 +65,32 @@ class _Rows:
         """`before` is the padding above and to the left, or, if negative, how much of x is cut off there;
         below and to the right x is padded or cut off to what `out` windows need."""
         (_, C, H, W), (kh, kw), (sh, sw), (Ho, Wo) = x.shape, kernel, stride, out
-        height, width = size = sh * (Ho - 1) + kh, sw * (Wo - 1) + kw
+        self.per_rest = Ho + (kh - 1) // sh  # image rows with the same remainder by sh
+        height, width = size = sh * self.per_rest, sw * (Wo - 1) + kw
         (of_x_h, at_h), (of_x_w, at_w) = (_overlap(*v) for v in zip((H, W), before, size, strict=True))
         self.kernel, self.stride, self.out, self.length = kernel, stride, out, kw * C
         self.x = x.transpose(0, 2, 3, 1)[:, of_x_h, of_x_w]
         self.padded = np.zeros((longest, height, width, C), x.dtype)
         self.inside = self.padded[:, at_h, at_w]  # the border around it stays zero
-        self.memory = np.empty(height * longest * Wo * kw * C, x.dtype)
+        self.memory = np.empty(longest * height * Wo * kw * C, x.dtype)
 
-    def fill(self, at: slice, width: int) -> Any:
+    def fill(self, at: slice, width: int) -> list[Any]:
         """Two copies: into the padded block, then every window row, which is contiguous there.
 
-        Returns rows_i for all i, (kh, pieces, pixels, kw*C), to be multiplied by something `width` wide. A
-        piece is an image row where that makes small products, up to 1.7 times as fast; else all there is.
+        Returns rows_i for every i, (n, pieces, pixels, kw*C), to be multiplied by something `width` wide. A piece is as
+        many image rows as make a small product, which is up to 1.7 times as fast; if one is too many, all.
         """
-        n, K, kh = at.stop - at.start, self.length, self.kernel[0]
-        (Ho, Wo), (sh, sw) = self.out, self.stride
+        n, K, (Ho, Wo), (sh, sw) = at.stop - at.start, self.length, self.out, self.stride
         self.inside[:n] = self.x[at]
         item = f"V{K * self.x.itemsize}"  # a window row, declared one opaque element: copied in one go
-        image, row, column, value = self.padded.strides
-        shape = self.padded.shape[1], n, Wo
-        windows = np.ndarray(shape, item, self.padded, strides=(row, image, sw * column))
+        image, row, column, _ = self.padded.strides
+        shape = n, sh, self.per_rest, Wo
+        windows = np.ndarray(shape, item, self.padded, strides=(image, row, sh * row, sw * column))
         self.memory.view(item)[:windows.size].reshape(shape)[...] = windows
-        pieces, pixels = (Ho, n * Wo) if sh > 1 or n * Wo * K * width <= SMALL_PRODUCT else (1, Ho * n * Wo)
-        pixel, row = K * value, n * Wo * K * value
-        return np.ndarray((kh, pieces, pixels, K), self.x.dtype, self.memory,
-                          strides=(row, sh * row, pixel, value))
+        rows = self.memory[:windows.size * K].reshape(n, sh, self.per_rest, Wo, K)
+        fit = [d for d in range(1, Ho + 1) if Ho % d == 0 and d * Wo * K * width <= SMALL_PRODUCT]
+        pieces = Ho // max(fit, default=Ho)
+        return [rows[:, i % sh, i // sh:i // sh + Ho].reshape(n, pieces, -1, K) for i in range(self.kernel[0])]
 
 
 def _overlap(size: int, before: int, padded: int) -> tuple[slice, slice]:
@@ -355,25 +99,20 @@ def _overlap(size: int, before: int, padded: int) -> tuple[slice, slice]:
     return slice(start - before, stop - before), slice(start, stop)
 
 
-def _conv(rows: Any, taps: Any, memory: Any) -> Any:
-    """(pixels, L) = sum over i of rows_i @ taps[i], in the first of len(taps) parts of `memory`."""
-    kh, pieces, pixels, _ = rows.shape
-    parts = memory[:kh * pieces * pixels * taps.shape[2]].reshape(kh, pieces, pixels, -1)
-    np.matmul(rows, taps[:, None], out=parts)
-    for part in parts[1:]:
-        parts[0] += part
-    return parts[0]
+def _conv(rows: list[Any], taps: Any, y: Any, memory: Any) -> None:
+    """y = sum over i of rows_i @ taps[i], for y (n, Ho, Wo, L) in one piece; `memory` is for a summand."""
+    y = y.reshape(*rows[0].shape[:3], -1)
+    summand = memory[:y.size].reshape(y.shape)
+    np.matmul(rows[0], taps[0], out=y)
+    for rows_i, tap in zip(rows[1:], taps[1:], strict=True):
+        np.matmul(rows_i, tap, out=summand)
+        y += summand
 
 
-def _outer(a: Any, rows: Any) -> Any:
-    """(kh, L, kw*C): a^T rows_i, summed over all pixels, for a (pixels in rows' order, L)."""
-    _, pieces, pixels, _ = rows.shape
-    return np.matmul(a.reshape(pieces, pixels, -1).transpose(0, 2, 1), rows).sum(1)
-
-
-def _images_first(v: Any) -> Any:
-    """(H, n, W, C) -> (n, H, W, C), and back."""
-    return v.transpose(1, 0, 2, 3)
+def _outer(a: Any, rows: list[Any]) -> Any:
+    """(kh, L, kw*C): a^T rows_i, summed over all pixels, for a (n, Ho, Wo, L)."""
+    a = np.ascontiguousarray(a).reshape(*rows[0].shape[:3], -1).swapaxes(2, 3)
+    return np.array([np.matmul(a, rows_i).sum((0, 1)) for rows_i in rows])
 
 
 def _conv_blocks(images: int, w: Any, out: Pair) -> Blocks:
@@ -382,24 +121,24 @@ def _conv_blocks(images: int, w: Any, out: Pair) -> Blocks:
     """
     O, C, kh, kw = w.shape
     need = w.itemsize * (out[0] + kh) * out[1] * (kw * C + 2 * O)
-    return _blocks(images, need, -(-w.nbytes // need))
+    return blocks_of(images, need, -(-w.nbytes // need))
 
 
 def conv2d(x: Any, w: Any, stride: Pair, padding: Pair) -> Any:
     """Reference: reference.conv2d."""
     O, _, kh, kw = w.shape
-    Ho, Wo = out = output_size(x.shape[2:], (kh, kw), stride, padding)
-    y = _empty((len(x), *out, O), x.dtype)
+    out = output_size(x.shape[2:], (kh, kw), stride, padding)
+    y = empty((len(x), *out, O), x.dtype)
     taps = np.ascontiguousarray(w.transpose(2, 3, 1, 0)).reshape(kh, -1, O)
     blocks = _conv_blocks(len(x), w, out)
 
     def work(mine: Iterator[Block]) -> None:
-        rows = _Rows(x, (kh, kw), stride, padding, out, _longest(blocks))
-        memory = np.empty(kh * Ho * _longest(blocks) * Wo * O, x.dtype)
+        rows = _Rows(x, (kh, kw), stride, padding, out, longest(blocks))
+        memory = np.empty(longest(blocks) * y[0].size, x.dtype)
         for _, at in mine:
-            y[at] = _images_first(_conv(rows.fill(at, O), taps, memory).reshape(Ho, -1, Wo, O))
+            _conv(rows.fill(at, O), taps, y[at], memory)
 
-    _share(work, blocks)
+    share(work, blocks)
     return y.transpose(0, 3, 1, 2)
 
 
@@ -422,11 +161,11 @@ def _gradient_of_weights(g: Any, x: Any, w: Any, stride: Pair, padding: Pair) ->
     sums: list[Any] = [None] * len(blocks)
 
     def work(mine: Iterator[Block]) -> None:
-        rows = _Rows(x, (kh, kw), stride, padding, out, _longest(blocks))
+        rows = _Rows(x, (kh, kw), stride, padding, out, longest(blocks))
         for k, at in mine:
-            sums[k] = _outer(np.ascontiguousarray(_images_first(G[at])), rows.fill(at, O))
+            sums[k] = _outer(G[at], rows.fill(at, O))
 
-    _share(work, blocks)
+    share(work, blocks)
     return np.ascontiguousarray(_in_order(sums).reshape(kh, O, kw, C).transpose(1, 3, 0, 2))
 
 
@@ -455,13 +194,14 @@ def _gradient_of_input(g: Any, x: Any, w: Any, stride: Pair, padding: Pair, need
     turned = turned.reshape(O, C, th, sh, tw, sw)[:, :, ::-1, :, ::-1].transpose(3, 2, 4, 0, 5, 1)
     turned = turned.reshape(sh, th, tw * O, sw * C)
 
-    X, gx = x.transpose(0, 2, 3, 1), _empty((N, H, W, C), x.dtype)
+    X, gx = x.transpose(0, 2, 3, 1), empty((N, H, W, C), x.dtype)
     blocks = _conv_blocks(N, turned[0].reshape(th, tw, O, sw * C).transpose(3, 2, 0, 1), (Q, U))
     sums: list[Any] = [None] * len(blocks)
 
     def work(mine: Iterator[Block]) -> None:
-        builder = _Rows(g, (th, tw), (1, 1), (th - 1 - q, tw - 1 - u), (Q, U), _longest(blocks))
-        memory = np.empty(th * Q * _longest(blocks) * U * sw * C, x.dtype)
+        builder = _Rows(g, (th, tw), (1, 1), (th - 1 - q, tw - 1 - u), (Q, U), longest(blocks))
+        memory = np.empty(longest(blocks) * Q * U * sw * C, x.dtype)
+        yields = None if stride == (1, 1) else np.empty((longest(blocks), Q, U * sw, C), x.dtype)
         for k, at in mine:
             rows = builder.fill(at, sw * C)
             for a in range(sh):
@@ -470,14 +210,16 @@ def _gradient_of_input(g: Any, x: Any, w: Any, stride: Pair, padding: Pair, need
                 t = sum(a + sh * t >= kh for t in range(th))  # so many taps lie beyond the kernel
                 if t == th:
                     gx[at, first::sh] = 0
-                    continue
-                pixels = _conv(rows[t:], turned[a, t:], memory).reshape(Q, -1, U * sw, C)
-                pixels = pixels[skip:skip + count, :, pw - sw * u:pw - sw * u + W]
-                gx[at, first::sh] = _images_first(pixels)
+                elif yields is None:
+                    _conv(rows, turned[a], gx[at], memory)
+                else:
+                    pixels = yields[:at.stop - at.start]
+                    _conv(rows[t:], turned[a, t:], pixels, memory)
+                    gx[at, first::sh] = pixels[:, skip:skip + count, pw - sw * u:pw - sw * u + W]
             if need_w:
-                sums[k] = _outer(np.ascontiguousarray(_images_first(X[at])), rows)
+                sums[k] = _outer(X[at], rows)
 
-    _share(work, blocks)
+    share(work, blocks)
     gw = None
     if need_w:
         gw = np.ascontiguousarray(_in_order(sums).reshape(kh, C, kw, O)[::-1, :, ::-1].transpose(3, 1, 0, 2))
@@ -551,7 +293,7 @@ def _moments(x: Any, C: int) -> tuple[Any, Any]:
 
 def _statistics(X: Any, C: int) -> tuple[Any, Any]:
     """Mean and variance of all lines: the blocks' moments, combined as in Chan et al. (1979)."""
-    blocks = _blocks(len(X), X[0].nbytes)
+    blocks = blocks_of(len(X), X[0].nbytes)
     means, squares = np.empty((2, len(blocks), C))
     sizes = np.array([[X[at].size // C] for at in blocks])
 
@@ -559,7 +301,7 @@ def _statistics(X: Any, C: int) -> tuple[Any, Any]:
         for k, at in mine:
             means[k], squares[k] = _moments(X[at], C)
 
-    _share(work, blocks)
+    share(work, blocks)
     mean = (sizes * means).sum(0) / sizes.sum()
     return mean, (squares + sizes * (means - mean) ** 2).sum(0) / sizes.sum()
 
@@ -576,8 +318,8 @@ def _normalise(X: Any, gamma: Any, beta: Any, mean: Any, var: Any, eps: float, r
     inv = (var + eps) ** -0.5
     scale, offset = _line(gamma * inv, X), _line(beta - gamma * inv * rest, X)
     shift = None if shift is None else _line(shift, X)
-    zero, Y, S = np.zeros_like(offset), _empty(X.shape, X.dtype), None if skip is None else _lines(skip)
-    blocks = _blocks(len(X), X[0].nbytes)
+    zero, Y, S = np.zeros_like(offset), empty(X.shape, X.dtype), None if skip is None else _lines(skip)
+    blocks = blocks_of(len(X), X[0].nbytes)
 
     def work(mine: Iterator[Block]) -> None:
         for _, at in mine:
@@ -589,7 +331,7 @@ def _normalise(X: Any, gamma: Any, beta: Any, mean: Any, var: Any, eps: float, r
             if relu:
                 np.maximum(y, zero, out=y)
 
-    _share(work, blocks)
+    share(work, blocks)
     return Y, (X, inv, shift, rest)
 
 
@@ -604,9 +346,9 @@ def _gradient(g: Any, gamma: Any, saved: Any, y: Any = None, keep: bool = False,
     dL/dx will. With `constant` statistics b = c = 0.
     """
     X, inv, shift, rest = saved
-    C, G, GX = len(gamma), _lines(g), _empty(X.shape, X.dtype)
-    masked = G if y is None else _empty(X.shape, X.dtype) if keep else GX
-    blocks = _blocks(len(X), 2 * X[0].nbytes)
+    C, G, GX = len(gamma), _lines(g), empty(X.shape, X.dtype)
+    masked = G if y is None else empty(X.shape, X.dtype) if keep else GX
+    blocks = blocks_of(len(X), 2 * X[0].nbytes)
     sums = np.empty((2, len(blocks), C))
 
     def gather(mine: Iterator[Block]) -> None:
@@ -617,7 +359,7 @@ def _gradient(g: Any, gamma: Any, saved: Any, y: Any = None, keep: bool = False,
                 m *= G[at]
             sums[0, k], sums[1, k] = _sum(m, C), _dot(m, xc, C)
 
-    _share(gather, blocks)
+    share(gather, blocks)
     gbeta, ggamma = sums.sum(1)
     ggamma = inv * (ggamma - rest * gbeta)
     a = gamma * inv
@@ -626,7 +368,7 @@ def _gradient(g: Any, gamma: Any, saved: Any, y: Any = None, keep: bool = False,
     a_line, b_line, c_line = (_line(v, X) for v in (a, b, c))
 
     def scatter(mine: Iterator[Block]) -> None:
-        memory = np.empty_like(X[:_longest(blocks)])
+        memory = np.empty_like(X[:longest(blocks)])
         for _, at in mine:
             gx, t = np.multiply(masked[at], a_line, out=GX[at]), memory[:at.stop - at.start]
             if not constant:
@@ -634,7 +376,7 @@ def _gradient(g: Any, gamma: Any, saved: Any, y: Any = None, keep: bool = False,
                 gx += t
                 gx += c_line
 
-    _share(scatter, blocks)
+    share(scatter, blocks)
     gskip = _image(masked, g.shape) if keep else None
     return _image(GX, g.shape), ggamma.astype(g.dtype), gbeta.astype(g.dtype), gskip
 
@@ -677,6 +419,23 @@ def batch_norm_relu_backward(g: Any, gamma: Any, saved: Any) -> tuple[Any, Any, 
     return _gradient(g, gamma, saved, y, keep=skip)
 
 
+# ------------------------------------------------------------------------------------ addition
+
+def add(a: Any, b: Any) -> Any:
+    """Reference: reference.add. Small arrays, and such as lie differently in memory, are left to NumPy."""
+    if a.ndim < 2 or a.nbytes < LARGE or a.strides != b.strides or not np.moveaxis(a, 1, -1).flags.c_contiguous:
+        return a + b
+    A, B = _lines(a), _lines(b)
+    Y, blocks = empty(A.shape, A.dtype), blocks_of(len(A), 3 * A[0].nbytes)
+
+    def work(mine: Iterator[Block]) -> None:
+        for _, at in mine:
+            np.add(A[at], B[at], out=Y[at])
+
+    share(work, blocks)
+    return _image(Y, a.shape)
+
+
 # ------------------------------------------------------------------------------------- pooling
 
 def _padded(x: Any, padding: Pair, value: float) -> Any:
@@ -698,9 +457,9 @@ def _taps(kernel: Pair, stride: Pair, out: Pair) -> Iterator[tuple[int, Any]]:
 def max_pool2d(x: Any, kernel: Pair, stride: Pair, padding: Pair) -> tuple[Any, Any]:
     """Reference: reference.max_pool2d. The winner's number is kept in a byte where that is enough."""
     (N, C, H, W), out = x.shape, output_size(x.shape[2:], kernel, stride, padding)
-    X, y = x.transpose(0, 2, 3, 1), _empty((N, *out, C), x.dtype)
+    X, y = x.transpose(0, 2, 3, 1), empty((N, *out, C), x.dtype)
     winner = np.zeros(y.shape, np.uint8 if kernel[0] * kernel[1] <= 256 else np.int32)
-    blocks = _blocks(N, 2 * x.itemsize * C * H * W)
+    blocks = blocks_of(N, 2 * x.itemsize * C * H * W)
 
     def work(mine: Iterator[Block]) -> None:
         for _, at in mine:
@@ -715,7 +474,7 @@ def max_pool2d(x: Any, kernel: Pair, stride: Pair, padding: Pair) -> tuple[Any, 
                 np.maximum(best, v, out=best)
                 np.add(who, better * np.subtract(k, who), out=who)  # who[better] = k takes longer
 
-    _share(work, blocks)
+    share(work, blocks)
     return y.transpose(0, 3, 1, 2), winner
 
 
@@ -723,8 +482,8 @@ def max_pool2d_backward(g: Any, winner: Any, shape: tuple[int, ...], kernel: Pai
                         padding: Pair) -> Any:
     """Reference: reference.max_pool2d_backward."""
     (N, C, H, W), (ph, pw) = shape, padding
-    G, gx = g.transpose(0, 2, 3, 1), _empty((N, H, W, C), g.dtype)
-    blocks = _blocks(N, 3 * gx[0].nbytes)
+    G, gx = g.transpose(0, 2, 3, 1), empty((N, H, W, C), g.dtype)
+    blocks = blocks_of(N, 3 * gx[0].nbytes)
 
     def work(mine: Iterator[Block]) -> None:
         for _, at in mine:
@@ -733,7 +492,7 @@ def max_pool2d_backward(g: Any, winner: Any, shape: tuple[int, ...], kernel: Pai
                 padded[tap] += G[at] * (winner[at] == k)
             gx[at] = padded[:, ph:ph + H, pw:pw + W]
 
-    _share(work, blocks)
+    share(work, blocks)
     return gx.transpose(0, 3, 1, 2)
 
 
@@ -765,7 +524,7 @@ def shortcut(x: Any, stride: int, channels: int, pad: str) -> Any:
     """Reference: reference.shortcut. Channels last, as the addition wants it."""
     x = x.transpose(0, 2, 3, 1)[:, ::stride, ::stride]
     before = (channels - x.shape[3]) // 2 if pad == "both" else 0
-    y = _empty((*x.shape[:3], channels), x.dtype)
+    y = empty((*x.shape[:3], channels), x.dtype)
     y[...] = 0
     y[..., before:before + x.shape[3]] = x
     return y.transpose(0, 3, 1, 2)
@@ -775,7 +534,7 @@ def shortcut_backward(g: Any, shape: tuple[int, ...], stride: int, pad: str) -> 
     """Reference: reference.shortcut_backward."""
     N, C, H, W = shape
     before = (g.shape[1] - C) // 2 if pad == "both" else 0
-    gx = _empty((N, H, W, C), g.dtype)
+    gx = empty((N, H, W, C), g.dtype)
     gx[...] = 0
     gx[:, ::stride, ::stride] = g.transpose(0, 2, 3, 1)[..., before:before + C]
     return gx.transpose(0, 3, 1, 2)

@@ -1,7 +1,11 @@
 """The networks of the papers, built from nn's modules."""
-from typing import Any
+from __future__ import annotations
 
-from .. import nn
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from .. import init, nn
 from ..names import unknown
 from .cifar import (
     CifarNet,
@@ -11,25 +15,83 @@ from .cifar import (
     plain44,
     plain56,
     plain110,
+    preact_resnet20,
+    preact_resnet32,
+    preact_resnet44,
+    preact_resnet56,
+    preact_resnet110,
+    preact_resnet164,
+    preact_resnet1001,
     resnet20,
     resnet32,
     resnet44,
     resnet56,
     resnet110,
+    resnet164,
+    resnet1001,
     resnet1202,
 )
+from .googlenet import GoogLeNet, googlenet
+from .imagenet import imagenet, plain18, plain34, resnet18, resnet34, resnet50, resnet101, resnet152
+from .resnet import ResNet
+from .study import placement_study, shortcut_study
+from .vgg import VGG, vgg, vgg16, vgg16_bn, vgg19, vgg19_bn
 
-__all__ = ["CifarNet", "build", "cifar", "plain20", "plain32", "plain44", "plain56", "plain110", "resnet20",
-           "resnet32", "resnet44", "resnet56", "resnet110", "resnet1202"]
+# {family: (shape of an image as in the paper, {name: function})}
+FAMILIES: dict[str, tuple[tuple[int, int, int], dict[str, Callable[..., nn.Module]]]] = {
+    "CIFAR, plain (2015)": ((3, 32, 32), {
+        "plain20": plain20, "plain32": plain32, "plain44": plain44, "plain56": plain56, "plain110": plain110}),
+    "CIFAR, residual, option A (2015)": ((3, 32, 32), {
+        "resnet20": resnet20, "resnet32": resnet32, "resnet44": resnet44, "resnet56": resnet56,
+        "resnet110": resnet110, "resnet1202": resnet1202}),
+    "CIFAR, bottleneck, option B (2016)": ((3, 32, 32), {"resnet164": resnet164, "resnet1001": resnet1001}),
+    "CIFAR, pre-activation (2016)": ((3, 32, 32), {
+        "preact_resnet20": preact_resnet20, "preact_resnet32": preact_resnet32, "preact_resnet44": preact_resnet44,
+        "preact_resnet56": preact_resnet56, "preact_resnet110": preact_resnet110,
+        "preact_resnet164": preact_resnet164, "preact_resnet1001": preact_resnet1001}),
+    "ImageNet, plain (2015)": ((3, 224, 224), {"plain18": plain18, "plain34": plain34}),
+    "ImageNet, residual, option B, v1.5 strides (2015)": ((3, 224, 224), {
+        "resnet18": resnet18, "resnet34": resnet34, "resnet50": resnet50, "resnet101": resnet101,
+        "resnet152": resnet152}),
+    "VGG (2014)": ((3, 224, 224), {"vgg16": vgg16, "vgg16_bn": vgg16_bn, "vgg19": vgg19, "vgg19_bn": vgg19_bn}),
+    "GoogLeNet, with BN (2014)": ((3, 224, 224), {"googlenet": googlenet}),
+}
+BY_NAME: dict[str, Callable[..., nn.Module]] = {n: f for _, members in FAMILIES.values() for n, f in members.items()}
 
-BY_NAME = {"plain20": plain20, "plain32": plain32, "plain44": plain44, "plain56": plain56, "plain110": plain110,
-           "resnet20": resnet20, "resnet32": resnet32, "resnet44": resnet44, "resnet56": resnet56,
-           "resnet110": resnet110, "resnet1202": resnet1202}
+__all__ = ["BY_NAME", "FAMILIES", "VGG", "CifarNet", "GoogLeNet", "Listed", "ResNet", "build", "cifar", "imagenet",
+           "listing", "placement_study", "shortcut_study", "vgg", *BY_NAME]
 
 
 def build(name: str, **options: Any) -> nn.Module:
-    """The network of this name ("resnet20", "ResNet-20") with its function's options. ValueError for no such name."""
+    """The network of this name ("resnet20", "ResNet-20") with its function's options, such as num_classes=100.
+
+    ValueError for a name or an option that there is not.
+    """
     plain = name.lower().replace("-", "")
     if plain not in BY_NAME:
         raise unknown("model", name, BY_NAME)
+    known = inspect.signature(BY_NAME[plain]).parameters
+    for option in options:
+        if option not in known:
+            raise ValueError(f"model {plain}: there is no option {option!r}; there are {', '.join(known)}")
     return BY_NAME[plain](**options)
+
+
+class Listed(NamedTuple):
+    """One line of `listing`."""
+
+    family: str
+    name: str
+    layers: int      # with weights, on the longest way from input to output
+    parameters: int
+    macs: int        # multiply-accumulates for one image
+    input_shape: tuple[int, int, int]
+
+
+def listing() -> Iterator[Listed]:
+    """Every named network with its size, family by family, counted from the network itself; no weight is drawn and
+    no image computed."""
+    for family, (shape, members) in FAMILIES.items():
+        for name, function in members.items():
+            net = function(rng=init.UNDRAWN)
+            yield Listed(family, name, net.depth(shape), net.count_parameters(), net.macs(shape), shape)

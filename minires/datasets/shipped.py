@@ -1,8 +1,4 @@
-"""Fashion-MNIST: 28x28 grey images of clothes, in ten classes.
-
-Source: H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine
-learning algorithms", arXiv:1708.07747 (2017). MIT licence, Copyright 2017 Zalando SE. See data/README.md.
-"""
+"""The part of Fashion-MNIST that ships with minires. See data/README.md."""
 
 from __future__ import annotations
 
@@ -13,20 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .split import Split
-
-CLASSES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
+from .mnist_family import CLASSES
+from .split import Split, read_only
 
 SMALL = "fashion-mnist-12k.npz"
 SMALL_SHA256 = "7b5454ed2be5a1d3d458f9d0b6a1aa0520fda1cef05e108eaedcbea71e4a9dfa"
@@ -52,7 +36,7 @@ def fashion_mnist_small(path: str | os.PathLike[str] | None = None) -> tuple[Spl
         )
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         train, test = (
-            Split(_read_only(arrays[f"{part}_images"]), _read_only(arrays[f"{part}_labels"]), CLASSES)
+            Split(read_only(arrays[f"{part}_images"]), read_only(arrays[f"{part}_labels"]), CLASSES)
             for part in ("train", "test")
         )
     return train, test
@@ -69,8 +53,3 @@ def _find() -> Path:
             return place
     looked = " and ".join(str(place) for place in places)
     raise FileNotFoundError(f"fashion_mnist_small: {SMALL} ships with minires but is neither of {looked}")
-
-
-def _read_only(array: np.ndarray) -> np.ndarray:
-    array.setflags(write=False)  # a careless in-place change would spoil every later experiment
-    return array

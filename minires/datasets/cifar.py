@@ -1,0 +1,315 @@
+"""CIFAR-10 and CIFAR-100: 32x32 colour images of ten and of a hundred kinds of things.
+
+Source: A. Krizhevsky, "Learning multiple layers of features from tiny images" (2009), and its page,
+https://www.cs.toronto.edu/~kriz/cifar.html, which describes both formats. An image is 3072 bytes: the red plane, the
+green, the blue, each row by row. The binary format puts the label's byte (CIFAR-100: the coarse one's, the fine one's)
+before each image; the python format is a pickled dictionary of an array and lists, written by Python 2.
+"""
+from __future__ import annotations
+
+import gzip
+import io
+import posixpath
+import re
+import tarfile
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import pickles
+from ..names import unknown
+from .download import fetch
+from .places import Root, absent, folders
+from .split import Split, read_only
+
+SITE = "https://www.cs.toronto.edu/~kriz/"
+TRAIN, TEST = 50_000, 10_000  # images, in both data sets
+PIXELS = 3 * 32 * 32
+
+
+class Format(NamedTuple):
+    """One of the two forms in which a data set is published."""
+
+    archive: str
+    md5: str                  # of the archive, as the page says
+    folder: str               # in the archive, and what unpacking it makes
+    train: tuple[str, ...]
+    test: str
+    names: dict[str, str]     # kind of label: the file with its classes (python: and, after a colon, the key in it)
+
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+COARSE_CLASSES = (
+    "aquatic_mammals", "fish", "flowers", "food_containers", "fruit_and_vegetables", "household_electrical_devices",
+    "household_furniture", "insects", "large_carnivores", "large_man-made_outdoor_things",
+    "large_natural_outdoor_scenes", "large_omnivores_and_herbivores", "medium_mammals", "non-insect_invertebrates",
+    "people", "reptiles", "small_mammals", "trees", "vehicles_1", "vehicles_2")
+FINE_CLASSES = tuple(re.findall(r"\S+", """
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+    caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant
+    flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree
+    motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate
+    poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider
+    squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
+    wardrobe whale willow_tree wolf woman worm"""))
+
+# Kinds of labels by their keys in the python format, in the order of their bytes in the binary one.
+Classes = dict[str, tuple[str, ...]]
+CLASSES: dict[str, Classes] = {
+    "cifar10": {"labels": CIFAR10_CLASSES},
+    "cifar100": {"coarse_labels": COARSE_CLASSES, "fine_labels": FINE_CLASSES},
+}
+FORMATS = {
+    "cifar10": (
+        Format("cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a", "cifar-10-batches-py",
+               tuple(f"data_batch_{i}" for i in range(1, 6)), "test_batch",
+               {"labels": "batches.meta:label_names"}),
+        Format("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530", "cifar-10-batches-bin",
+               tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin",
+               {"labels": "batches.meta.txt"})),
+    "cifar100": (
+        Format("cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85", "cifar-100-python", ("train",), "test",
+               {"coarse_labels": "meta:coarse_label_names", "fine_labels": "meta:fine_label_names"}),
+        Format("cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8", "cifar-100-binary", ("train.bin",),
+               "test.bin", {"coarse_labels": "coarse_label_names.txt", "fine_labels": "fine_label_names.txt"})),
+}
+
+
+def cifar10(root: Root = None, *, download: bool = False) -> tuple[Split, Split]:
+    """``(train, test)`` of CIFAR-10: images uint8 (50000, 32, 32, 3) and (10000, 32, 32, 3) RGB, labels uint8.
+
+    Reads the python or the binary format, the archive (which it does not unpack to disk) or the unpacked folder, in
+    `root` or in its folder cifar10; `root` is MINIRES_DATA or the user's cache folder if not given. The arrays are
+    read-only. `download` fetches the binary archive where nothing is found, resumes, and checks its MD5 before use.
+    FileNotFoundError where a file is missing, ValueError where one is not what the page describes; both name it.
+    """
+    return _load("cifar10", "labels", root, download)
+
+
+def cifar100(root: Root = None, *, labels: str = "fine", download: bool = False) -> tuple[Split, Split]:
+    """``(train, test)`` of CIFAR-100 with its 100 "fine" or its 20 "coarse" classes; the rest as for cifar10."""
+    if labels not in ("fine", "coarse"):
+        raise unknown("cifar100, labels", labels, ("fine", "coarse"))
+    return _load("cifar100", f"{labels}_labels", root, download)
+
+
+# ------------------------------------------------------------------------------------------------ finding the files
+
+def _load(name: str, kind: str, root: Root, download: bool) -> tuple[Split, Split]:
+    found = _find(name, root)
+    if found is None and download:
+        form = FORMATS[name][1]  # the binary one: smaller, and no pickle
+        found = form, fetch([SITE + form.archive], folders(root, name)[0] / form.archive, form.md5)
+    if found is None:
+        raise absent(name, folders(root, name), " or ".join(f"{f.folder}/ or {f.archive}" for f in FORMATS[name]))
+    form, place = found
+    files = _read_folder(place, form) if place.is_dir() else _read_archive(place, form)
+    for file in (*form.train, form.test):
+        if file not in files:
+            raise FileNotFoundError(f"{place}: expected the files {', '.join((*form.train, form.test))}, but there is "
+                                    f"no {file}")
+    return _splits(str(place), files, form, CLASSES[name], kind)
+
+
+def _find(name: str, root: Root) -> tuple[Format, Path] | None:
+    """The first form that is there, and its folder or archive."""
+    for folder in folders(root, name):
+        for form in FORMATS[name]:
+            for place in folder / form.folder, folder:
+                if any((place / file).is_file() for file in (*form.train, form.test)):
+                    return form, place
+        for form in FORMATS[name]:
+            if (folder / form.archive).is_file():
+                return form, folder / form.archive
+    return None
+
+
+def _most() -> int:
+    """The bytes that one file may have at most: beside its pixels an image has a label and, in a pickle, a name."""
+    return TRAIN * (PIXELS + 200) + 10_000
+
+
+def _read_folder(folder: Path, form: Format) -> dict[str, bytes]:
+    files = {}
+    for name in (*form.train, form.test, *_name_files(form)):
+        if (path := folder / name).is_file():
+            if (size := path.stat().st_size) > _most():
+                raise ValueError(f"{path}: expected at most {_most()} bytes, got {size}")
+            files[name] = path.read_bytes()
+    return files
+
+
+def _read_archive(path: Path, form: Format) -> dict[str, bytes]:
+    """The files in an archive, read in one pass to its end, where gzip's checksum stands; others are passed over."""
+    wanted = {f"{form.folder}/{name}": name for name in (*form.train, form.test, *_name_files(form))}
+    files: dict[str, bytes] = {}
+    try:
+        with gzip.open(path) as unpacked:
+            stream: Any = _Bounded(unpacked, 2 * _most())
+            with tarfile.open(fileobj=stream, mode="r|") as archive:
+                for member in archive:
+                    name = wanted.get(posixpath.normpath(member.name))
+                    if name is None:
+                        continue
+                    if not member.isreg() or name in files or member.size > _most():
+                        raise ValueError(f"{name} in it is no plain file of at most {_most()} bytes, or is there twice")
+                    files[name] = archive.extractfile(member).read()  # type: ignore[union-attr]
+            while stream.read(1 << 20):
+                pass
+    except (OSError, EOFError, zlib.error, tarfile.TarError, ValueError) as e:
+        raise ValueError(f"{path}: expected a tar.gz archive of {form.folder}, but it cannot be read: {e}") from e
+    return files
+
+
+class _Bounded:
+    """A stream that ends in an error instead of unpacking without end."""
+
+    def __init__(self, file: gzip.GzipFile, most: int):
+        self.file, self.left = file, most
+
+    def read(self, size: int) -> bytes:
+        piece = self.file.read(size)
+        self.left -= len(piece)
+        if self.left < 0:
+            raise ValueError("it unpacks to more bytes than the data set has")
+        return piece
+
+
+# ------------------------------------------------------------------------------------------------- reading the files
+
+def _name_files(form: Format) -> set[str]:
+    return {place.partition(":")[0] for place in form.names.values()}
+
+
+def _splits(place: str, files: dict[str, bytes], form: Format, classes: Classes, kind: str) -> tuple[Split, Split]:
+    """All files checked whole, also the labels that are not asked for."""
+    for its, file in form.names.items():
+        file, _, key = file.partition(":")
+        if file in files:
+            where = f"{place}: {file}"
+            names = _batch(where, files[file]).get(key) if key else files[file].decode("latin1").split()
+            if not isinstance(names, list) or tuple(map(_text, names)) != classes[its]:
+                raise ValueError(f"{where}: expected the names of the classes, {', '.join(classes[its][:3])} and so "
+                                 "on, got others")
+    splits = []
+    for part, count, title in (form.train, TRAIN, "training"), ((form.test,), TEST, "testing"):
+        images, labels = np.empty((count, 32, 32, 3), np.uint8), np.empty(count, np.uint8)
+        each = count // len(part)
+        for i, file in enumerate(part):
+            where, rows = f"{place}: {file}", slice(i * each, (i + 1) * each)
+            if file.endswith(".bin"):
+                pixels, by_kind = read_binary(where, files[file], each, classes)
+            else:
+                pixels, by_kind = read_python(where, files[file], each, classes, f"{title} batch {i + 1} of {len(part)}")
+            images[rows] = pixels.reshape(each, 3, 32, 32).transpose(0, 2, 3, 1)
+            labels[rows] = by_kind[kind]
+        if len(form.train) > 1 and title == "testing" and np.ptp(np.bincount(labels, minlength=10)):
+            raise ValueError(f"{place}: {form.test}: expected as many images of each class, got "
+                             f"{np.bincount(labels).tolist()}; is it a training batch, renamed?")  # they are of one size
+        splits.append(Split(read_only(images), read_only(labels), classes[kind]))
+    return splits[0], splits[1]
+
+
+Read = tuple[np.ndarray, dict[str, np.ndarray]]  # pixels uint8 (n, 3072), labels uint8 (n,) of each kind
+
+
+def read_binary(where: str, content: bytes, n: int, classes: Classes) -> Read:
+    """The n images of a file in the binary format. ValueError, which calls the file `where`, if it is not one."""
+    row = len(classes) + PIXELS
+    if len(content) != n * row:
+        raise ValueError(f"{where}: expected {n} images of {row} bytes each, {n * row} bytes, got {len(content)}")
+    rows = np.frombuffer(content, np.uint8).reshape(n, row)
+    labels = {kind: rows[:, i] for i, kind in enumerate(classes)}
+    for kind, names in classes.items():
+        _check_labels(where, kind, labels[kind], len(names))
+    return rows[:, len(classes):], labels
+
+
+def read_python(where: str, content: bytes, n: int, classes: Classes, title: str) -> Read:
+    """The n images of a file in the python format that says it is `title`, if it says so. ValueError as above."""
+    batch = _batch(where, content)
+    if _text(batch.get("batch_label", title)) != title:
+        raise ValueError(f"{where}, batch_label: expected {title!r}, got {_text(batch['batch_label'])!r}; has the file "
+                         "been renamed?")
+    data = batch.get("data")
+    pixels = data.array if isinstance(data, _Array) else None
+    if pixels is None or pixels.shape != (n, PIXELS):
+        got = "no array" if pixels is None else f"shape {pixels.shape}"
+        raise ValueError(f"{where}, data: expected a uint8 array of shape ({n}, {PIXELS}), got {got}")
+    labels = {}
+    for kind, names in classes.items():
+        given = batch.get(kind)
+        if not isinstance(given, list) or len(given) != n or not all(type(v) is int for v in given):
+            got = f"{len(given)} items" if isinstance(given, list) else type(given).__name__
+            raise ValueError(f"{where}, {kind}: expected a list of {n} integers, got {got}")
+        _check_labels(where, kind, given, len(names))
+        labels[kind] = np.array(given, np.uint8)
+    return pixels, labels
+
+
+def _check_labels(where: str, kind: str, labels: Any, classes: int) -> None:
+    for index, label in enumerate(labels.tolist() if isinstance(labels, np.ndarray) else labels):
+        if not 0 <= label < classes:
+            raise ValueError(f"{where}, {kind}: expected numbers below {classes}, got {label:.6g} at index {index}")
+
+
+# ---------------------------------------------------------------------------------------- the pickles, run by nobody
+
+def _batch(where: str, content: bytes) -> dict[str, Any]:
+    try:
+        batch = pickles.read(io.BytesIO(content), ALLOWED, encoding="bytes")
+    except pickles.Refused as e:
+        raise ValueError(f"{where}: expected a batch in CIFAR's python format: {e}") from e
+    if not isinstance(batch, dict):
+        raise ValueError(f"{where}: expected a pickled dictionary, got {type(batch).__name__}")
+    return {_text(key): value for key, value in batch.items()}
+
+
+def _text(given: Any) -> str:
+    """Python 2's strings are bytes here."""
+    return given.decode("latin1") if isinstance(given, bytes) else given if isinstance(given, str) else ""
+
+
+# What the pickles name, replaced by what can do nothing but hold uint8 pixels. A pickle may call these with anything
+# and set any state, of the class itself too: __setstate__ leaves no way to change it.
+
+class _Array:
+    """In place of numpy.ndarray and of the function that pickles of arrays start from."""
+
+    array: np.ndarray | None = None
+
+    def __init__(self, *_: Any): pass
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, pixels = state
+        if not isinstance(dtype, _Dtype) or dtype.name not in ("u1", "uint8", "|u1"):
+            raise pickles.Refused("its array is not of uint8")
+        if type(pixels) is not bytes or shape != (len(pixels) // PIXELS, PIXELS):
+            raise pickles.Refused(f"its array has not the shape (n, {PIXELS})")
+        self.array = np.frombuffer(pixels, np.uint8).reshape(shape, order="F" if fortran else "C")
+
+
+class _Dtype:
+    """In place of numpy.dtype: its name."""
+
+    def __init__(self, name: Any = "", *_: Any):
+        self.name = _text(name)
+
+    def __setstate__(self, state: Any) -> None: pass  # byte order and fields: a byte has none
+
+
+class _Encoded(bytes):
+    """In place of _codecs.encode, which Python 3 writes for bytes where it must write like Python 2."""
+
+    def __new__(cls, text: str = "", encoding: str = "latin1") -> Any:
+        if not isinstance(text, str) or encoding != "latin1":
+            raise pickles.Refused("it encodes something else than bytes")
+        return text.encode("latin1")
+
+    def __setstate__(self, state: Any) -> None: pass
+
+
+ALLOWED = {("numpy", "ndarray"): _Array, ("numpy", "dtype"): _Dtype, ("_codecs", "encode"): _Encoded,
+           ("numpy.core.multiarray", "_reconstruct"): _Array, ("numpy._core.multiarray", "_reconstruct"): _Array}

@@ -1,0 +1,114 @@
+"""MNIST and Fashion-MNIST: 28x28 grey images of digits and of clothes, ten classes each, in IDX files.
+
+Sources: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits".
+H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine
+learning algorithms", arXiv:1708.07747 (2017). MIT licence, Copyright 2017 Zalando SE. See data/README.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from .download import fetch
+from .idx import read_idx
+from .places import Root, absent, folders
+from .split import Split, read_only
+
+DIGITS = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
+CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+
+class Source(NamedTuple):
+    """Where the files of a data set are, here and on the net."""
+
+    classes: tuple[str, ...]
+    first: list[int]          # training labels, by which the two data sets' files of equal name are told apart
+    elsewhere: tuple[str, ...]  # where other programs put them: torchvision in its root, Debian's package
+    sites: tuple[str, ...]
+    md5: tuple[str, ...]      # of FILES with .gz
+
+
+# Neither site publishes checksums. These are the ones that torchvision's datasets have checked since 2019, of the
+# files as they were first published.
+SOURCES = {
+    "mnist": Source(
+        DIGITS, [5, 0, 4, 1, 9, 2, 1, 3, 1, 4], ("MNIST/raw",),
+        # yann.lecun.com mostly refuses; these two are its well-known mirrors, of PyTorch and of the CVDF
+        ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
+        ("f68b3c2dcbeaaa9fbdd348bbdeb94873", "d53e105ee54ea40749a09fcbcd1e9432",
+         "9fb629c4189551a2d022fa330f9573f3", "ec29112dd5afa0611ce80d1b7f02629c")),
+    "fashion_mnist": Source(
+        CLASSES, [9, 0, 0, 3, 0, 2, 7, 2, 5, 5], ("FashionMNIST/raw", "/usr/share/datasets/fashion-mnist"),
+        ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),  # as Zalando's README says
+        ("8d4fb7e6c68d591d4c3dfef9ec88bf0d", "25c81989df183df01b3e8a0aad5dffbe",
+         "bef4ecab320f06d8554ea6380940ec79", "bb300cfdad3c16e7a12a480ee83cd310")),
+}
+
+
+def mnist(root: Root = None, *, download: bool = False) -> tuple[Split, Split]:
+    """``(train, test)`` of MNIST: images uint8 (60000, 28, 28) and (10000, 28, 28), 0 the paper; labels uint8 (N,).
+
+    Reads the four IDX files, compressed with gzip or not, in `root` or in its folder mnist; `root` is MINIRES_DATA or
+    the user's cache folder if not given. The arrays are read-only. `download` fetches the files where they are not
+    found, resumes, and checks their MD5 before use. FileNotFoundError where one is missing, ValueError where one is
+    not as published; both name it.
+    """
+    return _load("mnist", root, download)
+
+
+def fashion_mnist(root: Root = None, *, download: bool = False) -> tuple[Split, Split]:
+    """``(train, test)`` of Fashion-MNIST, all 60,000 + 10,000 images; the rest as for mnist.
+
+    Without `root` it also looks where Debian's package dataset-fashion-mnist puts the files.
+    """
+    return _load("fashion_mnist", root, download)
+
+
+def _load(name: str, root: Root, download: bool) -> tuple[Split, Split]:
+    source = SOURCES[name]
+    looked = folders(root, name)
+    looked += [looked[-1] / place for place in source.elsewhere if root is None or not place.startswith("/")]
+    folder = next((folder for folder in looked if any(_find(folder, file) for file in FILES)), None)
+    if folder is None and not download:
+        raise absent(name, looked, f"{FILES[0]}.gz and the other three files, unpacked or not")
+    folder = folder or looked[0]
+    paths = []
+    for file, md5 in zip(FILES, source.md5, strict=True):
+        path = _find(folder, file)
+        if path is None and not download:
+            raise FileNotFoundError(f"{name}: {folder} holds some of its files, but neither {file} nor {file}.gz; "
+                                    f"datasets.{name}(download=True) fetches it")
+        paths.append(path or fetch([f"{site}{file}.gz" for site in source.sites], folder / f"{file}.gz", md5))
+    train, test = _read(paths[0], paths[1], source.classes), _read(paths[2], paths[3], source.classes)
+    if len(train) < len(test):
+        raise ValueError(f"{paths[0]}: expected more images than in {paths[2]}, got {len(train)} and {len(test)}; "
+                         "have the names been exchanged?")
+    for other, its in SOURCES.items():
+        if other != name and train.labels[:10].tolist() == its.first:
+            raise ValueError(f"{paths[1]}: expected the labels of {name}, got those of {other}, whose files have the "
+                             f"same names; a folder {name} tells them apart")
+    return train, test
+
+
+def _find(folder: Path, file: str) -> Path | None:
+    """The file under one of the names that it goes by."""
+    for name in file, file.replace("-idx", ".idx"):  # some programs that unpack write the dot
+        for path in folder / name, folder / f"{name}.gz":
+            if path.is_file():
+                return path
+    return None
+
+
+def _read(images: Path, labels: Path, classes: tuple[str, ...]) -> Split:
+    x, y = read_idx(images), read_idx(labels)
+    if x.dtype != np.uint8 or x.shape[1:] != (28, 28) or len(x) == 0:
+        raise ValueError(f"{images}: expected images uint8 (N, 28, 28), got {x.dtype} {x.shape}")
+    if y.dtype != np.uint8 or y.shape != (len(x),):
+        raise ValueError(f"{labels}: expected labels uint8 ({len(x)},), one for each image, got {y.dtype} {y.shape}")
+    if (highest := int(y.max())) >= len(classes):
+        raise ValueError(f"{labels}: expected labels below {len(classes)}, got {highest} at index {int(y.argmax())}")
+    return Split(read_only(x), read_only(y), classes)

@@ -1,0 +1,126 @@
+"""How many images a network gets right: `minires evaluate`, and what training measures its errors with."""
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import datasets, device, kernels, models, nn
+from .names import unknown
+from .tensor import Tensor, no_grad
+from .weights import Rename, load_weights
+
+NORMALIZE = ("channel", "pixel-mean", "none")
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a network got right."""
+
+    correct: int
+    total: int
+    per_class: dict[str, tuple[int, int]]  # class: (correct, of how many images)
+    seconds: float                         # that the network took
+
+    @property
+    def error(self) -> float:
+        """Percent of the images that were classified wrongly."""
+        return 100 * (self.total - self.correct) / self.total
+
+    @property
+    def images_per_second(self) -> float:
+        """How fast the network was."""
+        return self.total / self.seconds
+
+
+def logits(model: nn.Module, images: Any, batch_size: int = 500, *, each: Callable[[int], Any] | None = None) -> Any:
+    """The model's output (N, K) for images (N, C, H, W), in eval mode; its modes are left as they were.
+
+    `each(n)` is called after every batch with the number of its images. ValueError without images.
+    """
+    if len(images) == 0:
+        raise ValueError("error: expected at least one image, got an empty set")
+    parts = []
+    with nn.modes_kept(model), no_grad(), kernels.session(), np.errstate(over="ignore", invalid="ignore"):
+        model.eval()
+        for i in range(0, len(images), batch_size):
+            parts.append(model(Tensor(images[i:i + batch_size])).data)
+            if each is not None:
+                each(len(parts[-1]))
+    return device.of(images).concatenate(parts)
+
+
+def is_right(model: nn.Module, images: Any, labels: Any, batch_size: int = 500, *,
+             each: Callable[[int], Any] | None = None) -> Any:
+    """(N,) booleans: is the label's logit the highest? Integer labels (N,); ValueError where they are not 0..K-1."""
+    if labels.shape != (len(images),):
+        raise ValueError(f"error: expected one label for each of {len(images)} images, got shape {labels.shape}")
+    found = logits(model, images, batch_size, each=each)
+    if (highest := int(labels.max())) >= found.shape[1]:
+        raise ValueError(f"error: expected labels in 0..{found.shape[1] - 1}, got {highest}")
+    return found.argmax(1) == labels
+
+
+def score(model: nn.Module, images: Any, labels: Any, classes: Sequence[str], batch_size: int = 500, *,
+          progress: bool = False) -> Score:
+    """Count what `model` gets right, of each class too; labels (N,) are indices into `classes`.
+
+    With `progress`, a bar runs on stderr where that is a terminal, and in Jupyter.
+    """
+    from tqdm.auto import tqdm
+    began = time.perf_counter()
+    with tqdm(total=len(images), unit=" images", disable=None if progress else True) as bar:
+        right = device.to(is_right(model, images, labels, batch_size, each=bar.update), "cpu")
+    seconds = time.perf_counter() - began
+    labels = device.to(labels, "cpu")
+    per_class = {name: (int(right[labels == k].sum()), int((labels == k).sum())) for k, name in enumerate(classes)}
+    return Score(int(right.sum()), len(right), per_class, seconds)
+
+
+def prepared(name: str, root: datasets.Root = None, normalize: str = "channel", mean: Sequence[float] | None = None,
+                std: Sequence[float] | None = None) -> tuple[Any, datasets.Split, str]:
+    """The test part of a data set as a network sees it: (float32 images (N, C, H, W), the Split, how in words).
+
+    Pixels / 255, and then: with `mean` or `std` these, one for each channel (the other 0 or 1); else by `normalize`:
+    "channel" mean and deviation of the training set's channels, "pixel-mean" the training set's mean image (He et al.
+    2015, section 4.2), "none" nothing.
+    """
+    if normalize not in NORMALIZE:
+        raise unknown("normalize", normalize, NORMALIZE)
+    learn, test = datasets.load(name, root)
+    images: Any = datasets.to_float(test.images)
+    if mean is None and std is None:
+        if normalize == "none":
+            return images, test, "pixels / 255"
+        train = datasets.to_float(learn.images)
+        if normalize == "pixel-mean":
+            return datasets.subtract_pixel_mean(train, images)[1], test, "pixels / 255 - the training set's mean image"
+        mean = train.mean((0, 2, 3), dtype=np.float64).round(4).tolist()
+        std = train.std((0, 2, 3), dtype=np.float64).round(4).tolist()
+    mean, std = mean or [0.0] * images.shape[1], std or [1.0] * images.shape[1]
+    words = f"(pixels / 255 - ({', '.join(f'{m:g}' for m in mean)})) / ({', '.join(f'{s:g}' for s in std)})"
+    return datasets.normalize(images, mean, std), test, words
+
+
+def run(model: str, weights: str, dataset: str, *, root: datasets.Root = None, rename: Rename | None = None,
+        batch_size: int = 500, where: str = "auto", normalize: str = "channel", mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None, **options: Any) -> tuple[Score, str]:
+    """(the Score, the input in words) of a published network: built by name with `options`, filled from a file."""
+    where = device.use(where)
+    images, test, words = prepared(dataset, root, normalize, mean, std)
+    net = models.build(model, num_classes=len(test.classes), in_channels=images.shape[1], **options)
+    load_weights(net.to(where), weights, rename)
+    return score(net, device.to(images, where), device.to(test.labels, where), test.classes, batch_size,
+                 progress=True), words
+
+
+def text(result: Score) -> str:
+    """The Score as lines to print."""
+    width = max(map(len, result.per_class))
+    lines = [f"{result.correct}/{result.total} correct, error {result.error:.2f} %, "
+             f"{result.images_per_second:,.0f} images/s"]
+    return "\n".join(lines + [f"  {name:{width}}  {right}/{of}" + (f"  {100 * right / of:.1f} %" if of else "")
+                              for name, (right, of) in result.per_class.items()])

@@ -1,0 +1,65 @@
+"""Kernels that find out the shape of a result and nothing else: for counting layers and multiplications of a network
+without computing with it.
+
+Each result is one zero, seen through an array of the result's shape: no memory, no arithmetic. Forward only.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+from .. import device
+from .reference import Pair, cross_entropy, log_softmax, output_size
+
+__all__ = ["add", "avg_pool2d", "batch_norm", "batch_norm_eval", "batch_norm_relu", "conv2d", "cross_entropy",
+           "log_softmax", "max_pool2d", "relu", "shortcut"]
+
+
+def zero(like: Any, *shape: int) -> Any:
+    """A read-only array of this shape, of the dtype and on the device of `like`."""
+    xp = device.of(like)
+    return xp.broadcast_to(xp.zeros((), like.dtype), shape)
+
+
+def add(a: Any, b: Any) -> Any:
+    """a + b, of one shape."""
+    return zero(a, *a.shape)
+
+
+def conv2d(x: Any, w: Any, stride: Pair, padding: Pair) -> Any:
+    """(N, C, H, W) -> (N, O, Ho, Wo)."""
+    return zero(x, len(x), len(w), *output_size(x.shape[2:], w.shape[2:], stride, padding))
+
+
+def batch_norm(x: Any, gamma: Any, beta: Any, eps: float) -> tuple[Any, Any, Any, Any]:
+    """y like x, mean and variance (C,)."""
+    return zero(x, *x.shape), zero(x, len(gamma)), zero(x, len(gamma)), None
+
+
+def batch_norm_eval(x: Any, gamma: Any, beta: Any, mean: Any, var: Any, eps: float) -> tuple[Any, Any]:
+    """y like x."""
+    return zero(x, *x.shape), None
+
+
+def batch_norm_relu(x: Any, gamma: Any, beta: Any, eps: float, skip: Any = None) -> tuple[Any, Any, Any, Any]:
+    """As batch_norm."""
+    return batch_norm(x, gamma, beta, eps)
+
+
+def relu(x: Any) -> tuple[Any, Any]:
+    """y like x."""
+    return zero(x, *x.shape), None
+
+
+def max_pool2d(x: Any, kernel: Pair, stride: Pair, padding: Pair) -> tuple[Any, Any]:
+    """(N, C, H, W) -> (N, C, Ho, Wo)."""
+    return avg_pool2d(x, kernel, stride, padding), None
+
+
+def avg_pool2d(x: Any, kernel: Pair, stride: Pair, padding: Pair) -> Any:
+    """(N, C, H, W) -> (N, C, Ho, Wo)."""
+    return zero(x, *x.shape[:2], *output_size(x.shape[2:], kernel, stride, padding))
+
+
+def shortcut(x: Any, stride: int, channels: int, pad: str) -> Any:
+    """(N, C, H, W) -> (N, channels, ceil(H/stride), ceil(W/stride))."""
+    return zero(x, len(x), channels, *x[0, 0, ::stride, ::stride].shape)

@@ -1,0 +1,99 @@
+"""GoogLeNet, 22 layers: Szegedy et al. 2014, "Going Deeper with Convolutions", arXiv 1409.4842, Table 1; with BN.
+
+An Inception module runs four branches side by side and concatenates their channels:
+
+    x --- 1x1 ------------------.
+      |-- 1x1 ---- 3x3 ---------|
+      |-- 1x1 ---- 5x5 ---------+--- y
+      `-- 3x3 max pool -- 1x1 --'
+"""
+from __future__ import annotations
+
+import numpy as np
+
+from .. import nn, ops
+from ..tensor import Tensor
+
+# The paper's Table 1: output channels of the 1x1, of the 1x1 before the 3x3, of the 3x3, of the 1x1 before the 5x5, of
+# the 5x5, and of the 1x1 behind the pool. A max pool of stride 2 stands before 3a, 4a and 5a.
+TABLE_1: dict[str, tuple[int, ...]] = {
+    "3a": (64, 96, 128, 16, 32, 32), "3b": (128, 128, 192, 32, 96, 64),
+    "4a": (192, 96, 208, 16, 48, 64), "4b": (160, 112, 224, 24, 64, 64), "4c": (128, 128, 256, 24, 64, 64),
+    "4d": (112, 144, 288, 32, 64, 64), "4e": (256, 160, 320, 32, 128, 128),
+    "5a": (256, 160, 320, 32, 128, 128), "5b": (384, 192, 384, 48, 128, 128),
+}
+
+
+class BasicConv2d(nn.Module):
+    """relu(bn(conv(x))). eps 0.001, as in published weights."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, padding: int = 0, *,
+                 rng: np.random.Generator):
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, rng=rng)
+        self.bn = nn.BatchNorm2d(out_channels, eps=0.001)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.conv_bn_relu(self.conv, self.bn, x)
+
+
+class Inception(nn.Module):
+    """Four branches, concatenated: channels[0] + channels[2] + channels[4] + channels[5] channels.
+
+    The paper's 5x5 branch has a 3x3 convolution here: torchvision's has (its weights were trained so), and only
+    with it GoogLeNet has the 6,624,904 parameters that are published.
+    """
+
+    def __init__(self, in_channels: int, channels: tuple[int, ...], *, rng: np.random.Generator):
+        one, to3, three, to5, five, pool = channels
+        self.branch1 = BasicConv2d(in_channels, one, 1, rng=rng)
+        self.branch2 = nn.Sequential(BasicConv2d(in_channels, to3, 1, rng=rng),
+                                     BasicConv2d(to3, three, 3, 1, 1, rng=rng))
+        self.branch3 = nn.Sequential(BasicConv2d(in_channels, to5, 1, rng=rng),
+                                     BasicConv2d(to5, five, 3, 1, 1, rng=rng))
+        self.branch4 = nn.Sequential(nn.MaxPool2d(3, 1, 1), BasicConv2d(in_channels, pool, 1, rng=rng))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.concatenate([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], 1)
+
+
+class GoogLeNet(nn.Module):
+    """conv1 - pool - conv2 - conv3 - pool - 3a 3b - pool - 4a 4b 4c 4d 4e - pool - 5a 5b - average pool - fc."""
+
+    def __init__(self, num_classes: int, in_channels: int, width: int, dropout: float, *, rng: np.random.Generator):
+        self.conv1 = BasicConv2d(in_channels, width, 7, 2, 3, rng=rng)
+        self.maxpool1 = nn.MaxPool2d(3, 2, ceil_mode=True)
+        self.conv2 = BasicConv2d(width, width, 1, rng=rng)
+        self.conv3 = BasicConv2d(width, 3 * width, 3, 1, 1, rng=rng)
+        pools = {"3a": ("maxpool2", 3), "4a": ("maxpool3", 3), "5a": ("maxpool4", 2)}
+        channels = 3 * width
+        for name, row in TABLE_1.items():
+            if name in pools:
+                pool, kernel = pools[name]
+                setattr(self, pool, nn.MaxPool2d(kernel, 2, ceil_mode=True))
+            row = tuple(c * width // 64 for c in row)
+            setattr(self, f"inception{name}", Inception(channels, row, rng=rng))
+            channels = row[0] + row[2] + row[4] + row[5]
+        self.avgpool = nn.GlobalAvgPool2d()
+        self.dropout = nn.Dropout(dropout, rng=rng)
+        self.fc = nn.Linear(channels, num_classes, rng=rng)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _, layer in self.children():  # they run in the order in which they stand
+            x = layer(x)
+        return x
+
+
+def googlenet(*, num_classes: int = 1000, in_channels: int = 3, width: int = 64, dropout: float = 0.2,
+              rng: np.random.Generator | None = None) -> GoogLeNet:
+    """GoogLeNet (Inception v1) with BN and without the auxiliary classifiers, 6,624,904 parameters; for
+    (N, in_channels, H, W) images from 15 x 15 up, 224 x 224 in the paper. Names and layout as torchvision's.
+
+    Two departures from the paper are torchvision's: BN behind every convolution, and 3x3 convolutions in the branches
+    that the paper calls 5x5 (see `Inception`). torchvision's published weights also expect images normalised as
+    Inception's, (x - 0.5) / 0.5 for x in 0..1: its `transform_input` does that, here it is the caller's part.
+    width: channels of conv1, 64 in the paper, all others in proportion. Weights and dropout are drawn from `rng`,
+    without it from seed 0.
+    """
+    if width < 4 or width % 4:
+        raise ValueError(f"googlenet: expected a width that is a multiple of 4, got {width}")
+    return GoogLeNet(num_classes, in_channels, width, dropout, rng=np.random.default_rng(0) if rng is None else rng)

@@ -1,0 +1,59 @@
+"""The networks for ImageNet, plain and residual: He et al. 2015, section 3.3 and Table 1.
+
+    layer      output       18 layers    34 layers    50 layers     101 layers    152 layers
+    conv1      112 x 112    7x7, 64, stride 2
+    layer1      56 x 56     3x3 max pool, stride 2; then
+                            2 blocks     3 blocks     3 bottl.      3 bottl.      3 bottl.       64 channels
+    layer2      28 x 28     2            4            4             4             8             128
+    layer3      14 x 14     2            6            6             23            36            256
+    layer4       7 x 7      2            3            3             3             3             512
+               1 x 1        average pool, 1000-way linear, softmax
+
+A bottleneck's output has 4 times these channels. (The paper calls the stages conv2_x to conv5_x.)
+"""
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from .. import nn
+from .resnet import ResNet
+
+TABLE_1: dict[int, tuple[Any, tuple[int, ...]]] = {
+    18: (nn.Block, (2, 2, 2, 2)),
+    34: (nn.Block, (3, 4, 6, 3)),
+    50: (nn.Bottleneck, (3, 4, 6, 3)),
+    101: (nn.Bottleneck, (3, 4, 23, 3)),
+    152: (nn.Bottleneck, (3, 8, 36, 3)),
+}
+
+
+def imagenet(depth: int, residual: bool = True, *, shortcut: str = "B", pad: str = "both", version: str = "v1.5",
+             num_classes: int = 1000, in_channels: int = 3, width: int = 64,
+             rng: np.random.Generator | None = None) -> ResNet:
+    """A network of 18, 34, 50, 101 or 152 layers for (N, in_channels, H, W) images, 224 x 224 in the paper; names and
+    shapes as torchvision's.
+
+    residual=False gives the plain network of the same layers. shortcut, pad: see `nn.ResidualBlock`; "B" in published
+    weights. version: where bottlenecks stride (see `nn.Bottleneck`), "v1.5" in torchvision's weights, "v1" in the
+    paper; nets of 18 and 34 layers have no bottleneck and are the same in both. Weights are drawn from `rng`, without
+    it from seed 0.
+    """
+    if depth not in TABLE_1:
+        raise ValueError(f"imagenet: expected depth 18, 34, 50, 101 or 152, got {depth}")
+    if version not in ("v1", "v1.5"):
+        raise ValueError(f'imagenet: expected version "v1" or "v1.5", got {version!r}')
+    rng = np.random.default_rng(0) if rng is None else rng
+    block, blocks = TABLE_1[depth]
+    build = partial(block, residual=residual, shortcut=shortcut, pad=pad)
+    if block is nn.Bottleneck:
+        build = partial(build, version=version)
+    stages = [(width * 2**i * block.expansion, n, 1 if i == 0 else 2) for i, n in enumerate(blocks)]
+    conv1 = nn.Conv2d(in_channels, width, 7, 2, 3, rng=rng)
+    return ResNet(conv1, nn.BatchNorm2d(width), stages, build, num_classes, maxpool=nn.MaxPool2d(3, 2, 1), rng=rng)
+
+
+resnet18, resnet34, resnet50, resnet101, resnet152 = (partial(imagenet, d) for d in (18, 34, 50, 101, 152))
+plain18, plain34 = (partial(imagenet, d, False) for d in (18, 34))

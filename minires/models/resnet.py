@@ -1,0 +1,52 @@
+"""What all residual networks share, small and large: a stem, stages of equal blocks, a classifier."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from .. import nn, ops
+from ..tensor import Tensor
+
+
+def stage(block: Callable[..., Any], in_channels: int, out_channels: int, blocks: int, stride: int, *,
+          rng: np.random.Generator) -> list[Any]:
+    """`blocks` blocks in a row. The first changes the number of channels and strides; all others keep the shape."""
+    return [block(out_channels if i else in_channels, out_channels, 1 if i else stride, rng=rng) for i in range(blocks)]
+
+
+class ResNet(nn.Module):
+    """conv1 - bn1 - relu - (maxpool) - layer1 - layer2 - ... - average pool - fc, with torchvision's names.
+
+    conv1: the stem. stages: (channels, blocks, stride) for each of layer1, layer2, ...; block(in_channels,
+    out_channels, stride, rng=...) builds one. first_norm: bn1, or None before pre-activation blocks, which begin with
+    a BN of their own. last_norm(channels): for blocks that end in an addition, what stands with a ReLU behind the last.
+    """
+
+    def __init__(self, conv1: nn.Conv2d, first_norm: nn.Module | None, stages: Iterable[tuple[int, int, int]],
+                 block: Callable[..., Any], num_classes: int, *, maxpool: nn.Module | None = None,
+                 last_norm: Callable[[int], nn.Module] | None = None, rng: np.random.Generator):
+        self.conv1, self.bn1, self.maxpool = conv1, first_norm, maxpool
+        channels = conv1.weight.shape[0]
+        for i, (out_channels, blocks, stride) in enumerate(stages, 1):
+            setattr(self, f"layer{i}", stage(block, channels, out_channels, blocks, stride, rng=rng))
+            channels = out_channels
+        if hasattr(self.blocks()[0], "split_after_activation"):
+            self.blocks()[0].split_after_activation = True  # v2, section 5: nothing before it has been activated yet
+        self.bn = last_norm(channels) if last_norm else None
+        self.fc = nn.Linear(channels, num_classes, rng=rng)
+
+    def blocks(self) -> list[Any]:
+        """All blocks of all stages, in order."""
+        return [block for name, blocks in vars(self).items() if name.startswith("layer") for block in blocks]
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(x) if self.bn1 is None else nn.conv_bn_relu(self.conv1, self.bn1, x)
+        if self.maxpool is not None:
+            h = self.maxpool(h)
+        for block in self.blocks():
+            h = block(h)
+        if self.bn is not None:
+            h = nn.bn_relu(self.bn, h)
+        return self.fc(ops.global_avg_pool2d(h))

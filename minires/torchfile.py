@@ -1,0 +1,223 @@
+"""PyTorch's own files, read without PyTorch and without running anything.
+
+    torch.save today: a zip file with nothing compressed      before 1.6: pickles, one after the other
+
+        NAME/data.pkl     what was saved, without numbers         a magic number, a version, sizes of C's types,
+        NAME/data/KEY     the numbers of one storage              what was saved, without numbers,
+        NAME/byteorder    "little" or "big"                       a list of the storages' KEYs,
+                                                                  of each its count (int64) and its numbers
+
+What was saved is a pickle in both. A tensor there is a call of torch._utils._rebuild_tensor_v2 with a storage, to which
+the pickle refers as ("storage", type, KEY, device, count), and with offset, size and stride in it, counted in numbers.
+"""
+from __future__ import annotations
+
+import functools
+import io
+import os
+import zipfile
+from collections.abc import Callable
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from . import pickles
+from .pickles import Refused
+
+BFLOAT16 = "bfloat16"  # NumPy has none: the upper half of a float32
+STORAGES = {"DoubleStorage": "f8", "FloatStorage": "f4", "HalfStorage": "f2", "BFloat16Storage": BFLOAT16,
+            "LongStorage": "i8", "IntStorage": "i4", "ShortStorage": "i2", "CharStorage": "i1", "ByteStorage": "u1",
+            "BoolStorage": "?", "ComplexFloatStorage": "c8", "ComplexDoubleStorage": "c16"}
+ZIP_MAGIC = b"PK\x03\x04"
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+LEGACY_VERSION = 1001
+MOST_AXES = 64  # as NumPy's
+
+
+class Stored(NamedTuple):
+    """An array that has not been read yet. `dtype` is what `read()` gives; bfloat16 comes as float32."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[], np.ndarray]
+
+
+def read(file: BinaryIO) -> Any:
+    """What was saved: containers as they are, a Stored for each tensor (readable while `file` is open).
+
+    pickles.Refused, or anything that zipfile raises for a damaged file, if it is none or names what it has no need of.
+    """
+    file.seek(0)
+    return _read_zip(file) if file.read(4) == ZIP_MAGIC else _read_legacy(file)
+
+
+def numbers(content: bytes | bytearray, dtype: str, order: str = "<") -> np.ndarray:
+    """The numbers that bytes stand for, in the byte order "<" or ">"; bfloat16 as float32."""
+    if dtype == BFLOAT16:
+        return (np.frombuffer(content, order + "u2").astype(np.uint32) << 16).view(np.float32)
+    return np.frombuffer(content, order + dtype)
+
+
+def _itemsize(dtype: str) -> int:
+    return 2 if dtype == BFLOAT16 else np.dtype(dtype).itemsize
+
+
+class _Storage(NamedTuple):
+    key: str
+    dtype: str
+    start: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        """In bytes."""
+        return (self.start + self.length) * _itemsize(self.dtype)
+
+
+def _storage(pid: Any) -> _Storage:
+    if not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage":
+        raise Refused("it refers to data outside itself that is no tensor's storage")
+    dtype, key, _device, length = pid[1:5]
+    start = 0
+    if len(pid) == 6 and pid[5] is not None:  # a part of a storage, as PyTorch saved it before 0.4
+        _key, start, length = pid[5]
+    if dtype not in STORAGES.values() or not isinstance(key, str) or not _counts(start, length):
+        raise Refused("it has a storage whose type, key or length makes no sense")
+    return _Storage(key, dtype, start, length)
+
+
+def _counts(*values: Any) -> bool:
+    return all(type(v) is int and 0 <= v < 2**63 for v in values)
+
+
+def _allowed(content: Callable[[str], tuple[bytes, str]]) -> dict[tuple[str, str], Any]:
+    """What such a file may name. `content(key)` gives a storage's bytes and their order, when a tensor is read.
+
+    Made anew for each file, see pickles.read. The stand-ins take any arguments and only ever build data.
+    """
+
+    def tensor(storage, offset, size, stride, requires_grad=False, hooks=None, metadata=None):
+        if not isinstance(storage, _Storage):
+            raise Refused("it has a tensor without a storage")
+        if not _counts(offset, *size, *stride) or not len(size) == len(stride) <= MOST_AXES or metadata:
+            raise Refused("it has a tensor whose offset, size or stride makes no sense")
+        last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+        if 0 not in size and last >= storage.length:
+            raise Refused(f"it has a tensor of size {tuple(size)} that ends at number {last} of a storage of "
+                          f"{storage.length}")
+
+        def read():
+            if 0 in size:
+                return np.empty(size, dtype)
+            raw, order = content(storage.key)
+            flat = numbers(raw[:storage.end], storage.dtype, order)[storage.start + offset:]
+            return np.lib.stride_tricks.as_strided(flat, size, [s * flat.itemsize for s in stride], writeable=False)
+
+        dtype = numbers(b"", storage.dtype).dtype
+        return Stored(tuple(size), dtype, read)
+
+    class Ordered(dict):
+        def __init__(self, items=()):
+            super().__init__()
+            for key, value in items.items() if isinstance(items, dict) else items:
+                pickles.check_keys([key])
+                self[key] = value
+
+        def __setstate__(self, state):  # of the attributes, `_metadata`, nothing is needed
+            pass
+
+    class Beside:
+        """What checkpoints hold beside the weights, read as nothing: devices, dtypes, NumPy's numbers, options."""
+
+        def __new__(cls, *args, **options): return super().__new__(cls)
+        def __init__(self, *args, **options): pass
+        def __setstate__(self, state): pass
+
+    def parameter(data, *rest): return data
+    def typed(build, kind, args, state): return build(*args)  # build: one of these stand-ins, nothing else is there
+    def size(axes=()): return tuple(axes)
+    def default(*factory): return Ordered()
+
+    utils = {"_rebuild_tensor": tensor, "_rebuild_tensor_v2": tensor, "_rebuild_parameter": parameter,
+             "_rebuild_parameter_with_state": parameter}
+    beside = [("torch", "device"), ("torch", "Tensor"), ("torch.nn.parameter", "Parameter"), ("argparse", "Namespace"),
+              ("numpy", "dtype"), ("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "scalar"),
+              ("_codecs", "encode")]
+    beside += [(builtins, name) for builtins in ("builtins", "__builtin__") for name in ("dict", "list", "set", "int")]
+    beside += [("torch", name) for name in ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16",
+                                            "int8", "uint8", "bool")]
+    return {("collections", "OrderedDict"): Ordered, ("collections", "Counter"): Ordered,
+            ("collections", "defaultdict"): default, ("torch", "Size"): size,
+            ("torch._tensor", "_rebuild_from_type_v2"): typed,
+            **{("torch._utils", name): f for name, f in utils.items()},
+            **{("torch", name): dtype for name, dtype in STORAGES.items()},
+            **dict.fromkeys(beside, Beside)}
+
+
+def _read_zip(file: BinaryIO) -> Any:
+    archive = zipfile.ZipFile(file)
+    entries = {info.filename: info for info in archive.infolist()}
+    pickle_name = next((name for name in entries if f"/{name}".endswith("/data.pkl")), None)
+    if pickle_name is None:
+        raise Refused("it is a zip file without a data.pkl, so torch.save did not write it")
+    folder = pickle_name.removesuffix("data.pkl")
+
+    @functools.lru_cache(maxsize=1)  # tensors that share a storage follow each other
+    def content(name: str) -> bytes:
+        info = entries[name]
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+            raise Refused(f"its entry {name!r} is compressed, which torch.save does not do")
+        return archive.read(info)
+
+    order = content(f"{folder}byteorder").strip() if f"{folder}byteorder" in entries else b"little"
+    if order not in (b"little", b"big"):
+        raise Refused(f'its byteorder is {order[:20]!r}, expected "little" or "big"')
+
+    def storage(pid):
+        found = _storage(pid)
+        info = entries.get(f"{folder}data/{found.key}")
+        if info is None or info.file_size < found.end:
+            raise Refused(f"storage {found.key[:40]!r} should hold {found.end} bytes, "
+                          + ("but is not there" if info is None else f"but has {info.file_size}"))
+        return found
+
+    allowed = _allowed(lambda key: (content(f"{folder}data/{key}"), "<" if order == b"little" else ">"))
+    return pickles.read(io.BytesIO(content(pickle_name)), allowed, persistent=storage, encoding="latin1")
+
+
+def _read_legacy(file: BinaryIO) -> Any:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if pickles.read(file, {}) != LEGACY_MAGIC or pickles.read(file, {}) != LEGACY_VERSION:
+        raise Refused("it is a pickle, but torch.save did not write it")
+    pickles.read(file, {})  # sizes of C's types where it was written: the numbers have the same sizes everywhere
+    places: dict[str, tuple[int, int]] = {}  # where each storage's bytes begin, and how many there are
+    storages: dict[str, _Storage] = {}
+
+    def storage(pid):
+        found = _storage(pid)
+        largest = storages.setdefault(found.key, found)
+        if largest.end < found.end:
+            storages[found.key] = found
+        return found
+
+    @functools.lru_cache(maxsize=1)
+    def content(key: str) -> tuple[bytes, str]:
+        start, length = places[key]
+        file.seek(start)
+        return file.read(length), "<"
+
+    saved = pickles.read(file, _allowed(content), persistent=storage, encoding="latin1")
+    for key in pickles.read(file, {}):
+        if not isinstance(key, str) or key not in storages:
+            raise Refused("its list of storages names one that no tensor uses")
+        count = int.from_bytes(file.read(8), "little", signed=True)
+        start, length = file.tell(), count * _itemsize(storages[key].dtype)
+        if not storages[key].end <= length <= size - start:
+            raise Refused(f"it is damaged: storage {key[:40]!r} should hold {storages[key].end} bytes, has {length}, "
+                          f"and {size - start} are left in the file")
+        places[key] = start, length
+        file.seek(length, os.SEEK_CUR)
+    if missing := storages.keys() - places.keys():
+        raise Refused(f"it is damaged: {len(missing)} of its {len(storages)} storages are not there")
+    return saved

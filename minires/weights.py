@@ -1,0 +1,260 @@
+"""Weights from files and into files: safetensors, NumPy's .npz, and PyTorch's own files (read without PyTorch).
+
+    minires.load_weights(model, "resnet20.safetensors")
+    minires.load_weights(model, "checkpoint.th", rename={"classifier": "fc", "conv_a": "conv1"})
+    minires.save_weights(model, "resnet20.safetensors", dtype="float16")
+
+Names equal torchvision's, so weights published for PyTorch fit by name.
+"""
+from __future__ import annotations
+
+import functools
+import io
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from . import device, nn, torchfile
+from .files import write_atomically
+from .names import unknown
+from .pickles import Refused
+from .tensor import Tensor
+from .torchfile import Stored
+
+Rename = Mapping[str, str] | Callable[[str], str]
+
+NESTED = ("state_dict", "model_state_dict", "model", "net")   # where checkpoints keep the weights, beside other things
+WRAPPERS = ("module", "_orig_mod")                            # DataParallel and torch.compile put these into names
+SYNONYMS = {"linear": "fc", "shortcut": "downsample"}         # as much-copied CIFAR repositories call them
+SAFETENSORS = {"F64": "f8", "F32": "f4", "F16": "f2", "BF16": torchfile.BFLOAT16, "I64": "i8", "I32": "i4", "I16": "i2",
+               "I8": "i1", "U64": "u8", "U32": "u4", "U16": "u2", "U8": "u1", "BOOL": "?"}
+SHOWN = 10  # misfits that an error lists
+
+
+def load_weights(model: nn.Module, source: str | os.PathLike[str] | Mapping[str, Any],
+                 rename: Rename | None = None) -> None:
+    """Fill `model` with the weights and running statistics of `source`: all of them, or none where one does not fit.
+
+    `source`: a .safetensors or .npz file, or one that torch.save wrote (with or without zip; no code in it is run),
+    told apart by their content; or a dict {name: array}, of NumPy, CuPy, PyTorch or minires. Floating-point numbers
+    of any width, bfloat16 too, become the model's dtype, on the model's device.
+
+    Taken as they come: weights under "state_dict" or "model", names with "module." in them, `linear` for `fc`,
+    `shortcut` for `downsample`, and `num_batches_tracked`, which is not needed. For other names, `rename`:
+
+    {theirs: mine}      `theirs` is a whole name or the beginning of names, up to a dot ("classifier": "fc"); where
+                        no name begins with it, any part of names between dots ("conv_a": "conv1"); "" takes it away
+    a function          of a name as the source has it; returns the model's name
+
+    ValueError, and the model as it was, for a file that is damaged, of another kind or names code, and for missing,
+    unexpected or misshapen entries, with both shapes; OSError where it cannot be read.
+    """
+    if isinstance(source, Mapping):
+        with _explained(where := "the given dict"):
+            entries = _tensors(source)
+        new = _fitted(model, entries, rename, where)
+    else:
+        with open(source, "rb") as file:
+            with _explained(where := str(source)):
+                entries = _entries(file)
+            new = _fitted(model, entries, rename, where)
+    for name, t in model.state().items():
+        t.data = new[name]
+
+
+def save_weights(model: nn.Module, path: str | os.PathLike[str], dtype: Any = None) -> None:
+    """Write the model's weights and running statistics to `path`, whole or not at all: .safetensors or .npz.
+
+    `dtype` "float16" halves the file, with 3 digits instead of 7; without it the model's own. Both kinds load into
+    PyTorch by name: safetensors.torch.load_file or numpy.load, then load_state_dict(..., strict=False), because
+    BatchNorm's num_batches_tracked is not in them. ValueError for another suffix, a dtype that is not floating-point,
+    or numbers too large for it.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".safetensors", ".npz"):
+        raise ValueError(f"save_weights: expected a file name that ends in .safetensors or .npz, got {str(path)!r}; "
+                         "PyTorch reads both")
+    if dtype is not None and np.dtype(dtype).kind != "f":
+        raise ValueError(f"save_weights: dtype: expected float16, float32 or float64, got {dtype}")
+    arrays: dict[str, Any] = {}
+    for name, t in model.state().items():
+        with _explained(f"{path}, {name}", "save_weights"):
+            arrays[name] = _converted(device.to(t.data, "cpu"), t.dtype if dtype is None else np.dtype(dtype))
+    if suffix == ".npz":
+        file = io.BytesIO()
+        np.savez(file, **arrays)
+        content = file.getvalue()
+    else:
+        from safetensors.numpy import save
+        content = save(arrays)
+    write_atomically(path, content)
+
+
+# ------------------------------------------------------------------------------------------ what is in a file
+
+
+@contextmanager
+def _explained(where: str, operation: str = "load_weights") -> Iterator[None]:
+    """Whatever damage raises becomes a ValueError that names the operation and the file."""
+    try:
+        yield
+    except Refused as e:
+        raise ValueError(f"{operation}: {where}: {e}") from e
+    except ImportError:
+        raise
+    except Exception as e:  # zipfile, NumPy and safetensors raise nearly anything
+        raise ValueError(f"{operation}: {where}: it is damaged ({type(e).__name__}: {e})") from e
+
+
+def _entries(file: BinaryIO) -> dict[str, Any]:
+    """{name: Stored} of a file, whose content tells its kind."""
+    head = file.read(265)
+    if head[:4] == torchfile.ZIP_MAGIC:
+        archive = zipfile.ZipFile(file)
+        if all(name.endswith(".npy") for name in archive.namelist()):
+            return _npz(archive)
+    elif head[8:9] == b"{":
+        file.seek(0)
+        return _safetensors(file.read())
+    elif head[257:262] == b"ustar":
+        raise Refused("it is a tar file, as PyTorch wrote them before 0.2; load it there and save its state_dict")
+    elif not head:
+        raise Refused("it is empty")
+    try:
+        return _tensors(torchfile.read(file))
+    except Refused as e:
+        if head[:4] == torchfile.ZIP_MAGIC or head[:1] == b"\x80":
+            raise
+        raise Refused(f"it begins like no .safetensors, .npz or PyTorch file; as a pickle, {e}") from e
+
+
+def _tensors(saved: Any) -> dict[str, Any]:
+    """The state_dict in what was saved: {name: Stored}, with anything else as it is."""
+    for _ in range(2):  # {"model": {"state_dict": ...}} is as deep as they go
+        if isinstance(saved, Mapping):
+            saved = next((saved[key] for key in NESTED if isinstance(saved.get(key), Mapping)), saved)
+    if not isinstance(saved, Mapping):
+        raise Refused(f"expected a dict of arrays, or one under {' or '.join(map(repr, NESTED))}, got "
+                      f"{type(saved).__name__}; torch.save(model.state_dict(), ...) writes one")
+    return {str(name): _in_memory(value) for name, value in saved.items()}
+
+
+def _in_memory(value: Any) -> Any:
+    if hasattr(value, "detach"):  # PyTorch's; as float64, because NumPy has no bfloat16
+        value = value.detach().cpu()
+        value = (value.double() if value.is_floating_point() else value).numpy()
+    array = value.data if isinstance(value, Tensor) else value
+    if isinstance(value, Stored) or not hasattr(array, "dtype"):
+        return value
+    return Stored(tuple(array.shape), np.dtype(array.dtype), lambda: device.to(array, "cpu"))
+
+
+def _safetensors(content: bytes) -> dict[str, Stored]:
+    from safetensors import deserialize
+
+    entries = {}
+    for name, t in sorted(deserialize(content)):
+        if t["dtype"] not in SAFETENSORS:
+            raise Refused(f"{name} is of type {t['dtype']}; expected one of {', '.join(SAFETENSORS)}")
+        entries[name] = _in_memory(torchfile.numbers(t["data"], SAFETENSORS[t["dtype"]]).reshape(t["shape"]))
+    return entries
+
+
+def _npz(archive: zipfile.ZipFile) -> dict[str, Stored]:
+    """Only the heads of the arrays are read here: a shape may promise more than there is memory for."""
+    entries = {}
+    for info in archive.infolist():
+        with archive.open(info) as file:
+            version = np.lib.format.read_magic(file)
+            if version != (1, 0):  # later ones only serve records and very long heads
+                raise Refused(f"{info.filename} has version {version} of the .npy format, expected (1, 0)")
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        entries[info.filename.removesuffix(".npy")] = Stored(shape, dtype, functools.partial(_npy, archive, info))
+    return entries
+
+
+def _npy(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    with archive.open(info) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+# ---------------------------------------------------------------------------------------- what fits the model
+
+
+def _fitted(model: nn.Module, entries: Mapping[str, Any], rename: Rename | None, where: str) -> dict[str, Any]:
+    """{name of the model: array of its dtype, on its device}; ValueError unless all fits."""
+    mine = model.state()
+    fits: dict[str, Any] = {}
+    names: dict[str, str] = {}
+    for theirs, name in _translated(entries, mine, rename).items():
+        if name not in mine and name.endswith("num_batches_tracked"):
+            continue
+        if name in fits:
+            raise ValueError(f"load_weights: {where}: both {names[name]} and {theirs} would be {name}")
+        fits[name], names[name] = entries[theirs], theirs
+    wrong = nn.misfits(mine, fits)
+    wrong += [f"{n}: expected floating-point numbers, got {entry.dtype}" for n, entry in fits.items()
+              if isinstance(entry, Stored) and entry.dtype.kind != "f"]
+    if wrong:
+        more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        raise ValueError(f"load_weights: {where}: {len(wrong)} entries do not fit the {len(mine)} of "
+                         f"{type(model).__name__}: {'; '.join(wrong[:SHOWN])}{more}")
+    new = {}
+    for name, t in mine.items():
+        with _explained(f"{where}, {names[name]}"):
+            new[name] = device.of(t.data).asarray(_converted(fits[name].read(), t.dtype))
+    return new
+
+
+def _converted(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """A copy in `dtype`. Refused where a finite number becomes infinite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        new = array.astype(dtype, order="C")
+    if new.dtype.itemsize < array.dtype.itemsize and (np.isinf(new) & np.isfinite(array)).any():
+        raise Refused(f"it holds numbers too large for {dtype}, up to {np.abs(array[np.isfinite(array)]).max():g}")
+    return new
+
+
+def _translated(theirs: Mapping[str, Any], mine: Mapping[str, Any], rename: Rename | None) -> dict[str, str]:
+    """{their name: the model's}."""
+    if callable(rename):
+        names = {name: rename(name) for name in theirs}
+    elif rename is not None and not isinstance(rename, Mapping):
+        raise TypeError(f"load_weights: rename: expected a dict of names or a function, got {type(rename).__name__}")
+    else:
+        names = dict(zip(theirs, _renamed([_unwrapped(name, mine) for name in theirs], rename or {}), strict=True))
+    for name, new in names.items():
+        new = _unwrapped(new, mine)
+        synonym = ".".join(SYNONYMS.get(part, part) for part in new.split("."))
+        names[name] = synonym if new not in mine and synonym in mine else new
+    return names
+
+
+def _unwrapped(name: str, mine: Mapping[str, Any]) -> str:
+    """"module.conv1.weight" -> "conv1.weight", unless the model itself has such a name."""
+    return name if name in mine else ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
+def _renamed(names: list[str], rename: Mapping[str, str]) -> list[str]:
+    """The names with the rules of `rename` applied, all at once: from left to right, the longest that fits."""
+    rules = {tuple(_unwrapped(old.strip("."), {}).split(".")): [part for part in new.split(".") if part]
+             for old, new in rename.items()}
+    beginnings = {parts[:n] for parts in (tuple(name.split(".")) for name in names) for n in range(1, len(parts) + 1)}
+    used, result = set(), []
+    for name in names:
+        parts, new, i = tuple(name.split(".")), [], 0
+        while i < len(parts):
+            fitting = [old for old in rules if parts[i:i + len(old)] == old and (i == 0 or old not in beginnings)]
+            longest = max(fitting, key=len, default=None)
+            new += [parts[i]] if longest is None else rules[longest]
+            i += 1 if longest is None else len(longest)
+            used.add(longest)
+        result.append(".".join(new))
+    for old in rules.keys() - used:
+        raise unknown("load_weights: rename", ".".join(old), {".".join(b) for b in beginnings})
+    return result
