@@ -19,7 +19,7 @@ from minires.analysis import (
     path_shares,
     swap_blocks,
 )
-from minires.analysis.blocks import same_shape, shortcut
+from minires.analysis.blocks import last_convolution, same_shape, shortcut
 from minires.analysis.construction import dirac
 from minires.analysis.lesions import kendall
 
@@ -59,11 +59,12 @@ def test_20_layers_become_56_with_the_same_logits(residual):
 @pytest.mark.parametrize(
     "options",
     [{"block": "preact"}, {"by_hand": True}, {"shortcut": "B"}, {"shortcut": "C"}, {"norm": "fixup"},
-     {"norm": "none"}, {"norm": "none", "residual": False}],
-    ids=["v2", "by hand", "B", "C", "fixup", "no norm", "plain, no norm"],
+     {"norm": "none"}, {"norm": "none", "residual": False}, {"block": "bottleneck", "depth": 20},
+     {"block": "preact_bottleneck", "depth": 20}],
+    ids=["v2", "by hand", "B", "C", "fixup", "no norm", "plain, no norm", "bottleneck", "v2 bottleneck"],
 )  # fmt: skip
 def test_identity_blocks_of_every_kind(options):
-    net = trained(14, dtype=np.float64, **options)
+    net = trained(**{"depth": 14, "dtype": np.float64} | options)
     before = {n: t.data.copy() for n, t in net.state().items()}
     found = construction(net, images(dtype=np.float64), 2, rng=rng())
     assert found.difference < 1e-9 and found.blocks == 6
@@ -79,8 +80,12 @@ def test_the_deeper_network_can_be_trained_away_from_the_identity():
 
 
 def test_what_cannot_be_the_identity_is_refused():
-    with pytest.raises(ValueError, match="a plain pre-activation block cannot be the identity"):
+    with pytest.raises(ValueError, match="a plain PreactBlock cannot be the identity"):
         deepen(trained(8, block="preact", residual=False), 1, rng=rng())
+    with pytest.raises(ValueError, match="a plain Bottleneck cannot be the identity"):
+        deepen(trained(11, block="bottleneck", residual=False), 1, rng=rng())
+    with pytest.raises(ValueError, match=r"expected blocks of the kinds Block, Bottleneck.*, got ConstantScaling"):
+        deepen(models.shortcut_study("constant_scaling", 8, width=4), 1, rng=rng())
     with pytest.raises(ValueError, match="expected a model with lists of blocks"):
         deepen(nn.Linear(3, 2, rng=rng()), 1, rng=rng())
     with pytest.raises(ValueError, match="expected extra >= 0, got -1"):
@@ -97,17 +102,23 @@ def test_dirac_returns_the_image():
 # -------------------------------------------------------------------------------------------------- lesions
 
 KINDS = {"v1": {}, "v2": {"block": "preact"}, "B": {"shortcut": "B"}, "by hand": {"by_hand": True},
-         "fixup": {"norm": "fixup"}}  # fmt: skip
+         "fixup": {"norm": "fixup"}, "bottleneck": {"block": "bottleneck"},
+         "v2 bottleneck": {"block": "preact_bottleneck", "shortcut": "B"}}  # fmt: skip
+
+
+def deep(blocks, options):
+    """Depth of a network of so many blocks per stage."""
+    return (9 if "bottleneck" in options.get("block", "") else 6) * blocks + 2
 
 
 @pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
 def test_a_deleted_block_is_one_whose_branch_adds_nothing(options):
     """Two ways: the block reduced to its shortcut, and the same block with its branch's last weights at zero."""
-    net = trained(14, dtype=np.float64, **options)
-    x, other = Tensor(images(dtype=np.float64)), trained(14, dtype=np.float64, **options)
+    net, other = (trained(deep(2, options), dtype=np.float64, **options) for _ in range(2))
+    x = Tensor(images(dtype=np.float64))
     for name in "layer1.1", "layer2.0", "layer3.0":
         block = dict(other.modules())[name]
-        last = getattr(block, "last_norm", None) or block.conv2
+        last = getattr(block, "last_norm", None) or last_convolution(block)
         kept = [(t, t.data) for t in vars(last).values() if isinstance(t, Tensor) and t.requires_grad]
         for t, data in kept:
             t.data = np.zeros_like(data)
@@ -189,6 +200,9 @@ def test_a_wrong_name_is_named_and_nothing_is_left_replaced():
     with pytest.raises(ValueError, match=r"no block named layer9; there are layer1\.0, layer2\.0, layer3\.0"), \
             deleted(net, ["layer1.0", "layer9"]):
         pass
+    study = models.shortcut_study("constant_scaling", 8, in_channels=1, width=4)
+    with pytest.raises(ValueError, match="got ConstantScaling, which is put together in another way"):
+        lesions(study, images(), np.arange(6))
     with pytest.raises(KeyError), deleted(net, ["layer1.0"]):
         raise KeyError
     assert all("forward" not in vars(m) for _, m in net.modules())
@@ -212,7 +226,7 @@ def test_path_lengths_are_binomial():
 
 @pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
 def test_the_gradient_is_the_sum_over_all_paths(options):
-    net = trained(8, dtype=np.float64, **options)
+    net = trained(deep(1, options), dtype=np.float64, **options)
     if options.get("norm") == "fixup":
         for _, block in net.modules():  # Fixup starts with silent branches
             if hasattr(block, "scale"):

@@ -116,7 +116,7 @@ def test_refinement_is_numpys():
 
 
 def test_receptive_fields_of_a_resnet_20_by_the_textbook():
-    """Each 3x3 convolution adds 2 x the product of the strides before it: the first of a stage still the old product."""
+    """Each 3x3 convolution adds 2 x the product of the strides before it (a stage's first: before the stage)."""
     net = models.resnet20(width=2, rng=rng())
     fields = receptive_fields(net, normal(1, 3, 32, 32, dtype=np.float32))
     sizes = {name: f.size for name, f in fields.items()}
@@ -143,7 +143,8 @@ class Odd(nn.Module):
 
 
 MODELS = {"odd": (Odd, (13, 19)), "v1": (cifar, (16, 16)), "plain": (lambda: cifar(residual=False), (16, 16)),
-          "option B": (lambda: cifar(shortcut="B"), (16, 16)), "v2": (lambda: cifar(block="preact"), (16, 16))}  # fmt: skip
+          "option B": (lambda: cifar(shortcut="B"), (16, 16)),
+          "v2": (lambda: cifar(block="preact"), (16, 16))}  # fmt: skip
 
 
 @pytest.mark.parametrize("build, size", MODELS.values(), ids=MODELS)

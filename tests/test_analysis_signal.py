@@ -39,7 +39,7 @@ class Branch(nn.Module):
     """x + F(x) on vectors, in the variants whose growth is known."""
 
     def __init__(self, kind, width, seed):
-        self.kind, self.downsample = kind, None  # `downsample` marks a block
+        self.kind = kind
         self.first, self.second = (nn.Linear(width, width, bias=False, rng=rng([seed, i])) for i in (0, 1))
         init.redraw(self, init.he_normal, rng=rng([seed, 2]))
         self.bn1, self.bn2 = (nn.BatchNorm1d(width) if kind == "pre, BN" else nn.Identity() for _ in (0, 1))
@@ -53,7 +53,7 @@ class Branch(nn.Module):
 def moments(kind, blocks, seed=0, width=256):
     net = nn.Sequential(*(Branch(kind, width, 10 * seed + i) for i in range(blocks)))
     x = rng(100 + seed).standard_normal((256, width), np.float32)
-    return list(second_moments(net, np.maximum(x, 0) if kind == "post" else x).values())
+    return list(second_moments(net, np.maximum(x, 0) if kind == "post" else x, Branch).values())
 
 
 @pytest.mark.parametrize("kind, factor, within", [("pre", 2, 0.05), ("inner", 3, 0.1), ("post", 2.3, 0.1)])
@@ -110,8 +110,8 @@ def test_the_gradient_grows_by_1_211_per_layer_with_batch_norm():
 
 def test_without_batch_norm_he_keeps_it_and_xavier_halves_its_square():
     def rate(scheme, depth):
-        return np.mean([growth_per_layer(gradient_flow(mlp(depth, False, scheme, seed=s), *batch(s)).activations, skip=2)
-                        for s in range(3)])  # fmt: skip
+        flows = (gradient_flow(mlp(depth, False, scheme, seed=s), *batch(s)) for s in range(3))
+        return np.mean([growth_per_layer(flow.activations, skip=2) for flow in flows])
 
     assert rate(init.he_normal, 30) == pytest.approx(0.97, abs=0.05)
     assert rate(init.xavier_normal, 30) ** 2 == pytest.approx(0.5, abs=0.05)

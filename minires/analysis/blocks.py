@@ -5,17 +5,36 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from .. import nn, ops, tap
+from .. import nn, tap
 from ..tensor import Tensor
+
+# The blocks whose parts are known, and whether a ReLU stands behind their addition: in v1 it does, in v2 not.
+ACTIVATES_LAST = {nn.Block: True, nn.Bottleneck: True, nn.FixupBlock: True, nn.PreactBlock: False,
+                  nn.PreactBottleneck: False}
 
 
 def blocks(model: nn.Module) -> dict[str, Any]:
-    """{name: block} in layer order. A block is a module with a place for a shortcut's projection, `downsample`;
-    one built with residual=False counts too. ValueError if there is none."""
-    found = {name: m for name, m in model.modules() if hasattr(m, "downsample")}
+    """{name: block} in layer order; blocks built with residual=False count too. ValueError if there is none."""
+    found = {name: m for name, m in model.modules() if isinstance(m, nn.ResidualBlock)}
     if not found:
         raise ValueError("this model has no residual or plain block (nn.Block and its relatives)")
     return found
+
+
+def activates_last(block: Any) -> bool:
+    """Does a ReLU stand behind the addition? ValueError for a block of another kind than those above."""
+    if type(block) not in ACTIVATES_LAST:
+        known = ", ".join(kind.__name__ for kind in ACTIVATES_LAST)
+        raise ValueError(f"expected blocks of the kinds {known}, got {type(block).__name__}, which is put together "
+                         "in another way")
+    return ACTIVATES_LAST[type(block)]
+
+
+def shortcut(block: Any, x: Tensor) -> Tensor:
+    """What the block's shortcut does to its input: the skip connection alone, before any ReLU behind the addition."""
+    if getattr(block, "split_after_activation", False):
+        x = nn.bn_relu(block.bn1, x)
+    return block.shortcut(x, channels_out(block))
 
 
 def same_shape(named: dict[str, Any]) -> list[list[str]]:
@@ -23,7 +42,8 @@ def same_shape(named: dict[str, Any]) -> list[list[str]]:
     groups: dict[tuple, list[str]] = {}
     for name, block in named.items():
         if block.stride == 1 and block.downsample is None and channels_in(block) == channels_out(block):
-            groups.setdefault((type(block), channels_in(block)), []).append(name)
+            key = type(block), channels_in(block), getattr(block, "split_after_activation", False)
+            groups.setdefault(key, []).append(name)
     return list(groups.values())
 
 
@@ -34,27 +54,16 @@ def channels_in(block: Any) -> int:
 
 def channels_out(block: Any) -> int:
     """Channels of the block's output."""
-    return _convolutions(block)[-1].weight.shape[0]
+    return last_convolution(block).weight.shape[0]
+
+
+def last_convolution(block: Any) -> Any:
+    """The convolution that ends the block's branch."""
+    return _convolutions(block)[-1]
 
 
 def _convolutions(block: Any) -> list[Any]:
     return [m for _, m in block.children() if isinstance(m, nn.Conv2d)]
-
-
-def shortcut(block: Any, x: Tensor) -> Tensor:
-    """What the block's shortcut does to its input: the skip connection alone, before any activation behind it."""
-    if getattr(block, "split_after_activation", False):
-        x = nn.bn_relu(block.bn1, x)
-    if block.downsample is not None:
-        return block.downsample(x)
-    if block.stride == 1 and x.shape[1] == channels_out(block):
-        return x
-    return ops.shortcut(x, block.stride, channels_out(block), getattr(block, "pad", "both"))
-
-
-def activates_last(block: Any) -> bool:
-    """Does a ReLU stand behind the addition? In v1 it does, in v2's pre-activation blocks not."""
-    return not hasattr(block, "split_after_activation")
 
 
 @contextmanager

@@ -4,7 +4,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .. import device, nn, tap
+from .. import nn, tap
+from ..evaluate import is_right
 from ..tensor import Tensor, no_grad
 
 Progress = Callable[[Iterable], Iterable]  # tqdm.auto.tqdm, or `iter`, which reports nothing
@@ -33,21 +34,9 @@ def run(model: nn.Module, images: Any, see: Callable[[str, Any, Tensor, Tensor],
         return model.train(train)(Tensor(images)).data
 
 
-def logits(model: nn.Module, images: Any, batch_size: int = 500) -> Any:
-    """The model's outputs in eval mode, (N, classes), computed batch by batch; its modes are left as they were."""
-    if len(images) == 0:
-        raise ValueError("expected at least one image, got an empty set")
-    with nn.modes_kept(model), no_grad():
-        model.eval()
-        parts = [model(Tensor(images[i:i + batch_size])).data for i in range(0, len(images), batch_size)]
-    return device.of(images).concatenate(parts)
-
-
 def error(model: nn.Module, images: Any, labels: Any) -> float:
     """Percent of `images` that the model classifies wrongly, in eval mode."""
-    if labels.shape != (len(images),):
-        raise ValueError(f"expected one label for each of {len(images)} images, got shape {labels.shape}")
-    return 100 * float((logits(model, images).argmax(1) != labels).mean())
+    return 100 * (1 - float(is_right(model, images, labels).mean()))
 
 
 def follow(events: Iterable[Any], look: Callable[[], Any], at: Iterable[int]) -> dict[int, Any]:

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import device, nn
-from . import common
-from .blocks import blocks
+from ..evaluate import logits
+from .blocks import ACTIVATES_LAST, blocks, channels_out, last_convolution
 
 
 class Construction(NamedTuple):
@@ -35,7 +35,7 @@ def construction(model: Any, images: Any, extra: int, *, rng: np.random.Generato
     do not matter. The model is left as it was.
     """
     deeper = deepen(model, extra, rng=rng)
-    difference = float(abs(common.logits(model, images) - common.logits(deeper, images)).max())
+    difference = float(abs(logits(model, images) - logits(deeper, images)).max())
     return Construction(deeper, len(blocks(deeper)) - len(blocks(model)), difference)
 
 
@@ -45,7 +45,7 @@ def deepen(model: Any, extra: int, *, rng: np.random.Generator) -> Any:
         raise ValueError(f"deepen: expected extra >= 0, got {extra}")
     deeper = copy.deepcopy(model)
     stages = [stage for _, m in deeper.modules() for stage in vars(m).values()
-              if isinstance(stage, list) and stage and all(hasattr(b, "downsample") for b in stage)]
+              if isinstance(stage, list) and stage and all(isinstance(b, nn.ResidualBlock) for b in stage)]
     if not stages:
         raise ValueError("deepen: expected a model with lists of blocks (models.cifar), found none")
     for stage in stages:
@@ -64,22 +64,24 @@ def dirac(shape: tuple[int, ...]) -> np.ndarray:
 
 def _identity_behind(block: Any, rng: np.random.Generator) -> Any:
     """A block of this one's kind, for what it puts out, that computes the identity in eval mode."""
-    channels = block.conv2.weight.shape[0]
-    if type(block) is nn.Block:
+    kind, channels = type(block), channels_out(block)
+    if not block.residual and kind is not nn.Block:
+        raise ValueError(f"deepen: a plain {kind.__name__} cannot be the identity: a ReLU stands in front of its "
+                         "convolutions, or they have fewer channels than its input")
+    if kind is nn.Block:
         new: Any = nn.Block(channels, channels, residual=block.residual, by_hand=block.by_hand,
                             batch_norm=isinstance(block.bn1, nn.BatchNorm2d), rng=rng)
-        _silence(new) if block.residual else _pass(new)
-    elif type(block) is nn.PreactBlock and block.residual:
-        new = nn.PreactBlock(channels, channels, by_hand=block.by_hand, rng=rng)
-        _silence(new)
-    elif type(block) is nn.FixupBlock:
-        new = nn.FixupBlock(channels, channels, rng=rng)
-        _silence(new)
-    elif type(block) is nn.PreactBlock:
-        raise ValueError("deepen: a plain pre-activation block cannot be the identity: its ReLU stands in front")
+    elif kind in ACTIVATES_LAST:
+        new = kind(channels, channels, rng=rng)
+        new.by_hand = block.by_hand
     else:
-        raise ValueError(f"deepen: expected Block, PreactBlock or FixupBlock, got {type(block).__name__}")
-    like = block.conv2.weight
+        raise ValueError(f"deepen: expected blocks of the kinds {', '.join(k.__name__ for k in ACTIVATES_LAST)}, got "
+                         f"{kind.__name__}")
+    if block.residual:
+        _silence(new)
+    else:
+        _pass(new)
+    like = last_convolution(block).weight
     for t in new.state().values():  # of the dtype, and on the device, of the block it stands behind
         t.data = device.of(like.data).asarray(t.data, dtype=like.dtype)
     return new.train(block.training)
@@ -87,7 +89,7 @@ def _identity_behind(block: Any, rng: np.random.Generator) -> Any:
 
 def _silence(block: Any) -> None:
     """Let the branch add 0: by gamma and beta of the BN that ends it, or by its last convolution where none does."""
-    last = getattr(block, "last_norm", None) or block.conv2
+    last = getattr(block, "last_norm", None) or last_convolution(block)
     for t in vars(last).values():
         if getattr(t, "requires_grad", False):
             t.data = np.zeros(t.shape, np.float32)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import device, nn, ops, tap
+from ..evaluate import logits
 from ..tensor import Tensor, no_grad
 from . import common
 
@@ -90,7 +91,7 @@ def curvature(model: nn.Module, images: Any, labels: Any, direction: Direction, 
 
 def loss_and_error(model: nn.Module, images: Any, labels: Any) -> tuple[float, float]:
     """Mean cross-entropy and percent of errors, in eval mode."""
-    z = common.logits(model, images)
+    z = logits(model, images)
     with no_grad():
         loss = ops.cross_entropy(Tensor(z.astype("f8")), labels)
     return loss.item(), 100 * float((z.argmax(1) != labels).mean())

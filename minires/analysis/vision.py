@@ -59,7 +59,7 @@ def receptive_fields(model: nn.Module, images: Any) -> dict[str, Field]:
 
 
 _POINTWISE = (ops.Add, ops.Sub, ops.Mul, ops.Div, ops.Neg, ops.Abs, ops.Maximum, ops.Relu, ops.Sigmoid, ops.Tanh,
-              ops.BatchNormEval, ops.Dropout)
+              ops.BatchNormEval, ops.Dropout, ops.Concatenate)
 
 
 def _field(t: Tensor, fields: dict[int, Field]) -> Field | None:
