@@ -16,6 +16,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 COLOURS = {"plain": ("#d94801", "#7f2704"), "resnet": ("#3182bd", "#08306b")}  # shallowest, deepest
 MARKERS = {"plain": ("s", "D"), "resnet": ("o", "^")}
 DASHES = {"plain": (0, (4, 1.6)), "resnet": "solid"}
+SERIES = (("#08306b", "solid", "o"), ("#d94801", (0, (5, 1.8)), "s"), ("#238b45", (0, (1.2, 1.2)), "^"),
+          ("#6b6b6b", (0, (6, 1.5, 1.2, 1.5)), "D"), ("#9e5db5", (0, (3, 1, 1, 1, 1, 1)), "v"))
 INK, GREY, GRID = "#1a1a1a", "#6b6b6b", "#dcdcdc"
 TITLE, LABEL, TICK = 12.5, 11.0, 10.0  # points; figures are about 8.5 inches wide
 
@@ -37,12 +39,14 @@ def png(figure: matplotlib.figure.Figure, dpi: float = 150) -> bytes:
     return buffer.getvalue()
 
 
-def new_figure(title: str, height: float) -> Figure:
-    """An empty figure 8.6 inches wide under its title."""
+def new_figure(title: str, height: float, caption: str = "") -> Figure:
+    """An empty figure 8.6 inches wide under its title, above its caption (data, seed, settings)."""
     figure = Figure(figsize=(8.6, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)  # the canvas that draws into memory
     title = title.replace(" %", "\N{NO-BREAK SPACE}%").replace("× ", "×\N{NO-BREAK SPACE}")
     figure.suptitle(textwrap.fill(title, 80), fontsize=TITLE, fontweight="bold", color=INK)
+    if caption:
+        figure.supxlabel(textwrap.fill(caption, 118), x=0.01, ha="left", fontsize=9, color=GREY)
     return figure
 
 
@@ -99,3 +103,21 @@ def legend_below(figure: Figure, panels: Sequence[Axes], extra: str = "", column
             labelcolor=INK,
             handlelength=2.8,
         )
+
+
+def series(i: int) -> dict[str, Any]:
+    """Colour, dashes and marker of the i-th line of several that have no kind: told apart in grey by all three."""
+    colour, dashes, marker = SERIES[i % len(SERIES)]
+    return {"color": colour, "linestyle": dashes, "marker": marker, "linewidth": 1.8, "markersize": 5}
+
+
+def every(count: int, wanted: int = 15) -> int:
+    """`markevery` that leaves about so many markers on a line of `count` points."""
+    return max(1, count // wanted)
+
+
+def colour_bar(figure: Figure, image: Any, axes: Any, label: str) -> None:
+    """What the colours mean, to the right of `axes`."""
+    bar = figure.colorbar(image, ax=axes, shrink=0.9, pad=0.02)
+    bar.set_label(label, fontsize=LABEL, color=INK)
+    bar.ax.tick_params(labelsize=TICK, colors=INK)
