@@ -3,11 +3,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from .style import LABEL, TICK, Figure, colour_bar, dress, every, layer_ticks, legend_below, new_figure, series
+from .style import LABEL, TICK, Figure, colour_bar, dress, layer_ticks, legend_below, new_figure, series
 
 
 def refinement(found: Mapping[str, Mapping[str, Any]], caption: str = "") -> Figure:
@@ -19,10 +20,14 @@ def refinement(found: Mapping[str, Mapping[str, Any]], caption: str = "") -> Fig
     panels = figure.subplots(1, 3)
     for axes, (key, text) in zip(panels, MEASURES.items(), strict=True):
         most = 1
-        for i, (label, values) in enumerate(found.items()):
-            most = max(most, len(values))
-            numbers = [getattr(r, key) for r in values.values()]
-            axes.plot(range(1, len(numbers) + 1), numbers, label=label, markevery=every(len(numbers), 9), **series(i))
+        for label, style in series(found).items():
+            blocks = list(found[label].values())
+            most = max(most, len(blocks))
+            ends = [i for i, r in enumerate(blocks, 1) if r.distance == 0]  # of stages: a line must not join two
+            for first, last in pairwise([0, *ends, len(blocks)]):
+                numbers = [getattr(r, key) for r in blocks[first:last]]
+                axes.plot(range(first + 1, last + 1), numbers, **style)
+                style["label"] = "_" + str(label)  # one entry in the legend
         axes.set_ylim(bottom=0)
         axes.set_xticks(layer_ticks(most))
         dress(axes, text, "block that keeps the shape", "", empty=not found)
@@ -43,7 +48,7 @@ def cka(rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[f
         shown = [i - 1 for i in layer_ticks(len(names))] if len(names) > 20 else range(len(names))
         set_ticks(list(shown), [names[i] for i in shown])
     dress(axes, "", column_label, row_label)
-    axes.tick_params(axis="x", rotation=60)
+    axes.tick_params(axis="x", rotation=90)
     axes.grid(False)
     colour_bar(figure, image, axes, "CKA")
     return figure

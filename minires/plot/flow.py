@@ -10,7 +10,20 @@ from matplotlib.colors import LogNorm
 from matplotlib.ticker import MaxNLocator
 
 from .findings import number
-from .style import INK, LABEL, TICK, Figure, colour_bar, dress, every, layer_ticks, legend_below, new_figure, series
+from .style import (
+    INK,
+    LABEL,
+    TICK,
+    Figure,
+    colour_bar,
+    dress,
+    every,
+    layer_ticks,
+    legend_below,
+    log_scale,
+    new_figure,
+    series,
+)
 
 Layers = Mapping[str, float]  # {layer: number}, in layer order
 
@@ -21,9 +34,10 @@ def signal_growth(found: Mapping[str, Layers], caption: str = "") -> Figure:
     title = "Signal over depth: " + "; ".join(f"{label} {text}" for label, text in factors.items() if text)
     figure = new_figure(title if any(factors.values()) else "Signal over depth", 4.4, caption)
     axes = figure.subplots()
-    for i, (label, values) in enumerate(found.items()):
-        axes.plot(range(len(values)), list(values.values()), label=label, markevery=every(len(values)), **series(i))
-    axes.set_yscale("log")
+    for label, style in series(found).items():
+        values = list(found[label].values())
+        axes.plot(range(len(values)), values, markevery=every(len(values)), **style)
+    log_scale(axes)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     dress(axes, "", "block (0 = the first block's input)", "second moment of the output", empty=not found)
     legend_below(figure, [axes])
@@ -34,11 +48,13 @@ def _factor(moments: Sequence[float]) -> str:
     """How the signal grows in words, leaving out the first block: by a factor, or by a sum."""
     if len(moments) < 4 or min(moments) <= 0:
         return ""
-    v = np.asarray(moments[1:])
-    by_factor, by_sum = np.exp(np.diff(np.log(v))), np.diff(v)
-    if by_factor.std() / by_factor.mean() <= by_sum.std() / max(abs(by_sum.mean()), 1e-30):
-        return f"× {number(float((v[-1] / v[0]) ** (1 / (len(v) - 1))))} per block"
-    return f"{by_sum.mean():+.2f} per block"
+    v, at = np.asarray(moments[1:]), np.arange(len(moments) - 1)
+    factor, start = np.polyfit(at, np.log(v), 1)
+    step, first = np.polyfit(at, v, 1)
+    line = first + step * at
+    if line.min() <= 0 or (np.log(v / line) ** 2).sum() > ((np.log(v) - start - factor * at) ** 2).sum():
+        return f"× {number(math.exp(factor))} per block"
+    return f"{step:+.2f} per block"
 
 
 def gradient_flow(found: Mapping[str, Any], caption: str = "") -> Figure:
@@ -50,12 +66,12 @@ def gradient_flow(found: Mapping[str, Any], caption: str = "") -> Figure:
     panels = figure.subplots(1, 2)
     for axes, kind in zip(panels, ("weights", "activations"), strict=True):
         most = 0
-        for i, (label, flow) in enumerate(found.items()):
-            norms = list(getattr(flow, kind).values())
+        for label, style in series(found).items():
+            norms = list(getattr(found[label], kind).values())
             most = max(most, len(norms))
-            name = f"step {label}" if isinstance(label, int) else label
-            axes.plot(range(1, len(norms) + 1), norms, label=name, markevery=every(len(norms), 8), **series(i))
-        axes.set_yscale("log", nonpositive="mask")
+            style["label"] = f"step {label}" if isinstance(label, int) else label
+            axes.plot(range(1, len(norms) + 1), norms, markevery=every(len(norms), 8), **style)
+        log_scale(axes)
         axes.set_xticks(layer_ticks(max(most, 1)))
         dress(axes, f"of the {kind}", "layer (1 = nearest the input)", "gradient norm, L2", empty=not found)
     legend_below(figure, panels, columns=5)
@@ -134,10 +150,11 @@ def update_ratios(history: Mapping[int, Layers], caption: str = "") -> Figure:
     if layers:
         grid = np.array([[history[s][n] for n in layers] for s in steps])
         axes.fill_between(steps, grid.min(1), grid.max(1), color="#c6c6c6", label="smallest to largest layer")
-        for i, column in enumerate(sorted({0, len(layers) // 2, len(layers) - 1})):
-            axes.plot(steps, grid[:, column], label=layers[column], markevery=every(len(steps)), **series(i))
+        shown = [layers[i] for i in sorted({0, len(layers) // 2, len(layers) - 1})]
+        for name, style in series(shown).items():
+            axes.plot(steps, grid[:, layers.index(name)], markevery=every(len(steps)), **style)
     axes.axhline(1e-3, color=INK, linewidth=0.9, linestyle=(0, (1, 2)), label="rule of thumb, 1e-3")
-    axes.set_yscale("log")
+    log_scale(axes)
     dress(axes, "", "step", "|update| / |weight|", empty=not layers)
     legend_below(figure, [axes], columns=5)
     return figure

@@ -14,7 +14,7 @@ from matplotlib.path import Path
 
 from .style import GREY, INK, Figure, new_figure
 
-WIDTH, HEIGHT, GAP = 1.5, 0.62, 0.22  # of a node's box, and between two, in inches
+WIDTH, HEIGHT, GAP = 1.75, 0.62, 0.22  # of a node's box, and between two, in inches
 FILL = {"operation": "#e6eef7", "parameter": "#fde0c8", "constant": "#f2f2f2"}
 EDGE = {"operation": "solid", "parameter": "solid", "constant": (0, (3, 2))}
 
@@ -28,6 +28,7 @@ def graph(found: Any, title: str = "", caption: str = "") -> Figure:
     texts = [node.lines() for node in found.nodes]
     counted = {kind: sum(n.kind == kind for n in found.nodes) for kind in FILL}
     title = title or ", ".join(f"{n} {kind}{'s' * (n != 1)}" for kind, n in counted.items() if n)
+    caption = f"Thick frames: parameters; dashed: constants. {caption}".strip()
     figure = new_figure(title, size[1] + 1.0, caption)
     figure.set_size_inches(max(8.6, size[0] + 0.4), size[1] + 1.0)
     axes = figure.subplots()
@@ -108,7 +109,8 @@ def layout(inputs: list[tuple[int, ...]]) -> tuple[list[Point], list[list[Point]
     edges = []
     for chain in chains.values():
         (x0, y0), *through, (x1, y1) = map(point, chain)
-        edges.append([(x0, y0 - HEIGHT / 2), *through, (x1, y1 + HEIGHT / 2)])
+        bends = [(a, b + side) for a, b in through for side in (HEIGHT / 2, -HEIGHT / 2)]  # straight beside the boxes
+        edges.append([(x0, y0 - HEIGHT / 2), *bends, (x1, y1 + HEIGHT / 2)])
     return [point(n) for n in range(len(inputs))], edges, (right - left, (len(rows) - 1) * step + HEIGHT)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .findings import number
-from .style import INK, Figure, colour_bar, dress, every, legend_below, new_figure, series
+from .style import INK, Figure, colour_bar, dress, every, legend_below, log_scale, new_figure, series
 
 
 def loss_line(found: Mapping[str, Any], caption: str = "") -> Figure:
@@ -16,11 +16,12 @@ def loss_line(found: Mapping[str, Any], caption: str = "") -> Figure:
     title = f"Curvature of the loss at the trained weights: {sharp}" if found else "Loss along a direction"
     figure = new_figure(title, 4.2, caption)
     left, right = figure.subplots(1, 2)
-    for i, (label, line) in enumerate(found.items()):
-        style = series(i) | {"markevery": every(len(line.at), 10), "label": label}
+    for label, style in series(found).items():
+        line = found[label]
+        style["markevery"] = every(len(line.at), 10)
         left.plot(line.at, line.loss, **style)
         right.plot(line.at, line.error, **style)
-    left.set_yscale("log", nonpositive="mask")
+    log_scale(left)
     right.set_ylim(bottom=0)
     dress(left, "", "along a filter-normalised direction", "cross-entropy", empty=not found)
     dress(right, "", "along a filter-normalised direction", "error (%)", empty=not found)
@@ -30,8 +31,9 @@ def loss_line(found: Mapping[str, Any], caption: str = "") -> Figure:
 
 def loss_surface(found: Mapping[str, Any], caption: str = "") -> Figure:
     """Contours of the loss over two directions, one panel for each {label: analysis.loss_surface(...)}."""
-    flattest = "; ".join(f"{label} {max(s.loss[len(s.at) // 2]):.2g}" for label, s in found.items())
-    title = f"Loss around the trained weights; the highest on the second axis: {flattest}" if found else "Loss surface"
+    ranges = "; ".join(f"{label} {number(s.loss[len(s.at) // 2][len(s.at) // 2])} at the centre, up to "
+                       f"{number(float(np.nanmax(s.loss)))}" for label, s in found.items())
+    title = f"Loss around the trained weights: {ranges}" if found else "Loss surface"
     figure = new_figure(title, 4.6, caption)
     panels = figure.subplots(1, max(1, len(found)), squeeze=False)[0]
     logs = {label: np.log10(np.maximum(np.asarray(s.loss, float), 1e-12)) for label, s in found.items()}
@@ -49,5 +51,5 @@ def loss_surface(found: Mapping[str, Any], caption: str = "") -> Figure:
     if image is None:
         dress(panels[0], "", "first direction", "second direction", empty=True)
     else:
-        colour_bar(figure, image, list(panels), "log10 of the cross-entropy")
+        colour_bar(figure, image, list(panels), "log10 of the cross-entropy", "%.1f")
     return figure

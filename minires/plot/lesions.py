@@ -8,7 +8,9 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from .findings import number, percent
-from .style import GREY, Figure, dress, every, layer_ticks, legend_below, new_figure, series
+from .style import GREY, INK, Figure, dress, layer_ticks, legend_below, log_scale, new_figure, series
+
+_DOTS: dict[str, Any] = {"color": INK, "linestyle": "none", "marker": "o", "markersize": 4}
 
 
 def lesions(found: Mapping[str, Mapping[str, float]], shape_changes: Sequence[str] = (), caption: str = "") -> Figure:
@@ -18,9 +20,9 @@ def lesions(found: Mapping[str, Mapping[str, float]], shape_changes: Sequence[st
     """
     figure = new_figure(_lesion_title(found), 1.2 + 2.6 * max(1, len(found)), caption)
     panels = figure.subplots(max(1, len(found)), 1, squeeze=False)[:, 0]
-    for i, (axes, (label, errors)) in enumerate(zip(panels, found.items(), strict=False)):
+    for axes, (label, style) in zip(panels, series(found).items(), strict=False):
+        errors = found[label]
         names = [n for n in errors if n]
-        style = series(i)
         hollow = [n in shape_changes for n in names]
         for shape, text in ((False, "one block deleted"), (True, "deleted block changes the shape")):
             at = [k + 1 for k, h in enumerate(hollow) if h == shape]
@@ -52,14 +54,18 @@ def _lesion_title(found: Mapping[str, Mapping[str, float]]) -> str:
 
 def deleted_blocks(found: Mapping[str, Mapping[int, Sequence[float]]], caption: str = "") -> Figure:
     """Error against the number of random blocks deleted, {label: analysis.delete_k(...)}: mean, and each trial."""
-    figure = new_figure("Error with several random blocks deleted", 4.2, caption)
+    common = sorted(set.intersection(*(set(errors) for errors in found.values()))) if found else []
+    k = common[len(common) // 2] if common else 0
+    title = f"Error with {k} random blocks deleted, mean: " + "; ".join(
+        f"{label} {percent(float(np.mean(errors[k])))}" for label, errors in found.items())
+    figure = new_figure(title if k else "Error with several random blocks deleted", 4.2, caption)
     axes = figure.subplots()
-    for i, (label, errors) in enumerate(found.items()):
-        style = series(i)
+    for label, style in series(found).items():
+        errors = found[label]
         for k, values in errors.items():
             axes.plot([k] * len(values), values, linestyle="none", marker=style["marker"], markersize=4,
                       color=style["color"], markerfacecolor="white")
-        axes.plot(list(errors), [np.mean(v) for v in errors.values()], label=f"{label}, mean of the trials", **style)
+        axes.plot(list(errors), [np.mean(v) for v in errors.values()], **style | {"label": f"{label}, mean"})
     axes.set_ylim(0, 100)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     dress(axes, "", "blocks deleted", "error (%)", empty=not found)
@@ -69,9 +75,13 @@ def deleted_blocks(found: Mapping[str, Mapping[int, Sequence[float]]], caption: 
 
 def swapped_blocks(found: Sequence[Any], caption: str = "") -> Figure:
     """Error against how far the blocks' order was disturbed: the list of analysis.swap_blocks."""
-    figure = new_figure("Error with blocks exchanged", 4.0, caption)
+    title, ranked = "Error with blocks exchanged", sorted(found, key=lambda s: -s.correlation)
+    if len(ranked) > 1:
+        title += f": {percent(ranked[0].error)} at rank correlation {ranked[0].correlation:.2f}, " \
+                 f"{percent(ranked[-1].error)} at {ranked[-1].correlation:.2f}"
+    figure = new_figure(title, 4.0, caption)
     axes = figure.subplots()
-    axes.plot([s.correlation for s in found], [s.error for s in found], **series(0) | {"linestyle": "none"})
+    axes.plot([s.correlation for s in found], [s.error for s in found], **_DOTS)
     axes.set_xlim(1.02, min([s.correlation for s in found], default=0) - 0.02)
     axes.set_ylim(0, 100)
     dress(axes, "", "Kendall's rank correlation with the original order (1: undisturbed)", "error (%)", empty=not found)
@@ -88,7 +98,7 @@ def construction(shallow: Any, deep: Any, caption: str = "") -> Figure:
     if a.size:
         ends = [min(a.min(), b.min()), max(a.max(), b.max())]
         axes.plot(ends, ends, color=GREY, linewidth=1.0, label="equal")
-    axes.plot(a, b, label="one logit of one image", **series(0) | {"linestyle": "none", "markersize": 4})
+    axes.plot(a, b, label="one logit of one image", **_DOTS)
     dress(axes, "", "logit of the shallow network", "logit of the deeper one", empty=not a.size)
     legend_below(figure, [axes])
     return figure
@@ -114,16 +124,19 @@ def paths(shares: Sequence[float], gradients: Mapping[int, Sequence[float]], cap
                  f"(measured: lengths {measured[0]} to {measured[-1]})")
     figure = new_figure(title, 3.9, caption)
     left, middle, right = figure.subplots(1, 3)
-    left.plot(lengths, shares, **series(0) | {"marker": ""})
+    line = {"color": INK, "linewidth": 2.0}
+    left.plot(lengths, shares, **line)
     dress(left, "how many", "path length (blocks)", "share of all paths")
     for k in measured:
         values = gradients[k]
         middle.plot([k] * len(values), values, linestyle="none", marker="o", markersize=3.5, markerfacecolor="white",
                     color=GREY)
     if measured:
-        middle.plot(measured, np.exp(means), **series(1), markevery=every(len(measured)))
-        right.plot(lengths, product, **series(2) | {"marker": ""})
-    middle.set_yscale("log")
+        middle.plot(measured, np.exp(means), **line)
+        right.plot(lengths, product, **line)
+    log_scale(middle)
+    for axes in (left, middle, right):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     dress(middle, "gradient of one path", "path length (blocks)", "norm at the input", empty=not measured)
     dress(right, "together", "path length (blocks)", "share of the gradient", empty=not measured)
     return figure

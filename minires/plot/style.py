@@ -3,21 +3,27 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import matplotlib.figure
 import matplotlib.lines
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from .findings import number
 
 # Orange against blue survives colour blindness, light against dark survives grey print, and dashes and
 # markers do the rest. Text and lines are dark enough on white (4:1) to be read.
 COLOURS = {"plain": ("#d94801", "#7f2704"), "resnet": ("#3182bd", "#08306b")}  # shallowest, deepest
 MARKERS = {"plain": ("s", "D"), "resnet": ("o", "^")}
 DASHES = {"plain": (0, (4, 1.6)), "resnet": "solid"}
-SERIES = (("#08306b", "solid", "o"), ("#d94801", (0, (5, 1.8)), "s"), ("#238b45", (0, (1.2, 1.2)), "^"),
-          ("#6b6b6b", (0, (6, 1.5, 1.2, 1.5)), "D"), ("#9e5db5", (0, (3, 1, 1, 1, 1, 1)), "v"))
+SERIES: dict[str, list[tuple[str, Any, str]]] = {
+    "plain": [("#d94801", (0, (4, 1.6)), "s"), ("#7f2704", (0, (7, 1.5)), "D")],
+    "res": [("#3182bd", "solid", "o"), ("#08306b", (0, (9, 1, 1.5, 1)), "^")],
+    "": [("#1a1a1a", "solid", "o"), ("#238b45", (0, (1.2, 1.2)), "^"), ("#d94801", (0, (5, 1.8)), "s"),
+         ("#3182bd", (0, (6, 1.5, 1.2, 1.5)), "D"), ("#9e5db5", (0, (3, 1, 1, 1, 1, 1)), "v")]}
 INK, GREY, GRID = "#1a1a1a", "#6b6b6b", "#dcdcdc"
 TITLE, LABEL, TICK = 12.5, 11.0, 10.0  # points; figures are about 8.5 inches wide
 
@@ -43,7 +49,7 @@ def new_figure(title: str, height: float, caption: str = "") -> Figure:
     """An empty figure 8.6 inches wide under its title, above its caption (data, seed, settings)."""
     figure = Figure(figsize=(8.6, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)  # the canvas that draws into memory
-    title = title.replace(" %", "\N{NO-BREAK SPACE}%").replace("× ", "×\N{NO-BREAK SPACE}")
+    title = title.replace(" %", "\N{NO-BREAK SPACE}%").replace(" × ", "\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}")
     figure.suptitle(textwrap.fill(title, 80), fontsize=TITLE, fontweight="bold", color=INK)
     if caption:
         figure.supxlabel(textwrap.fill(caption, 118), x=0.01, ha="left", fontsize=9, color=GREY)
@@ -93,10 +99,13 @@ def legend_below(figure: Figure, panels: Sequence[Axes], extra: str = "", column
             [], [], linestyle="none", marker="o", markersize=6, markerfacecolor="white", markeredgecolor=INK
         )
     if handles:
+        lines = figure.get_supxlabel().count("\n") + 1 if figure.get_supxlabel() else 0
+        above_caption = lines * 0.17 / figure.get_size_inches()[1]
         figure.legend(
             list(handles.values()),
             list(handles),
             loc="outside lower center",
+            bbox_to_anchor=(0, above_caption, 1, 1 - above_caption),
             ncols=min(columns, len(handles)),
             fontsize=TICK,
             frameon=False,
@@ -105,10 +114,27 @@ def legend_below(figure: Figure, panels: Sequence[Axes], extra: str = "", column
         )
 
 
-def series(i: int) -> dict[str, Any]:
-    """Colour, dashes and marker of the i-th line of several that have no kind: told apart in grey by all three."""
-    colour, dashes, marker = SERIES[i % len(SERIES)]
-    return {"color": colour, "linestyle": dashes, "marker": marker, "linewidth": 1.8, "markersize": 5}
+def series(labels: Iterable[Any]) -> dict[Any, dict[str, Any]]:
+    """{label: colour, dashes and marker} of several lines, told apart in grey by all three: plain networks in orange,
+    residual ones in blue, as in every figure; other labels in the other colours."""
+    found, used = {}, {"plain": 0, "res": 0, "": 0}
+    for label in labels:
+        kind = next(k for k in used if str(label).lower().startswith(k))
+        colour, dashes, marker = SERIES[kind][used[kind] % len(SERIES[kind])]
+        used[kind] += 1
+        found[label] = {"label": label, "color": colour, "linestyle": dashes, "marker": marker, "linewidth": 1.8,
+                        "markersize": 5}
+    return found
+
+
+def log_scale(axes: Axes) -> None:
+    """A logarithmic y axis for what is drawn already, with numbers a reader can use where it spans little."""
+    axes.set_yscale("log", nonpositive="mask")
+    low, high = axes.get_ylim()
+    if high < 40 * low:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+        axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def every(count: int, wanted: int = 15) -> int:
@@ -116,8 +142,8 @@ def every(count: int, wanted: int = 15) -> int:
     return max(1, count // wanted)
 
 
-def colour_bar(figure: Figure, image: Any, axes: Any, label: str) -> None:
+def colour_bar(figure: Figure, image: Any, axes: Any, label: str, form: str | None = None) -> None:
     """What the colours mean, to the right of `axes`."""
-    bar = figure.colorbar(image, ax=axes, shrink=0.9, pad=0.02)
+    bar = figure.colorbar(image, ax=axes, shrink=0.9, pad=0.02, format=form)
     bar.set_label(label, fontsize=LABEL, color=INK)
     bar.ax.tick_params(labelsize=TICK, colors=INK)
