@@ -43,7 +43,8 @@ def loss_surface(found: Mapping[str, Any], caption: str = "") -> Figure:
     image = None
     for axes, (label, surface) in zip(panels, found.items(), strict=False):
         image = axes.contourf(surface.at, surface.at, logs[label].T, levels=levels, cmap="Greys", extend="both")
-        axes.contour(surface.at, surface.at, logs[label].T, levels=levels, colors=INK, linewidths=0.5)
+        axes.contour(surface.at, surface.at, logs[label].T, levels=levels, colors=INK, linewidths=0.5,
+                     linestyles="solid")
         axes.plot([0], [0], marker="+", color="#d94801", markersize=12, markeredgewidth=2)
         dress(axes, label, "first direction", "second direction" if axes is panels[0] else "")
         axes.grid(False)

@@ -34,6 +34,13 @@ class Figure(matplotlib.figure.Figure):
     Jupyter learns to show plain Figures only when pyplot is imported. This method needs no pyplot.
     """
 
+    caption_share = 0.0  # of the height, at the bottom
+
+    def keep_free(self, share: float) -> None:
+        """Let the layout leave this share of the height empty, at the bottom."""
+        engine: Any = self.get_layout_engine()
+        engine.set(rect=(0, share, 1, 1 - share))
+
     def _repr_png_(self) -> bytes:
         return png(self, dpi=100)
 
@@ -52,7 +59,10 @@ def new_figure(title: str, height: float, caption: str = "") -> Figure:
     title = title.replace(" %", "\N{NO-BREAK SPACE}%").replace(" × ", "\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}")
     figure.suptitle(textwrap.fill(title, 80), fontsize=TITLE, fontweight="bold", color=INK)
     if caption:
-        figure.supxlabel(textwrap.fill(caption, 118), x=0.01, ha="left", fontsize=9, color=GREY)
+        lines = textwrap.wrap(caption, 118)
+        figure.caption_share = (0.17 * len(lines) + 0.06) / height  # inches of the height
+        figure.keep_free(figure.caption_share)
+        figure.text(0.01, 0.04 / height, "\n".join(lines), va="bottom", fontsize=9, color=GREY, in_layout=False)
     return figure
 
 
@@ -98,14 +108,16 @@ def legend_below(figure: Figure, panels: Sequence[Axes], extra: str = "", column
         handles[extra] = matplotlib.lines.Line2D(
             [], [], linestyle="none", marker="o", markersize=6, markerfacecolor="white", markeredgecolor=INK
         )
+    place: dict[str, Any] = {"loc": "outside lower center"}
+    if handles and figure.caption_share:  # matplotlib makes room for one thing outside the axes, not for two
+        rows = -(-len(handles) // columns)
+        figure.keep_free(figure.caption_share + (0.24 * rows + 0.1) / figure.get_size_inches()[1])
+        place = {"loc": "lower center", "bbox_to_anchor": (0.5, figure.caption_share)}
     if handles:
-        lines = figure.get_supxlabel().count("\n") + 1 if figure.get_supxlabel() else 0
-        above_caption = lines * 0.17 / figure.get_size_inches()[1]
         figure.legend(
             list(handles.values()),
             list(handles),
-            loc="outside lower center",
-            bbox_to_anchor=(0, above_caption, 1, 1 - above_caption),
+            **place,
             ncols=min(columns, len(handles)),
             fontsize=TICK,
             frameon=False,
