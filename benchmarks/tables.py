@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import common
+import data_path
 import import_time
 import ops
 import scaling
@@ -20,7 +22,8 @@ import train_step
 
 BEGIN = "<!-- tables.py writes from here -->"
 END = "<!-- tables.py writes to here -->"
-BENCHMARKS: dict[str, Any] = {"train_step": train_step, "ops": ops, "scaling": scaling, "import_time": import_time}
+BENCHMARKS: dict[str, Any] = {"train_step": train_step, "ops": ops, "scaling": scaling, "data_path": data_path,
+                              "import_time": import_time}
 
 Results = dict[str, dict[str, Any]]  # {file name: result}
 
@@ -99,6 +102,9 @@ def figures(results: Results) -> Iterator[tuple[str, float, int, str, str]]:
         elif r["benchmark"] == "scaling" and r["base"]["width"] == 16 and (found := scaling.depth_ratios(r)):
             yield (f"ResNet-56 / ResNet-20 step (multiply-accumulates: {found['macs']:.2f})", found["minires"], 2,
                    f"<= {1.02 * found['macs']:.2f}", f"<= {found['macs']:.2f}")
+        elif r["benchmark"] == "data_path":
+            yield ("fetching and augmenting a batch, % of a training step",
+                   statistics.median(r["percent_of_step"]["floats"]), 1, "<= 5", "<= 5")
         elif r["benchmark"] == "import_time":
             yield "`import minires`, seconds", r["import_minires_s"], 3, "<= 0.15", "<= 0.1"
 

@@ -39,6 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--epochs", type=_positive, default=3, metavar="N", help="passes over the training images")
     demo.add_argument("--seed", type=_not_negative, default=0, metavar="S", help="of the weights and the images' order")
     demo.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="auto: a GPU where one works")
+    demo.add_argument("--jobs", type=_positive, metavar="N", default=argparse.SUPPRESS,
+                      help="networks trained at a time, each in a process of its own (default: one for each core, up "
+                           "to four; on a GPU one). The numbers do not depend on it")
     demo.add_argument("--quick", action="store_true",
                       help="1 epoch on 1,000 images: shows that everything runs, too short to show degradation")
     demo.set_defaults(run=_demo)
@@ -102,13 +105,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    from . import demo, train
+    from . import demo, device, kernels, train
 
     length = "--quick" if args.quick else f"--epochs {args.epochs}"
     command = f"minires demo {length} --seed {args.seed} --device {args.device}"
     out = getattr(args, "out", None) or _free_folder(Path("minires-demo"))
+    jobs = getattr(args, "jobs", 1 if device.use(args.device) == "gpu" else min(kernels.parallel.threads(), 4))
     _, done = demo.run(out, train.Recipe(epochs=args.epochs), seed=args.seed, where=args.device, quick=args.quick,
-                       command=command)
+                       jobs=jobs, command=command)
     return 0 if done else 130
 
 

@@ -4,10 +4,11 @@ Names equal torchvision's (`layer1.0.bn1.running_mean`, `fc.weight`). Sizes are 
 """
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 import numpy as np
@@ -45,11 +46,12 @@ def modes_kept(model: Module) -> Iterator[None]:
             m.training = training
 
 
-def misfits(mine: Mapping[str, Tensor], theirs: Mapping[str, Any]) -> list[str]:
-    """What keeps {name: array} `theirs` from taking the place of the state `mine`: names and shapes, in words."""
-    wrong = [f"missing {n}" for n in mine if n not in theirs] + [f"unexpected {n}" for n in theirs if n not in mine]
-    return wrong + [f"{n}: expected shape {t.shape}, got {getattr(theirs[n], 'shape', type(theirs[n]).__name__)}"
-                    for n, t in mine.items() if n in theirs and getattr(theirs[n], "shape", None) != t.shape]
+def misfits(mine: Mapping[str, Tensor], theirs: Mapping[str, Any]) -> tuple[list[str], list[str], list[str]]:
+    """What keeps {name: array} `theirs` from taking the place of the state `mine`, in words: what is missing, what is
+    unexpected, what has another shape."""
+    return ([f"missing {n}" for n in mine if n not in theirs], [f"unexpected {n}" for n in theirs if n not in mine],
+            [f"{n}: expected shape {t.shape}, got {getattr(theirs[n], 'shape', type(theirs[n]).__name__)}"
+             for n, t in mine.items() if n in theirs and getattr(theirs[n], "shape", None) != t.shape])
 
 
 class Module:
@@ -93,7 +95,7 @@ class Module:
         """Copy {name: array or Tensor} in; ValueError, and nothing changed, unless names and shapes all match."""
         mine = self.state()
         arrays = {n: a.data if isinstance(a, Tensor) else a for n, a in arrays.items()}
-        wrong = misfits(mine, arrays)
+        wrong = list(chain(*misfits(mine, arrays)))
         if wrong:
             raise ValueError(f"load_state: {len(wrong)} of {len(mine)} entries do not fit: " + "; ".join(wrong[:6]))
         new = [device.of(t.data).array(arrays[name], dtype=t.dtype) for name, t in mine.items()]  # all, or none
@@ -133,7 +135,7 @@ class Module:
     def depth(self, input_shape: Sequence[int]) -> int:
         """Layers with weights on the longest way from the input, (C, H, W), to the output: what the papers count.
 
-        A 1x1 convolution on a shortcut, beside two or three layers, so does not add to it.
+        Projections and gates lie beside that way. RuntimeError under no_grad().
         """
         if not recording():
             raise RuntimeError("depth: follows the graph from output to input, and under no_grad() there is none")
@@ -152,33 +154,15 @@ class Module:
         """
         _, ran = _traced(self, input_shape)
         shapes = {id(m): " x ".join(map(str, shape)) for m, shape, _ in ran}
-        macs: dict[int, int] = {}
+        macs: Counter[int] = Counter()
         for m, _, n in ran:
-            macs[id(m)] = macs.get(id(m), 0) + n
-
-        def line(name: str, kind: str, m: Module, of: list[Module], parameters: int) -> tuple[str, ...]:
-            total = sum(macs.get(id(part), 0) for part in of)
-            return name, kind, shapes.get(id(m), "not used"), f"{parameters:,}", f"{total:,}"
-
-        def lines(name: str, m: Module) -> Iterator[tuple[str, ...]]:
-            own = sum(t.size for t in vars(m).values() if isinstance(t, Tensor) and t.requires_grad)
-            children = list(m.children())
-            if own or not children:
-                yield line(name, f"{type(m).__name__}({m.describe()})", m, [m], own)
-            prefix = f"{name}." if name else ""
-            for first, *more in _alike(children, lambda c: (repr(c), shapes.get(id(c)))):
-                yield from lines(prefix + first[0], first[1])
-                if more:
-                    last, inside = more[-1][1], [part for _, c in more for _, part in c.modules()]
-                    yield line(f"{prefix}{more[0][0]} ... {more[-1][0]}", f"{len(more)} more like {prefix}{first[0]}",
-                               last, inside, sum(c.count_parameters() for _, c in more))
-
-        table = [("layer", "kind", "output", "parameters", "MACs"), *lines("", self),
-                 ("total", "", "", f"{self.count_parameters():,}", f"{sum(macs.values()):,}")]
+            macs[id(m)] += n
+        table = [("layer", "kind", "output", "parameters", "MACs"), *_rows("", self, shapes, macs),
+                 ("total", "", "", f"{self.count_parameters():,}", f"{macs.total():,}")]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        for name, kind, *numbers in table:
-            cells = [name.ljust(widths[0]), kind.ljust(widths[1])]
-            print("  ".join([*cells, *(n.rjust(w) for n, w in zip(numbers, widths[2:], strict=True))]))
+        for row in table:
+            texts, numbers = zip(row[:2], widths[:2], strict=True), zip(row[2:], widths[2:], strict=True)
+            print("  ".join([*(text.ljust(w) for text, w in texts), *(n.rjust(w) for n, w in numbers)]))
 
     def describe(self) -> str:
         """What stands between the parentheses of repr, without children."""
@@ -200,6 +184,23 @@ def _alike(children: Iterable[tuple[str, Module]], key: Callable[[Module], Any])
         return key(m) if name.rpartition(".")[2].isdigit() else name
 
     return [list(group) for _, group in groupby(children, kind)]
+
+
+def _rows(name: str, module: Module, shapes: Mapping[int, str], macs: Counter[int]) -> Iterator[tuple[str, ...]]:
+    """The lines of a summary below `module`, given every module's output shape and its own MACs by id."""
+    own = sum(t.size for t in vars(module).values() if isinstance(t, Tensor) and t.requires_grad)
+    children = list(module.children())
+    if own or not children:
+        kind = f"{type(module).__name__}({module.describe()})"
+        yield name, kind, shapes.get(id(module), "not used"), f"{own:,}", f"{macs[id(module)]:,}"
+    prefix = f"{name}." if name else ""
+    for (first, block), *more in _alike(children, lambda m: (repr(m), shapes.get(id(m)))):
+        yield from _rows(prefix + first, block, shapes, macs)
+        if more:
+            names = prefix + (more[0][0] if len(more) == 1 else f"{more[0][0]} ... {more[-1][0]}")
+            total = sum(macs[id(part)] for _, m in more for _, part in m.modules())
+            yield (names, f"{len(more)} more like {prefix}{first}", shapes.get(id(block), "not used"),
+                   f"{sum(m.count_parameters() for _, m in more):,}", f"{total:,}")
 
 
 def _traced(model: Module, input_shape: Sequence[int]) -> tuple[Tensor, list[tuple[Module, tuple[int, ...], int]]]:

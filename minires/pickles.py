@@ -67,8 +67,9 @@ def read(file: BinaryIO, allowed: Allowed, *, persistent: Callable[[Any], Any] |
          encoding: str = "ASCII") -> Any:
     """The object of the pickle that starts at the file's position; `file` then stands behind it.
 
-    `allowed`: what it may name, and what stands in for each, which must be harmless with ANY arguments. It can set
-    attributes of a function or class that it gets: make stand-ins anew for each file, so that none outlives it.
+    `allowed`: what it may name, and what stands in for each, which must be harmless with ANY arguments. A pickle may
+    also set the attributes of functions and classes that it gets: give classes a __setstate__, and make functions anew
+    for each file, so that none outlives it.
     `persistent(pid)` gives what it refers to outside itself. `encoding`: of Python 2's strings, as pickle.load's.
     Refused, a ValueError without the file's name, for whatever else it asks for and for damage of any kind.
     """

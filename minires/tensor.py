@@ -125,7 +125,7 @@ class Tensor:
             data = np.asarray(data)
         if data.dtype.kind != "f":
             raise TypeError(f"Tensor(data): expected floating-point numbers, got {data.dtype}{tuple(data.shape)}; "
-                            "convert with .astype(numpy.float32) first")
+                            "convert with .astype(numpy.float32) first, stored images with datasets.to_float")
         self.data, self.requires_grad = data, requires_grad
         self.grad, self.creator, self.retains_grad = None, None, False
         self.hooks: tuple[Callable[[Any], None], ...] = ()

@@ -12,8 +12,9 @@ import functools
 import io
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,7 +34,7 @@ WRAPPERS = ("module", "_orig_mod")                            # DataParallel and
 SYNONYMS = {"linear": "fc", "shortcut": "downsample"}         # as much-copied CIFAR repositories call them
 SAFETENSORS = {"F64": "f8", "F32": "f4", "F16": "f2", "BF16": torchfile.BFLOAT16, "I64": "i8", "I32": "i4", "I16": "i2",
                "I8": "i1", "U64": "u8", "U32": "u4", "U16": "u2", "U8": "u1", "BOOL": "?"}
-SHOWN = 10  # misfits that an error lists
+SHOWN = 5  # of the missing, unexpected, misshapen names each, in an error
 
 
 def load_weights(model: nn.Module, source: str | os.PathLike[str] | Mapping[str, Any],
@@ -47,8 +48,8 @@ def load_weights(model: nn.Module, source: str | os.PathLike[str] | Mapping[str,
     Taken as they come: weights under "state_dict" or "model", names with "module." in them, `linear` for `fc`,
     `shortcut` for `downsample`, and `num_batches_tracked`, which is not needed. For other names, `rename`:
 
-    {theirs: mine}      `theirs` is a whole name or the beginning of names, up to a dot ("classifier": "fc"); where
-                        no name begins with it, any part of names between dots ("conv_a": "conv1"); "" takes it away
+    {theirs: mine}      `theirs` is a name, or a part of names between dots: their beginning ("classifier": "fc"), or
+                        inside them where that gives a name of the model ("conv_a": "conv1"); "" takes it away
     a function          of a name as the source has it; returns the model's name
 
     ValueError, and the model as it was, for a file that is damaged, of another kind or names code, and for missing,
@@ -145,10 +146,10 @@ def _tensors(saved: Any) -> dict[str, Any]:
 
 
 def _in_memory(value: Any) -> Any:
-    if hasattr(value, "detach"):  # PyTorch's; as float64, because NumPy has no bfloat16
-        value = value.detach().cpu()
-        value = (value.double() if value.is_floating_point() else value).numpy()
     array = value.data if isinstance(value, Tensor) else value
+    if hasattr(array, "detach"):  # PyTorch's; as float64, because NumPy has no bfloat16
+        array = array.detach().cpu()
+        array = (array.double() if array.is_floating_point() else array).numpy()
     if isinstance(value, Stored) or not hasattr(array, "dtype"):
         return value
     return Stored(tuple(array.shape), np.dtype(array.dtype), lambda: device.to(array, "cpu"))
@@ -197,13 +198,14 @@ def _fitted(model: nn.Module, entries: Mapping[str, Any], rename: Rename | None,
         if name in fits:
             raise ValueError(f"load_weights: {where}: both {names[name]} and {theirs} would be {name}")
         fits[name], names[name] = entries[theirs], theirs
-    wrong = nn.misfits(mine, fits)
-    wrong += [f"{n}: expected floating-point numbers, got {entry.dtype}" for n, entry in fits.items()
-              if isinstance(entry, Stored) and entry.dtype.kind != "f"]
-    if wrong:
-        more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
-        raise ValueError(f"load_weights: {where}: {len(wrong)} entries do not fit the {len(mine)} of "
-                         f"{type(model).__name__}: {'; '.join(wrong[:SHOWN])}{more}")
+    wrong = [*nn.misfits(mine, fits), [f"{n}: expected floating-point numbers, got {entry.dtype}"
+                                       for n, entry in fits.items() if isinstance(entry, Stored)
+                                       and entry.dtype.kind != "f"]]
+    if count := sum(map(len, wrong)):
+        some = [text + f"; and {len(kind) - SHOWN} more like it" * (len(kind) > SHOWN)
+                for kind in wrong if (text := "; ".join(kind[:SHOWN]))]
+        raise ValueError(f"load_weights: {where}: {count} entries do not fit the {len(mine)} of "
+                         f"{type(model).__name__}: {'; '.join(some)}")
     new = {}
     for name, t in mine.items():
         with _explained(f"{where}, {names[name]}"):
@@ -220,41 +222,44 @@ def _converted(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return new
 
 
-def _translated(theirs: Mapping[str, Any], mine: Mapping[str, Any], rename: Rename | None) -> dict[str, str]:
+def _translated(theirs: Iterable[str], mine: Container[str], rename: Rename | None) -> dict[str, str]:
     """{their name: the model's}."""
+    if not rename:
+        return {name: _usual(name, mine) for name in theirs}
     if callable(rename):
-        names = {name: rename(name) for name in theirs}
-    elif rename is not None and not isinstance(rename, Mapping):
+        return {name: _usual(rename(name), mine) for name in theirs}
+    if not isinstance(rename, Mapping):
         raise TypeError(f"load_weights: rename: expected a dict of names or a function, got {type(rename).__name__}")
-    else:
-        names = dict(zip(theirs, _renamed([_unwrapped(name, mine) for name in theirs], rename or {}), strict=True))
-    for name, new in names.items():
-        new = _unwrapped(new, mine)
-        synonym = ".".join(SYNONYMS.get(part, part) for part in new.split("."))
-        names[name] = synonym if new not in mine and synonym in mine else new
+    rules = {_parts(old): _parts(new) for old, new in rename.items()}
+    parts = {name: _parts(name) for name in theirs}
+    for old in rules:
+        if not any(p[i:i + len(old)] == old for p in parts.values() for i in range(len(p))):
+            raise unknown("load_weights: rename", ".".join(old), {*parts, *chain(*parts.values())})
+    names = {}
+    for name in theirs:
+        everywhere, at_start = (_usual(_replaced(parts[name], rules, n), mine) for n in (len(parts[name]), 1))
+        names[name] = everywhere if everywhere in mine else at_start
     return names
 
 
-def _unwrapped(name: str, mine: Mapping[str, Any]) -> str:
-    """"module.conv1.weight" -> "conv1.weight", unless the model itself has such a name."""
-    return name if name in mine else ".".join(part for part in name.split(".") if part not in WRAPPERS)
+def _parts(name: str) -> tuple[str, ...]:
+    """"module.conv1.weight" -> ("conv1", "weight")."""
+    return tuple(part for part in name.split(".") if part and part not in WRAPPERS)
 
 
-def _renamed(names: list[str], rename: Mapping[str, str]) -> list[str]:
-    """The names with the rules of `rename` applied, all at once: from left to right, the longest that fits."""
-    rules = {tuple(_unwrapped(old.strip("."), {}).split(".")): [part for part in new.split(".") if part]
-             for old, new in rename.items()}
-    beginnings = {parts[:n] for parts in (tuple(name.split(".")) for name in names) for n in range(1, len(parts) + 1)}
-    used, result = set(), []
-    for name in names:
-        parts, new, i = tuple(name.split(".")), [], 0
-        while i < len(parts):
-            fitting = [old for old in rules if parts[i:i + len(old)] == old and (i == 0 or old not in beginnings)]
-            longest = max(fitting, key=len, default=None)
-            new += [parts[i]] if longest is None else rules[longest]
-            i += 1 if longest is None else len(longest)
-            used.add(longest)
-        result.append(".".join(new))
-    for old in rules.keys() - used:
-        raise unknown("load_weights: rename", ".".join(old), {".".join(b) for b in beginnings})
-    return result
+def _replaced(parts: tuple[str, ...], rules: Mapping[tuple[str, ...], tuple[str, ...]], places: int) -> str:
+    """The name with all rules applied at once, from left to right, the longest first, at the first `places` parts."""
+    new: list[str] = []
+    i = 0
+    while i < len(parts):
+        old = max((old for old in rules if i < places and parts[i:i + len(old)] == old), key=len, default=None)
+        new += parts[i:i + 1] if old is None else rules[old]
+        i += 1 if old is None else len(old)
+    return ".".join(new)
+
+
+def _usual(name: str, mine: Container[str]) -> str:
+    """The name without wrappers and by its usual synonym, where the model has that and not the name itself."""
+    plain = ".".join(_parts(name))
+    synonym = ".".join(SYNONYMS.get(part, part) for part in _parts(name))
+    return next((n for n in (name, plain, synonym) if n in mine), plain)

@@ -2,7 +2,8 @@
 import numpy as np
 import pytest
 
-from minires.datasets import crop_and_flip, random_crop, random_flip
+from minires import device
+from minires.datasets import crop_and_flip, normalize, random_crop, random_flip, subtract_pixel_mean, to_float
 
 
 def images(n=6, c=3, h=5, w=7):
@@ -50,3 +51,18 @@ def test_same_seed_same_images_and_the_input_is_left_alone():
 def test_bad_input(call, said):
     with pytest.raises(ValueError, match=said):
         call(np.random.default_rng(0))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(device.use() == "cpu", reason=device.reason)
+@pytest.mark.parametrize("change", [
+    lambda x: crop_and_flip(x, rng=np.random.default_rng(3)),
+    lambda x: normalize(x, [1, 2, 3], [4, 5, 6]),
+    lambda x: subtract_pixel_mean(x)[0],
+    lambda x: to_float(x[..., :4]),
+], ids=["crop_and_flip", "normalize", "subtract_pixel_mean", "to_float"])
+def test_the_same_on_the_gpu(change):
+    x = images(n=5, c=3, h=6, w=7) % 255
+    got = change(device.to(x, "gpu"))
+    assert device.on_gpu(got) and got.dtype == np.float32
+    np.testing.assert_allclose(device.to(got, "cpu"), change(x), rtol=1e-6, atol=1e-6)

@@ -131,7 +131,18 @@ def check_import_time(r):
     assert r["numpy_share"] == r["import_numpy_s"] / r["import_minires_s"]
 
 
-CHECKS = {"train_step": check_train_step, "ops": check_ops, "scaling": check_scaling, "import_time": check_import_time}
+def check_data_path(r):
+    check_header(r, "data_path")
+    for times in r["ms"].values():
+        assert [len(t) for t in times] == [r["repeats"]] * r["rounds"] and all(v > 0 for t in times for v in t)
+    for name in "floats", "bytes":
+        again = [100 * statistics.median(a) / statistics.median(b)
+                 for a, b in zip(r["ms"][name], r["ms"]["step"], strict=True)]  # fmt: skip
+        assert r["percent_of_step"][name] == pytest.approx(again)
+
+
+CHECKS = {"train_step": check_train_step, "ops": check_ops, "scaling": check_scaling, "data_path": check_data_path,
+          "import_time": check_import_time}  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------- the benchmarks
@@ -151,6 +162,7 @@ def results(tmp_path_factory):
                        "--python", f"dezero={folder / 'no-such-python'}", "--python", f"chainer={bare}"],
         "ops": ["--threads", 1, "--repeats", 1, "--batch", 2, "--width", 4, "--size", 8],
         "scaling": ["--steps", 1, "--base", "8,4,4", "--base-threads", 1, "--only", "depth", "--depth", "20,56"],
+        "data_path": ["--repeats", 1],
         "import_time": [],
     }  # fmt: skip
     return folder, {name: result(folder, name, *TINY, *words[name]) for name in CHECKS}

@@ -44,8 +44,8 @@ HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
 APART = {"names": set(), "files": set(), "pickles": set(), "torchfile": {"pickles"},
          "datasets": {"device", "names", "files", "pickles"},
          "plot": set(), "report": {"plot", "files"}}  # room: all it may import
-ABOVE_APART = {"models": {"names"}, "weights": {"names", "files", "pickles", "torchfile"}, "evaluate": {"datasets", "names"},
-               "train": {"datasets", "names", "files"},
+ABOVE_APART = {"models": {"names"}, "weights": {"names", "files", "pickles", "torchfile"},
+               "evaluate": {"datasets", "names"}, "train": {"datasets", "names", "files"},
                "demo": set(APART), "cli": set(APART)}  # layers that may use those
 FACADE = "__init__"  # minires/__init__.py shows the public names and may import any room but these
 NOT_AT_START = {"plot", "report", "demo", "cli", "profile"}

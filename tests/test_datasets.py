@@ -14,11 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minires import Tensor, datasets, models, train
 from minires.datasets import (
     Split,
     average_pool,
     batches,
+    epoch_rng,
     fashion_mnist_small,
+    normalize,
     read_idx,
     subtract_pixel_mean,
     to_float,
@@ -178,6 +181,8 @@ BAD = {
     "gzip checksum": (PACKED[:-8] + bytes(4) + PACKED[-4:], r"cannot be unpacked: CRC check failed"),
     "gzip content": (PACKED[:12] + b"\xff" * 8 + PACKED[20:], r"expected a whole gzip file"),
     "gzip junk behind": (PACKED + b"junk", r"expected a whole gzip file"),
+    "70 dimensions": (b"\0\0\x08\x46" + bytes(280), r"expected a shape that NumPy can hold, got \(0, 0.*64"),
+    "0 x huge x huge": (b"\0\0\x08\3" + b"\xff" * 8 + bytes(4), r"can hold, got \(4294967295, 4294967295, 0\)"),
     "claims 2**92 bytes": (b"\0\0\x08\x03" + b"\xff" * 12, r"expected \d{20,} bytes .* got 0 bytes"),
 }
 
@@ -293,6 +298,92 @@ def test_batches_wants_a_generator():
         batches(10, 4, rng=0)
 
 
+def test_an_epochs_order_comes_from_seed_and_epoch_alone():
+    def order(seed, epoch):
+        return np.concatenate(list(batches(500, 32, rng=epoch_rng(seed, epoch)))).tolist()
+
+    assert order(3, 8) == order(3, 8)  # whatever was drawn before it
+    orders = [order(seed, epoch) for seed in (0, 3, 8) for epoch in (0, 1, 3, 8)]
+    plain = np.concatenate(list(batches(500, 32, rng=np.random.default_rng(3)))).tolist()
+    assert len({tuple(o) for o in [*orders, plain]}) == 13
+
+
+@pytest.mark.parametrize("seed, epoch", [(-1, 0), (0, -1)])
+def test_epoch_rng_refuses_negative_numbers(seed, epoch):
+    with pytest.raises(ValueError, match=rf"epoch_rng: expected a seed and an epoch from 0, got {seed} and {epoch}"):
+        epoch_rng(seed, epoch)
+
+
+# ---- by name, and those that need no file
+
+
+def test_every_name_loads_or_says_where_it_looked(tmp_path):
+    for name in datasets.BY_NAME:
+        if name == "digits":
+            pytest.importorskip("sklearn", reason="scikit-learn, which ships the digits, is not installed")
+        if name in datasets.AT_HAND:
+            assert all(isinstance(part, Split) for part in datasets.load(name, tmp_path, download=True))
+        else:
+            with pytest.raises(FileNotFoundError, match=rf"{name}: not found\. Looked in {tmp_path}"):
+                datasets.load(name, tmp_path)
+    with pytest.raises(ValueError, match="data set: unknown name 'cifra10'; did you mean cifar10"):
+        datasets.load("cifra10")
+
+
+def test_digits():
+    sklearn = pytest.importorskip("sklearn.datasets", reason="scikit-learn, which ships the digits, is not installed")
+    train, test = datasets.digits()
+    assert train.images.shape == (1437, 8, 8) and test.images.shape == (360, 8, 8)
+    assert train.images.min() == 0 and train.images.max() == 255 and len(set(np.unique(train.images))) == 17
+    again = datasets.digits()
+    assert np.array_equal(train.images, again[0].images) and np.array_equal(test.labels, again[1].labels)
+    ours = {(np.round(image / 255 * 16).tobytes(), int(label)) for part in (train, test)
+            for image, label in zip(part.images, part.labels, strict=True)}
+    theirs = sklearn.load_digits()
+    assert ours == {(image.tobytes(), int(label)) for image, label in zip(theirs.images, theirs.target, strict=True)}
+    assert np.bincount(test.labels).min() > 20
+
+
+def test_digits_without_scikit_learn(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(ModuleNotFoundError, match=r"digits: .* not installed: pip install scikit-learn\. stripes\(\)"):
+        datasets.digits()
+
+
+def test_stripes_are_the_same_every_time_and_others_by_rng():
+    learn, test = datasets.stripes()
+    assert learn.images.shape == (1000, 16, 16, 3) and test.images.shape == (200, 16, 16, 3)
+    assert set(np.unique(learn.labels)) == {0, 1, 2} == set(np.unique(test.labels)) and len(learn.classes) == 3
+    assert np.array_equal(learn.images, datasets.stripes()[0].images)
+    other = datasets.stripes(rng=np.random.default_rng(1))
+    assert not np.array_equal(learn.images, other[0].images)
+    assert datasets.stripes(7, 5, 9)[1].images.shape == (5, 9, 9, 3)
+    with pytest.raises(ValueError, match="stripes: expected train and test from 1 and size from 8, got 0, 5 and 16"):
+        datasets.stripes(0, 5)
+
+
+def test_a_class_of_stripes_is_its_direction():
+    """Along its stripes an image changes by noise alone: the mean square of neighbours' differences tells the class."""
+    learn, _ = datasets.stripes()
+    x = learn.images.mean(-1, dtype=np.float64)
+    # a class, and the step along its stripes: horizontal ones run along the columns' index, j
+    steps = {0: [(0, 1)], 1: [(1, 0)], 2: [(1, -1), (1, 1)]}
+    def change(step): return ((x[:, 1:-1, 1:-1] - np.roll(x, step, (1, 2))[:, 1:-1, 1:-1]) ** 2).mean((1, 2))
+    changes = np.stack([np.minimum.reduce([change(step) for step in steps[c]]) for c in range(3)])
+    assert (changes.argmin(0) == learn.labels).mean() > 0.97
+    falling = (change(steps[2][1]) < change(steps[2][0]))[learn.labels == 2]
+    assert 0.4 < falling.mean() < 0.6  # both diagonals are one class, so that a flip keeps it
+
+
+def test_a_small_network_learns_stripes():
+    learn, test = datasets.stripes(600, 200)
+    x, x_test = datasets.subtract_pixel_mean(to_float(learn.images), to_float(test.images))
+    net = models.cifar(8, width=4, num_classes=3, rng=np.random.default_rng(0))
+    events = train.fit(net, (x, learn.labels), (x_test, test.labels), train.Recipe(epochs=6, batch_size=50),
+                       rng=np.random.default_rng(1), augment=datasets.crop_and_flip)
+    assert [event for event in events if isinstance(event, train.Epoch)][-1].test_error < 10
+
+
 # ---- preparing
 
 
@@ -405,3 +496,32 @@ def test_subtract_pixel_mean_takes_the_training_mean_from_all():
 def test_subtract_pixel_mean_refuses(arrays, message):
     with pytest.raises(ValueError, match="subtract_pixel_mean: " + message):
         subtract_pixel_mean(*arrays)
+
+
+def test_normalize_equals_a_loop():
+    x = np.random.default_rng(0).random((2, 3, 4, 5), dtype=np.float32)
+    before, mean, std = x.copy(), (0.4914, 0.4822, 0.4465), [0.2470, 0.2435, 0.2616]
+    got = normalize(x, mean, std)
+    assert got.dtype == np.float32 and np.array_equal(x, before)
+    for n, c, i, j in np.ndindex(got.shape):
+        assert got[n, c, i, j] == (x[n, c, i, j] - np.float32(mean[c])) / np.float32(std[c])
+    own = normalize(x, x.mean((0, 2, 3)), x.std((0, 2, 3)))
+    np.testing.assert_allclose([own.mean((0, 2, 3)), own.std((0, 2, 3))], [[0] * 3, [1] * 3], atol=1e-5)
+
+
+@pytest.mark.parametrize("images, mean, std, message", [
+    (np.zeros((2, 3, 4, 5), np.uint8), [0], [1], r"images: expected float32 \(N, C, H, W\), got uint8 .*to_float"),
+    (np.zeros((2, 3, 4), np.float32), [0], [1], r"images: expected float32 \(N, C, H, W\), got float32 \(2, 3, 4\)"),
+    (np.zeros((2, 3, 4, 5), np.float32), [0, 0], [1, 1, 1], r"mean: expected 3 finite numbers.*got \[0.0, 0.0\]"),
+    (np.zeros((2, 3, 4, 5), np.float32), [0, 0, np.nan], [1, 1, 1], "mean: expected 3 finite numbers"),
+    (np.zeros((2, 3, 4, 5), np.float32), 0.5, [1, 1, 1], "mean: expected 3 finite numbers, .* got 0.5"),
+    (np.zeros((2, 3, 4, 5), np.float32), [0, 0, 0], [1, 1, 0], r"std: expected numbers above 0, got \[1.0, 1.0, 0.0\]"),
+])
+def test_normalize_refuses(images, mean, std, message):
+    with pytest.raises(ValueError, match="normalize: " + message):
+        normalize(images, mean, std)
+
+
+def test_stored_images_in_a_tensor_hint_at_to_float():
+    with pytest.raises(TypeError, match=r"got uint8\(2, 4, 4, 3\).*stored images with datasets\.to_float"):
+        Tensor(np.zeros((2, 4, 4, 3), np.uint8))

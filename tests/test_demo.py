@@ -1,4 +1,5 @@
 """The main job end to end, as a user runs it."""
+import json
 import os
 import signal
 import subprocess
@@ -8,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from minires import cli, demo, report, train
+from minires import cli, demo, kernels, report, train
 
 LAYERS = {"plain-20": 20, "resnet-20": 20, "plain-56": 56, "resnet-56": 56}
 
@@ -63,15 +64,20 @@ def test_overwrites_nothing(quick, capsys):
     assert (out / "results.json").read_bytes() == before
 
 
-def test_a_bar_in_a_terminal_and_ctrl_c_keeps_what_is_done(tmp_path):
-    """In a pseudo-terminal: a bar is drawn; Ctrl-C during the second network leaves the first one's results."""
+@pytest.mark.parametrize("jobs, finished, interrupted, waiting", [
+    ("1", "plain-20", "resnet-20", "plain-56"),
+    ("2", "resnet-56", "resnet-20", None),  # the deepest first
+])
+def test_a_bar_in_a_terminal_and_ctrl_c_keeps_what_is_done(jobs, finished, interrupted, waiting, tmp_path):
+    """In a pseudo-terminal: a bar is drawn; Ctrl-C during a later network leaves the first one's results."""
     pty = pytest.importorskip("pty", reason="needs a Unix pseudo-terminal")
     import fcntl
     import struct
     import termios
     parent, child = pty.openpty()
     fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))  # a bar needs a width
-    process = subprocess.Popen([sys.executable, "-m", "minires.cli", "demo", "--quick", "--out", str(tmp_path)],
+    process = subprocess.Popen([sys.executable, "-m", "minires.cli", "demo", "--quick", "--jobs", jobs, "--out",
+                                str(tmp_path)],
                                stdout=child, stderr=child, stdin=child, start_new_session=True)
     os.close(child)
     seen = b""
@@ -82,17 +88,17 @@ def test_a_bar_in_a_terminal_and_ctrl_c_keeps_what_is_done(tmp_path):
             seen += os.read(parent, 4096)
         except OSError:  # the other side is closed
             break
-        if not sent and b"resnet-20" in seen and b"images/s" in seen.split(b"resnet-20")[-1]:
+        if not sent and interrupted.encode() in seen and b"images/s" in seen.split(interrupted.encode())[-1]:
             process.send_signal(signal.SIGINT)
             sent = True
     os.close(parent)
     assert process.wait(60) == 130
     text = seen.decode()
-    assert "loss=" in text and "plain-20" in text and "Stopped by Ctrl-C" in text and "Incomplete" in text
+    assert "loss=" in text and finished in text and "Stopped by Ctrl-C" in text and "Incomplete" in text
     results = report.load(tmp_path / "results.json")
-    assert results["nets"]["plain-20"]["complete"] is True
-    assert results["nets"].get("resnet-20", {"complete": False})["complete"] is False
-    assert "plain-56" not in results["nets"]
+    assert results["nets"][finished]["complete"] is True
+    assert results["nets"].get(interrupted, {"complete": False})["complete"] is False
+    assert waiting not in results["nets"]
     assert (tmp_path / "report.html").exists()
 
 
@@ -107,12 +113,42 @@ def test_same_seed_same_numbers(tmp_path, monkeypatch):
     assert runs[0] != runs[2]
 
 
+def test_the_numbers_do_not_depend_on_how_many_networks_train_at_a_time(quick, tmp_path):
+    """The command trains one network for each core at a time, here one after the other in this process."""
+    alone, _ = demo.run(tmp_path, train.Recipe(), quick=True, jobs=1, say=lambda text: None)
+    together = report.load(quick[0] / "results.json")
+    for nets in alone["nets"], together["nets"]:
+        for net in nets.values():
+            net["seconds"] = 0
+    assert json.loads(json.dumps(alone["nets"])) == together["nets"]
+    assert list(alone["nets"]) == list(together["nets"]) == list(LAYERS)
+
+
+def test_a_process_that_dies_ends_the_run_with_its_name(tmp_path, monkeypatch):
+    import multiprocessing.process
+
+    start = multiprocessing.process.BaseProcess.start
+
+    def start_and_kill(process):
+        start(process)
+        process.kill()
+
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", start_and_kill)
+    with pytest.raises(RuntimeError, match=r"-56: its process ended with status -9"):
+        demo.run(tmp_path, train.Recipe(), quick=True, jobs=2, say=lambda text: None)
+
+
 def test_a_loss_that_is_not_finite_ends_in_one_clear_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(train, "Recipe", lambda epochs: _recipe(epochs, lr=1e30))
-    assert cli.main(["demo", "--quick", "--out", str(tmp_path)]) == 2
+    assert cli.main(["demo", "--quick", "--jobs", "1", "--out", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert "minires demo: step " in error
     assert "expected a finite number; first not finite is the output of layer" in error
+
+
+def test_an_error_in_a_process_of_its_own_arrives_as_it_is(tmp_path):
+    with pytest.raises(train.NotFinite, match=r"step \d+: .*first not finite is the output of layer"):
+        demo.run(tmp_path, train.Recipe(lr=1e30), quick=True, jobs=2, say=lambda text: None)
 
 
 def _recipe(epochs, lr, kind=train.Recipe):
@@ -166,7 +202,7 @@ def test_no_gpu_is_a_clear_error(tmp_path, capsys):
 
 def test_depth_hurts_the_plain_network_and_the_skip_connection_undoes_it(tmp_path):
     """The main claim, at the defaults: the longest test, some minutes."""
-    results, done = demo.run(tmp_path, train.Recipe())
+    results, done = demo.run(tmp_path, train.Recipe(), jobs=min(kernels.parallel.threads(), 4))
     final = {name: net["train_error"][-1] for name, net in results["nets"].items()}
     assert done
     assert final["plain-56"] >= final["plain-20"] + 15

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from helpers import difference, needs_torch, normal, torch
+import twins
+from helpers import needs_torch, normal
 
-from minires import Tensor, init, kernels, models, nn, no_grad, ops
+from minires import Tensor, init, models, nn, no_grad
 
 
 def rng(seed=0):
@@ -102,53 +103,20 @@ def test_plain_and_residual_networks_of_one_seed_have_the_same_weights():
 # ----------------------------------------------------------------------------------------- against PyTorch
 
 
-def torch_net(p, x, blocks, *, residual, shortcut, pad, preact, training):
-    """The networks as the papers draw them, with the parameters `p` by name; nothing of minires in here."""
-    F = torch.nn.functional
-
-    def conv(name, h, stride=1, padding=1):
-        return F.conv2d(h, p[f"{name}.weight"], None, stride, padding)
-
-    def bn(name, h):
-        return F.batch_norm(h, p[f"{name}.running_mean"], p[f"{name}.running_var"], p[f"{name}.weight"],
-                            p[f"{name}.bias"], training=training, momentum=0.1, eps=1e-5)
-
-    def skip(name, h, stride, channels):
-        if f"{name}.downsample.0.weight" in p:
-            h = conv(f"{name}.downsample.0", h, stride, 0)
-            return h if preact else bn(f"{name}.downsample.1", h)
-        new = channels - h.shape[1]
-        before = new // 2 if pad == "both" else 0
-        return F.pad(h[:, :, ::stride, ::stride], (0, 0, 0, 0, before, new - before))
-
-    h = conv("conv1", x)
-    if not preact:
-        h = F.relu(bn("bn1", h))
-    for stage in (1, 2, 3):
-        for i in range(blocks):
-            name, stride = f"layer{stage}.{i}", 2 if stage > 1 and i == 0 else 1
-            channels = p[f"{name}.conv1.weight"].shape[0]
-            if preact:
-                a = F.relu(bn(f"{name}.bn1", h))
-                f = conv(f"{name}.conv2", F.relu(bn(f"{name}.bn2", conv(f"{name}.conv1", a, stride))))
-                behind = (stage == 1 and i == 0) or f"{name}.downsample.0.weight" in p
-                h = f + skip(name, a if behind else h, stride, channels)
-            else:
-                f = F.relu(bn(f"{name}.bn1", conv(f"{name}.conv1", h, stride)))
-                f = bn(f"{name}.bn2", conv(f"{name}.conv2", f))
-                h = F.relu(f + skip(name, h, stride, channels)) if residual else F.relu(f)
-    if preact:
-        h = F.relu(bn("bn", h))
-    return h.mean((2, 3)) @ p["fc.weight"].T + p["fc.bias"]
-
-
-NETS = {
-    "plain": {"residual": False, "shortcut": "A", "pad": "both", "preact": False},
-    "A both": {"residual": True, "shortcut": "A", "pad": "both", "preact": False},
-    "A end": {"residual": True, "shortcut": "A", "pad": "end", "preact": False},
-    "B": {"residual": True, "shortcut": "B", "pad": "both", "preact": False},
-    "preact A": {"residual": True, "shortcut": "A", "pad": "both", "preact": True},
-    "preact B": {"residual": True, "shortcut": "B", "pad": "both", "preact": True},
+NETS = {  # options of cifar, and the block that the twin uses
+    "plain": ({"depth": 20, "residual": False}, twins.post(residual=False)),
+    "A both": ({"depth": 20}, twins.post()),
+    "A end": ({"depth": 20, "pad": "end"}, twins.post(pad="end")),
+    "B": ({"depth": 20, "shortcut": "B"}, twins.post()),
+    "C": ({"depth": 20, "shortcut": "C"}, twins.post()),
+    "preact A": ({"depth": 20, "block": "preact"}, twins.pre()),
+    "preact B": ({"depth": 20, "block": "preact", "shortcut": "B"}, twins.pre()),
+    "preact plain": ({"depth": 14, "block": "preact", "residual": False}, twins.pre(residual=False)),
+    "bottleneck A end": ({"depth": 20, "block": "bottleneck", "pad": "end"}, twins.post(twins.V1, pad="end")),
+    "bottleneck B": ({"depth": 29, "block": "bottleneck", "shortcut": "B"}, twins.post(twins.V1)),
+    "bottleneck plain": ({"depth": 11, "block": "bottleneck", "residual": False}, twins.post(twins.V1, residual=False)),
+    "preact bottleneck A": ({"depth": 20, "block": "preact_bottleneck"}, twins.pre(twins.V1)),
+    "preact bottleneck B": ({"depth": 29, "block": "preact_bottleneck", "shortcut": "B"}, twins.pre(twins.V1)),
 }
 
 
@@ -159,38 +127,21 @@ NETS = {
                                                 (np.float32, "reference", 1e-4)],
                          ids=["float64", "float32", "float32 by the reference kernels"])
 def test_forward_and_all_gradients_against_pytorch(name, training, dtype, which, rtol):
-    o = NETS[name]
-    net = models.cifar(20, o["residual"], "preact" if o["preact"] else "basic", o["shortcut"], o["pad"], width=4,
-                       rng=rng(1)).astype(dtype).train(training)
-    draw = rng(2)
-    for t_name, t in net.state().items():  # gamma 1, beta 0 and untouched statistics would hide mistakes
-        if t.ndim == 1:
-            v = 0.3 * draw.standard_normal(t.shape)
-            t.data = (v if t_name.endswith(("bias", "mean")) else 1 + v).astype(dtype)
-    p = {n: torch.tensor(t.data, requires_grad=t.requires_grad) for n, t in net.state().items()}
+    options, block = NETS[name]
+    net = models.cifar(**options, width=4, rng=rng(1)).astype(dtype).train(training)
     # Small images: where a ReLU's input is within float32's rounding of 0, two correct programs differ visibly.
     images, labels = normal(5, 3, 10, 7, dtype=dtype), np.array([0, 9, 3, 3, 1])
-    x, tx = Tensor(images, True), torch.tensor(images, requires_grad=True)
-
-    with kernels.using(which):
-        logits = net(x)
-        ops.cross_entropy(logits, labels).backward()
-    expected = torch_net(p, tx, 3, training=training, **o)
-    torch.nn.functional.cross_entropy(expected, torch.tensor(labels)).backward()
-
-    assert logits.dtype == dtype and difference(logits.data, expected.detach().numpy()) < rtol
-    assert difference(x.grad, tx.grad.numpy()) < rtol
-    for t_name, t in net.state().items():
-        got, want = (t.grad, p[t_name].grad) if t.requires_grad else (t.data, p[t_name])
-        assert got.dtype == dtype and difference(got, want.numpy()) < rtol, t_name
+    twins.compare(net, lambda t, x: twins.resnet(t, x, block), images, labels, rtol, which)
 
 
 # ----------------------------------------------------------------------------------------------- errors
 
 
 @pytest.mark.parametrize("arguments, message", [
-    ((21,), r"cifar: expected depth = 6n \+ 2 \(8, 14, 20, 32, .*\) with block 'basic', got 21"), ((2,), "got 2"), ((-4,), "got -4"),
-    ((20, True, "bottle"), r'cifar: expected block "basic", "bottleneck", "preact" or "preact_bottleneck", got \'bottle\''),
+    ((21,), r"cifar: expected depth = 6n \+ 2 \(8, 14, 20, 32, .*\) with block 'basic', got 21"),
+    ((44, True, "bottleneck"), r"cifar: expected depth = 9n \+ 2 \(11, 20, 29, .*\) with block 'bottleneck', got 44"),
+    ((2,), "got 2"), ((-4,), "got -4"), ((2, True, "preact_bottleneck"), "got 2"),
+    ((20, True, "bottle"), 'expected block "basic", "bottleneck", "preact" or "preact_bottleneck", got \'bottle\''),
     ((20, True, "basic", "D"), 'shortcut: expected "A", "B" or "C", got \'D\''),
     ((20, True, "basic", "A", "left"), 'pad: expected "both" or "end", got \'left\'')])
 def test_wrong_arguments(arguments, message):
@@ -202,12 +153,15 @@ def test_wrong_arguments(arguments, message):
     ({"norm": "layer"}, 'cifar: expected norm "batch", "none" or "fixup", got \'layer\''),
     ({"norm": "none", "block": "preact"}, 'need norm="batch", got norm=\'none\''),
     ({"norm": "none", "by_hand": True}, 'need norm="batch"'),
+    ({"norm": "none", "block": "bottleneck", "depth": 11}, 'need norm="batch"'),
+    ({"block": "bottleneck", "by_hand": True, "depth": 11},
+     """by_hand=True is written for block "basic" and "preact", not for 'bottleneck'"""),
     ({"norm": "fixup", "shortcut": "B"}, 'norm="fixup" is for residual networks with shortcut "A"'),
     ({"norm": "fixup", "residual": False}, 'norm="fixup" is for residual networks'),
     ({"residual": False, "by_hand": True}, "by_hand=True is written for residual blocks with BatchNorm")])
 def test_options_that_do_not_go_together(options, message):
     with pytest.raises(ValueError, match=message):
-        models.cifar(8, width=4, **options)
+        models.cifar(**{"depth": 8, "width": 4, **options})
 
 
 def test_the_wrong_number_of_image_channels_is_named():

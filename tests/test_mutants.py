@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from minires import Tensor, gradcheck, nn, ops, optim, residual, tensor
+from minires.kernels import blocked, parallel
 from minires.kernels import reference as kernels
 
 F8 = np.float64
@@ -314,6 +315,67 @@ def block_gradient():
         gradcheck(f, drawn((3, 2, 5, 4))[0], *arrays, rtol=1e-5, entries=12)
 
 
+# ---------------------------------------------------------------------------- checks: the fast kernels
+
+
+def fast_kernels():
+    """blocked.py equals reference.py, on blocks of few images and short lines, shared by two threads."""
+    with pytest.MonkeyPatch.context() as patch, parallel.session(threads=2):
+        patch.setattr(parallel, "cache_bytes", lambda: 1500)
+        patch.setattr(blocked, "_pixels_per_line", lambda pixels, C: next(k for k in (7, 5, 3, 1) if pixels % k == 0))
+        patch.setattr(blocked, "LARGE", 1)
+        for (N, C, O), (H, W), kernel, stride, padding in (
+                ((5, 3, 4), (7, 6), (3, 3), (1, 1), (1, 1)), ((5, 2, 3), (7, 8), (3, 3), (2, 2), (1, 1)),
+                ((3, 2, 5), (9, 7), (3, 2), (2, 1), (0, 1)), ((2, 4, 3), (5, 6), (1, 1), (2, 2), (0, 0))):
+            x, w, s = drawn((N, C, H, W), (O, C, *kernel), (N, C, H, W), seed=H)
+            (y,) = same("conv2d", x, w, stride, padding)
+            (g,) = drawn(y.shape, seed=1)
+            same("conv2d_backward", g, x, w, stride, padding)
+            gamma, beta, mean, var = drawn((C,), (C,), (C,), (C,), seed=2)
+            for offset in 0, 1e3 * mean.reshape(-1, 1, 1):  # |mean| far above the standard deviation
+                for skip in None, s:
+                    *_, saved = same("batch_norm_relu", x + offset, gamma, beta, 1e-5, skip, tolerance=1e-3)
+                    same("batch_norm_relu_backward", s, gamma, saved, tolerance=1e-3)
+                *_, saved = same("batch_norm_eval", x + offset, gamma, beta, mean, var * var, 1e-5, tolerance=1e-3)
+                same("batch_norm_eval_backward", s, gamma, saved, tolerance=1e-3)
+            for ties in x, np.round(x), np.where(x > 1, np.nan, x):
+                if kernel[0] > 1:
+                    y, winner = same("max_pool2d", ties, kernel, stride, padding)
+                    same("max_pool2d_backward", *drawn(y.shape), winner, x.shape, kernel, stride, padding)
+            (y,) = same("avg_pool2d", x, kernel, stride, padding)
+            same("avg_pool2d_backward", *drawn(y.shape), x.shape, kernel, stride, padding)
+            (y,) = same("shortcut", x, 2, C + 3, "both")
+            same("shortcut_backward", *drawn(y.shape), x.shape, 2, "both")
+            same("add", x, s)
+
+
+def same(name, *args, tolerance=1e-5):
+    """Both kernels' results agree; they are returned, each one's third kind of result, `saved`, as a pair.
+
+    Arguments are float64 for the reference and float32, channels last, for the other.
+    """
+    def last(a):
+        a = a.astype(np.float32)
+        return np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 1, -1)), -1, 1) if a.ndim == 4 else a
+
+    is_array = lambda a: isinstance(a, np.ndarray) and a.dtype == F8
+    slow = getattr(kernels, name)(*(a[0] if isinstance(a, Both) else a for a in args))
+    fast = getattr(blocked, name)(*(last(a) if is_array(a) else a[1] if isinstance(a, Both) else a for a in args))
+    slow, fast = (r if isinstance(r, tuple) else (r,) for r in (slow, fast))
+    out = []
+    for a, b in zip(slow, fast, strict=True):
+        if is_array(a) and b is not None:  # a skip's gradient, where there was no skip
+            near = np.linalg.norm(np.nan_to_num(a - b)) <= tolerance * np.linalg.norm(np.nan_to_num(a)) + 1e-12
+            same_shape = a.shape == b.shape and (np.isnan(a) == np.isnan(b)).all()
+            assert near and same_shape, f"{name}: fast and reference differ"
+        out.append(a if is_array(a) else Both((a, b)))
+    return out
+
+
+class Both(tuple):
+    """(what the reference saved, what the fast kernel saved)."""
+
+
 # --------------------------------------------------------------------------------------- the mutants
 
 WRONG, SHAPE, HAND, LOOP = "differs from finite", "backward returned a", "by hand and composed", "plain loop"
@@ -513,7 +575,44 @@ MORE = {
         sgd, "closed form"),
 }  # fmt: skip
 
-MUTANTS = SHIPPED | MORE
+B = blocked
+IN_FAST_KERNELS = {
+    "rows: the border is not zero": [(B._Rows, "__init__", "np.zeros((longest", "np.ones((longest")],
+    "rows: a stride's remainders mixed up": [(B._Rows, "fill", "i % sh", "0")],
+    "rows: the kernel's second row read one row low": [
+        (B._Rows, "fill", "i // sh:i // sh + Ho", "(i + 1) // sh:(i + 1) // sh + Ho")],
+    "convolution: only the last kernel row counts": [(B, "_conv", "y += summand", "y[...] = summand")],
+    "dL/dw: only the first image of a block": [(B, "_outer", ".sum((0, 1))", "[0].sum(0)")],
+    "dL/dw: blocks lost": [(B, "_in_order", "functools.reduce(np.add, sums)", "sums[0]")],
+    "dL/dw: the rows of the kernel not turned back": [
+        (B, "_gradient_of_input", "[::-1, :, ::-1].transpose(3, 1, 0, 2)", "[:, :, ::-1].transpose(3, 1, 0, 2)")],
+    "dL/dx: the kernel's columns not turned": [
+        (B, "_gradient_of_input", "[:, :, ::-1, :, ::-1]", "[:, :, ::-1, :, :]")],
+    "dL/dx: the padding forgotten in the rows": [(B, "_gradient_of_input", "(a - ph) % sh", "a % sh")],
+    "BN: blocks of different size count alike": [
+        (B, "_statistics", "(sizes * means).sum(0) / sizes.sum()", "means.mean(0)")],
+    "BN: what lies between the blocks' means forgotten": [
+        (B, "_statistics", "squares + sizes * (means - mean) ** 2", "squares")],
+    "BN: digits lost at a large mean": [(B, "_moments", "10 * squares", "1e30 * squares")],
+    "BN: the rest of the mean forgotten in dL/dgamma": [(B, "_gradient", "ggamma - rest * gbeta", "ggamma")],
+    "BN, eval mode: statistics get a gradient": [(B, "_gradient", "not constant", "True")],
+    "BN + ReLU: gradient not masked": [(B, "_gradient", "np.greater(y[at], 0, out=m)", "m[...] = 1")],
+    "BN + ReLU: the skip is added after the ReLU": [
+        (B, "_normalise", "y += S[at]", "pass", "np.maximum(y, zero, out=y)",
+         "np.add(np.maximum(y, zero, out=y), 0 if S is None else S[at], out=y)")],
+    "BN + ReLU: the skip's gradient is dL/dx": [(B, "_gradient", "_image(masked, g.shape)", "_image(GX, g.shape)")],
+    "max pool: NaN does not win": [(B, "max_pool2d", "better |= v != v", "pass")],
+    "max pool: overlapping windows overwrite": [(B, "max_pool2d_backward", "padded[tap] +=", "padded[tap] =")],
+    "mean pool: the rows' stride used for columns": [(B, "avg_pool2d", "j:j + sw * Wo:sw", "j:j + sh * Wo:sh")],
+    "option A: new channels at the wrong end": [
+        (B, "shortcut", "(channels - x.shape[3]) // 2", "channels - x.shape[3]")],
+    "option A: its gradient from the wrong channels": [(B, "shortcut_backward", "(g.shape[1] - C) // 2", "0")],
+    "a sum of two gradients is the first one": [(B, "add", "np.add(A[at], B[at]", "np.add(A[at], 0")],
+}  # fmt: skip
+FAST = {name: (places, fast_kernels, "fast and reference differ|could not be broadcast|mismatch")
+        for name, places in IN_FAST_KERNELS.items()}
+
+MUTANTS = SHIPPED | MORE | FAST
 passed = set()  # checks that were seen to pass on the library as it is
 
 

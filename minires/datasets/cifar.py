@@ -10,7 +10,6 @@ from __future__ import annotations
 import gzip
 import io
 import posixpath
-import re
 import tarfile
 import zlib
 from pathlib import Path
@@ -46,14 +45,15 @@ COARSE_CLASSES = (
     "household_furniture", "insects", "large_carnivores", "large_man-made_outdoor_things",
     "large_natural_outdoor_scenes", "large_omnivores_and_herbivores", "medium_mammals", "non-insect_invertebrates",
     "people", "reptiles", "small_mammals", "trees", "vehicles_1", "vehicles_2")
-FINE_CLASSES = tuple(re.findall(r"\S+", """
+_FINE = """
     apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
     caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant
     flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree
     motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate
     poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider
     squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
-    wardrobe whale willow_tree wolf woman worm"""))
+    wardrobe whale willow_tree wolf woman worm"""
+FINE_CLASSES = tuple(_FINE.split())
 
 # Kinds of labels by their keys in the python format, in the order of their bytes in the binary one.
 Classes = dict[str, tuple[str, ...]]
@@ -146,7 +146,7 @@ def _read_archive(path: Path, form: Format) -> dict[str, bytes]:
     wanted = {f"{form.folder}/{name}": name for name in (*form.train, form.test, *_name_files(form))}
     files: dict[str, bytes] = {}
     try:
-        with gzip.open(path) as unpacked:
+        with open(path, "rb") as file, gzip.open(file) as unpacked:
             stream: Any = _Bounded(unpacked, 2 * _most())
             with tarfile.open(fileobj=stream, mode="r|") as archive:
                 for member in archive:
@@ -158,7 +158,7 @@ def _read_archive(path: Path, form: Format) -> dict[str, bytes]:
                     files[name] = archive.extractfile(member).read()  # type: ignore[union-attr]
             while stream.read(1 << 20):
                 pass
-    except (OSError, EOFError, zlib.error, tarfile.TarError, ValueError) as e:
+    except (gzip.BadGzipFile, EOFError, zlib.error, tarfile.TarError, ValueError) as e:
         raise ValueError(f"{path}: expected a tar.gz archive of {form.folder}, but it cannot be read: {e}") from e
     return files
 
@@ -194,22 +194,22 @@ def _splits(place: str, files: dict[str, bytes], form: Format, classes: Classes,
                 raise ValueError(f"{where}: expected the names of the classes, {', '.join(classes[its][:3])} and so "
                                  "on, got others")
     splits = []
-    for part, count, title in (form.train, TRAIN, "training"), ((form.test,), TEST, "testing"):
+    for part, count, title in (form.train, TRAIN, "training batch"), ((form.test,), TEST, "testing batch"):
         images, labels = np.empty((count, 32, 32, 3), np.uint8), np.empty(count, np.uint8)
         each = count // len(part)
         for i, file in enumerate(part):
             where, rows = f"{place}: {file}", slice(i * each, (i + 1) * each)
-            if file.endswith(".bin"):
-                pixels, by_kind = read_binary(where, files[file], each, classes)
-            else:
-                pixels, by_kind = read_python(where, files[file], each, classes, f"{title} batch {i + 1} of {len(part)}")
+            pixels, by_kind = (read_binary(where, files[file], each, classes) if file.endswith(".bin") else
+                               read_python(where, files[file], each, classes, f"{title} {i + 1} of {len(part)}"))
             images[rows] = pixels.reshape(each, 3, 32, 32).transpose(0, 2, 3, 1)
             labels[rows] = by_kind[kind]
-        if len(form.train) > 1 and title == "testing" and np.ptp(np.bincount(labels, minlength=10)):
-            raise ValueError(f"{place}: {form.test}: expected as many images of each class, got "
-                             f"{np.bincount(labels).tolist()}; is it a training batch, renamed?")  # they are of one size
         splits.append(Split(read_only(images), read_only(labels), classes[kind]))
-    return splits[0], splits[1]
+    train, test = splits
+    of_each = np.bincount(test.labels, minlength=len(test.classes))
+    if len(form.train) > 1 and np.ptp(of_each):  # CIFAR-10's files are of one size; this holds 1,000 of each class
+        raise ValueError(f"{place}: {form.test}: expected as many images of each class, got {of_each.tolist()}; has "
+                         "the file been renamed?")
+    return train, test
 
 
 Read = tuple[np.ndarray, dict[str, np.ndarray]]  # pixels uint8 (n, 3072), labels uint8 (n,) of each kind
@@ -223,16 +223,15 @@ def read_binary(where: str, content: bytes, n: int, classes: Classes) -> Read:
     rows = np.frombuffer(content, np.uint8).reshape(n, row)
     labels = {kind: rows[:, i] for i, kind in enumerate(classes)}
     for kind, names in classes.items():
-        _check_labels(where, kind, labels[kind], len(names))
+        _check_labels(where, kind, labels[kind].tolist(), len(names))
     return rows[:, len(classes):], labels
 
 
 def read_python(where: str, content: bytes, n: int, classes: Classes, title: str) -> Read:
     """The n images of a file in the python format that says it is `title`, if it says so. ValueError as above."""
     batch = _batch(where, content)
-    if _text(batch.get("batch_label", title)) != title:
-        raise ValueError(f"{where}, batch_label: expected {title!r}, got {_text(batch['batch_label'])!r}; has the file "
-                         "been renamed?")
+    if (said := _text(batch.get("batch_label", title))) != title:
+        raise ValueError(f"{where}, batch_label: expected {title!r}, got {said[:50]!r}; has the file been renamed?")
     data = batch.get("data")
     pixels = data.array if isinstance(data, _Array) else None
     if pixels is None or pixels.shape != (n, PIXELS):
@@ -249,10 +248,11 @@ def read_python(where: str, content: bytes, n: int, classes: Classes, title: str
     return pixels, labels
 
 
-def _check_labels(where: str, kind: str, labels: Any, classes: int) -> None:
-    for index, label in enumerate(labels.tolist() if isinstance(labels, np.ndarray) else labels):
+def _check_labels(where: str, kind: str, labels: list[int], classes: int) -> None:
+    for index, label in enumerate(labels):
         if not 0 <= label < classes:
-            raise ValueError(f"{where}, {kind}: expected numbers below {classes}, got {label:.6g} at index {index}")
+            got = label if label.bit_length() < 64 else "a huge number"
+            raise ValueError(f"{where}, {kind}: expected numbers from 0 to {classes - 1}, got {got} at index {index}")
 
 
 # ---------------------------------------------------------------------------------------- the pickles, run by nobody

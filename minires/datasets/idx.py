@@ -67,7 +67,10 @@ def _read(file: BinaryIO | gzip.GzipFile, path: str) -> np.ndarray:
         raise ValueError(
             f"{path}: expected {expected} bytes of elements for shape {shape} of {dtype.name}, got {got}"
         )
-    return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="))
+    try:
+        return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="))
+    except ValueError as error:  # over 64 dimensions, or one of 0 beside others without measure
+        raise ValueError(f"{path}: expected a shape that NumPy can hold, got {shape}: {error}") from error
 
 
 def _at_most(file: BinaryIO | gzip.GzipFile, length: int) -> bytearray:

@@ -26,14 +26,14 @@ class Source(NamedTuple):
     """Where the files of a data set are, here and on the net."""
 
     classes: tuple[str, ...]
-    first: list[int]          # training labels, by which the two data sets' files of equal name are told apart
-    elsewhere: tuple[str, ...]  # where other programs put them: torchvision in its root, Debian's package
+    first: list[int]            # training labels, by which the two data sets' files of equal name are told apart
+    elsewhere: tuple[str, ...]  # where others put them: torchvision in its root, Debian's package
     sites: tuple[str, ...]
-    md5: tuple[str, ...]      # of FILES with .gz
+    md5: tuple[str, ...]        # of FILES with .gz
 
 
-# Neither site publishes checksums. These are the ones that torchvision's datasets have checked since 2019, of the
-# files as they were first published.
+# The MD5s are of the files as first published: Fashion-MNIST's stand in Zalando's README; MNIST's page gives none, so
+# they are those that torchvision checks.
 SOURCES = {
     "mnist": Source(
         DIGITS, [5, 0, 4, 1, 9, 2, 1, 3, 1, 4], ("MNIST/raw",),

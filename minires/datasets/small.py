@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .split import Split
+from .mnist_family import DIGITS
+from .split import Split, read_only
 
 STRIPES = ("horizontal", "vertical", "diagonal")
 
@@ -23,7 +24,7 @@ def digits() -> tuple[Split, Split]:
     shipped = load_digits()
     images = np.round(shipped.images * (255 / 16)).astype(np.uint8)
     order = np.random.default_rng(1998).permutation(len(images))
-    of = lambda rows: Split(images[rows], shipped.target[rows].astype(np.uint8), tuple("0123456789"))
+    of = lambda rows: Split(read_only(images[rows]), read_only(shipped.target[rows].astype(np.uint8)), DIGITS)
     return of(order[360:]), of(order[:360])
 
 
@@ -49,4 +50,4 @@ def _draw(n: int, size: int, rng: np.random.Generator) -> Split:
     colour = rng.uniform(20, 60, (n, 1, 1, 3))
     noise = rng.normal(0, 30, (n, size, size, 3))
     images = np.clip(np.round(128 + colour * waves[..., None] + noise), 0, 255).astype(np.uint8)
-    return Split(images, labels, STRIPES)
+    return Split(read_only(images), read_only(labels), STRIPES)

@@ -43,9 +43,9 @@ def using(name: str) -> Iterator[None]:
         _wanted.reset(token)
 
 
-def session() -> AbstractContextManager[None]:
+def session(threads: int | None = None) -> AbstractContextManager[None]:
     """Hold one around a loop of many steps, as train.fit does: `parallel.session`, unless using the reference."""
-    return parallel.session() if _wanted.get() == "auto" else nullcontext()
+    return parallel.session(threads) if _wanted.get() == "auto" else nullcontext()
 
 
 def of(x: Any) -> ModuleType:

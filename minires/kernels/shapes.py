@@ -21,7 +21,7 @@ def zero(like: Any, *shape: int) -> Any:
 
 
 def add(a: Any, b: Any) -> Any:
-    """a + b, of one shape."""
+    """Like a, and like b."""
     return zero(a, *a.shape)
 
 

@@ -74,18 +74,17 @@ def cifar(depth: int, residual: bool = True, block: str = "basic", shortcut: str
         raise ValueError('cifar: norm="fixup" is for residual networks with shortcut "A"')
     if by_hand and "bottleneck" in block:
         raise ValueError(f'cifar: by_hand=True is written for block "basic" and "preact", not for {block!r}')
-    if norm == "fixup":
-        build: Any = partial(nn.FixupBlock, pad=pad)
-    else:
-        build = partial(BLOCKS[block], residual=residual, shortcut=shortcut, pad=pad)
-    if block == "basic" and norm != "fixup":
-        build = partial(build, batch_norm=norm == "batch")
+    options: dict[str, Any] = {"residual": residual, "shortcut": shortcut, "pad": pad}
+    if block == "basic":
+        options["batch_norm"] = norm == "batch"
     if by_hand:
-        build = partial(build, by_hand=True)
-    first, last = (None, nn.BatchNorm2d) if "preact" in block else (nn.BatchNorm2d, None)
-    net = CifarNet(n, build, expansion=BLOCKS[block].expansion, last_norm=last,
-                   first_norm=first if norm == "batch" else lambda channels: nn.Identity(), num_classes=num_classes,
-                   in_channels=in_channels, width=width, rng=rng)
+        options["by_hand"] = True
+    build = partial(nn.FixupBlock, pad=pad) if norm == "fixup" else partial(BLOCKS[block], **options)
+    sizes: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels, "width": width, "rng": rng}
+    if "preact" in block:
+        return CifarNet(n, build, expansion=BLOCKS[block].expansion, first_norm=None, last_norm=nn.BatchNorm2d, **sizes)
+    first_norm: Any = nn.BatchNorm2d if norm == "batch" else lambda channels: nn.Identity()
+    net = CifarNet(n, build, expansion=BLOCKS[block].expansion, first_norm=first_norm, **sizes)
     return init.fixup(net) if norm == "fixup" else net
 
 

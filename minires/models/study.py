@@ -32,6 +32,9 @@ from .cifar import CifarNet, blocks_per_stage, cifar
 class _Impeded(nn.Block):
     """relu(join(skip, branch, x)), where the identity shortcut would have relu(skip + branch)."""
 
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, residual=True, **options)
+
     def forward(self, x: Tensor) -> Tensor:
         branch = self.bn2(self.conv2(nn.conv_bn_relu(self.conv1, self.bn1, x)))
         return ops.relu(self.join(self.shortcut(x, branch.shape[1]), branch, x))
@@ -127,6 +130,11 @@ class _Placed:
     shortcut: Any
     layers: Any
 
+    @property
+    def last_norm(self) -> nn.Module | None:
+        """The BatchNorm that ends the branch; none where it stands behind the addition."""
+        return None if self.placement == "bn_after_addition" else self.layers()[-1][1]
+
     def forward(self, x: Tensor) -> Tensor:
         *inner, (conv, bn) = self.layers()
         skip = self.shortcut(x, conv.weight.shape[0])
@@ -145,7 +153,7 @@ class PlacedBlock(_Placed, nn.Block):
     """Two 3x3 convolutions, for the left column of v2's Table 2."""
 
     def __init__(self, *args: Any, placement: str, **options: Any):
-        super().__init__(*args, **options)
+        super().__init__(*args, residual=True, **options)
         self.placement, self.kind = placement, f", {placement}"
 
 
@@ -153,7 +161,7 @@ class PlacedBottleneck(_Placed, nn.Bottleneck):
     """A bottleneck, for the right column."""
 
     def __init__(self, *args: Any, placement: str, **options: Any):
-        super().__init__(*args, **options)
+        super().__init__(*args, residual=True, **options)
         self.placement, self.kind = placement, f", bottleneck, {placement}"
 
 

@@ -1,7 +1,7 @@
 """VGG, which the residual networks' plain baselines follow: Simonyan & Zisserman 2014, arXiv 1409.1556, Table 1.
 
 Only 3x3 convolutions; a 2x2 max pool halves the map after each stage; three linear layers at the end, which hold
-nine tenths of the parameters. VGG-16 is column D, VGG-19 column E.
+most of the parameters. VGG-16 is column D, VGG-19 column E.
 """
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def cases():
             return b"".join(parts) + behind
 
         yield {
-            "today, any bytes": lambda rng: reads(damaged(today, rng, legacy), checksums=True),
+            "today, any bytes": lambda rng: reads(damaged(today, rng, today), checksums=True),
             "today, its pickle": lambda rng: reads(
                 zipped([*entries[:at], (entries[at][0], reordered(in_zip, rng)), *entries[at + 1:]])),
             "today, its entries": lambda rng: reads(entries_damaged(entries, rng)),

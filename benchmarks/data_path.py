@@ -1,0 +1,90 @@
+"""What fetching a batch costs beside the training step that uses it.
+
+    python benchmarks/data_path.py --out benchmarks/results/data_path.json
+
+Picking a batch of 128 of 50,000 CIFAR-sized images, random crop and flip; once from images
+that were normalised beforehand, as train.fit takes them, once from stored bytes that are converted and normalised
+batch by batch. Beside it ResNet-20's training step on such a batch.
+"""
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import common
+
+IMAGES, BATCH = 50_000, 128
+WAYS = {"step": "the training step", "floats": "a batch from normalised images", "bytes": "a batch from stored bytes"}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure, print, write."""
+    p = common.parser("Times the fetching of batches beside the training step.", rounds=9)
+    p.add_argument("--repeats", type=common.positive, default=3, metavar="K", help="timed runs of each in a round")
+    args = p.parse_args(argv)
+    result = common.header("data_path", argv) | measure(args.rounds, args.repeats, args.pause)
+    common.finish(result, table(result), getattr(args, "out", None))
+    return 0
+
+
+def measure(rounds: int, repeats: int, pause: float) -> dict[str, Any]:
+    """Milliseconds of every run, and each way's share of a step, round by round."""
+    with_minires = ways()
+    for way in with_minires.values():  # once, so that threads start and memory is fetched
+        way()
+    times = common.interleave({name: partial(timed, way, repeats) for name, way in with_minires.items()}, rounds, pause)
+    return {"rounds": rounds, "repeats": repeats, "batch_size": BATCH, "ms": times,
+            "percent_of_step": {name: [100 * r for r in common.ratios(times[name], times["step"])]
+                                for name in ("floats", "bytes")}}
+
+
+def timed(way: Callable[[], Any], repeats: int) -> list[float]:
+    """Milliseconds of so many runs."""
+    ms = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        way()
+        ms.append(1000 * (time.perf_counter() - start))
+    return ms
+
+
+def ways() -> dict[str, Callable[[], Any]]:
+    """{name: a function that does it once}."""
+    sys.path.insert(0, str(common.HERE.parent))  # the checkout is what is measured
+    import numpy as np
+
+    from minires import datasets, models, optim, train
+
+    rng = np.random.default_rng(0)
+    stored = rng.integers(0, 256, (IMAGES, 32, 32, 3), np.uint8)
+    labels = rng.integers(0, 10, IMAGES)
+    normalised = datasets.to_float(stored)
+    net = models.resnet20(rng=rng)
+    sgd = optim.SGD(net.parameters(), 0.01, 0.9, 1e-4)
+    images = datasets.crop_and_flip(normalised[:BATCH], rng=rng)
+
+    rows = (rows for _ in itertools.count() for rows in datasets.batches(IMAGES, BATCH, rng=rng))
+
+    def prepared():
+        return datasets.normalize(datasets.to_float(stored[next(rows)]), (0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
+
+    return {"step": lambda: train.step(net, sgd, images, labels[:BATCH]),
+            "floats": lambda: datasets.crop_and_flip(normalised[next(rows)], rng=rng),
+            "bytes": lambda: datasets.crop_and_flip(prepared(), rng=rng)}
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result as a Markdown table."""
+    rows = [[what, common.number(common.median(result["ms"][name]), 2),
+             common.spread(result["percent_of_step"].get(name))] for name, what in WAYS.items()]
+    return "\n\n".join([f"Fetching a batch of {result['batch_size']} beside ResNet-20's training step, "
+                        f"{result['rounds']} rounds of {result['repeats']}",
+                        common.table(["", "median ms", "% of the step"], rows)])
+
+
+if __name__ == "__main__":
+    common.script(main)

@@ -1,0 +1,164 @@
+"""Damage for real files, and a watch on what reading them does."""
+import argparse
+import collections
+import contextlib
+import itertools
+import pickletools
+import random
+import resource
+import sys
+import time
+
+# ------------------------------------------------------------------------------------------------------- any bytes
+
+
+def flip(data, rng, other):
+    for _ in range(rng.choice([1, 1, 1, 2, 8])):
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+
+
+def near_start(data, rng, other):  # headers lie there
+    data[rng.randrange(min(len(data), 300))] = rng.choice([0, 1, 0x7f, 0x80, 0xff, rng.randrange(256)])
+
+
+def truncate(data, rng, other): del data[rng.randrange(len(data)):]
+
+
+def cut(data, rng, other):
+    start = rng.randrange(len(data))
+    del data[start:start + rng.choice([1, 2, 4, 512, 3073, rng.randrange(1, len(data) + 1)])]
+
+
+def insert(data, rng, other):
+    start = rng.randrange(len(data) + 1)
+    data[start:start] = rng.randbytes(rng.choice([1, 2, 4, 512, 3073]))
+
+
+def repeat(data, rng, other):
+    start = rng.randrange(len(data))
+    data[start:start] = data[start:start + rng.choice([1, 16, 512, 3073])]
+
+
+def blank(data, rng, other):
+    start, n = rng.randrange(len(data)), rng.choice([4, 16, 512])
+    data[start:start + n] = bytes([rng.choice([0, 0xff])]) * len(data[start:start + n])
+
+
+def splice(data, rng, other): data[rng.randrange(len(data)):] = other[rng.randrange(len(other)):]
+
+
+def replace(data, rng, other): data[:] = rng.choice([b"", b"\0", bytes(other), rng.randbytes(100)])
+
+
+def extend(data, rng, other): data += rng.randbytes(rng.choice([1, 4, 1000]))
+
+
+BYTES = [flip, near_start, truncate, cut, insert, repeat, blank, splice, replace, extend]
+
+
+def damaged(data, rng, other=b"other file", kinds=BYTES):
+    """`data` after one to three kinds of damage."""
+    made = bytearray(data)
+    for _ in range(rng.choice([1, 1, 1, 2, 3])):
+        if not made:
+            break
+        rng.choice(kinds)(made, rng, other)
+    return bytes(made)
+
+
+# --------------------------------------------------------------------------------------------- operations of pickles
+
+HOSTILE = [b"cos\nsystem\n(S'touch made'\ntR", b"cbuiltins\neval\n(S'1'\ntR", b"(S'touch made'\nios\nsystem\n",
+           b"\x8c\x02os\x8c\x06system\x93", b"cbuiltins\ngetattr\n", b"cnumpy\nload\n", b"cnumpy\nndarray\n)\x81",
+           b"c_codecs\nencode\n(X\x01\x00\x00\x00aX\x04\x00\x00\x00zlibtR", b"cnumpy.core.multiarray\n_reconstruct\n",
+           b"\x82\x01", b"P1\n", b"Q", b"\x97", b"\x98", b"I99999999999999999999\n", b"r\xff\xff\xff\x7f",
+           b"\x8b\xff\xff\xff\x7f", b"\x8e\xff\xff\xff\xff\xff\xff\xff\x7f", b"\x95\xff\xff\xff\xff\xff\xff\xff\xff",
+           b"b", b"}b", b"(lb", b"0", b"1", b"2", b"(", b"t", b"u", b"e", b"s", b"a", b"R", b"\x81", b"\x92", b".",
+           b"2\x86" * 60]  # the last: a tuple of two of itself, 2^60 leaves if one walks it
+
+
+def operations(pickled):
+    """The pickle cut at its operations."""
+    starts = [position for _, _, position in pickletools.genops(pickled)] + [len(pickled)]
+    return [pickled[a:b] for a, b in itertools.pairwise(starts)]
+
+
+def reordered(parts, rng):
+    """The operations after one to three edits."""
+    made = list(parts)
+    for _ in range(rng.choice([1, 1, 2, 3])):
+        i, j = rng.randrange(len(made)), rng.randrange(len(made))
+        edit = rng.randrange(7)
+        if edit == 0 and len(made) > 1: del made[i]
+        elif edit == 1: made.insert(j, made[i])
+        elif edit == 2: made[i], made[j] = made[j], made[i]
+        elif edit == 3: made[i] = rng.choice(HOSTILE)
+        elif edit == 4: made.insert(i, rng.choice(HOSTILE))
+        elif edit == 5: made[i] = bytes([rng.randrange(256)]) + made[i][1:]      # another operation, same argument
+        else: made[i] = made[i][:1] + damaged(made[i][1:] or b"\0", rng)         # same operation, another argument
+    return b"".join(made)
+
+
+# ------------------------------------------------------------------------------------------------------- the watch
+
+FORBIDDEN = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.", "os.remove",
+             "os.rename", "os.mkdir", "shutil.", "ctypes.", "compile", "exec", "import")
+_watching = False
+
+
+def _audit(event, arguments):
+    writes = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
+    if _watching and (writes or event.startswith(FORBIDDEN)):
+        raise AssertionError(f"reading a file led to {event} {arguments!r:.200}")
+
+
+@contextlib.contextmanager
+def watched():
+    """Nothing in here may write, import, run or connect; Python tells of each try."""
+    global _watching
+    if not getattr(sys, "_minires_audited", False):
+        sys.addaudithook(_audit)
+        sys._minires_audited = True
+    _watching = True
+    try:
+        yield
+    finally:
+        _watching = False
+
+
+def run(cases, n, seed=0):
+    """Read `n` damaged files; returns a Counter of what came of it.
+
+    `cases`: {name: case}; case(rng) gives a function without arguments that reads one damaged file, and returns on a
+    right load, raises ValueError or FileNotFoundError that names the file for a clean refusal. AssertionError, with
+    the case and the seed, for whatever else.
+    """
+    came = collections.Counter()
+    for i in range(n):
+        name = list(cases)[i % len(cases)]
+        rng = random.Random(f"{seed} {i}")
+        read, names = cases[name](rng)
+        start = time.perf_counter()
+        try:
+            with watched():
+                read()
+            came[f"{name}: loaded"] += 1
+        except BaseException as e:
+            clean = type(e) in (ValueError, FileNotFoundError)  # not their subclasses, such as UnicodeDecodeError
+            if not clean or not any(part in str(e) for part in names):
+                why = "names no file" if clean else "is no clean refusal"
+                raise AssertionError(f"{name}, seed {seed}, number {i}: {type(e).__name__}: {e}: {why}") from e
+            came[f"{name}: refused"] += 1
+        came["slowest, ms"] = max(came["slowest, ms"], round(1000 * (time.perf_counter() - start)))
+    return came
+
+
+def main(what, cases):
+    """A script's command line: how many, which seed; prints the counts and the peak of memory."""
+    cli = argparse.ArgumentParser(description=what)
+    cli.add_argument("n", type=int, nargs="?", default=20_000)
+    cli.add_argument("--seed", type=int, default=0)
+    args = cli.parse_args()
+    for line, count in sorted(run(cases, args.n, args.seed).items()):
+        print(f"{line:32} {count:8}")
+    print(f"{'peak of memory, MB':32} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024:8}")

@@ -1,0 +1,243 @@
+"""Downloads, from a server on this machine: whole, resumed, refused, broken, with another content, on a full disk."""
+import builtins
+import errno
+import gzip
+import hashlib
+import http.server
+import socket
+import sys
+import threading
+
+import cifar_files as make
+import numpy as np
+import pytest
+from fuzz.fuzz_idx import idx
+
+from minires import datasets
+from minires.datasets import cifar, download, mnist_family, places
+
+CONTENT = np.random.default_rng(0).bytes(3_000_000)
+MD5 = hashlib.md5(CONTENT).hexdigest()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves server.files; server.ends: after how many bytes the next answers break off; server.ranges: can resume."""
+
+    def do_GET(self):
+        self.server.asked.append((self.path, self.headers.get("Range")))
+        content = self.server.files.get(self.path)
+        if content is None:
+            return self.send_error(404)
+        start = 0
+        if self.server.ranges and (asked := self.headers.get("Range")):
+            start = int(asked.removeprefix("bytes=").removesuffix("-"))
+            if start >= len(content):
+                return self.send_error(416)
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        else:
+            self.send_response(200)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        stop = start + self.server.ends.pop(0) if self.server.ends else len(content)
+        return self.wfile.write(content[start:stop])
+
+    def log_message(self, *_): pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as made:
+        made.files, made.asked, made.ends, made.ranges = {"/file": CONTENT}, [], [], True
+        made.url = f"http://127.0.0.1:{made.server_port}/"
+        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield made
+        made.shutdown()
+        thread.join()
+
+
+def names(folder): return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_whole_file_in_a_new_folder(server, tmp_path):
+    path = tmp_path / "new" / "folder" / "file"
+    assert download.fetch([server.url + "file"], path, MD5) == path
+    assert path.read_bytes() == CONTENT and names(tmp_path) == ["file"]
+    assert server.asked == [("/file", None)]
+
+
+def test_it_goes_on_where_it_was_broken_off(server, tmp_path):
+    path = tmp_path / "file"
+    server.ends = [1_200_000, 700_000]
+    for have in 1_200_000, 1_900_000:
+        with pytest.raises(ConnectionError, match=rf"ended after {have} of 3000000 bytes\. Try again \(what has arr"):
+            download.fetch([server.url + "file"], path, MD5)
+        assert names(tmp_path) == ["file.part"] and (tmp_path / "file.part").read_bytes() == CONTENT[:have]
+    download.fetch([server.url + "file"], path, MD5)
+    assert path.read_bytes() == CONTENT and names(tmp_path) == ["file"]
+    assert [asked for _, asked in server.asked] == [None, "bytes=1200000-", "bytes=1900000-"]
+
+
+def test_it_starts_again_where_the_site_cannot_resume(server, tmp_path):
+    (tmp_path / "file.part").write_bytes(b"x" * 5_000_000)  # longer than the file: nothing of it may stay
+    server.ranges = False
+    assert download.fetch([server.url + "file"], tmp_path / "file", MD5).read_bytes() == CONTENT
+
+
+def test_a_part_that_is_whole_already(server, tmp_path):
+    (tmp_path / "file.part").write_bytes(CONTENT)
+    assert download.fetch([server.url + "file"], tmp_path / "file", MD5).read_bytes() == CONTENT
+    assert [asked for _, asked in server.asked] == ["bytes=3000000-"]
+
+
+def test_another_content_is_refused_and_leaves_nothing(server, tmp_path):
+    found = hashlib.md5(b"another").hexdigest()
+    server.files["/file"] = b"another"
+    with pytest.raises(ValueError, match=rf"/file: expected a file with MD5 {MD5}, got {found}; it was deleted\. Try"):
+        download.fetch([server.url + "file"], tmp_path / "file", MD5)
+    assert names(tmp_path) == []
+
+
+def test_a_part_of_something_else_costs_one_try(server, tmp_path):
+    (tmp_path / "file.part").write_bytes(b"x" * 1000)
+    with pytest.raises(ValueError, match="expected a file with MD5"):
+        download.fetch([server.url + "file"], tmp_path / "file", MD5)
+    assert download.fetch([server.url + "file"], tmp_path / "file", MD5).read_bytes() == CONTENT
+
+
+def test_nothing_is_overwritten(server, tmp_path):
+    (tmp_path / "file").write_bytes(b"mine")
+    with pytest.raises(FileExistsError, match="expected no file of that name"):
+        download.fetch([server.url + "file"], tmp_path / "file", MD5)
+    assert (tmp_path / "file").read_bytes() == b"mine" and server.asked == []
+
+
+def test_a_second_site_where_the_first_has_none(server, tmp_path):
+    assert download.fetch([server.url + "gone", server.url + "file"], tmp_path / "file", MD5).read_bytes() == CONTENT
+    with pytest.raises(ConnectionError, match=r"^none: could not be downloaded: .*/a answers 404 Not Found; .*/b ans"
+                                              "wers 404 Not Found. Try again .* or put the file into"):
+        download.fetch([server.url + "a", server.url + "b"], tmp_path / "none", MD5)
+    assert names(tmp_path) == ["file"]
+
+
+def test_no_site_at_all(tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # and nobody listens
+        with pytest.raises(ConnectionError, match=r"file: could not be downloaded: http://127.*refused"):
+            download.fetch([f"http://127.0.0.1:{silent.getsockname()[1]}/file"], tmp_path / "file", MD5)
+
+
+class Full:
+    """A file on a disk that is full after `room` bytes."""
+
+    def __init__(self, file, room): self.file, self.room = file, room
+    def __enter__(self): return self
+    def __exit__(self, *_): self.file.close()
+    def __getattr__(self, name): return getattr(self.file, name)
+
+    def write(self, data):
+        if self.file.tell() + len(data) > self.room:
+            self.file.write(data[:max(0, self.room - self.file.tell())])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self.file.write(data)
+
+
+def test_a_disk_that_fills(server, tmp_path, monkeypatch):
+    room = [1_500_000]
+    opened = builtins.open
+    monkeypatch.setattr(download, "open", lambda path, mode: Full(opened(path, mode), room[0]), raising=False)
+    with pytest.raises(OSError, match=r"No space left on device; \d+ of 3000000 bytes are .*file\.part") as e:
+        download.fetch([server.url + "file"], tmp_path / "file", MD5)
+    assert e.value.errno == errno.ENOSPC and names(tmp_path) == ["file.part"]
+    room[0] = 10**9
+    assert download.fetch([server.url + "file"], tmp_path / "file", MD5).read_bytes() == CONTENT
+    assert server.asked[1][1] == "bytes=1500000-"
+
+
+def test_the_bar_shows_on_a_terminal(server, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    download.fetch([server.url + "file"], tmp_path / "file", MD5)
+    assert "file: 100%" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------------- through the data sets
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_cifar_is_downloaded_once_and_read(server, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(cifar, "TRAIN", 50)
+    monkeypatch.setattr(cifar, "TEST", 10)
+    form = cifar.FORMATS[name][1]
+    packed = make.archive(form.folder, make.files(name, form))
+    server.files["/" + form.archive] = packed
+    monkeypatch.setattr(cifar, "SITE", server.url)
+    changed = (cifar.FORMATS[name][0], form._replace(md5=hashlib.md5(packed).hexdigest()))
+    monkeypatch.setitem(cifar.FORMATS, name, changed)
+    train, test = datasets.load(name, tmp_path, download=True)
+    assert len(train) == 50 and len(test) == 10 and names(tmp_path) == [form.archive]
+    datasets.load(name, tmp_path)
+    datasets.load(name, tmp_path, download=True)
+    assert len(server.asked) == 1
+
+
+def test_a_cifar_archive_with_another_checksum_is_never_used(server, tmp_path, monkeypatch):
+    form = cifar.FORMATS["cifar10"][1]
+    server.files["/" + form.archive] = make.archive(form.folder, {"x": b""})
+    monkeypatch.setattr(cifar, "SITE", server.url)
+    with pytest.raises(ValueError, match=rf"binary\.tar\.gz: expected a file with MD5 {form.md5}, got"):
+        datasets.cifar10(tmp_path, download=True)
+    assert names(tmp_path) == []
+
+
+def test_mnist_files_are_downloaded_where_they_are_missing(server, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    held = {}
+    for file, shape in zip(mnist_family.FILES, [(30, 28, 28), (30,), (20, 28, 28), (20,)], strict=True):
+        held[file] = gzip.compress(idx(rng.integers(0, 10, shape, dtype=np.uint8)))
+        server.files[f"/{file}.gz"] = held[file]
+    del server.files[f"/{mnist_family.FILES[2]}.gz"]
+    changed = mnist_family.SOURCES["mnist"]._replace(
+        sites=(server.url + "gone/", server.url), md5=tuple(hashlib.md5(c).hexdigest() for c in held.values()))
+    monkeypatch.setitem(mnist_family.SOURCES, "mnist", changed)
+    with pytest.raises(ConnectionError, match=r"t10k-images-idx3-ubyte\.gz: could not be downloaded"):
+        datasets.mnist(tmp_path, download=True)
+    assert names(tmp_path) == ["train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"]
+    with pytest.raises(FileNotFoundError, match=r"mnist: .* holds some .* neither t10k-images.*download=True\) fetch"):
+        datasets.mnist(tmp_path)
+    server.files[f"/{mnist_family.FILES[2]}.gz"] = held[mnist_family.FILES[2]]
+    server.asked.clear()
+    train, test = datasets.mnist(tmp_path, download=True)
+    assert len(train) == 30 and len(test) == 20 and train.classes == tuple("0123456789")
+    assert [path for path, _ in server.asked if "gone" not in path] == [f"/{f}.gz" for f in mnist_family.FILES[2:]]
+
+
+def test_the_places_asked_are_the_published_ones():
+    assert cifar.SITE == "https://www.cs.toronto.edu/~kriz/"
+    checks = [form.md5 for forms in cifar.FORMATS.values() for form in forms]
+    checks += [md5 for source in mnist_family.SOURCES.values() for md5 in source.md5]
+    assert len(set(checks)) == 12 and all(len(md5) == 32 and int(md5, 16) for md5 in checks)
+
+
+# -------------------------------------------------------------------------------------------------- the usual folder
+
+@pytest.mark.parametrize("platform, environment, expected", [
+    ("linux", {"MINIRES_DATA": "/a"}, "/a"),
+    ("win32", {"MINIRES_DATA": "/a"}, "/a"),
+    ("linux", {"XDG_CACHE_HOME": "/x"}, "/x/minires"),
+    ("linux", {}, "/h/.cache/minires"),
+    ("darwin", {"XDG_CACHE_HOME": "/x"}, "/h/Library/Caches/minires"),
+    ("win32", {"LOCALAPPDATA": "/l"}, "/l/minires"),
+    ("win32", {}, "/h/AppData/Local/minires"),
+])
+def test_the_usual_folder(monkeypatch, platform, environment, expected):
+    for name in "MINIRES_DATA", "XDG_CACHE_HOME", "LOCALAPPDATA":
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(places.sys, "platform", platform)
+    monkeypatch.setattr(places.Path, "home", lambda: places.Path("/h"))
+    assert places.home() == places.Path(expected) == datasets.home()
+    assert places.folders(None, "mnist") == [places.Path(expected) / "mnist", places.Path(expected)]
+    assert places.folders("r", "mnist") == [places.Path("r/mnist"), places.Path("r")]

@@ -1,0 +1,205 @@
+"""`minires evaluate`: counting against a plain loop, the published ResNet-20, and what a user gets wrong."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minires import Tensor, cli, datasets, evaluate, load_weights, models, no_grad, save_weights, train
+
+REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference" / "akamaster_resnet20.safetensors"
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LOGITS = [-5.3097, -0.4958, 0.8773, 23.7305, -4.1050, 4.4637, -0.2346, -5.4179, -3.7118, -9.8822]
+
+
+def stripes():
+    return datasets.load("stripes")[1]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A file with a network for the stripes data set: (path, the options that build it, the network)."""
+    net = models.resnet20(width=2, num_classes=len(stripes().classes), rng=np.random.default_rng(3))
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_weights(net, path)
+    return path, net
+
+
+def command(*args):
+    return cli.main(["evaluate", *map(str, args)])
+
+
+# ------------------------------------------------------------------------------------------------- counting
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 500])
+def test_the_score_is_the_plain_loops(tiny, batch_size):
+    _, net = tiny
+    test = stripes()
+    images = datasets.to_float(test.images)
+    score = evaluate.score(net, images, test.labels, test.classes, batch_size)
+    net.eval()
+    with no_grad():
+        found = [int(net(Tensor(image[None])).data.argmax()) for image in images]
+    net.train()
+    right = [f == label for f, label in zip(found, test.labels, strict=True)]
+    assert (score.correct, score.total) == (sum(right), len(right)) and 0 < score.correct < score.total
+    assert score.error == pytest.approx(100 * (1 - sum(right) / len(right)))
+    assert score.error == pytest.approx(train.error(net, images, test.labels))
+    for k, name in enumerate(test.classes):
+        of_class = [r for r, label in zip(right, test.labels, strict=True) if label == k]
+        assert score.per_class[name] == (sum(of_class), len(of_class))
+    assert score.images_per_second == pytest.approx(score.total / score.seconds) and score.seconds > 0
+
+
+def test_logits_are_in_eval_mode_and_modes_are_kept(tiny):
+    _, net = tiny
+    images = datasets.to_float(stripes().images[:9])
+    net.train()
+    seen = []
+    found = evaluate.logits(net, images, 4, each=seen.append)
+    assert all(m.training for _, m in net.modules()) and seen == [4, 4, 1]
+    with no_grad():
+        np.testing.assert_allclose(found, net.eval()(Tensor(images)).data, rtol=1e-5, atol=1e-6)
+    net.train()
+
+
+@pytest.mark.parametrize("images, labels, message", [
+    (0, 0, "expected at least one image"), (3, 4, r"one label for each of 3 images, got shape \(4,\)")])
+def test_nothing_to_count(tiny, images, labels, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate.is_right(tiny[1], np.zeros((images, 3, 8, 8), np.float32), np.zeros(labels, int))
+
+
+def test_labels_beyond_the_classes(tiny):
+    with pytest.raises(ValueError, match=r"expected labels in 0\.\.\d, got 7"):
+        evaluate.is_right(tiny[1], np.zeros((2, 3, 8, 8), np.float32), np.array([0, 7]))
+
+
+# -------------------------------------------------------------------------------------------- what goes in
+
+
+def test_inputs_by_the_training_sets_channels_or_mean_image_or_as_they_are():
+    learn, test = datasets.load("stripes")
+    x, y = (split.images.transpose(0, 3, 1, 2) / 255 for split in (learn, test))
+    mean, std = (f((0, 2, 3), keepdims=True) for f in (x.mean, x.std))
+    images, split, words = evaluate.prepared("stripes")
+    assert images.dtype == np.float32 and split.classes == test.classes
+    np.testing.assert_allclose(images, (y - mean[0]) / std[0], atol=2e-3)
+    assert words == "(pixels / 255 - ({})) / ({})".format(
+        *(", ".join(f"{round(v, 4):g}" for v in values.ravel()) for values in (mean, std)))
+    np.testing.assert_allclose(evaluate.prepared("stripes", normalize="pixel-mean")[0], y - x.mean(0), atol=1e-6)
+    np.testing.assert_allclose(evaluate.prepared("stripes", normalize="none")[0], y, atol=1e-6)
+    np.testing.assert_allclose(evaluate.prepared("stripes", mean=[0.25] * 3)[0], y - 0.25, atol=1e-6)
+    np.testing.assert_allclose(evaluate.prepared("stripes", std=[0.25, 0.5, 1])[0],
+                               y / np.array([0.25, 0.5, 1])[:, None, None], atol=1e-6)
+    with pytest.raises(ValueError, match="normalize: unknown name 'channels'; did you mean channel"):
+        evaluate.prepared("stripes", normalize="channels")
+
+
+# ------------------------------------------------------------------------------------------------ the command
+
+
+def test_the_command_prints_the_count_and_every_class(tiny, capsys):
+    path, net = tiny
+    assert command("resnet20", path, "--dataset", "stripes", "--width", 2, "--normalize", "none") == 0
+    test = stripes()
+    score = evaluate.score(net, datasets.to_float(test.images), test.labels, test.classes)
+    out = capsys.readouterr().out
+    assert out.startswith(f"resnet20 on stripes, {score.total} test images; input pixels / 255\n"
+                          f"{score.correct}/{score.total} correct, error {score.error:.2f} %, ")
+    assert "images/s" in out and all(f"{c}/{n}" in out and name in out for name, (c, n) in score.per_class.items())
+
+
+def test_json_is_all_that_is_on_stdout(tiny, tmp_path):
+    path, net = tiny
+    words = f"evaluate resnet20 {path} --dataset stripes --width 2 --mean 0.5 0.4 0.3 --std 0.25 0.25 0.25 --json"
+    done = subprocess.run([sys.executable, "-W", "error", "-m", "minires.cli", *words.split(), "--device", "cpu"],
+                          capture_output=True, text=True, timeout=300, cwd=tmp_path,
+                          env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])})
+    assert done.returncode == 0, done.stderr
+    given, test = json.loads(done.stdout), stripes()
+    score = evaluate.score(net, evaluate.prepared("stripes", mean=(0.5, 0.4, 0.3), std=[0.25] * 3)[0], test.labels,
+                           test.classes)
+    assert (given["correct"], given["total"], given["error"]) == (score.correct, score.total, score.error)
+    assert given["per_class"] == {name: {"correct": c, "total": n} for name, (c, n) in score.per_class.items()}
+    assert given["images_per_second"] > 0 and given["input"] == "(pixels / 255 - (0.5, 0.4, 0.3)) / (0.25, 0.25, 0.25)"
+
+
+def test_rename_shortcut_and_pad_reach_the_network(tiny, tmp_path, monkeypatch, capsys):
+    options = {"width": 2, "in_channels": 3, "num_classes": len(stripes().classes)}
+    net = models.resnet20(shortcut="B", rng=np.random.default_rng(1), **options)
+    state = {n.replace("conv1", "conv_a").replace("fc", "head"): t.data for n, t in net.state().items()}
+    np.savez(tmp_path / "w.npz", **{f"module.{n}": a for n, a in state.items()})
+    args = ["resnet20", tmp_path / "w.npz", "--dataset", "stripes", "--width", 2, "--shortcut", "B"]
+    assert command(*args) == 2 and "unexpected conv_a.weight" in capsys.readouterr().err
+    assert command(*args, "--rename", "conv_a=conv1", "--rename", "head=fc", "--json") == 0
+    both = json.loads(capsys.readouterr().out)
+    images, test, _ = evaluate.prepared("stripes")
+    assert both["correct"] == evaluate.score(net, images, test.labels, test.classes).correct
+
+    built, build = [], models.build
+    monkeypatch.setattr(models, "build", lambda name, **given: built.append(given) or build(name, **given))
+    assert command("resnet20", tiny[0], "--dataset", "stripes", "--width", 2, "--pad", "end") == 0
+    assert built == [{**options, "pad": "end"}]
+
+
+@pytest.mark.parametrize("args, message", [
+    (["resnet21", "w", "--dataset", "stripes"], "model: unknown name 'resnet21'; did you mean resnet"),
+    (["resnet20", "w", "--dataset", "stripe"], "data set: unknown name 'stripe'; did you mean stripes"),
+    (["resnet20", "no such file", "--dataset", "stripes"], "No such file or directory: 'no such file'"),
+    (["resnet20", "w", "--dataset", "stripes", "--mean", "0.5", "0.5"], "normalize: mean: expected 3 finite numbers"),
+    (["resnet20", "w", "--dataset", "stripes", "--std", "0", "1", "1"], "normalize: std: expected numbers above 0"),
+    (["vgg16", "w", "--dataset", "stripes", "--pad", "end"], "model vgg16: there is no option 'pad'"),
+    (["resnet20", "w", "--dataset", "cifar10", "--data-dir", "nowhere"], "cifar10: not found")])
+def test_errors_of_use_are_one_line(args, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command(*args) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and message in err and err.startswith("minires evaluate: ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("pair", ["fc", "=fc", ""])
+def test_a_rename_that_is_no_pair(pair, capsys):
+    with pytest.raises(SystemExit):
+        command("resnet20", "w", "--dataset", "stripes", "--rename", pair)
+    assert "expected OLD=NEW" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------ a published network
+
+
+@pytest.fixture(scope="module")
+def published():
+    """(the published weights, where CIFAR-10 is), or why they are not here."""
+    if not REFERENCE.is_file():
+        pytest.skip("the published ResNet-20 is not beside this repository")
+    root = os.environ.get("MINIRES_CIFAR10")
+    try:
+        datasets.cifar10(root)
+    except FileNotFoundError as e:
+        pytest.skip(str(e))
+    return REFERENCE, root
+
+
+def test_the_published_resnet20s_logits(published):
+    weights, root = published
+    net = models.resnet20()
+    load_weights(net, weights)
+    images = evaluate.prepared("cifar10", root, mean=MEAN, std=STD)[0]
+    np.testing.assert_allclose(evaluate.logits(net, images[:1])[0], LOGITS, atol=1e-3)
+
+
+def test_the_published_resnet20_gets_its_9173(published, capsys):
+    """Its authors report 91.73 %; 2 either way for another order of summation."""
+    weights, root = published
+    folder = [] if root is None else ["--data-dir", root]
+    assert command("resnet20", weights, "--dataset", "cifar10", "--mean", *MEAN, "--std", *STD, *folder, "--json") == 0
+    given = json.loads(capsys.readouterr().out)
+    assert abs(given["correct"] - 9173) <= 2 and given["total"] == 10_000
+    assert given["error"] == pytest.approx(100 - given["correct"] / 100)
+    assert sum(c["correct"] for c in given["per_class"].values()) == given["correct"]
