@@ -1,8 +1,9 @@
-"""The command line: `minires demo`, `minires evaluate`, `minires models`, `minires bench`, `minires info`."""
+"""The command line: `minires demo`, `train`, `sweep`, `report`, `evaluate`, `models`, `bench`, `info`."""
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from . import __version__
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. Errors of use end in one line and status 2."""
     args = _parser().parse_args(argv)
+    args.typed = shlex.join(["minires", *(sys.argv[1:] if argv is None else argv)])
     try:
         return args.run(args)
     except (ValueError, OSError, RuntimeError, ArithmeticError) as e:
@@ -45,6 +47,60 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--quick", action="store_true",
                       help="1 epoch on 1,000 images: shows that everything runs, too short to show degradation")
     demo.set_defaults(run=_demo)
+
+    learn = commands.add_parser(
+        "train", help="train one network by a recipe, in a folder from which it can go on after any stop",
+        description="Trains MODEL (plain20 ... plain110, resnet20 ... resnet1202) and writes config.json, "
+                    "metrics.jsonl, checkpoints, weights.safetensors and curves.png into a folder.",
+        epilog="Ctrl-C stops at a checkpoint. The same command with --resume goes on, to the same bits as if it had "
+               "never stopped; so does --resume --out DIR alone.")
+    absent = argparse.SUPPRESS
+    learn.add_argument("model", nargs="?", metavar="MODEL", help="may be left out with --resume")
+    learn.add_argument("--dataset", default=absent, metavar="NAME", help="cifar10, cifar100, mnist, fashion_mnist, "
+                                                                         "fashion_mnist_small (ships with minires)")
+    learn.add_argument("--data-dir", type=Path, metavar="DIR", dest="root",
+                       help="folder with the data set (default: MINIRES_DATA, or the user's cache folder)")
+    learn.add_argument("--recipe", default=absent, metavar="NAME",
+                       help="paper-cifar (64,000 steps; the default), short-cifar (8 epochs), demo (3 epochs)")
+    learn.add_argument("--seed", type=_not_negative, default=absent, metavar="S",
+                       help="of the weights, the images' order and their augmentation (default: 0)")
+    learn.add_argument("--device", choices=("auto", "cpu", "gpu"), default=absent,
+                       help="auto, the default: a GPU where one works")
+    learn.add_argument("--out", type=Path, metavar="DIR",
+                       help="the run's folder (default: minires-runs/MODEL-DATASET-RECIPE-seedS)")
+    learn.add_argument("--resume", action="store_true", help="go on with the run in the folder, if there is one")
+    learn.add_argument("--time-limit", type=_seconds, default=float("inf"), metavar="SECONDS",
+                       help="stop at a checkpoint before so many seconds have passed")
+    learn.add_argument("--checkpoint-seconds", type=_seconds, default=600.0, metavar="SECONDS",
+                       help="write a checkpoint so often, besides after every epoch (default: 600)")
+    learn.add_argument("--checkpoint-steps", type=_positive, default=0, metavar="N", help="and every N steps")
+    learn.add_argument("--set", nargs="+", action="extend", default=absent, metavar="KEY=VALUE",
+                       help="change a recipe's field (lr=0.05), the images (train_images=10000, image_size=16, "
+                            "validation=5000) or the model (model.width=8, model.shortcut=B)")
+    learn.set_defaults(run=_train)
+
+    sweep = commands.add_parser(
+        "sweep", help="train a grid of models and seeds, here or on a Dask cluster, and collect one table",
+        description='SPEC is a JSON or TOML file: {"models": [...], "seeds": [...], "dataset": ..., "recipe": ..., '
+                    '"set": {"lr": 0.05, "model.width": 8}, "root": ..., "device": "cpu"}; all but models and dataset '
+                    "may be left out. The same command goes on with what is there.")
+    sweep.add_argument("spec", type=Path, metavar="SPEC")
+    sweep.add_argument("--out", type=Path, metavar="DIR",
+                       help="folder of the runs (default: minires-runs/ and SPEC's name)")
+    sweep.add_argument("--jobs", type=_positive, metavar="N",
+                       help="runs at a time, which share the cores (default: as many as there are cores)")
+    sweep.add_argument("--scheduler", metavar="ADDRESS",
+                       help="of a Dask scheduler, as in tcp://10.0.0.1:8786; its workers must see the same folders")
+    sweep.add_argument("--checkpoint-seconds", type=_seconds, default=600.0, metavar="SECONDS",
+                       help="how often each run writes a checkpoint, besides after every epoch (default: 600)")
+    sweep.set_defaults(run=_sweep)
+
+    results = commands.add_parser(
+        "report", help="the paper's Fig. 6 and Table 6 from any set of runs",
+        description="Writes report.md, curves.png and results.json from runs' folders, or folders of such folders.")
+    results.add_argument("folders", type=Path, nargs="+", metavar="DIR")
+    results.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the three files")
+    results.set_defaults(run=_report)
 
     score = commands.add_parser(
         "evaluate", help="how many test images a network with published weights gets right",
@@ -116,10 +172,57 @@ def _demo(args: argparse.Namespace) -> int:
     return 0 if done else 130
 
 
+def _train(args: argparse.Namespace) -> int:
+    from . import runs
+    from .config import configure
+
+    choices = "dataset", "recipe", "seed", "device", "set"
+    given = {name: getattr(args, name) for name in choices if hasattr(args, name)}
+    if args.model:
+        if "dataset" not in given:
+            raise ValueError("--dataset is missing: say what to train on, for example --dataset fashion_mnist_small")
+        chosen = configure(args.model, given["dataset"], given.get("recipe", "paper-cifar"), given.get("seed", 0),
+                           given.get("device", "auto"), given.get("set", []))
+        out = args.out or Path("minires-runs", "{model}-{dataset}-{recipe}-seed{seed}".format(**chosen))
+    elif not (args.resume and args.out):
+        raise ValueError("MODEL is missing; only --resume --out DIR goes without, to go on with the run in DIR")
+    elif given:
+        raise ValueError("--resume without MODEL takes everything from the folder: leave out "
+                         f"--{', --'.join(given)}, or give MODEL too")
+    else:
+        chosen, out = None, args.out
+    done = runs.train(chosen, out, resume=args.resume, root=args.root, time_limit=args.time_limit,
+                      every_seconds=args.checkpoint_seconds, every_steps=args.checkpoint_steps, command=args.typed)
+    if done.finished:
+        print(f"Done: {out / 'metrics.jsonl'}, weights.safetensors and curves.png")
+        return 0
+    print(f"Stopped by {done.stopped} at step {done.step} of {done.steps}, with a checkpoint. To go on:\n"
+          f"  minires train --resume --out {shlex.quote(str(out))}")
+    return {"Ctrl-C": 130, "SIGTERM": 143}.get(done.stopped, 0)
+
+
+def _sweep(args: argparse.Namespace) -> int:
+    from . import sweep
+
+    spec = sweep.read(args.spec)
+    out = args.out or Path("minires-runs", args.spec.stem)
+    table, failed = sweep.run(spec, out, jobs=args.jobs, scheduler=args.scheduler,
+                              every_seconds=args.checkpoint_seconds, say=print)
+    print(table)
+    return 2 if failed else 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    from . import results
+
+    print(results.write(args.folders, args.out))
+    return 0
+
+
 def _evaluate(args: argparse.Namespace) -> int:
     from . import evaluate
 
-    options = {name: value for name, value in vars(args).items() if name not in ("command", "run", "json")}
+    options = {name: value for name, value in vars(args).items() if name not in ("command", "run", "json", "typed")}
     options["rename"] = dict(options.get("rename", ()))
     score, words = evaluate.run(**options)
     if args.json:
@@ -177,6 +280,16 @@ def _pair(text: str) -> tuple[str, str]:
 
 def _positive(text: str) -> int:
     return _whole(text, 1)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"expected seconds, a number above 0, got {text}")
+    return value
 
 
 def _not_negative(text: str) -> int:

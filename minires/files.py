@@ -1,9 +1,11 @@
-"""Write a file completely or not at all."""
+"""Write a file completely or not at all; hold a file for one process alone."""
 
 from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -26,3 +28,22 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> Path
         temporary.unlink(missing_ok=True)
         raise
     return path
+
+
+@contextmanager
+def locked(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold the file ``path`` (made if it is not there) for this process alone; it is let go however the process ends.
+
+    RuntimeError if another holds it. On Windows, which has no such lock, nothing is held.
+    """
+    try:
+        import fcntl
+    except ModuleNotFoundError:
+        yield
+        return
+    with open(path, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RuntimeError(f"{path} is held by another process that works in this folder; wait for it") from None
+        yield

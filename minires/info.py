@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,22 @@ def versions() -> dict[str, str]:
     """Versions that a result depends on, as text."""
     return {"minires": __version__, "python": platform.python_version(), "numpy": np.__version__, "blas": blas(),
             "platform": f"{platform.system()} {platform.machine()}"}
+
+
+def commit() -> str | None:
+    """The git commit of the source that runs, "+changes" behind it where files of it differ; None for an installed
+    package, or without git."""
+    package = Path(__file__).resolve().parent
+    if not (package.parent / ".git").exists():  # an installed package may lie in some other project's checkout
+        return None
+
+    def git(*command):
+        return subprocess.run(["git", "-C", str(package), *command], capture_output=True, text=True, check=True,
+                              timeout=30).stdout.strip()
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def blas() -> str:

@@ -4,29 +4,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import device, kernels, nn, ops
+from .datasets.augment import random_crop, random_flip
 from .datasets.batches import batches
 from .evaluate import is_right
-from .optim import SGD, Schedule
+from .optim import SGD, Schedule, step_decay
+from .recipes import Recipe
 from .tap import untouched
 from .tensor import Tensor, no_grad
 
 Arrays = tuple[Any, Any]  # images float32 (N, C, H, W), labels integer (N,)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train. The defaults are those of `minires demo`."""
-
-    epochs: int = 3
-    batch_size: int = 100
-    lr: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
 
 
 class Step(NamedTuple):
@@ -35,6 +27,7 @@ class Step(NamedTuple):
     step: int     # counted from 1
     loss: float   # mean over the batch, before the update
     images: int   # in the batch
+    lr: float     # of this update
 
 
 class Epoch(NamedTuple):
@@ -50,42 +43,97 @@ class NotFinite(ArithmeticError):
     """The loss became NaN or infinite; the model is as it was before that step. Or, at an epoch's end, the weights."""
 
 
-def fit(model: nn.Module, train: Arrays, test: Arrays, recipe: Recipe, *, rng: np.random.Generator,
-        augment: Callable[..., Any] | None = None, schedule: Schedule | None = None) -> Iterator[Step | Epoch]:
+@dataclass
+class Progress:
+    """Where a run stands between two steps. With the model's state, the recipe and the seed it is all that decides
+    what comes next: kept, and given to `fit` again, it lets a run go on as if it had never stopped."""
+
+    step: int = 0            # updates made
+    epoch: int = 0           # passes completed, their errors measured
+    batch: int = 0           # updates made in the pass under way
+    loss_sum: float = 0.0    # of their losses
+    lr: float = 0.0          # of the last update
+    warming_up: bool = True  # has the training error not been below 80 % yet? (recipe.warm_up_lr)
+    velocity: Any = None     # SGD's, all parameters in one array; None before the first step
+
+
+def fit(model: nn.Module, train: Arrays, test: Arrays, recipe: Recipe, *, rng: np.random.Generator | int,
+        augment: Callable[..., Any] | None = None, schedule: Schedule | None = None,
+        at: Progress | None = None) -> Iterator[Step | Epoch]:
     """Train `model` in place by SGD; yield a Step after every update and an Epoch after every pass.
 
-    `rng` shuffles the training set. `augment(images, rng=rng)`, if given, changes every batch before the step
-    (`datasets.crop_and_flip`); errors are measured on the images as they are. `schedule` (optim.step_decay, warm_up)
-    gives the learning rate of each step, counted from 0, in place of recipe.lr. NotFinite where the loss is not finite,
-    or the weights after an epoch are not.
+    `rng` shuffles the training set and serves the augmentation: a Generator, or a seed, with which every epoch's order
+    and every step's augmentation follow from the seed and their numbers alone. `augment(images, rng=rng)`, if given,
+    changes every batch before the step in place of the recipe's crop and flip; errors are measured on the images as
+    they are. `schedule` (optim.step_decay, warm_up) gives the learning rate of each step, counted from 0, in place of
+    recipe.lr and its drops. `at` is kept up to date at every yield; one that is not at the start goes on from there
+    (with a seed, and the model's state of that moment). NotFinite where the loss is not finite, or the weights after
+    an epoch are not.
     """
     with kernels.session():
-        yield from _fit(model, train, test, recipe, rng, augment, schedule)
+        yield from _fit(model, train, test, recipe, rng, augment, schedule, Progress() if at is None else at)
 
 
-def _fit(model, train, test, recipe, rng, augment, schedule):
+def _fit(model, train, test, recipe, rng, augment, schedule, at):
+    _check_labels(train=train, test=test)
     optimizer = SGD(model.parameters(), recipe.lr, recipe.momentum, recipe.weight_decay)
+    if at.step:
+        _go_on(optimizer, at, rng)
     images, labels = train
-    for what, (x, y) in ("train", train), ("test", test):
-        if not hasattr(y, "shape"):
-            raise TypeError(f"fit, {what}: expected labels as an array, got {type(y).__name__}; np.asarray makes one")
-        if y.shape != (len(x),):
-            raise ValueError(f"fit, {what}: expected one label for each of {len(x)} images, got shape {y.shape}")
-    count = 0
-    for epoch in range(1, recipe.epochs + 1):
-        losses = []
-        for rows in batches(len(images), recipe.batch_size, rng=rng):
-            if schedule is not None:
-                optimizer.lr = schedule(count)
-            count += 1
+    total = recipe.total_steps(len(images))
+    augment = augment or _augmentation(recipe)
+    schedule = schedule or step_decay(recipe.lr, [math.ceil(share * total) for share in recipe.drops])
+    at.warming_up &= recipe.warm_up_lr > 0 and model.depth(images.shape[1:]) >= recipe.warm_up_layers
+
+    while at.step < total or at.batch:  # a batch in a pass whose errors are not measured yet
+        order = batches(len(images), recipe.batch_size, rng=_draws(rng, at.epoch + 1))
+        for rows in islice(order, at.batch, at.batch + total - at.step):
+            optimizer.lr = at.lr = recipe.warm_up_lr if at.warming_up else schedule(at.step)
             rows = device.of(images).asarray(rows)
-            batch = images[rows] if augment is None else augment(images[rows], rng=rng)
-            losses.append(step(model, optimizer, batch, labels[rows], count))
-            yield Step(count, losses[-1], len(rows))
+            batch = augment(images[rows], rng=_draws(rng, at.epoch + 1, at.batch + 1))
+            loss = step(model, optimizer, batch, labels[rows], at.step + 1)
+            at.step, at.batch = at.step + 1, at.batch + 1
+            at.loss_sum, at.velocity = at.loss_sum + loss, optimizer.velocity
+            yield Step(at.step, loss, len(rows), at.lr)
         if not bool(optimizer.xp.isfinite(optimizer.flat).all()):  # the last update's work: no later loss would tell
-            raise NotFinite(f"step {count}: the weights are not finite after it; the loss before it was {losses[-1]}. "
-                            f"A smaller learning rate (it is {optimizer.lr}) may help")
-        yield Epoch(epoch, float(np.mean(losses)), error(model, *train), error(model, *test))
+            raise NotFinite(f"step {at.step}: the weights are not finite after it; the mean loss of its epoch was "
+                            f"{at.loss_sum / at.batch}. A smaller learning rate (it is {at.lr}) may help")
+        done = Epoch(at.epoch + 1, at.loss_sum / at.batch, error(model, *train), error(model, *test))
+        at.epoch, at.batch, at.loss_sum = at.epoch + 1, 0, 0.0
+        at.warming_up &= done.train_error >= 80
+        yield done
+
+
+def _check_labels(**sets: Arrays) -> None:
+    for name, (x, y) in sets.items():
+        if not hasattr(y, "shape"):
+            raise TypeError(f"fit, {name}: expected labels as an array, got {type(y).__name__}; np.asarray makes one")
+        if y.shape != (len(x),):
+            raise ValueError(f"fit, {name}: expected one label for each of {len(x)} images, got shape {y.shape}")
+
+
+def _go_on(optimizer: SGD, at: Progress, rng: Any) -> None:
+    if isinstance(rng, np.random.Generator):
+        raise ValueError(f"fit: to go on from step {at.step}, give rng that run's seed; a Generator's past is lost")
+    if at.velocity is None or at.velocity.shape != optimizer.velocity.shape:
+        raise ValueError(f"fit: expected at.velocity of shape {optimizer.velocity.shape} for this model, got "
+                         f"{getattr(at.velocity, 'shape', None)}")
+    optimizer.velocity = optimizer.xp.asarray(at.velocity, optimizer.flat.dtype)
+
+
+def _draws(rng: np.random.Generator | int, *where: int) -> np.random.Generator:
+    """The Generator itself, or one that follows from the seed and `where`, independent of any other place's."""
+    if isinstance(rng, np.random.Generator):
+        return rng
+    return np.random.default_rng(np.random.SeedSequence(rng, spawn_key=where))
+
+
+def _augmentation(recipe: Recipe) -> Callable[..., Any]:
+    def augment(images, *, rng):
+        if recipe.crop:
+            images = random_crop(images, recipe.crop, rng=rng)
+        return random_flip(images, rng=rng) if recipe.flip else images
+    return augment
 
 
 def step(model: nn.Module, optimizer: SGD, images: Any, labels: Any, number: int = 1) -> float:

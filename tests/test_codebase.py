@@ -37,18 +37,23 @@ LAYERS = [
     ["models", "weights", "tap"],
     ["evaluate"],
     ["analysis", "train", "info", "profile"],
-    ["demo"],
+    ["config"],
+    ["runs", "demo"],
+    ["results"],
+    ["sweep"],
     ["cli"],
 ]
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
 APART = {"names": set(), "files": set(), "pickles": set(), "torchfile": {"pickles"},
-         "datasets": {"device", "names", "files", "pickles"},
+         "datasets": {"device", "names", "files", "pickles"}, "recipes": {"names"}, "checkpoint": {"files"},
          "plot": set(), "report": {"plot", "files"}}  # room: all it may import
 ABOVE_APART = {"models": {"names"}, "weights": {"names", "files", "pickles", "torchfile"},
-               "evaluate": {"datasets", "names"}, "train": {"datasets", "names", "files"},
+               "evaluate": {"datasets", "names"}, "train": {"datasets", "recipes"},
+               "config": {"datasets", "names", "recipes"}, "runs": {"files", "checkpoint", "plot"},
+               "results": {"recipes", "files", "plot"}, "sweep": {"names"},
                "demo": set(APART), "cli": set(APART)}  # layers that may use those
 FACADE = "__init__"  # minires/__init__.py shows the public names and may import any room but these
-NOT_AT_START = {"plot", "report", "demo", "cli", "profile"}
+NOT_AT_START = {"plot", "report", "demo", "cli", "profile", "config", "runs", "results", "sweep"}
 
 
 def room(path):
@@ -99,7 +104,8 @@ def test_imports_point_down(path):
 
 
 ONLY_IN = {"cupy": "device", "cupyx": "device", "matplotlib": "plot"}
-WHEN_USED = {"cupy", "cupyx", "tqdm", "threadpoolctl", "safetensors", "sklearn", "torch", "IPython", "ipywidgets"}
+WHEN_USED = {"cupy", "cupyx", "tqdm", "threadpoolctl", "safetensors", "sklearn", "torch", "distributed", "IPython",
+             "ipywidgets"}
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -424,10 +424,18 @@ def test_average_pool_refuses_sizes_that_do_not_divide(size):
 
 
 def test_average_pool_refuses_other_arrays():
-    with pytest.raises(ValueError, match=r"images: expected uint8 \(N, H, W\), got float32 \(2, 6, 9\)"):
+    with pytest.raises(ValueError, match=r"got float32 \(2, 6, 9\)"):
         average_pool(np.zeros((2, 6, 9), np.float32), 3)
-    with pytest.raises(ValueError, match=r"images: expected uint8 \(N, H, W\), got uint8 \(2, 6, 9, 3\)"):
-        average_pool(np.zeros((2, 6, 9, 3), np.uint8), 3)
+    with pytest.raises(ValueError, match=r"\(N, H, W\) or \(N, H, W, C\), got uint8 \(2, 6\)"):
+        average_pool(np.zeros((2, 6), np.uint8), 3)
+
+
+def test_average_pool_takes_colours_one_by_one():
+    images = np.random.default_rng(0).integers(0, 256, (3, 6, 9, 2), dtype=np.uint8)
+    got = average_pool(images, (2, 3))
+    assert got.shape == (3, 2, 3, 2)
+    for c in range(2):
+        assert np.array_equal(got[..., c], average_pool(np.ascontiguousarray(images[..., c]), (2, 3)))
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 5), (2, 3, 5, 1), (2, 3, 5, 3)])

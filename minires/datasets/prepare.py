@@ -11,20 +11,21 @@ from .. import device
 
 
 def average_pool(images: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
-    """Shrink uint8 images (N, H, W) to float32 (N, h, w), each pixel the mean of its block, still 0 ... 255.
+    """Shrink uint8 images (N, H, W) or (N, H, W, C) to float32 (N, h, w, ...), each pixel its block's mean, 0 ... 255.
 
     ``size`` is h = w or (h, w). A block's sum is taken in integers, so the division is the only rounding.
     Raises ValueError if h does not divide H or w does not divide W.
     """
-    if images.dtype != np.uint8 or images.ndim != 3:
-        raise ValueError(f"average_pool: images: expected uint8 (N, H, W), got {images.dtype} {images.shape}")
-    n, height, width = images.shape
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        raise ValueError("average_pool: images: expected uint8 (N, H, W) or (N, H, W, C), "
+                         f"got {images.dtype} {images.shape}")
+    n, height, width, *channels = images.shape
     h, w = (size, size) if isinstance(size, int) else size
     if h < 1 or w < 1 or height % h or width % w:
         raise ValueError(
             f"average_pool: size: expected extents that divide the images' {height}x{width}, got {h}x{w}"
         )
-    blocks = images.reshape(n, h, height // h, w, width // w)
+    blocks = images.reshape(n, h, height // h, w, width // w, *channels)
     pixels = (height // h) * (width // w)
     return blocks.sum(axis=(2, 4), dtype=np.uint32).astype(np.float32) / pixels
 

@@ -33,6 +33,7 @@ from .flow import activation_histograms, gradient_flow, signal_growth, update_ra
 from .graph import graph
 from .landscape import loss_line, loss_surface
 from .lesions import construction, deleted_blocks, lesions, paths, swapped_blocks
+from .runs import training_curves
 from .shattering import gradient_correlation, gradients_on_a_line
 from .style import COLOURS, DASHES, GREY, GRID, INK, MARKERS, Figure, png
 from .training import error_curves, gradient_norms, responses
@@ -43,4 +44,4 @@ __all__ = ["COLOURS", "DASHES", "GREY", "GRID", "INK", "MARKERS", "Errors", "Fig
            "gradient_norms", "gradients_on_a_line", "graph", "growth", "layers", "lesions", "loss_line",
            "loss_surface", "mean", "number", "patches", "paths", "percent", "plain_pair", "png", "points", "pretty",
            "refinement", "response_pairs", "responses", "responses_smaller", "signal_growth", "skip_repairs",
-           "split_name", "swapped_blocks", "update_ratios"]
+           "split_name", "swapped_blocks", "training_curves", "update_ratios"]

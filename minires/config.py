@@ -1,0 +1,119 @@
+"""What a run trains: chosen by names and key=value, checked, and kept as one dict that config.json holds."""
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import datasets, device, models, nn, recipes
+from .names import unknown
+
+Config = dict[str, Any]
+CHOSEN = "model", "model_options", "dataset", "data", "recipe", "settings", "seed", "device"  # decide every number
+BY_DATA = "num_classes", "in_channels", "rng"  # arguments of a model that follow from the data set and the seed
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which images of a data set, and in which form. 0: all, or as they are."""
+
+    train_images: int = 0  # the first so many
+    test_images: int = 0
+    image_size: int = 0    # averaged to this height and width
+    validation: int = 0    # the last so many training images are held out, and stand in for the test set
+
+    def __post_init__(self) -> None:
+        if negative := [f"{name} {n}" for name, n in dataclasses.asdict(self).items() if n < 0]:
+            raise ValueError(f"data: expected numbers from 0, got {', '.join(negative)}")
+
+
+def configure(model: str, dataset: str, recipe: str = "paper-cifar", seed: int = 0, where: str = "auto",
+              settings: Sequence[str] = ()) -> Config:
+    """The CHOSEN part of a config. `settings`: "key=value", a field of Recipe or Data or "model.<option>".
+
+    ValueError, with the nearest name, for a model, data set, recipe or key that does not exist, and for a value of
+    another type; RuntimeError for a device that is not there.
+    """
+    name = model.lower().replace("-", "")
+    if name not in models.BY_NAME:
+        raise unknown("model", model, models.BY_NAME)
+    if dataset not in datasets.BY_NAME:
+        raise unknown("data set", dataset, datasets.BY_NAME)
+    chosen, data = recipes.named(recipe), Data()
+    options = {f"model.{n}": type(p.default) for n, p in inspect.signature(models.BY_NAME[name]).parameters.items()
+               if n not in BY_DATA and isinstance(p.default, (bool, int, float, str))}
+    texts: dict[str, str] = {}
+    for setting in settings:
+        key, equals, text = (part.strip() for part in setting.partition("="))
+        if not equals:
+            raise ValueError(f"setting: expected key=value, got {setting!r}")
+        if not (hasattr(chosen, key) or hasattr(data, key) or key in options):
+            raise unknown("setting", key, [*vars(chosen), *vars(data), *options])
+        texts[key] = text
+    return {
+        "model": name,
+        "model_options": {key.removeprefix("model."): recipes.parse(key, text, options[key])
+                          for key, text in texts.items() if key in options},
+        "dataset": dataset,
+        "data": dataclasses.asdict(recipes.override(data, {k: t for k, t in texts.items() if hasattr(data, k)})),
+        "recipe": recipe,
+        "settings": dataclasses.asdict(recipes.override(chosen, {k: t for k, t in texts.items()
+                                                                 if hasattr(chosen, k)})),
+        "seed": seed,
+        "device": device.use(where),
+    }
+
+
+def recipe_of(config: Config) -> recipes.Recipe:
+    """The recipe with the settings of a config, which may have been read from JSON."""
+    return recipes.Recipe(**{**config["settings"], "drops": tuple(config["settings"]["drops"])})
+
+
+def prepared(config: Config, root: Path | None) -> tuple[Any, Any, str, int]:
+    """(train, test, SHA-256 of the pixels and labels as stored, number of classes). Each of the two is (images
+    float32 (N, C, H, W) less the training images' mean at every pixel, labels), on the config's device."""
+    data = Data(**config["data"])
+    learn, test = datasets.load(config["dataset"], root)
+    digest = hashlib.sha256()
+    for split in learn, test:
+        digest.update(split.images.tobytes())
+        digest.update(split.labels.tobytes())
+    for key, have in ("train_images", len(learn) - data.validation), ("test_images", len(test)):
+        if not getattr(data, key) <= have or have < 1:
+            raise ValueError(f"{config['dataset']}: {key}: expected at most {have}, got {getattr(data, key)}")
+    test = test[:data.test_images or None]
+    if data.validation:
+        learn, test = learn[:-data.validation], learn[-data.validation:]
+    learn = learn[:data.train_images or None]
+    images = datasets.subtract_pixel_mean(*(datasets.to_float(
+        datasets.average_pool(s.images, data.image_size) if data.image_size else s.images) for s in (learn, test)))
+    train_set, test_set = ((device.to(x, config["device"]), device.to(split.labels, config["device"]))
+                           for x, split in zip(images, (learn, test), strict=True))
+    return train_set, test_set, digest.hexdigest(), len(learn.classes)
+
+
+def build(config: Config, in_channels: int, num_classes: int) -> nn.Module:
+    """The model of a config with its first weights, drawn from the seed."""
+    given = {"in_channels": in_channels, "num_classes": num_classes, "rng": np.random.default_rng(config["seed"])}
+    takes = inspect.signature(models.BY_NAME[config["model"]]).parameters
+    options = {name: value for name, value in given.items() if name in takes}
+    return models.build(config["model"], **config["model_options"], **options).to(config["device"])
+
+
+def differences(there: Mapping[str, Any], asked: Mapping[str, Any], keys: Sequence[str] = CHOSEN) -> list[str]:
+    """Where two configs differ, in words: "settings.lr: 0.1 there, 0.2 asked for"."""
+    found = []
+    for key in keys:
+        a, b = there.get(key), json.loads(json.dumps(asked.get(key)))  # as JSON has it: tuples are lists
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += [f"{key}.{text}" for text in differences(a, b, sorted({*a, *b}))]
+        elif a != b:
+            found.append(f"{key}: {a} there, {b} asked for")
+    return found
