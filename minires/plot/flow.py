@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from .findings import number
 from .style import (
+    GREY,
     INK,
     LABEL,
     TICK,
@@ -157,4 +158,28 @@ def update_ratios(history: Mapping[int, Layers], caption: str = "") -> Figure:
     log_scale(axes)
     dress(axes, "", "step", "|update| / |weight|", empty=not layers)
     legend_below(figure, [axes], columns=5)
+    return figure
+
+
+def layer_responses(found: Mapping[str, Layers], caption: str = "") -> Figure:
+    """Layer responses of any network in layer order (left) and sorted (right), {label: analysis.responses(...)}.
+
+    The line at 1 is every network's before training: the control. Compare He et al. 2015, Figure 7; for the networks
+    of a run side by side see `responses`.
+    """
+    means = "; ".join(f"{label} {np.mean(list(values.values())):.2f}" for label, values in found.items() if values)
+    figure = new_figure(f"Mean response of the 3x3 layers: {means}" if means else "Layer responses", 4.2, caption)
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, order in zip(panels, ("in layer order", "sorted"), strict=True):
+        count = max((len(values) for values in found.values()), default=0)
+        for label, style in series(found).items():
+            values = list(found[label].values())
+            values = sorted(values, reverse=True) if order == "sorted" else values
+            axes.plot(range(1, len(values) + 1), values, markevery=every(len(values)), **style)
+        axes.axhline(1, color=GREY, linewidth=1.1, linestyle=(0, (1, 2)), label="before training (control)")
+        axes.set_ylim(bottom=0)
+        axes.set_xticks(layer_ticks(max(count, 1)))
+        x = "3x3 layer (1 = nearest the input)" if order != "sorted" else "rank (1 = largest response)"
+        dress(axes, order, x, "std of the output after BN" if order != "sorted" else "", empty=not found)
+    legend_below(figure, panels)
     return figure

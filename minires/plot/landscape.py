@@ -32,13 +32,13 @@ def loss_line(found: Mapping[str, Any], caption: str = "") -> Figure:
 def loss_surface(found: Mapping[str, Any], caption: str = "") -> Figure:
     """Contours of the loss over two directions, one panel for each {label: analysis.loss_surface(...)}."""
     ranges = "; ".join(f"{label} {number(s.loss[len(s.at) // 2][len(s.at) // 2])} at the centre, up to "
-                       f"{number(float(np.nanmax(s.loss)))}" for label, s in found.items())
+                       f"{number(_largest(s.loss))}" for label, s in found.items())
     title = f"Loss around the trained weights: {ranges}" if found else "Loss surface"
     figure = new_figure(title, 4.6, caption)
     panels = figure.subplots(1, max(1, len(found)), squeeze=False)[0]
     logs = {label: np.log10(np.maximum(np.asarray(s.loss, float), 1e-12)) for label, s in found.items()}
-    low = min((np.nanmin(v) for v in logs.values()), default=0.0)
-    high = max((np.nanmax(v[np.isfinite(v)]) for v in logs.values()), default=1.0)
+    low = min((_largest(-v) * -1 for v in logs.values()), default=0.0)
+    high = max((_largest(v) for v in logs.values()), default=1.0)
     levels = np.linspace(low, max(high, low + 1e-6), 15)
     image = None
     for axes, (label, surface) in zip(panels, found.items(), strict=False):
@@ -54,3 +54,10 @@ def loss_surface(found: Mapping[str, Any], caption: str = "") -> Figure:
     else:
         colour_bar(figure, image, list(panels), "log10 of the cross-entropy", "%.1f")
     return figure
+
+
+def _largest(values: Any) -> float:
+    """Of those that are finite: far from the weights a loss may not be."""
+    finite = np.asarray(values, float)
+    finite = finite[np.isfinite(finite)]
+    return float(finite.max()) if finite.size else 0.0
