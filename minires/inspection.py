@@ -126,8 +126,8 @@ def look_at_gradients(s: Subject, seed: int, progress: Any) -> Part:
     silent = 100 * float(np.mean(list(dead.values())))
     text = (f"Euclidean norms of the gradient of the cross-entropy{_on(s)}, in train mode. Per layer toward the input "
             f"the gradient of the activations changes by a factor of {listed} (geometric mean). Of the units behind "
-            f"nonlinearities {silent:.1f} % give one and the same value on all these images. A small gradient on images "
-            "that are classified well is no vanishing gradient.")
+            f"nonlinearities {silent:.1f} % give one and the same value on all these images. A small gradient on "
+            "images that are classified well is no vanishing gradient.")
     return Part("Gradients", numbers, {"gradients": plot.gradient_flow(flows, _caption(s))}, text)
 
 

@@ -49,6 +49,8 @@ def loss_surface(found: Mapping[str, Any], caption: str = "") -> Figure:
         dress(axes, label, "first direction", "second direction" if axes is panels[0] else "")
         axes.grid(False)
         axes.set_aspect("equal")
+        axes.set_xticks(axes.get_yticks()[::2])
+        axes.set_xlim(surface.at[0], surface.at[-1])
     if image is None:
         dress(panels[0], "", "first direction", "second direction", empty=True)
     else:
