@@ -110,6 +110,7 @@ def run(model: str, weights: str, dataset: str, *, root: datasets.Root = None, r
         std: Sequence[float] | None = None, **options: Any) -> tuple[Score, str]:
     """(the Score, the input in words) of a published network: built by name with `options`, filled from a file."""
     where = device.use(where)
+    models.find(model)  # a wrong name is told before the data set is read
     images, test, words = prepared(dataset, root, normalize, mean, std)
     net = models.build(model, num_classes=len(test.classes), in_channels=images.shape[1], **options)
     load_weights(net.to(where), weights, rename)

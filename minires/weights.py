@@ -80,7 +80,7 @@ def save_weights(model: nn.Module, path: str | os.PathLike[str], dtype: Any = No
     if suffix not in (".safetensors", ".npz"):
         raise ValueError(f"save_weights: expected a file name that ends in .safetensors or .npz, got {str(path)!r}; "
                          "PyTorch reads both")
-    if dtype is not None and np.dtype(dtype).kind != "f":
+    if dtype is not None and getattr(dtype, "__name__", str(dtype)) not in ("float16", "float32", "float64"):
         raise ValueError(f"save_weights: dtype: expected float16, float32 or float64, got {dtype}")
     arrays: dict[str, Any] = {}
     for name, t in model.state().items():

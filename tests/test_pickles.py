@@ -48,3 +48,14 @@ def test_references_outside_go_to_the_callers_function_or_are_refused():
 def test_damage_is_one_kind_of_error(damage):
     with pytest.raises(pickles.Refused, match="damaged"):
         pickles.read(io.BytesIO(damage), ALLOWED)
+
+
+TUPLES = b")" + b"2\x86" * 60
+
+
+@pytest.mark.parametrize("program", [b"}" + TUPLES + b"K\x01s", b"}(" + TUPLES + b"K\x01u", b"(" + TUPLES + b"K\x01d"],
+                         ids=["SETITEM", "SETITEMS", "DICT"])
+def test_a_key_that_takes_for_ever_to_hash_is_refused_at_once(program):
+    """A tuple of twice itself, sixty times: 120 bytes, and a hash of 2^60 steps that nothing in Python can stop."""
+    with pytest.raises(pickles.Refused, match="it has a tuple for a key, where text or a number was expected"):
+        pickles.read(io.BytesIO(b"\x80\x02" + program + b"."), {})

@@ -1,5 +1,6 @@
 """Weights: every format there and back, against PyTorch with every family of networks, and what must be refused."""
 
+import argparse
 import collections
 import copy
 import io
@@ -91,7 +92,8 @@ def test_weights_that_are_not_contiguous_in_memory(tmp_path, suffix):
 def test_float16_halves_the_file_and_loads_as_float32(tmp_path, suffix):
     model, full, half = models.resnet20(), tmp_path / f"full{suffix}", tmp_path / f"half{suffix}"
     save_weights(model, full)
-    save_weights(model, half, dtype="float16")
+    for dtype in np.dtype("float16"), np.float16, "float16":
+        save_weights(model, half, dtype)
     assert half.stat().st_size < 0.65 * full.stat().st_size
     expected = {name: a.astype(np.float16).astype(np.float32) for name, a in arrays(model).items()}
     load_weights(model, half)
@@ -116,7 +118,8 @@ def test_the_content_tells_the_format_not_the_name(tmp_path):
 
 @pytest.mark.parametrize("path, dtype, message", [
     ("w.pt", None, r"expected a file name that ends in .safetensors or .npz, got '.*w\.pt'; PyTorch reads both"),
-    ("w", None, "got '.*w'"), ("w.npz", "int8", "dtype: expected float16, float32 or float64, got int8")])
+    ("w", None, "got '.*w'"), ("w.npz", "bfloat16", "float64, got bfloat16"),
+    ("w.npz", "int8", "dtype: expected float16, float32 or float64, got int8")])
 def test_save_refuses(tmp_path, path, dtype, message):
     with pytest.raises(ValueError, match=f"save_weights: .*{message}"):
         save_weights(small(), tmp_path / path, dtype)
@@ -647,8 +650,9 @@ def test_saved_by_pytorch_loaded_here(tmp_path, family, legacy):
     ours, theirs, shape = (make() if callable(make) else make for make in twins()[family])
     torch_nets.randomised(theirs, seed=2)
     state = collections.OrderedDict((f"module.{n}", v) for n, v in theirs.state_dict().items())
-    torch.save({"state_dict": state, "epoch": 3, "best_prec1": torch.tensor(91.2), "optimizer": {"state": {0: state}}},
-               tmp_path / "w.th", _use_new_zipfile_serialization=not legacy)
+    checkpoint = {"state_dict": state, "epoch": 3, "best_prec1": torch.tensor(91.2), "best": np.float64(91.2),
+                  "args": argparse.Namespace(lr=0.1), "optimizer": {"state": {0: state}}}
+    torch.save(checkpoint, tmp_path / "w.th", _use_new_zipfile_serialization=not legacy)
     load_weights(ours, tmp_path / "w.th")
 
     images, labels = normal(6, *shape, seed=2, dtype=np.float32), np.array([0, 6, 3, 3, 1, 5])

@@ -58,23 +58,27 @@ FAMILIES: dict[str, tuple[tuple[int, int, int], dict[str, Callable[..., nn.Modul
 }
 BY_NAME: dict[str, Callable[..., nn.Module]] = {n: f for _, members in FAMILIES.values() for n, f in members.items()}
 
-__all__ = ["BY_NAME", "FAMILIES", "VGG", "CifarNet", "GoogLeNet", "Listed", "ResNet", "build", "cifar", "imagenet",
-           "listing", "placement_study", "shortcut_study", "vgg", *BY_NAME]
+__all__ = ["BY_NAME", "FAMILIES", "VGG", "CifarNet", "GoogLeNet", "Listed", "ResNet", "build", "cifar", "find",
+           "imagenet", "listing", "placement_study", "shortcut_study", "vgg", *BY_NAME]
 
 
-def build(name: str, **options: Any) -> nn.Module:
-    """The network of this name ("resnet20", "ResNet-20") with its function's options, such as num_classes=100.
-
-    ValueError for a name or an option that there is not.
-    """
+def find(name: str) -> Callable[..., nn.Module]:
+    """The function of this name ("resnet20", "ResNet-20"). ValueError, with the nearest names, where there is none."""
     plain = name.lower().replace("-", "")
     if plain not in BY_NAME:
         raise unknown("model", name, BY_NAME)
-    known = inspect.signature(BY_NAME[plain]).parameters
+    return BY_NAME[plain]
+
+
+def build(name: str, **options: Any) -> nn.Module:
+    """The network of this name with its function's options, such as num_classes=100. ValueError for a name or an
+    option that there is not."""
+    function = find(name)
+    known = inspect.signature(function).parameters
     for option in options:
         if option not in known:
-            raise ValueError(f"model {plain}: there is no option {option!r}; there are {', '.join(known)}")
-    return BY_NAME[plain](**options)
+            raise ValueError(f"model {name}: there is no option {option!r}; there are {', '.join(known)}")
+    return function(**options)
 
 
 class Listed(NamedTuple):

@@ -2,6 +2,7 @@
 import argparse
 import collections
 import contextlib
+import faulthandler
 import itertools
 import pickletools
 import random
@@ -126,12 +127,13 @@ def watched():
         _watching = False
 
 
-def run(cases, n, seed=0):
+def run(cases, n, seed=0, hang=None):
     """Read `n` damaged files; returns a Counter of what came of it.
 
     `cases`: {name: case}; case(rng) gives a function without arguments that reads one damaged file, and returns on a
     right load, raises ValueError or FileNotFoundError that names the file for a clean refusal. AssertionError, with
-    the case and the seed, for whatever else.
+    the case and the seed, for whatever else; a reader that takes more than `hang` seconds ends the process, with the
+    place on stderr: in a hash that does not come to an end Python itself cannot stop it.
     """
     came = collections.Counter()
     for i in range(n):
@@ -139,6 +141,8 @@ def run(cases, n, seed=0):
         rng = random.Random(f"{seed} {i}")
         read, names = cases[name](rng)
         start = time.perf_counter()
+        if hang:
+            faulthandler.dump_traceback_later(hang, exit=True)
         try:
             with watched():
                 read()
@@ -150,6 +154,8 @@ def run(cases, n, seed=0):
                 raise AssertionError(f"{name}, seed {seed}, number {i}: {type(e).__name__}: {e}: {why}") from e
             came[f"{name}: refused"] += 1
         came["slowest, ms"] = max(came["slowest, ms"], round(1000 * (time.perf_counter() - start)))
+    if hang:
+        faulthandler.cancel_dump_traceback_later()
     return came
 
 
@@ -159,6 +165,6 @@ def main(what, cases):
     cli.add_argument("n", type=int, nargs="?", default=20_000)
     cli.add_argument("--seed", type=int, default=0)
     args = cli.parse_args()
-    for line, count in sorted(run(cases, args.n, args.seed).items()):
+    for line, count in sorted(run(cases, args.n, args.seed, hang=60).items()):
         print(f"{line:32} {count:8}")
     print(f"{'peak of memory, MB':32} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024:8}")
