@@ -50,8 +50,8 @@ def _parser() -> argparse.ArgumentParser:
 
     learn = commands.add_parser(
         "train", help="train one network by a recipe, in a folder from which it can go on after any stop",
-        description="Trains MODEL (plain20 ... plain110, resnet20 ... resnet1202) and writes config.json, "
-                    "metrics.jsonl, checkpoints, weights.safetensors and curves.png into a folder.",
+        description="Trains MODEL (minires models lists them) and writes config.json, metrics.jsonl, "
+                    "checkpoints, weights.safetensors and curves.png into a folder.",
         epilog="Ctrl-C stops at a checkpoint. The same command with --resume goes on, to the same bits as if it had "
                "never stopped; so does --resume --out DIR alone.")
     absent = argparse.SUPPRESS
@@ -82,8 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     sweep = commands.add_parser(
         "sweep", help="train a grid of models and seeds, here or on a Dask cluster, and collect one table",
         description='SPEC is a JSON or TOML file: {"models": [...], "seeds": [...], "dataset": ..., "recipe": ..., '
-                    '"set": {"lr": 0.05, "model.width": 8}, "root": ..., "device": "cpu"}; all but models and dataset '
-                    "may be left out. The same command goes on with what is there.")
+                    '"set": {"lr": 0.05, "model.width": 8}, "data_dir": ..., "device": "cpu"}; all but models and '
+                    "dataset may be left out. The same command goes on with what is there.")
     sweep.add_argument("spec", type=Path, metavar="SPEC")
     sweep.add_argument("--out", type=Path, metavar="DIR",
                        help="folder of the runs (default: minires-runs/ and SPEC's name)")

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import inspect
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,21 +55,25 @@ def configure(model: str, dataset: str, recipe: str = "paper-cifar", seed: int =
         key, equals, text = (part.strip() for part in setting.partition("="))
         if not equals:
             raise ValueError(f"setting: expected key=value, got {setting!r}")
-        if not (hasattr(chosen, key) or hasattr(data, key) or key in options):
-            raise unknown("setting", key, [*vars(chosen), *vars(data), *options])
+        if key not in (known := {**vars(chosen), **vars(data), **options}):
+            raise unknown("setting", key, known)
         texts[key] = text
     return {
         "model": name,
         "model_options": {key.removeprefix("model."): recipes.parse(key, text, options[key])
                           for key, text in texts.items() if key in options},
         "dataset": dataset,
-        "data": dataclasses.asdict(recipes.override(data, {k: t for k, t in texts.items() if hasattr(data, k)})),
+        "data": dataclasses.asdict(recipes.override(data, {k: t for k, t in texts.items() if k in vars(data)})),
         "recipe": recipe,
-        "settings": dataclasses.asdict(recipes.override(chosen, {k: t for k, t in texts.items()
-                                                                 if hasattr(chosen, k)})),
+        "settings": dataclasses.asdict(recipes.override(chosen, {k: t for k, t in texts.items() if k in vars(chosen)})),
         "seed": seed,
         "device": device.use(where),
     }
+
+
+def pretty(model: str) -> str:
+    """A network's name as it is written in text: "ResNet-20" for "resnet20"."""
+    return re.sub(r"(?<=[a-z])(?=\d)", "-", model, count=1).replace("resnet", "ResNet")
 
 
 def recipe_of(config: Config) -> recipes.Recipe:

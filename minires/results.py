@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import recipes, runs
-from .config import CHOSEN, recipe_of
+from .config import CHOSEN, pretty, recipe_of
 from .files import write_atomically
 
 # Published test errors on CIFAR-10 in percent. ResNets: He et al. 2015, Table 6; of 110 layers the best of five runs,
@@ -29,6 +29,7 @@ class Run:
     folder: Path
     config: dict[str, Any]
     metrics: list[dict[str, Any]]
+    pixels: str = ""  # the SHA-256's beginning, where runs on other pixels have the same name
 
     @property
     def finished(self) -> bool:
@@ -41,13 +42,8 @@ class Run:
                           | {"pixels": self.config["data_sha256"]}, sort_keys=True)
 
     @property
-    def label(self) -> str:
-        """ "ResNet-20"."""
-        return re.sub(r"(?<=[a-z])(?=\d)", "-", self.config["model"], count=1).replace("resnet", "ResNet")
-
-    @property
     def trained_on(self) -> str:
-        """ "short-cifar (lr 0.05) on cifar10, image_size 16; networks with width 8"."""
+        """In words, as in "short-cifar (lr 0.05) on cifar10, image_size 16; networks with width 8"."""
         standard = dataclasses.asdict(recipes.RECIPES[self.config["recipe"]])
         changed = [f"{key} {value}" for key, value in self.config["settings"].items()
                    if value != (list(standard[key]) if key == "drops" else standard.get(key))]
@@ -55,6 +51,7 @@ class Run:
         options = [f"{key} {value}" for key, value in self.config["model_options"].items()]
         return (self.config["recipe"] + (f" ({', '.join(changed)})" if changed else "") + " on "
                 + ", ".join([self.config["dataset"], *data])
+                + (f", pixels {self.pixels}" if self.pixels else "")
                 + (f"; networks with {', '.join(options)}" if options else ""))
 
 
@@ -77,6 +74,11 @@ def find(folders: Sequence[Path]) -> list[Run]:
         if other is not run:
             raise ValueError(f"{other.folder} and {run.folder} have the same settings and seed: leave one out, it "
                              "would count twice")
+    for name in {run.config["dataset"] for run in found.values()}:
+        same = [run for run in found.values() if run.config["dataset"] == name]
+        if len({run.config["data_sha256"] for run in same}) > 1:
+            for run in same:
+                run.pixels = run.config["data_sha256"][:8]
     return list(found.values())
 
 
@@ -87,18 +89,18 @@ def rows(found: Sequence[Run]) -> list[dict[str, Any]]:
     for run in sorted(found, key=lambda r: (_kind(r), r.config["parameters"], r.group, r.config["seed"])):
         if run.finished:
             groups.setdefault(run.group, []).append(run)
-    table = []
+    lines = []
     for group in groups.values():
         first = group[0]
         kind = "validation_error" if first.config["data"]["validation"] else "test_error"
-        row = {"network": first.label, "trained": first.trained_on, "parameters": first.config["parameters"],
-               "seeds": [run.config["seed"] for run in group],
+        row = {"network": pretty(first.config["model"]), "trained": first.trained_on,
+               "parameters": first.config["parameters"], "seeds": [run.config["seed"] for run in group],
                "train_error": [run.metrics[-1]["train_error"] for run in group],
                kind: [run.metrics[-1][kind] for run in group]}
         if _comparable(first.config):
             row["paper"] = PAPER.get(first.config["model"], "")
-        table.append(row)
-    return table
+        lines.append(row)
+    return lines
 
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
@@ -134,12 +136,13 @@ def write(folders: Sequence[Path], out: Path) -> str:
     ways = list(dict.fromkeys([row["trained"] for row in lines] + [run.trained_on for run in found]))
     by_label: dict[str, list[Any]] = {}
     for run in sorted(found, key=lambda r: (_kind(r), r.config["parameters"], r.config["seed"])):
-        by_label.setdefault(_marked(run.label, run.trained_on, ways), []).append(run.metrics)
+        by_label.setdefault(_marked(pretty(run.config["model"]), run.trained_on, ways), []).append(run.metrics)
     figure = plot.png(plot.training_curves(by_label))
 
     out.mkdir(parents=True, exist_ok=True)
     record = {"table": lines, "paper": PAPER, "runs": [_record(run) for run in found]}
-    write_atomically(out / "results.json", json.dumps(record, indent=1) + "\n")
+    text = re.sub(r"\[[^][{}]*\]", lambda m: " ".join(m[0].split()), json.dumps(record, indent=1))  # a list, a line
+    write_atomically(out / "results.json", text + "\n")
     write_atomically(out / "curves.png", figure)
     shown = table(lines) if lines else "No run is finished yet."
     write_atomically(out / "report.md", _page(found, lines, shown))
@@ -165,7 +168,7 @@ def _page(found: Sequence[Run], lines: Sequence[dict[str, Any]], shown: str) -> 
 def _record(run: Run) -> dict[str, Any]:
     """A run with all that made it, its curves as columns."""
     left_out = {"root", "command"}  # they say more about a machine's folders than about the run
-    curves = {key: [line[key] for line in run.metrics] for key in CURVES if run.metrics and key in run.metrics[0]}
+    curves = {key: [round(line[key], 5) for line in run.metrics] for key in CURVES if key in (run.metrics or [{}])[0]}
     return {key: value for key, value in run.config.items() if key not in left_out} | {"finished": run.finished,
                                                                                        "curves": curves}
 

@@ -1,8 +1,8 @@
 """A training run in a folder of its own: begun, stopped anywhere, gone on with to the same bits, finished.
 
-    config.json             everything that was chosen, and what it ran on; written first, never changed
-    metrics.jsonl           a line per epoch
-    checkpoint-*.safetensors  the last two (checkpoint.py); the newest holds all of the above lines too
+    config.json                       everything that was chosen, and what it ran on; written first, never changed
+    metrics.jsonl                     a line for each epoch
+    checkpoint-*.safetensors          the last two (checkpoint.py), which hold those lines too
     weights.safetensors, curves.png   at the end
 """
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from . import checkpoint, device, info
-from .config import CHOSEN, Config, build, differences, prepared, recipe_of
+from .config import CHOSEN, Config, build, differences, prepared, pretty, recipe_of
 from .files import locked, write_atomically
 from .kernels import parallel
 from .train import Epoch, NotFinite, Progress, Step, fit
@@ -86,7 +86,6 @@ MARGIN = 1.5  # seconds for what a process does before and after its run: starti
 class Outcome:
     """How a call ended: finished, or stopped ("the time limit", "Ctrl-C", "SIGTERM") with a checkpoint written."""
 
-    out: Path
     step: int
     steps: int
     stopped: str = ""
@@ -120,6 +119,7 @@ class _Pace:
         self.began = self.saved = time.monotonic()
         self.earlier = 0.0  # seconds of the run in earlier calls
         self.takes = {"step": 0.0, "errors": 0.0, "checkpoint": 0.5}  # seconds, the longest of late
+        self.errors_in_steps = 0.0  # what "errors" takes, in steps, until it was measured
 
     def spent(self) -> float:
         """Seconds of this call."""
@@ -131,10 +131,9 @@ class _Pace:
         yield
         self.takes[what] = max(time.monotonic() - start, 0.9 * self.takes[what])
 
-    def too_late(self, what: str, steps: float) -> bool:
-        """Would "step" or "errors" (never measured, they are taken to last as long as so many steps), and a checkpoint
-        behind it, pass the limit?"""
-        needed = self.takes[what] or steps * self.takes["step"]
+    def too_late(self, what: str) -> bool:
+        """Would one more of "step" or "errors", and a checkpoint behind it, pass the limit?"""
+        needed = self.takes[what] or self.errors_in_steps * self.takes["step"]
         return self.spent() + 1.2 * needed + self.takes["checkpoint"] + MARGIN > self.limit
 
     def checkpoint_due(self, step: int) -> bool:
@@ -153,6 +152,8 @@ class _Run:
         self.model = build(config, self.train[0].shape[1], classes)
         self.recipe = recipe_of(config)
         self.images = len(self.train[0])
+        # A forward pass is a third of a step's work; a half, to be sure.
+        pace.errors_in_steps = (self.images + len(self.test[0])) / self.recipe.batch_size / 2
         now = {"data_sha256": digest, "steps": self.recipe.total_steps(self.images), "threads": parallel.threads(),
                "versions": info.versions(), "commit": info.commit()}
         if new:
@@ -233,16 +234,15 @@ class _Run:
             for note in self.notes:
                 say(f"{self.out}: {note}")
             while at.step < steps or at.batch:  # as in fit
-                ends = at.step == steps or (at.batch > 0 and self._images_at(at.step) % self.images == 0)
-                what = "errors" if ends else "step"
-                # A pass forward is a third of a step's work: a half, to be sure, until one was measured.
-                late = pace.too_late(what, (self.images + len(self.test[0])) / self.recipe.batch_size / 2)
+                pass_done = at.step == steps or (at.batch > 0 and self._images_at(at.step) % self.images == 0)
+                what = "errors" if pass_done else "step"
+                late = pace.too_late(what)
                 if late and not stop and (at.step, at.epoch) == before:
                     raise ValueError(f"--time-limit {pace.limit:g} is too short to get on: {pace.spent():.1f} s went "
                                      f"by at the start, and what comes next, the {what}, would not be done in time")
                 if stop or late:
                     self.save()
-                    return Outcome(self.out, at.step, steps, stop[0] if stop else "the time limit")
+                    return Outcome(at.step, steps, stop[0] if stop else "the time limit")
                 with pace.measured(what):
                     event = self._next(events)
                 if isinstance(event, Step):
@@ -255,7 +255,7 @@ class _Run:
                 if isinstance(event, Epoch) or pace.checkpoint_due(at.step):
                     self.save()
         self._finish()
-        return Outcome(self.out, at.step, steps)
+        return Outcome(at.step, steps)
 
     def _next(self, events: Iterator[Step | Epoch]) -> Step | Epoch:
         try:
@@ -288,7 +288,7 @@ class _Run:
         from . import plot  # loads matplotlib, which training does not need
 
         save_weights(self.model, self.out / "weights.safetensors")
-        curves = plot.training_curves({self.config["model"]: [self.metrics]})
+        curves = plot.training_curves({pretty(self.config["model"]): [self.metrics]})
         write_atomically(self.out / "curves.png", plot.png(curves))
 
 

@@ -16,7 +16,7 @@ from . import info, results, runs
 from .config import CHOSEN, configure, differences
 from .names import unknown
 
-KEYS = {"models": list, "seeds": list, "dataset": str, "recipe": str, "device": str, "set": dict, "root": str}
+KEYS = {"models": list, "seeds": list, "dataset": str, "recipe": str, "device": str, "set": dict, "data_dir": str}
 DEATHS = 3  # of one run, after which it is given up
 
 Spec = dict[str, Any]
@@ -39,7 +39,7 @@ def read(path: Path) -> Spec:
             raise ValueError(f"{path}: {key}: expected a {KEYS[key].__name__}, got {value!r}")
     if missing := [key for key in ("models", "dataset") if not spec.get(key)]:
         raise ValueError(f"{path}: {' and '.join(missing)} must be given")
-    spec = {"seeds": [0], "recipe": "paper-cifar", "device": "auto", "set": {}, "root": None} | spec
+    spec = {"seeds": [0], "recipe": "paper-cifar", "device": "auto", "set": {}, "data_dir": None} | spec
     for key, kind in ("models", str), ("seeds", int):
         if not spec[key] or not all(type(v) is kind for v in spec[key]) or len(set(spec[key])) < len(spec[key]):
             raise ValueError(f"{path}: {key}: expected different {kind.__name__}s, got {spec[key]}")
@@ -71,16 +71,17 @@ def run(spec: Spec, out: Path, *, jobs: int | None = None, scheduler: str | None
             if found := differences(runs.read_config(out / name), chosen, keys):
                 raise ValueError(f"{out / name} holds a run of other settings: {'; '.join(found)}. Choose another "
                                  "--out")
+    root = Path(spec["data_dir"]).resolve() if spec["data_dir"] else None
     if scheduler:
-        failed = _on_cluster(todo, out, scheduler, spec["root"], every_seconds, say)
+        failed = _on_cluster(todo, out, scheduler, root, every_seconds, say)
     else:
-        failed = _here(todo, out, jobs, spec["root"], every_seconds, say)
+        failed = _here(todo, out, jobs, root, every_seconds, say)
     for name, why in failed.items():
         say(f"{name} failed: {why}")
     return (results.write([out], out) if list(out.glob("*/config.json")) else "No run has begun."), failed
 
 
-def _here(todo: dict[str, dict[str, Any]], out: Path, jobs: int | None, root: str | None, every_seconds: float,
+def _here(todo: dict[str, dict[str, Any]], out: Path, jobs: int | None, root: Path | None, every_seconds: float,
           say: Say) -> dict[str, str]:
     where = configure(**next(iter(todo.values())))["device"]
     jobs = min(jobs or {"gpu": 1}.get(where, info.cores()), info.cores(), len(todo))  # a GPU's memory is not shared out
@@ -93,14 +94,15 @@ def _here(todo: dict[str, dict[str, Any]], out: Path, jobs: int | None, root: st
         command = [sys.executable, "-m", "minires.cli", "train", asked["model"], "--resume", "--out", str(out / name),
                    "--dataset", asked["dataset"], "--recipe", asked["recipe"], "--seed", str(asked["seed"]),
                    "--device", asked["where"], "--checkpoint-seconds", str(every_seconds)]
-        command += (["--root", root] if root else []) + (["--set", *asked["settings"]] if asked["settings"] else [])
+        command += ["--data-dir", str(root)] if root else []
+        command += ["--set", *asked["settings"]] if asked["settings"] else []
         for _ in range(DEATHS):
-            process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-            assert process.stdout is not None
             last = ""
-            for last in process.stdout:
-                say(last.rstrip())
-            status = process.wait()
+            with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                  text=True) as process:
+                for last in process.stdout or ():
+                    say(last.rstrip())
+            status = process.returncode
             if status >= 0:
                 return last.strip() if status else ""
             say(f"{name}: killed by signal {-status}; going on from its last checkpoint")
@@ -115,7 +117,7 @@ def _here(todo: dict[str, dict[str, Any]], out: Path, jobs: int | None, root: st
     return {name: why for name, why in outcomes.items() if why}
 
 
-def _on_cluster(todo: dict[str, dict[str, Any]], out: Path, scheduler: str, root: str | None, every_seconds: float,
+def _on_cluster(todo: dict[str, dict[str, Any]], out: Path, scheduler: str, root: Path | None, every_seconds: float,
                 say: Say) -> dict[str, str]:
     try:
         from distributed import Client, as_completed
@@ -125,7 +127,7 @@ def _on_cluster(todo: dict[str, dict[str, Any]], out: Path, scheduler: str, root
     with Client(scheduler) as client:
         say(f"{len(todo)} runs on {len(client.scheduler_info(n_workers=-1)['workers'])} workers of {scheduler}")
         # A task whose worker dies is given to another one, which finds the run's last checkpoint.
-        futures = {client.submit(_task, asked, str(out / name), root, every_seconds, pure=False): name
+        futures = {client.submit(_task, asked, out / name, root, every_seconds, pure=False): name
                    for name, asked in todo.items()}
         for future in as_completed(futures):
             name = futures[future]
@@ -136,8 +138,8 @@ def _on_cluster(todo: dict[str, dict[str, Any]], out: Path, scheduler: str, root
     return failed
 
 
-def _task(asked: dict[str, Any], out: str, root: str | None, every_seconds: float) -> str:
+def _task(asked: dict[str, Any], out: Path, root: Path | None, every_seconds: float) -> str:
     """One run, on a worker of the cluster."""
-    done = runs.train(configure(**asked), Path(out), resume=True, root=Path(root) if root else None,
-                      every_seconds=every_seconds, command=f"minires sweep, {Path(out).name}")
+    done = runs.train(configure(**asked), out, resume=True, root=root, every_seconds=every_seconds,
+                      command=f"minires sweep, {out.name}")
     return f"finished, {done.steps} steps"

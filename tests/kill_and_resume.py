@@ -55,7 +55,7 @@ def kill_and_resume(folder, kills, rng, say=print):
         here = 0
         while len(died_at) < kills and here < 8:
             process = start(out, "--resume")
-            time.sleep(rng.uniform(0.1, 0.8) * longest)
+            time.sleep(rng.uniform(0.1, 0.7) * longest)
             if process.poll() is not None:
                 break  # it was done before
             process.kill()

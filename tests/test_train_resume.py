@@ -5,6 +5,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from test_mutants import mutate
 
 from minires import datasets, models, recipes, train
 from minires.recipes import RECIPES, Recipe, override, parse
@@ -94,6 +95,21 @@ def test_the_order_follows_from_seed_and_epoch_alone(monkeypatch):
                                   for a, b in zip(starts, [*starts[1:], None], strict=True))  # fmt: skip
     assert sorted(first[:23]) == sorted(first[23:]) == list(range(23)) and first[:23] != first[23:]
     assert other != first and second_epoch == first[23:]
+
+
+@pytest.mark.parametrize("name, old, new", [
+    ("_fit", "islice(order, at.batch,", "islice(order, 0,"), ("_fit", "or at.batch:", ":"),
+    ("_fit", "rng=_draws(rng, at.epoch + 1, at.batch + 1)", "rng=np.random.default_rng()"),
+    ("_go_on", "optimizer.velocity = optimizer.xp", "unused = optimizer.xp"),
+])  # fmt: skip
+def test_a_bug_planted_in_the_loop_is_caught(whole, name, old, new, monkeypatch):
+    mutate(monkeypatch, train, name, old, new)
+    events, moments, final = whole
+    assert any(gone_on(moments[after]) != (events[after + 1:], final) for after in (2, 16))
+
+
+def test_the_order_is_that_of_epoch_rng():
+    assert train._draws(3, 5).random() == datasets.epoch_rng(3, 5).random() != train._draws(3, 5, 1).random()
 
 
 def test_a_generator_cannot_go_on():

@@ -308,7 +308,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, capsys):
     (["train", "resnet20", "--dataset", "fashion_mnst_small"], "did you mean fashion_mnist_small"),
     ([*SMALL, "--recipe", "papr-cifar"], "recipe: unknown name 'papr-cifar'; did you mean paper-cifar"),
     ([*SMALL, "learning_rate=1"], "setting: unknown name 'learning_rate'"),
-    ([*SMALL, "epoch=1"], "did you mean epochs"),
+    ([*SMALL, "epoch=1"], "did you mean epochs"), ([*SMALL, "total_steps=1"], "unknown name 'total_steps'"),
     ([*SMALL, "model.widht=1"], "did you mean model.width"),
     ([*SMALL, "model.rng=1"], "setting: unknown name 'model.rng'"),
     ([*SMALL, "lr"], "expected key=value, got 'lr'"),

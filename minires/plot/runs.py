@@ -21,14 +21,16 @@ def training_curves(runs: Mapping[str, Sequence[Metrics]], title: str = "") -> F
 
     runs: {label: the metrics of every seed}; a label begins with the network's name ("plain20", "ResNet-56, width 8").
     Each metric line has "step", "train_error" and "test_error" or "validation_error" (percent). Several seeds are
-    drawn thin, one by one. As in the paper the axis ends where the second half of training fits: what is higher is cut.
+    drawn thin, one by one. With 20 epochs or more the axis ends, as in the paper, where the second half of training
+    fits: what is higher is cut.
     """
     shown = {label: [m for m in seeds if m] for label, seeds in runs.items() if any(seeds)}
     kinds = list(dict.fromkeys(sorted((_kind(label) for label in shown), key=_place)))
     figure = new_figure(title or "Training error (dashed) and test error (solid)", height=4.6)
     panels = figure.subplots(1, max(1, len(kinds)), sharey=True, squeeze=False)[0]
     lines = [m for seeds in shown.values() for m in seeds]
-    late = [line[key] for m in lines for line in m[len(m) // 2:] for key in ("train_error", _test(line))]
+    late = [line[key] for m in lines for line in m[len(m) // 2 if len(m) >= 20 else 0:]
+            for key in ("train_error", _test(line))]
     top = min(max(1.12 * max(late, default=100.0), 2.0), 102.0)
     for axes, kind in zip(panels, kinds, strict=False):
         labels = [label for label in shown if _kind(label) == kind]
