@@ -206,6 +206,11 @@ def test_a_wrong_name_is_named_and_nothing_is_left_replaced():
     with pytest.raises(KeyError), deleted(net, ["layer1.0"]):
         raise KeyError
     assert all("forward" not in vars(m) for _, m in net.modules())
+    mine = net.layer1[0].forward = lambda x: x  # a forward that somebody set on this one object
+    with deleted(net, ["layer1.0"]):
+        assert net.layer1[0].forward is not mine
+    assert net.layer1[0].forward is mine
+    del net.layer1[0].forward
     with pytest.raises(ValueError, match="expected one label for each of 6 images"):
         lesions(net, images(), np.arange(5))
     with pytest.raises(ValueError, match="at least one image"):
@@ -241,12 +246,26 @@ def test_the_gradient_is_the_sum_over_all_paths(options):
     assert all(difference(p, t.grad) > 1e-3 for p in paths)
 
 
-def test_the_path_past_all_blocks_is_the_path_of_the_shortcuts():
+@pytest.mark.parametrize("through", [set(), {"layer2.0"}, {"layer1.0", "layer2.0", "layer3.0"}], ids=len)
+def test_one_path_in_v1_is_the_network_with_the_other_ways_held_constant(through):
+    net = trained(8, dtype=np.float64)
+    x, labels = images(dtype=np.float64), np.arange(6)
+    t = Tensor(x, True)
+    h = ops.relu(net.bn1(net.conv1(t)))
+    for name in "layer1.0", "layer2.0", "layer3.0":
+        block = dict(net.modules())[name]
+        branch = block.bn2(block.conv2(ops.relu(block.bn1(block.conv1(h)))))
+        skip = shortcut(block, h)
+        h = ops.relu(branch + skip.detach() if name in through else branch.detach() + skip)
+    ops.cross_entropy(net.fc(ops.global_avg_pool2d(h)), labels).backward()
+    assert difference(path_gradient(net, x, labels, through), t.grad) < 1e-12
+
+
+def test_the_path_past_all_blocks_in_v2_is_that_of_the_shortcuts():
     net = trained(8, dtype=np.float64, block="preact")
     x, labels = images(dtype=np.float64), np.arange(6)
     t = Tensor(x, True)
-    h = net.conv1(t)
-    out = h
+    out = net.conv1(t)
     for block in (net.layer1[0], net.layer2[0], net.layer3[0]):
         full, skip = block(Tensor(out.data)), shortcut(block, out)
         out = skip + Tensor(full.data - skip.data)

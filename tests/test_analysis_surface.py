@@ -1,5 +1,7 @@
 """Shattered gradients and the loss surface: theory, closed forms, invariances."""
 
+import itertools
+
 import numpy as np
 import pytest
 from helpers import difference, normal
@@ -72,6 +74,8 @@ def test_input_gradients_are_one_inputs_own():
         t = Tensor(x[i : i + 1], True)
         (net(t) * mixture).sum().backward()
         assert difference(g[i], t.grad.ravel()) < 1e-12
+    cosines = [a @ b / np.sqrt(a @ a * (b @ b)) for a, b in itertools.combinations(g, 2)]
+    assert gradient_correlation(net, x, rng=rng(3)) == pytest.approx(np.mean(cosines), rel=1e-10)
     assert gradient_correlation(net, np.repeat(x[:1], 3, 0), rng=rng()) == pytest.approx(1)
     with pytest.raises(ValueError, match="expected two or more inputs, got 1"):
         gradient_correlation(net, x[:1], rng=rng())

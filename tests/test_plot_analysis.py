@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from minires import Tensor, analysis, models, ops, plot
-from minires.plot.graph import HEIGHT, WIDTH, layout
+from minires.plot.graph import HEIGHT, WIDTH, curve, layout
 
 
 def title(figure) -> str:
@@ -196,10 +196,10 @@ def test_boxes_do_not_overlap_and_edges_pass_beside_them(depth):
         assert all(b - a > WIDTH for a, b in itertools.pairwise(sorted(xs)))
     for points in edges:
         assert all(y0 >= y1 for (_, y0), (_, y1) in itertools.pairwise(points))  # downwards
-        for (x0, y0), (x1, y1) in itertools.pairwise(points):
-            if x0 == x1 and y0 - y1 == pytest.approx(HEIGHT):  # beside a row of boxes
-                row = [x for x, y in boxes if abs(y - (y0 + y1) / 2) < 1e-9]
-                assert all(abs(x - x0) > WIDTH / 2 for x in row)
+        drawn = curve(points).cleaned(curves=False).vertices[:-1]
+        for x, y in boxes:
+            inside = (abs(drawn[:, 0] - x) < WIDTH / 2 - 1e-6) & (abs(drawn[:, 1] - y) < HEIGHT / 2 - 1e-6)
+            assert not inside.any()
 
 
 def test_the_layout_of_a_diamond_and_of_what_is_used_twice():

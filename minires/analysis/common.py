@@ -48,7 +48,7 @@ def follow(events: Iterable[Any], look: Callable[[], Any], at: Iterable[int]) ->
     """
     at, found = set(at), {0: look()}
     for event in events:
-        step = getattr(event, "step", 0)
-        if step in at and step not in found:
+        step = getattr(event, "step", None)  # an Epoch has none
+        if step in at:
             found[step] = look()
     return found

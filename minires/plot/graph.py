@@ -33,7 +33,7 @@ def graph(found: Any, title: str = "", caption: str = "") -> Figure:
     figure.set_size_inches(max(8.6, size[0] + 0.4), size[1] + 1.0)
     axes = figure.subplots()
     for line in edges:
-        axes.add_patch(matplotlib.patches.FancyArrowPatch(path=_curve(line), arrowstyle="-|>", mutation_scale=9,
+        axes.add_patch(matplotlib.patches.FancyArrowPatch(path=curve(line), arrowstyle="-|>", mutation_scale=9,
                                                           color=GREY, linewidth=1.0, zorder=1))
     for (x, y), lines, node in zip(boxes, texts, found.nodes, strict=True):
         axes.add_patch(matplotlib.patches.FancyBboxPatch(
@@ -146,7 +146,7 @@ def _set_apart(row: list[int], x: list[float], nodes: int, wanted: list[float]) 
         x[n] = offset + shift
 
 
-def _curve(points: list[Point]) -> Path:
+def curve(points: list[Point]) -> Path:
     """A smooth line through the points: vertical where it leaves and arrives."""
     codes, vertices = [Path.MOVETO], [points[0]]
     for (x0, y0), (x1, y1) in pairwise(points):
