@@ -56,8 +56,9 @@ def kill_and_resume(folder, kills, rng, say=print):
         while len(died_at) < kills and here < 8:
             process = start(out, "--resume")
             time.sleep(rng.uniform(0.1, 0.7) * longest)
-            if process.poll() is not None:
-                break  # it was done before
+            if process.poll() is not None:  # it was done before
+                finish(process)
+                break
             process.kill()
             process.communicate()
             found = checkpoint.newest(out)[0] if out.exists() else None
