@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import difference, normal
 
-from minires import Tensor, models, nn, ops
+from minires import Tensor, init, models, nn, ops
 from minires.analysis import (
     cka,
     cka_matrix,
@@ -115,6 +115,16 @@ def test_refinement_is_numpys():
 # ----------------------------------------------------------------------------------------- receptive fields
 
 
+@pytest.mark.parametrize("name, layer, size", [("resnet18", "layer4.1", 435), ("resnet50", "layer4.2", 427),
+                                               ("vgg16", "features", 212), ("googlenet", "inception3a", 43)])  # fmt: skip
+def test_receptive_fields_of_the_networks_for_imagenet(name, layer, size):
+    """ResNet-18: 435, VGG-16: 212, as published tables have them; ResNet-50 with v1's strides; GoogLeNet's first module
+    with torchvision's 3x3 in place of the 5x5: 7 + 2 * 2 + 2 * 4 + 2 * 4 + 2 * 8."""
+    net = models.build(name, num_classes=2, rng=init.UNDRAWN)
+    fields = receptive_fields(net, np.zeros((1, 3, 64, 64), np.float32))
+    assert fields[layer].size == (size, size)
+
+
 def test_receptive_fields_of_a_resnet_20_by_the_textbook():
     """Each 3x3 convolution adds 2 x the product of the strides before it (a stage's first: before the stage)."""
     net = models.resnet20(width=2, rng=rng())
@@ -139,7 +149,8 @@ class Odd(nn.Module):
 
     def forward(self, x):
         h = self.conv(x)
-        return self.pool(ops.relu(h + self.wide(h)))
+        h = ops.pad(ops.relu(h + self.wide(h)), ((0, 0), (0, 0), (1, 0), (2, 1)))
+        return self.pool(h)
 
 
 MODELS = {"odd": (Odd, (13, 19)), "v1": (cifar, (16, 16)), "plain": (lambda: cifar(residual=False), (16, 16)),

@@ -57,7 +57,7 @@ FIGURES = {
                 "Deleting one block raises the mean error: plain-20 10.0 % to 70.0 %",
                 {"one block deleted", "deleted block changes the shape", "nothing deleted"}),
     "deleted": (lambda c: plot.deleted_blocks({"plain-20": {0: [10, 10], 1: [60, 80], 2: [90, 90]}}, c),
-                "Error with 1 random blocks deleted, mean: plain-20 70.0 %", {"plain-20, mean", "hollow: one trial"}),
+                "Error with 1 random block deleted, mean: plain-20 70.0 %", {"plain-20, mean", "hollow: one trial"}),
     "swapped": (lambda c: plot.swapped_blocks([Numbers(correlation=1, error=9), Numbers(correlation=0.8, error=30)], c),
                 "Error with blocks exchanged: 9.0 % at rank correlation 1.00, 30.0 % at 0.80", set()),
     "construction": (lambda c: plot.construction(np.eye(3), np.eye(3) + 2e-5, c),

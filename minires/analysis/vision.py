@@ -77,6 +77,8 @@ def _field(t: Tensor, fields: dict[int, Field]) -> Field | None:
         _, kernel, stride, padding = f.geometry
     elif isinstance(f, ops.Shortcut):
         kernel, stride, padding = (1, 1), (f.geometry[1],) * 2, (0, 0)
+    elif isinstance(f, ops.Pad):
+        kernel, stride, padding = (1, 1), (1, 1), (f.inside[2].start, f.inside[3].start)
     else:
         return None
     # A window over places j * stride - padding ... + kernel - 1 of the input, whose fields lie `jump` apart.

@@ -125,7 +125,7 @@ def activation_histograms(history: Mapping[int, Mapping[str, Any]], names: Seque
             twin = axes.twinx()
             twin.plot(range(len(steps)), share, color="#08519c", linewidth=2, marker="o", markersize=4)
             twin.set_ylim(0, 105)
-            twin.set_ylabel("dead units (%), line", fontsize=LABEL, color="#08519c")
+            twin.set_ylabel("dead units (%), line" if axes is panels[-1] else "", fontsize=LABEL, color="#08519c")
             twin.tick_params(labelsize=TICK, colors="#08519c")
     if image is not None:
         colour_bar(figure, image, list(panels), "count")

@@ -56,7 +56,7 @@ def deleted_blocks(found: Mapping[str, Mapping[int, Sequence[float]]], caption: 
     """Error against the number of random blocks deleted, {label: analysis.delete_k(...)}: mean, and each trial."""
     common = sorted(set.intersection(*(set(errors) for errors in found.values()))) if found else []
     k = common[len(common) // 2] if common else 0
-    title = f"Error with {k} random blocks deleted, mean: " + "; ".join(
+    title = f"Error with {k} random block{'s' * (k > 1)} deleted, mean: " + "; ".join(
         f"{label} {percent(float(np.mean(errors[k])))}" for label, errors in found.items())
     figure = new_figure(title if k else "Error with several random blocks deleted", 4.2, caption)
     axes = figure.subplots()
