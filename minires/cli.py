@@ -1,4 +1,4 @@
-"""The command line: `minires demo`, `train`, `sweep`, `report`, `evaluate`, `models`, `bench`, `info`."""
+"""The command line: `minires demo`, `train`, `sweep`, `report`, `evaluate`, `inspect`, `models`, `bench`, `info`."""
 from __future__ import annotations
 
 import argparse
@@ -111,28 +111,39 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("model", metavar="MODEL", help="name of the network, such as resnet20")
     score.add_argument("weights", metavar="WEIGHTS", help="file with its weights")
     score.add_argument("--dataset", metavar="NAME", required=True, help="cifar10, cifar100, mnist, ...")
-    score.add_argument("--data-dir", metavar="DIR", dest="root", default=argparse.SUPPRESS,
-                       help="folder with the data set (default: MINIRES_DATA, or the user's cache folder)")
-    score.add_argument("--mean", type=float, nargs="+", metavar="M", default=argparse.SUPPRESS,
-                       help="subtracted from pixels / 255, one number for each channel (default: see --normalize)")
-    score.add_argument("--std", type=float, nargs="+", metavar="S", default=argparse.SUPPRESS,
-                       help="what the difference is divided by, one number for each channel")
-    score.add_argument("--normalize", choices=("channel", "pixel-mean", "none"), default="channel",
-                       help="without --mean and --std: by the training set's mean and deviation of each channel, "
-                            "minus its mean image, or not at all")
-    score.add_argument("--rename", type=_pair, action="append", metavar="OLD=NEW", default=argparse.SUPPRESS,
-                       help="name of a layer in the file, and the network's for it; can be given several times")
-    score.add_argument("--pad", choices=("both", "end"), default=argparse.SUPPRESS,
-                       help="where option A puts the new channels (default: both)")
-    score.add_argument("--shortcut", choices=("A", "B", "C"), default=argparse.SUPPRESS,
-                       help="of He et al. 2015, section 4.1 (default: the network's own)")
-    score.add_argument("--width", type=_positive, metavar="W", default=argparse.SUPPRESS,
-                       help="channels of the first stage (default: the network's own)")
+    _network_options(score)
     score.add_argument("--batch-size", type=_positive, default=500, metavar="N", help="images at a time")
     score.add_argument("--device", dest="where", choices=("auto", "cpu", "gpu"), default="auto",
                        help="auto: a GPU where one works")
     score.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     score.set_defaults(run=_evaluate)
+
+    look = commands.add_parser(
+        "inspect", help="look into a trained network: responses, gradients, lesions, loss landscape",
+        description="Measures what a trained network does inside, and writes figures, inspect.json and one page, "
+                    "inspect.html. Without a choice of parts, all that the network and the data allow.",
+        epilog="Examples: minires inspect minires-runs/resnet20-cifar10-paper-cifar-seed0; minires inspect resnet20.th "
+               "--model resnet20 --dataset cifar10 --lesion", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    look.add_argument("source", type=Path, metavar="WEIGHTS|RUN",
+                      help="a file with weights (needs --model), or a folder that `minires train` wrote")
+    look.add_argument("--responses", action="append_const", const="responses", dest="parts", default=argparse.SUPPRESS,
+                      help="of the 3x3 layers: He et al. 2015, Fig. 7; can do without --dataset")
+    look.add_argument("--gradients", action="append_const", const="gradients", dest="parts", default=argparse.SUPPRESS,
+                      help="layer by layer, trained and at initialisation; dead units")
+    look.add_argument("--lesion", action="append_const", const="lesion", dest="parts", default=argparse.SUPPRESS,
+                      help="error with each block deleted")
+    look.add_argument("--landscape", action="append_const", const="landscape", dest="parts", default=argparse.SUPPRESS,
+                      help="loss along random directions, and its curvature")
+    look.add_argument("--out", type=Path, metavar="DIR", default=argparse.SUPPRESS,
+                      help="folder for the results (default: minires-inspect, or minires-inspect-2, ... if taken)")
+    look.add_argument("--model", metavar="NAME", default=argparse.SUPPRESS, help="the network that the weights are for")
+    look.add_argument("--dataset", metavar="NAME", default=argparse.SUPPRESS, help="cifar10, cifar100, mnist, ...")
+    look.add_argument("--images", type=_positive, default=500, metavar="N", help="the first so many test images")
+    look.add_argument("--seed", type=_not_negative, default=0, metavar="S", help="of the landscape's directions")
+    _network_options(look)
+    look.add_argument("--device", dest="where", choices=("auto", "cpu", "gpu"), default=argparse.SUPPRESS,
+                      help="default: a GPU where one works; a run's own")
+    look.set_defaults(run=_inspect)
 
     models = commands.add_parser(
         "models", help="the networks there are: layers, parameters and multiply-accumulates",
@@ -158,6 +169,27 @@ def _parser() -> argparse.ArgumentParser:
                                 description="Prints what this installation runs on.")
     about.set_defaults(run=_info)
     return parser
+
+
+def _network_options(score: argparse.ArgumentParser) -> None:
+    """How a network is built that weights are for, and what its images look like."""
+    score.add_argument("--data-dir", metavar="DIR", dest="root", default=argparse.SUPPRESS,
+                       help="folder with the data set (default: MINIRES_DATA, or the user's cache folder)")
+    score.add_argument("--mean", type=float, nargs="+", metavar="M", default=argparse.SUPPRESS,
+                       help="subtracted from pixels / 255, one number for each channel (default: see --normalize)")
+    score.add_argument("--std", type=float, nargs="+", metavar="S", default=argparse.SUPPRESS,
+                       help="what the difference is divided by, one number for each channel")
+    score.add_argument("--normalize", choices=("channel", "pixel-mean", "none"), default="channel",
+                       help="without --mean and --std: by the training set's mean and deviation of each channel, "
+                            "minus its mean image, or not at all")
+    score.add_argument("--rename", type=_pair, action="append", metavar="OLD=NEW", default=argparse.SUPPRESS,
+                       help="name of a layer in the file, and the network's for it; can be given several times")
+    score.add_argument("--pad", choices=("both", "end"), default=argparse.SUPPRESS,
+                       help="where option A puts the new channels (default: both)")
+    score.add_argument("--shortcut", choices=("A", "B", "C"), default=argparse.SUPPRESS,
+                       help="of He et al. 2015, section 4.1 (default: the network's own)")
+    score.add_argument("--width", type=_positive, metavar="W", default=argparse.SUPPRESS,
+                       help="channels of the first stage (default: the network's own)")
 
 
 def _demo(args: argparse.Namespace) -> int:
@@ -232,6 +264,31 @@ def _evaluate(args: argparse.Namespace) -> int:
                           "images_per_second": score.images_per_second}))
     else:
         print(f"{args.model} on {args.dataset}, {score.total} test images; input {words}\n{evaluate.text(score)}")
+    return 0
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from tqdm.auto import tqdm
+
+    from . import inspection
+
+    given = {name: value for name, value in vars(args).items()
+             if name not in ("command", "run", "typed", "source", "parts", "out", "seed", "images", "root")}
+    source, root = args.source, getattr(args, "root", None)
+    if source.is_dir():
+        if other := [name for name in given if name != "normalize"]:
+            raise ValueError(f"{source} is a run's folder, which says all about the network: leave out "
+                             f"--{', --'.join(other).replace('where', 'device')}")
+        subject = inspection.from_run(source, root, args.images)
+    elif "model" not in given:
+        raise ValueError(f"--model is missing: say which network {source} holds weights for, as in --model resnet20")
+    else:
+        given["rename"] = dict(given.get("rename", ()))
+        subject = inspection.from_weights(source, given.pop("model"), given.pop("dataset", None), root=root,
+                                          images=args.images, **given)
+    out = getattr(args, "out", None) or _free_folder(Path("minires-inspect"))
+    print(inspection.run(subject, out, getattr(args, "parts", ()), seed=args.seed, command=args.typed,
+                         progress=lambda items: tqdm(items, disable=None)))
     return 0
 
 

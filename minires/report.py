@@ -6,8 +6,6 @@ the same condition that the figure's title stands behind; a run that does not sh
 
 from __future__ import annotations
 
-import base64
-import html
 import json
 import math
 import numbers
@@ -18,6 +16,7 @@ from typing import Any
 
 from . import plot
 from .files import write_atomically
+from .page import document, escaped, figure, pairs_table
 from .plot import mean, number, percent, points, pretty
 
 Results = Mapping[str, Any]
@@ -439,66 +438,23 @@ def _against(nets: plot.Nets, found: plot.Errors, pair: tuple[str, str]) -> str:
 
 # --------------------------------------------------------------------------------------------------- the page
 
-# No script, no font, no address: the page opens from disk, prints, and follows the reader's light or dark
-# setting.
-STYLE = """
-:root { color-scheme: light dark; --ink: #1a1a1a; --paper: #fff; --line: #c8c8c8; --soft: #555; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e8e8e8; --paper: #161616; --line: #4a4a4a; --soft: #b0b0b0; }
-}
-@media print {
-  :root { color-scheme: light; --ink: #000; --paper: #fff; --line: #999; --soft: #333; }
-  figure, table { break-inside: avoid; }
-}
-body { font: 1rem/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-       max-width: 56rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; line-height: 1.3; }
-h2 { font-size: 1.2rem; margin-top: 2.5rem; }
-figure { margin: 2rem 0; }
-img { width: 100%; height: auto; background: #fff; border: 1px solid var(--line); }
-figcaption, caption, .soft { color: var(--soft); font-size: 0.9rem; }
-caption { text-align: left; padding-bottom: 0.5rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 0.85rem; margin-bottom: 1.5rem;
-        font-variant-numeric: tabular-nums; }
-th, td { padding: 0.3rem 0.45rem; border-bottom: 1px solid var(--line);
-         text-align: left; vertical-align: top; }
-td.number, th.number { text-align: right; }
-thead th { vertical-align: bottom; }
-tbody th { font-weight: 600; white-space: nowrap; }
-code { font-size: 0.95em; overflow-wrap: anywhere; }
-"""
-
-# Tells the browser what the page promises: nothing is fetched, nothing runs.
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-
-
 def report_html(results: Results, images: Mapping[str, bytes]) -> str:
     """The page, with the PNG bytes of ``images`` (error_curves, gradient_norms, responses) inside."""
     figures = "\n".join(
-        _figure(images[name], alt, caption)
+        figure(images[name], alt, caption)
         for name, (alt, caption) in (
             ("error_curves", _describe_errors(results)),
             ("gradient_norms", _describe_gradients(results)),
             ("responses", _describe_responses(results)),
         )
     )
-    prose = "\n".join(f"<p>{_text(paragraph)}</p>" for paragraph in paragraphs(results))
+    prose = "\n".join(f"<p>{escaped(paragraph)}</p>" for paragraph in paragraphs(results))
     seconds = f"{results['seconds']:.0f} s"
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<title>minires demo: plain and residual networks</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<main>
-<h1>{_text(headline(results))}</h1>
-<div class="soft">Made by <code>{_text(results["settings"]["command"])}</code>,
-started {_text(results["started"])}, took {seconds}.{_caution(results)}</div>
+    return document(
+        "minires demo: plain and residual networks",
+        f"""<h1>{escaped(headline(results))}</h1>
+<div class="soft">Made by <code>{escaped(results["settings"]["command"])}</code>,
+started {escaped(results["started"])}, took {seconds}.{_caution(results)}</div>
 <section>
 <h2>Figures</h2>
 {figures}
@@ -513,26 +469,9 @@ started {_text(results["started"])}, took {seconds}.{_caution(results)}</div>
 </section>
 <section>
 <h2>How it was made</h2>
-{_pairs_table("Settings", results["settings"])}
-{_pairs_table("Versions", results["versions"])}
-</section>
-</main>
-</body>
-</html>
-"""
-
-
-def _text(value: Any) -> str:
-    """Escaped for HTML; a number stays on one line with its % sign."""
-    return html.escape(str(value)).replace(" %", "&nbsp;%")
-
-
-def _figure(image: bytes, alt: str, caption: str) -> str:
-    data = base64.b64encode(image).decode("ascii")
-    width, height = (int.from_bytes(image[i : i + 4], "big") for i in (16, 20))  # from the PNG's first chunk
-    return (
-        f'<figure>\n<img src="data:image/png;base64,{data}" width="{width}" height="{height}" '
-        f'alt="{_text(alt)}">\n<figcaption>{_text(caption)}</figcaption>\n</figure>'
+{pairs_table("Settings", results["settings"])}
+{pairs_table("Versions", results["versions"])}
+</section>""",
     )
 
 
@@ -602,7 +541,7 @@ def _describe_responses(results: Results) -> tuple[str, str]:
 def _results_table(results: Results) -> str:
     head = "".join(_cell("th", title, i > 0, ' scope="col"') for i, title in enumerate(HEADINGS))
     body = "\n".join(
-        f'<tr><th scope="row">{_text(row[0])}</th>{"".join(_cell("td", text, True) for text in row[1:])}</tr>'
+        f'<tr><th scope="row">{escaped(row[0])}</th>{"".join(_cell("td", text, True) for text in row[1:])}</tr>'
         for row in table_rows(results)
     )
     caption = (
@@ -611,19 +550,11 @@ def _results_table(results: Results) -> str:
     )
     return (
         f'<div class="wide" role="region" tabindex="0" aria-label="Results">\n<table>\n'
-        f"<caption>{_text(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n"
+        f"<caption>{escaped(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n"
         "</table>\n</div>"
     )
 
 
 def _cell(tag: str, text: str, is_number: bool, more: str = "") -> str:
     kind = ' class="number"' if is_number else ""
-    return f"<{tag}{kind}{more}>{_text(text)}</{tag}>"
-
-
-def _pairs_table(title: str, pairs: Mapping[str, Any]) -> str:
-    body = "\n".join(f'<tr><th scope="row">{_text(k)}</th><td>{_text(v)}</td></tr>' for k, v in pairs.items())
-    return (
-        f'<table>\n<caption>{_text(title)}</caption>\n<thead><tr><th scope="col">name</th>'
-        f'<th scope="col">value</th></tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>'
-    )
+    return f"<{tag}{kind}{more}>{escaped(text)}</{tag}>"

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from . import nn
 
 
@@ -67,7 +69,9 @@ def norm(g: Any) -> float:
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[nn.Module]:
     """Inside, do with the model's state, modes and gradients what you like: afterwards they are as they were,
-    bit for bit."""
+    bit for bit, and its generators (a Dropout's `rng`) stand where they stood."""
+    generators = [g for _, m in model.modules() for g in vars(m).values() if isinstance(g, np.random.Generator)]
+    drawn = [(g.bit_generator, g.bit_generator.state) for g in generators]
     state = {name: (t, t.data, t.grad) for name, t in model.state().items()}
     copies = {name: data.copy() for name, (_, data, _) in state.items()}
     try:
@@ -78,3 +82,5 @@ def untouched(model: nn.Module) -> Iterator[nn.Module]:
             if getattr(data.flags, "writeable", True):  # a read-only array cannot have changed
                 data[...] = copies[name]  # in place, for those who hold the array itself
             t.data, t.grad = data, grad
+        for bits, before in drawn:
+            bits.state = before

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minires import Tensor, init, models, nn, ops
+from minires import Tensor, analysis, models, nn, ops
 from minires.analysis import gradient_flow, responses
 
 F8 = np.float64
@@ -140,66 +140,79 @@ def test_gradient_flow_follows_pytorch():
 # ------------------------------------------------------------------------------------- the model untouched
 
 
-def run_responses(model, images, labels):
-    responses(model, images)
+# Every analysis that runs a model: (model, images, labels) -> whatever
+LOOKS = {
+    "responses": lambda m, x, y: responses(m, x),
+    "responses_closed_form": lambda m, x, y: analysis.responses_closed_form(m, x),
+    "responses_from_parameters": lambda m, x, y: analysis.responses_from_parameters(m, (8, 8)),
+    "gradient_flow": gradient_flow,
+    "second_moments": lambda m, x, y: analysis.second_moments(m, x),
+    "activations": lambda m, x, y: analysis.activations(m, x),
+    "construction": lambda m, x, y: analysis.construction(m, x, 1, rng=np.random.default_rng(0)),
+    "lesions": analysis.lesions,
+    "delete_k": lambda m, x, y: analysis.delete_k(m, x, y, [2], 2, rng=np.random.default_rng(0)),
+    "swap_blocks": lambda m, x, y: analysis.swap_blocks(m, x, y, [1], rng=np.random.default_rng(0)),
+    "path_gradient": lambda m, x, y: analysis.path_gradient(m, x, y, ["layer1.0"]),
+    "path_gradients": lambda m, x, y: analysis.path_gradients(m, x, y, [1], 2, rng=np.random.default_rng(0)),
+    "gradient_correlation": lambda m, x, y: analysis.gradient_correlation(m, x, rng=np.random.default_rng(0)),
+    "loss_line": lambda m, x, y: analysis.loss_line(m, x, y, direction(m), 3),
+    "loss_surface": lambda m, x, y: analysis.loss_surface(m, x, y, direction(m), direction(m), 2),
+    "curvature": lambda m, x, y: analysis.curvature(m, x, y, direction(m)),
+    "refinement": lambda m, x, y: analysis.refinement(m, x),
+    "cka_matrix": lambda m, x, y: analysis.cka_matrix(m, x),
+    "receptive_fields": lambda m, x, y: analysis.receptive_fields(m, x),
+    "exciting_patches": lambda m, x, y: analysis.exciting_patches(m, x, "layer3.0.bn2", 1),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("look", [run_responses, gradient_flow], ids=["responses", "gradient_flow"])
+def direction(model):
+    return analysis.random_direction(model, rng=np.random.default_rng(0))
+
+
+def settings(model):
+    """Everything that a module's attributes hold besides Tensors and children."""
+    return [{k: v for k, v in vars(m).items() if not isinstance(v, (Tensor, nn.Module, list))}
+            for _, m in model.modules()]
+
+
+@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
 @pytest.mark.parametrize("fails", [False, True], ids=["", "with an exception"])
 @pytest.mark.parametrize("options", [{}, {"by_hand": True, "shortcut": "B"}], ids=["composed", "by hand"])
 def test_the_model_is_left_bit_for_bit_as_it_was(look, fails, options, monkeypatch):
-    model = net(dtype=np.float32, **options)
+    model = net(14, dtype=np.float32, **options)
+    model.maxpool = nn.Dropout(0.3, rng=np.random.default_rng(5))  # behind the stem: draws numbers in train mode
     images, labels = batch(dtype=np.float32)
     ops.cross_entropy(model(Tensor(images)), labels).backward()  # gradients and statistics that are not the first ones
     model.eval()
     model.layer1[0].training = True  # and modes that are not all alike
-    objects = [(t, t.data, t.grad) for t in model.state().values()]
-    bits = [(d.tobytes(), None if g is None else g.tobytes()) for _, d, g in objects]
-    modes = [m.training for _, m in model.modules()]
     if fails:
         def broken(x):
             raise KeyboardInterrupt
-        monkeypatch.setattr(model.layer3[0].bn2, "forward", broken)
+        monkeypatch.setattr(model.fc, "forward", broken)
+    objects = [(t, t.data, t.grad) for t in model.state().values()]
+    bits = [(d.tobytes(), None if g is None else g.tobytes()) for _, d, g in objects]
+    others, drawn = settings(model), model.maxpool.rng.bit_generator.state
+    if fails:
         with pytest.raises(KeyboardInterrupt):
             look(model, images, labels)
     else:
         look(model, images, labels)
-    assert [m.training for _, m in model.modules()] == modes
     for (t, data, grad), (data_bits, grad_bits) in zip(objects, bits, strict=True):
         assert t.data is data and t.grad is grad
         assert data.tobytes() == data_bits and (grad is None or grad.tobytes() == grad_bits)
+    assert settings(model) == others and model.maxpool.rng.bit_generator.state == drawn
     monkeypatch.undo()
     assert responses(model, images) == responses(model, images)  # and nothing keeps watching
 
 
+def test_no_analysis_is_forgotten_here():
+    rest = {"follow", "deepen", "deleted", "graph", "growth_per_layer", "update_ratios", "random_direction",
+            "path_shares", "autocorrelation", "gradient_on_a_line", "input_gradients", "cka",
+            "first_filters"}  # fmt: skip
+    assert {n for n in analysis.__all__ if n[0].islower()} == rest | set(LOOKS)
+
+
 # ------------------------------------------------------------------------------- how gradients grow and vanish
-
-
-def mlp(depth, width=192, norm=True, seed=0):
-    rng = np.random.default_rng(seed)
-    layers = []
-    for _ in range(depth):
-        layers += [nn.Linear(width, width, rng=rng), *([nn.BatchNorm1d(width)] if norm else []), nn.ReLU()]
-    return init.redraw(nn.Sequential(*layers, nn.Linear(width, 10, rng=rng)), init.he_normal, rng=rng)
-
-
-def growth(norms):
-    """The factor per layer, toward the input: the geometric mean over the inner layers."""
-    values = list(norms.values())[1:-3]
-    return (values[0] / values[-1]) ** (1 / (len(values) - 1))
-
-
-def test_gradients_of_a_plain_net_with_batch_norm_grow_by_1_21_per_layer():
-    """sqrt(pi / (pi - 1)) = 1.2112 in the limit of wide layers: the gradient EXPLODES toward the input, it does not
-    vanish. Without BN, He initialisation keeps it about level."""
-    found = {True: [], False: []}
-    for seed in range(3):
-        rng = np.random.default_rng(100 + seed)
-        x, labels = rng.standard_normal((128, 192), np.float32), rng.integers(0, 10, 128)
-        for norm in found:
-            found[norm].append(growth(gradient_flow(mlp(30, norm=norm, seed=seed), x, labels).activations))
-    assert np.mean(found[True]) == pytest.approx((np.pi / (np.pi - 1)) ** 0.5, abs=0.03)
-    assert 0.9 < np.mean(found[False]) < 1.05
 
 
 def test_gradients_grow_in_a_deep_plain_net_and_hardly_in_a_residual_one():
@@ -207,7 +220,7 @@ def test_gradients_grow_in_a_deep_plain_net_and_hardly_in_a_residual_one():
     rates = []
     for residual in False, True:
         model = net(56, np.float32, 8, residual=residual)
-        rates.append(growth(gradient_flow(model, images, labels).activations))
+        rates.append(analysis.growth_per_layer(gradient_flow(model, images, labels).activations, skip=3))
     plain, residual = rates
     assert plain > 1.1
     assert 1 < residual < 1.08 and residual**50 < plain**50 / 20

@@ -39,21 +39,23 @@ LAYERS = [
     ["analysis", "train", "info", "profile"],
     ["config"],
     ["runs", "demo"],
-    ["results"],
+    ["results", "inspection"],
     ["sweep"],
     ["cli"],
 ]
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
 APART = {"names": set(), "files": set(), "pickles": set(), "torchfile": {"pickles"},
          "datasets": {"device", "names", "files", "pickles"}, "recipes": {"names"}, "checkpoint": {"files"},
-         "plot": set(), "report": {"plot", "files"}}  # room: all it may import
+         "plot": set(), "page": set(), "report": {"plot", "page", "files"}}  # room: all it may import
 ABOVE_APART = {"models": {"names"}, "weights": {"names", "files", "pickles", "torchfile"},
                "evaluate": {"datasets", "names"}, "train": {"datasets", "recipes"},
                "config": {"datasets", "names", "recipes"}, "runs": {"files", "checkpoint", "plot"},
                "results": {"recipes", "files", "plot"}, "sweep": {"names"},
+               "inspection": {"datasets", "files", "plot", "page"},
                "demo": set(APART), "cli": set(APART)}  # layers that may use those
 FACADE = "__init__"  # minires/__init__.py shows the public names and may import any room but these
-NOT_AT_START = {"plot", "report", "demo", "cli", "profile", "config", "runs", "results", "sweep"}
+NOT_AT_START = {"plot", "report", "demo", "cli", "profile", "config", "runs", "results", "sweep",
+                "inspection", "page"}
 
 
 def room(path):

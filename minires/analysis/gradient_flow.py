@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from .. import nn, ops, tap
 from ..tensor import Tensor
+from .common import layers
 
 
 class GradientFlow(NamedTuple):
@@ -17,14 +18,28 @@ class GradientFlow(NamedTuple):
 def gradient_flow(model: nn.Module, images: Any, labels: Any) -> GradientFlow:
     """Gradients of the cross-entropy on one batch in train mode; the model is left as it was.
 
-    images (N, C, H, W), labels (N,) integers.
+    images (N, C, H, W), labels (N,) integers. Before training it shows what the initialisation does; during training,
+    call it between the steps of `train.fit`, or let `follow` do so.
     """
-    layers = {name: m for name, m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))
-              and "downsample" not in name}  # projections lie beside the layers, not in their order
+    looked_at = layers(model)
     with tap.untouched(model), tap.Tap(model, nn.Conv2d, nn.Linear) as seen:
         model.train()
         for t in model.parameters():
             t.grad = None
         ops.cross_entropy(model(Tensor(images)), labels).backward()
-        weights = {name: tap.norm(m.weight.grad) for name, m in layers.items()}
-    return GradientFlow(weights, {name: seen.grad_norm[name] for name in layers})
+        weights = {name: tap.norm(m.weight.grad) for name, m in looked_at.items()}
+    return GradientFlow(weights, {name: seen.grad_norm[name] for name in looked_at})
+
+
+def growth_per_layer(norms: dict[str, float], skip: int = 1) -> float:
+    """The factor by which the norms grow per layer TOWARD THE INPUT: the geometric mean over the inner layers.
+
+    `skip` layers at either end are left out: the stem and the classifier differ in size from the others. For a plain
+    network with BN and wide layers it is sqrt(pi / (pi - 1)) = 1.2112 (Yang et al. 2019, "A Mean Field Theory of Batch
+    Normalization"). ValueError for fewer than two layers in between, or a norm of 0 at their ends.
+    """
+    inner = list(norms.values())[skip:len(norms) - skip]
+    if len(inner) < 2 or min(inner[0], inner[-1]) <= 0:
+        raise ValueError(f"growth_per_layer: expected two or more positive norms after leaving {skip} out at either "
+                         f"end, got {inner}")
+    return (inner[0] / inner[-1]) ** (1 / (len(inner) - 1))

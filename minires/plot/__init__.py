@@ -6,63 +6,42 @@ Every function returns a Figure that shows itself in a notebook; ``png(figure)``
 A title states a finding only where the numbers show it. findings.py decides for the networks of a run, and the
 report's sentences use the same functions.
 """
+from .features import cka, filters, patches, refinement
 from .findings import (
- Errors,
- Growth,
- Net,
- Nets,
- by_depth,
- depth_hurts,
- depths,
- errors_at_common_epoch,
- growth,
- layers,
- mean,
- number,
- percent,
- plain_pair,
- points,
- pretty,
- response_pairs,
- responses_smaller,
- skip_repairs,
- split_name,
+    Errors,
+    Growth,
+    Net,
+    Nets,
+    by_depth,
+    depth_hurts,
+    depths,
+    errors_at_common_epoch,
+    growth,
+    layers,
+    mean,
+    number,
+    percent,
+    plain_pair,
+    points,
+    pretty,
+    response_pairs,
+    responses_smaller,
+    skip_repairs,
+    split_name,
 )
+from .flow import activation_histograms, gradient_flow, layer_responses, signal_growth, update_ratios
+from .graph import graph
+from .landscape import loss_line, loss_surface
+from .lesions import construction, deleted_blocks, lesions, paths, swapped_blocks
 from .runs import training_curves
+from .shattering import gradient_correlation, gradients_on_a_line
 from .style import COLOURS, DASHES, GREY, GRID, INK, MARKERS, Figure, png
 from .training import error_curves, gradient_norms, responses
 
-__all__ = [
- "COLOURS",
- "DASHES",
- "GREY",
- "GRID",
- "INK",
- "MARKERS",
- "Errors",
- "Figure",
- "Growth",
- "Net",
- "Nets",
- "by_depth",
- "depth_hurts",
- "depths",
- "error_curves",
- "errors_at_common_epoch",
- "gradient_norms",
- "growth",
- "layers",
- "mean",
- "number",
- "percent",
- "plain_pair",
- "png",
- "points",
- "pretty",
- "response_pairs",
- "responses",
- "responses_smaller",
- "skip_repairs",
- "split_name",
- "training_curves",
-]
+__all__ = ["COLOURS", "DASHES", "GREY", "GRID", "INK", "MARKERS", "Errors", "Figure", "Growth", "Net", "Nets",
+           "activation_histograms", "by_depth", "cka", "construction", "deleted_blocks", "depth_hurts", "depths",
+           "error_curves", "errors_at_common_epoch", "filters", "gradient_correlation", "gradient_flow",
+           "gradient_norms", "gradients_on_a_line", "graph", "growth", "layer_responses", "layers", "lesions",
+           "loss_line", "loss_surface", "mean", "number", "patches", "paths", "percent", "plain_pair", "png",
+           "points", "pretty", "refinement", "response_pairs", "responses", "responses_smaller", "signal_growth",
+           "skip_repairs", "split_name", "swapped_blocks", "training_curves", "update_ratios"]

@@ -3,19 +3,27 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import matplotlib.figure
 import matplotlib.lines
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from .findings import number
 
 # Orange against blue survives colour blindness, light against dark survives grey print, and dashes and
 # markers do the rest. Text and lines are dark enough on white (4:1) to be read.
 COLOURS = {"plain": ("#d94801", "#7f2704"), "resnet": ("#3182bd", "#08306b")}  # shallowest, deepest
 MARKERS = {"plain": ("s", "D"), "resnet": ("o", "^")}
 DASHES = {"plain": (0, (4, 1.6)), "resnet": "solid"}
+SERIES: dict[str, list[tuple[str, Any, str]]] = {
+    "plain": [("#d94801", (0, (4, 1.6)), "s"), ("#7f2704", (0, (7, 1.5)), "D")],
+    "res": [("#3182bd", "solid", "o"), ("#08306b", (0, (9, 1, 1.5, 1)), "^")],
+    "": [("#1a1a1a", "solid", "o"), ("#238b45", (0, (1.2, 1.2)), "^"), ("#d94801", (0, (5, 1.8)), "s"),
+         ("#3182bd", (0, (6, 1.5, 1.2, 1.5)), "D"), ("#9e5db5", (0, (3, 1, 1, 1, 1, 1)), "v")]}
 INK, GREY, GRID = "#1a1a1a", "#6b6b6b", "#dcdcdc"
 TITLE, LABEL, TICK = 12.5, 11.0, 10.0  # points; figures are about 8.5 inches wide
 
@@ -25,6 +33,13 @@ class Figure(matplotlib.figure.Figure):
 
     Jupyter learns to show plain Figures only when pyplot is imported. This method needs no pyplot.
     """
+
+    caption_share = 0.0  # of the height, at the bottom
+
+    def keep_free(self, share: float) -> None:
+        """Let the layout leave this share of the height empty, at the bottom."""
+        engine: Any = self.get_layout_engine()
+        engine.set(rect=(0, share, 1, 1 - share))
 
     def _repr_png_(self) -> bytes:
         return png(self, dpi=100)
@@ -37,12 +52,17 @@ def png(figure: matplotlib.figure.Figure, dpi: float = 150) -> bytes:
     return buffer.getvalue()
 
 
-def new_figure(title: str, height: float) -> Figure:
-    """An empty figure 8.6 inches wide under its title."""
+def new_figure(title: str, height: float, caption: str = "") -> Figure:
+    """An empty figure 8.6 inches wide under its title, above its caption (data, seed, settings)."""
     figure = Figure(figsize=(8.6, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)  # the canvas that draws into memory
-    title = title.replace(" %", "\N{NO-BREAK SPACE}%").replace("× ", "×\N{NO-BREAK SPACE}")
+    title = title.replace(" %", "\N{NO-BREAK SPACE}%").replace(" × ", "\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}")
     figure.suptitle(textwrap.fill(title, 80), fontsize=TITLE, fontweight="bold", color=INK)
+    if caption:
+        lines = textwrap.wrap(caption, 118)
+        figure.caption_share = (0.17 * len(lines) + 0.06) / height  # inches of the height
+        figure.keep_free(figure.caption_share)
+        figure.text(0.01, 0.04 / height, "\n".join(lines), va="bottom", fontsize=9, color=GREY, in_layout=False)
     return figure
 
 
@@ -88,14 +108,54 @@ def legend_below(figure: Figure, panels: Sequence[Axes], extra: str = "", column
         handles[extra] = matplotlib.lines.Line2D(
             [], [], linestyle="none", marker="o", markersize=6, markerfacecolor="white", markeredgecolor=INK
         )
+    place: dict[str, Any] = {"loc": "outside lower center"}
+    if handles and figure.caption_share:  # matplotlib makes room for one thing outside the axes, not for two
+        rows = -(-len(handles) // columns)
+        figure.keep_free(figure.caption_share + (0.24 * rows + 0.1) / figure.get_size_inches()[1])
+        place = {"loc": "lower center", "bbox_to_anchor": (0.5, figure.caption_share)}
     if handles:
         figure.legend(
             list(handles.values()),
             list(handles),
-            loc="outside lower center",
+            **place,
             ncols=min(columns, len(handles)),
             fontsize=TICK,
             frameon=False,
             labelcolor=INK,
             handlelength=2.8,
         )
+
+
+def series(labels: Iterable[Any]) -> dict[Any, dict[str, Any]]:
+    """{label: colour, dashes and marker} of several lines, told apart in grey by all three: plain networks in orange,
+    residual ones in blue, as in every figure; other labels in the other colours."""
+    found, used = {}, {"plain": 0, "res": 0, "": 0}
+    for label in labels:
+        kind = next(k for k in used if str(label).lower().startswith(k))
+        colour, dashes, marker = SERIES[kind][used[kind] % len(SERIES[kind])]
+        used[kind] += 1
+        found[label] = {"label": label, "color": colour, "linestyle": dashes, "marker": marker, "linewidth": 1.8,
+                        "markersize": 5}
+    return found
+
+
+def log_scale(axes: Axes) -> None:
+    """A logarithmic y axis for what is drawn already, with numbers a reader can use where it spans little."""
+    axes.set_yscale("log", nonpositive="mask")
+    low, high = axes.get_ylim()
+    if high < 40 * low:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def every(count: int, wanted: int = 15) -> int:
+    """`markevery` that leaves about so many markers on a line of `count` points."""
+    return max(1, count // wanted)
+
+
+def colour_bar(figure: Figure, image: Any, axes: Any, label: str, form: str | None = None) -> None:
+    """What the colours mean, to the right of `axes`."""
+    bar = figure.colorbar(image, ax=axes, shrink=0.9, pad=0.02, format=form)
+    bar.set_label(label, fontsize=LABEL, color=INK)
+    bar.ax.tick_params(labelsize=TICK, colors=INK)

@@ -1,0 +1,153 @@
+"""What layers see: the filters of the first layer, how much of the image a unit looks at, and what excites it most.
+
+Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks", section 4 (patches, there with
+reconstructions beside them).
+"""
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import device, nn, ops, tap
+from ..tensor import Tensor, topological_order
+from . import common
+
+
+def first_filters(model: nn.Module) -> np.ndarray:
+    """The first convolution's filters for the eye: (filters, kh, kw, channels), each scaled so that its largest
+    |weight| reaches 0 or 1 and a weight of 0 is 0.5."""
+    first = next((m for _, m in model.modules() if isinstance(m, nn.Conv2d)), None)
+    if first is None:
+        raise ValueError("first_filters: this model has no convolution")
+    w = np.asarray(first.weight.numpy(), np.float32).transpose(0, 2, 3, 1)
+    return 0.5 + 0.5 * w / np.maximum(abs(w).max((1, 2, 3), keepdims=True), np.finfo(w.dtype).tiny)
+
+
+# --------------------------------------------------------------------------------------- receptive fields
+
+
+class Field(NamedTuple):
+    """Which input rows the outputs see: output i sees the rows from i * jump + low to i * jump + high, both included
+    (where they lie inside the image); likewise for columns."""
+
+    jump: tuple[int, int]  # (rows, columns) from one output to the next
+    low: tuple[int, int]
+    high: tuple[int, int]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.high[0] - self.low[0] + 1, self.high[1] - self.low[1] + 1
+
+
+def receptive_fields(model: nn.Module, images: Any) -> dict[str, Field]:
+    """{name of a module: Field of its output}, by arithmetic, for every module up to the first that sees all places.
+
+    Read from the graph of one eval-mode pass over `images` (N, C, H, W), so that branches and shortcuts are followed:
+    where two paths meet, the field spans both. The model is left as it was.
+    """
+    names = {id(m): name for name, m in model.modules()}
+    outputs: list[tuple[str, Tensor]] = []
+    x = Tensor(images, True)
+    with tap.untouched(model), nn.watched(lambda m, inputs, out: outputs.append((names.get(id(m), ""), out))):
+        end = model.eval()(x)
+        fields: dict[int, Field] = {id(x): Field((1, 1), (0, 0), (0, 0))}
+        for t in topological_order(end):
+            if t.creator is not None and (field := _field(t, fields)) is not None:
+                fields[id(t)] = field
+        return {name: fields[id(t)] for name, t in outputs if id(t) in fields}
+
+
+_POINTWISE = (ops.Add, ops.Sub, ops.Mul, ops.Div, ops.Neg, ops.Abs, ops.Maximum, ops.Relu, ops.Sigmoid, ops.Tanh,
+              ops.BatchNormEval, ops.Dropout, ops.Concatenate)
+
+
+def _field(t: Tensor, fields: dict[int, Field]) -> Field | None:
+    """The field of an operation's output from its inputs' fields; None for an operation that sees all places."""
+    f: Any = t.creator
+    seen = [fields[id(x)] for x in f.inputs if id(x) in fields]
+    if not seen:
+        return None
+    if isinstance(f, _POINTWISE):
+        low, high = zip(*((min(s.low[i] for s in seen), max(s.high[i] for s in seen)) for i in (0, 1)), strict=True)
+        return Field(seen[0].jump, low, high)
+    if isinstance(f, ops.Conv2d):
+        kernel, (stride, padding) = f.w.shape[2:], f.geometry
+    elif isinstance(f, (ops.MaxPool2d, ops.AvgPool2d)):
+        _, kernel, stride, padding = f.geometry
+    elif isinstance(f, ops.Shortcut):
+        kernel, stride, padding = (1, 1), (f.geometry[1],) * 2, (0, 0)
+    elif isinstance(f, ops.Pad):
+        kernel, stride, padding = (1, 1), (1, 1), (f.inside[2].start, f.inside[3].start)
+    else:
+        return None
+    # A window over places j * stride - padding ... + kernel - 1 of the input, whose fields lie `jump` apart.
+    jump, low, high = seen[0]
+    return Field((jump[0] * stride[0], jump[1] * stride[1]),
+                 (low[0] - padding[0] * jump[0], low[1] - padding[1] * jump[1]),
+                 (high[0] + (kernel[0] - 1 - padding[0]) * jump[0], high[1] + (kernel[1] - 1 - padding[1]) * jump[1]))
+
+
+# ------------------------------------------------------------------------------ what excites a channel most
+
+
+class Patch(NamedTuple):
+    """A place in an image that excites a channel."""
+
+    image: int         # which
+    row: int           # of the patch's upper left corner in the image; negative where the field hangs over the edge
+    column: int
+    value: float       # of the channel there
+    pixels: np.ndarray  # what the unit sees, (height, width, ...); outside the image 0
+
+
+def exciting_patches(model: nn.Module, images: Any, layer: str, channel: int, top: int = 9, pixels: Any = None,
+                     batch_size: int = 250, progress: common.Progress = iter) -> list[Patch]:
+    """The `top` patches that excite a channel of the module named `layer` most, best first, one from each image.
+
+    images (N, C, H, W) as the model takes them; pixels (N, H, W, ...): the same images to cut from, for the eye
+    (default: `images`). In eval mode; the model is left as it was.
+    """
+    fields = receptive_fields(model, images[:1])
+    if layer not in fields:
+        raise ValueError(f"exciting_patches: {layer!r} has no receptive field here; these have: {', '.join(fields)}")
+    if not 1 <= top <= len(images):
+        raise ValueError(f"exciting_patches: expected 1 to {len(images)} patches, got {top}")
+    best: list[tuple[float, int, int]] = []  # (value, image, place) of every image's best place
+    for start in progress(range(0, len(images), batch_size)):
+        maps = _channel(model, images[start:start + batch_size], layer, channel)
+        width = maps.shape[2]
+        for i, values in enumerate(maps.reshape(len(maps), -1)):
+            best.append((float(values.max()), start + i, int(values.argmax())))
+    field = fields[layer]
+    cut_from = device.to(images, "cpu").transpose(0, 2, 3, 1) if pixels is None else pixels
+    found = []
+    for value, image, place in sorted(best, key=lambda b: (-b[0], b[1]))[:top]:
+        row, column = (i * j + low for i, j, low in zip(divmod(place, width), field.jump, field.low, strict=True))
+        found.append(Patch(image, row, column, value, _cut(cut_from[image], row, column, field.size)))
+    return found
+
+
+def _channel(model: nn.Module, images: Any, layer: str, channel: int) -> np.ndarray:
+    """One channel of a layer's output: (N, height, width)."""
+    found: list[Any] = []
+
+    def see(name, module, x, out):
+        if name == layer:
+            if not 0 <= channel < out.shape[1]:
+                raise ValueError(f"exciting_patches: expected a channel in 0..{out.shape[1] - 1}, got {channel}")
+            found[:] = [device.to(out.data[:, channel], "cpu")]
+
+    common.run(model, images, see)
+    return found[0]
+
+
+def _cut(image: np.ndarray, row: int, column: int, size: tuple[int, int]) -> np.ndarray:
+    """The part of an image (H, W, ...) at this corner and of this size; 0 where it hangs over the edge."""
+    patch = np.zeros((*size, *image.shape[2:]), image.dtype)
+    rows = slice(max(row, 0), max(min(row + size[0], image.shape[0]), 0))
+    columns = slice(max(column, 0), max(min(column + size[1], image.shape[1]), 0))
+    part = image[rows, columns]
+    patch[rows.start - row:rows.start - row + part.shape[0],
+          columns.start - column:columns.start - column + part.shape[1]] = part
+    return patch

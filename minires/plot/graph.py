@@ -1,0 +1,156 @@
+"""The computational graph of a Tensor, drawn by matplotlib alone: layers from top to bottom, skips beside them.
+
+The layout is Sugiyama's, in short: (1) a node stands one layer above the first that uses it; (2) an edge over several
+layers passes through an empty place in each; (3) places are sorted by where their neighbours stand, down and up, a
+few times; (4) and moved toward their neighbours, keeping a distance.
+"""
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import matplotlib.patches
+from matplotlib.path import Path
+
+from .style import GREY, INK, Figure, new_figure
+
+WIDTH, HEIGHT, GAP = 1.75, 0.62, 0.22  # of a node's box, and between two, in inches
+FILL = {"operation": "#e6eef7", "parameter": "#fde0c8", "constant": "#f2f2f2"}
+EDGE = {"operation": "solid", "parameter": "solid", "constant": (0, (3, 2))}
+
+
+def graph(found: Any, title: str = "", caption: str = "") -> Figure:
+    """The picture of an analysis.Graph: names, operations, shapes, and gradients once a backward has passed.
+
+    Up to about 60 nodes it can be read; larger ones are drawn all the same.
+    """
+    boxes, edges, size = layout([node.inputs for node in found.nodes])
+    texts = [node.lines() for node in found.nodes]
+    counted = {kind: sum(n.kind == kind for n in found.nodes) for kind in FILL}
+    title = title or ", ".join(f"{n} {kind}{'s' * (n != 1)}" for kind, n in counted.items() if n)
+    caption = f"Thick frames: parameters; dashed: constants. {caption}".strip()
+    figure = new_figure(title, size[1] + 1.0, caption)
+    figure.set_size_inches(max(8.6, size[0] + 0.4), size[1] + 1.0)
+    axes = figure.subplots()
+    for line in edges:
+        axes.add_patch(matplotlib.patches.FancyArrowPatch(path=curve(line), arrowstyle="-|>", mutation_scale=9,
+                                                          color=GREY, linewidth=1.0, zorder=1))
+    for (x, y), lines, node in zip(boxes, texts, found.nodes, strict=True):
+        axes.add_patch(matplotlib.patches.FancyBboxPatch(
+            (x - WIDTH / 2, y - HEIGHT / 2), WIDTH, HEIGHT, boxstyle="round,pad=0,rounding_size=0.09", zorder=2,
+            facecolor=FILL[node.kind], edgecolor=INK, linestyle=EDGE[node.kind],
+            linewidth=1.8 if node.kind == "parameter" else 1.0))
+        for i, text in enumerate(lines):
+            axes.text(x, y + HEIGHT * (0.5 - (i + 0.5) / len(lines)), _short(text), ha="center", va="center", zorder=3,
+                      fontsize=8.5, color=INK, fontweight="bold" if i == 0 else "normal")
+    axes.set_xlim(-0.1, size[0] + 0.1)
+    axes.set_ylim(-0.1, size[1] + 0.1)
+    axes.set_aspect("equal")
+    axes.axis("off")
+    return figure
+
+
+def _short(text: str, most: int = 22) -> str:
+    """A name too long for its box loses its middle."""
+    return text if len(text) <= most else f"{text[:most // 2 - 1]}…{text[-most // 2:]}"
+
+
+Point = tuple[float, float]
+
+
+def layout(inputs: list[tuple[int, ...]]) -> tuple[list[Point], list[list[Point]], Point]:
+    """(centre of every node, the points each edge passes, (width, height) of it all), in inches, y upwards.
+
+    inputs[i]: the nodes that node i is computed from, all of them before i.
+    """
+    users: list[list[int]] = [[] for _ in inputs]
+    for i, found in enumerate(inputs):
+        for j in dict.fromkeys(found):
+            users[j].append(i)
+    level = [0] * len(inputs)  # counted from the result upwards
+    for i in reversed(range(len(inputs))):
+        level[i] = max((level[u] + 1 for u in users[i]), default=0)
+
+    rows: list[list[int]] = [[] for _ in range(max(level, default=0) + 1)]
+    place = list(level)  # of nodes, and behind them of the empty places of long edges
+    chains: dict[tuple[int, int], list[int]] = {}
+    for i in range(len(inputs)):
+        rows[level[i]].append(i)
+        for u in users[i]:
+            chain = [i]
+            for between in range(level[i] - 1, level[u], -1):
+                chain.append(len(place))
+                rows[between].append(len(place))
+                place.append(between)
+            chains[i, u] = [*chain, u]
+    near: list[tuple[list[int], list[int]]] = [([], []) for _ in place]  # (above, below)
+    for chain in chains.values():
+        for a, b in pairwise(chain):
+            near[b][0].append(a)
+            near[a][1].append(b)
+
+    x = [0.0] * len(place)
+    for row in rows:
+        _set_apart(row, x, len(inputs), [float(k) for k in range(len(row))])
+    for sweep in range(24):
+        side = sweep % 2  # 0: downwards, by what stands above; 1: upwards
+        for row in rows[::-1] if side == 0 else rows:
+            wanted = {n: _mean([x[m] for m in near[n][side]], x[n]) for n in row}
+            if sweep < 16:
+                row.sort(key=lambda n: wanted[n])
+            _set_apart(row, x, len(inputs), [wanted[n] for n in row])
+    left = min((x[n] - _half(n, len(inputs)) for n in range(len(place))), default=0.0)
+    right = max((x[n] + _half(n, len(inputs)) for n in range(len(place))), default=0.0)
+    step = HEIGHT + 0.38
+
+    def point(n: int) -> Point:
+        return x[n] - left, place[n] * step + HEIGHT / 2
+
+    edges = []
+    for chain in chains.values():
+        (x0, y0), *through, (x1, y1) = map(point, chain)
+        bends = [(a, b + side) for a, b in through for side in (HEIGHT / 2, -HEIGHT / 2)]  # straight beside the boxes
+        edges.append([(x0, y0 - HEIGHT / 2), *bends, (x1, y1 + HEIGHT / 2)])
+    return [point(n) for n in range(len(inputs))], edges, (right - left, (len(rows) - 1) * step + HEIGHT)
+
+
+def _half(n: int, nodes: int) -> float:
+    """Half the width of a node, or of an empty place."""
+    return WIDTH / 2 if n < nodes else 0.1
+
+
+def _mean(values: list[float], otherwise: float) -> float:
+    return sum(values) / len(values) if values else otherwise
+
+
+def _set_apart(row: list[int], x: list[float], nodes: int, wanted: list[float]) -> None:
+    """Put a row's places as near to `wanted` as their order and the distances between them allow.
+
+    Least squares: places that would overlap are joined into groups, and each group stands where its members want it
+    to on average (pool adjacent violators).
+    """
+    offsets, at = [], 0.0
+    for k, n in enumerate(row):
+        if k:
+            at += _half(row[k - 1], nodes) + GAP + _half(n, nodes)
+        offsets.append(at)
+    groups: list[tuple[float, int]] = []  # (mean of wanted - offset, members)
+    for want, offset in zip(wanted, offsets, strict=True):
+        value, count = want - offset, 1
+        while groups and groups[-1][0] > value:
+            other, members = groups.pop()
+            value, count = (value * count + other * members) / (count + members), count + members
+        groups.append((value, count))
+    shifts = [value for value, count in groups for _ in range(count)]
+    for n, offset, shift in zip(row, offsets, shifts, strict=True):
+        x[n] = offset + shift
+
+
+def curve(points: list[Point]) -> Path:
+    """A smooth line through the points: vertical where it leaves and arrives."""
+    codes, vertices = [Path.MOVETO], [points[0]]
+    for (x0, y0), (x1, y1) in pairwise(points):
+        middle = (y0 + y1) / 2
+        vertices += [(x0, middle), (x1, middle), (x1, y1)]
+        codes += [Path.CURVE4] * 3
+    return Path(vertices, codes)

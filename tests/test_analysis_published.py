@@ -1,0 +1,75 @@
+"""The analyses on a published network: akamaster's CIFAR-10 ResNet-20 (option A), as pytorch_resnet_cifar10 has it.
+
+Needs its weights as akamaster_resnet20.safetensors in the folder MINIRES_REFERENCE, and, where images are wanted,
+CIFAR-10 in MINIRES_DATA or MINIRES_CIFAR10. Skips without.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minires
+from minires import analysis, datasets, models
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@pytest.fixture(scope="module")
+def net():
+    path = Path(os.environ.get("MINIRES_REFERENCE", "nowhere"), "akamaster_resnet20.safetensors")
+    if not path.exists():
+        pytest.skip("the published weights are not there (folder MINIRES_REFERENCE)")
+    model = models.resnet20()
+    minires.load_weights(model, path)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def data():
+    """(images as the network takes them, labels, pixels) of 1,000 test images."""
+    root = os.environ.get("MINIRES_CIFAR10") or os.environ.get("MINIRES_DATA")
+    try:
+        test = datasets.cifar10(root)[1][:1000]
+    except FileNotFoundError:
+        pytest.skip("CIFAR-10 is not there (folder MINIRES_DATA or MINIRES_CIFAR10)")
+    return datasets.normalize(datasets.to_float(test.images), MEAN, STD), test.labels, test.images
+
+
+def mean(values):
+    return float(np.mean(list(values)))
+
+
+def test_mean_response_from_gamma_and_beta_alone(net):
+    assert mean(analysis.responses_from_parameters(net).values()) == pytest.approx(0.73, abs=0.02)
+
+
+def test_responses_measured_by_formula_and_from_parameters(net, data):
+    images = data[0][:250]
+    measured = analysis.responses(net, images)
+    assert len(measured) == 19 and mean(measured.values()) == pytest.approx(0.73, abs=0.02)
+    assert analysis.responses_closed_form(net, images) == pytest.approx(measured, rel=1e-4)
+    assert analysis.responses_from_parameters(net) == pytest.approx(measured, rel=0.02)
+
+
+def test_construction_on_a_trained_network(net, data):
+    """Deeper by 36 layers, the same logits."""
+    assert analysis.construction(net, data[0][:100], 6, rng=np.random.default_rng(0)).difference < 1e-4
+
+
+def test_lesions_of_a_trained_network(net, data):
+    """ResNet-20 is not robust to them: the mean error rises from 8 % to about 25 %; blocks that change the shape are
+    among the worst to lose."""
+    images, labels, _ = data
+    found = analysis.lesions(net, images[:250], labels[:250])
+    whole = found.pop("")
+    assert whole < 12 and 18 < mean(found.values()) < 35 and min(found.values()) >= whole - 1
+
+
+def test_what_a_trained_networks_first_layer_and_patches_show(net, data):
+    images, _, pixels = data
+    filters = analysis.first_filters(net)
+    assert filters.shape == (16, 3, 3, 3) and filters.std() > 0.1
+    patches = analysis.exciting_patches(net, images, "layer2.1", 5, pixels=pixels)
+    assert len(patches) == 9 and patches[0].pixels.shape == (29, 29, 3) and patches[0].value >= patches[8].value > 0

@@ -1,0 +1,211 @@
+"""Figures of the analyses: what is drawn, what the titles say, and the layout of graphs."""
+
+import itertools
+from types import SimpleNamespace as Numbers
+
+import numpy as np
+import pytest
+
+from minires import Tensor, analysis, models, ops, plot
+from minires.plot.graph import HEIGHT, WIDTH, curve, layout
+
+
+def title(figure) -> str:
+    return " ".join(figure.get_suptitle().replace("\N{NO-BREAK SPACE}", " ").split())
+
+
+def legend(figure) -> set[str]:
+    return {text.get_text() for entry in figure.legends for text in entry.get_texts()}
+
+
+def flow(*norms):
+    values = {f"layer{i}": n for i, n in enumerate(norms)}
+    return analysis.GradientFlow(values, dict(values))
+
+
+def activation(dead=0.0):
+    return analysis.Activation([0, 5, 9, 1], 2.0, 0.1, 1.0, 0.5, dead)
+
+
+def line(height=1.0):
+    return analysis.Line([-1.0, 0.0, 1.0], [3 * height, height, 2 * height], [60.0, 10.0, 50.0], 2.5)
+
+
+SURFACE = analysis.Surface([-1.0, 0.0, 1.0], [[9.0, 4.0, 8.0], [3.0, 0.5, 4.0], [9.0, 5.0, float("inf")]], (1.0, 2.0))
+REFINED = {"layer1.0": analysis.Refined(0.5, 0.8, 0.3), "layer1.1": analysis.Refined(0.25, 0.9, 0.0),
+           "layer2.1": analysis.Refined(0.3, 0.9, 0.0)}  # fmt: skip
+PATCH = analysis.Patch(3, -1, 2, 7.25, np.arange(27, dtype=np.uint8).reshape(3, 3, 3))
+LESION = {"": 10.0, "layer1.0": 80.0, "layer2.0": 60.0}
+
+# name: (figure with a caption, its title, labels of its legend)
+FIGURES = {
+    "signal": (lambda c: plot.signal_growth({"no BN": {str(i): 2.0**i for i in range(9)},
+                                             "BN": {str(i): 1.0 + i for i in range(9)}}, c),
+               "Signal over depth: no BN × 2 per block; BN +1.00 per block", {"no BN", "BN"}),
+    "gradients": (lambda c: plot.gradient_flow({0: flow(9, 8, 4, 2, 9), 10: flow(1, 1, 1, 1, 1)}, c),
+                  "Gradient of the activations, per layer toward the input: step 0 × 2; step 10 × 1",
+                  {"step 0", "step 10"}),
+    "activations": (lambda c: plot.activation_histograms({0: {"bn1": activation()}, 5: {"bn1": activation(0.25)}},
+                                                         caption=c),
+                    "At step 5 25 % of the units behind bn1 are dead", set()),
+    "updates": (lambda c: plot.update_ratios({1: {"a": 1e-2, "b": 1e-3}, 2: {"a": 1e-2, "b": 1e-4}}, c),
+                "Update-to-weight ratio per step: 0.001 at step 2, geometric mean over the layers",
+                {"a", "b", "smallest to largest layer", "rule of thumb, 1e-3"}),
+    "responses": (lambda c: plot.layer_responses({"measured": {"bn1": 0.5, "bn2": 1.0}}, c),
+                  "Mean response of the 3x3 layers: measured 0.75", {"measured", "before training (control)"}),
+    "lesions": (lambda c: plot.lesions({"plain-20": LESION}, ["layer2.0"], c),
+                "Deleting one block raises the mean error: plain-20 10.0 % to 70.0 %",
+                {"one block deleted", "deleted block changes the shape", "nothing deleted"}),
+    "deleted": (lambda c: plot.deleted_blocks({"plain-20": {0: [10, 10], 1: [60, 80], 2: [90, 90]}}, c),
+                "Error with 1 random block deleted, mean: plain-20 70.0 %", {"plain-20, mean", "hollow: one trial"}),
+    "swapped": (lambda c: plot.swapped_blocks([Numbers(correlation=1, error=9), Numbers(correlation=0.8, error=30)], c),
+                "Error with blocks exchanged: 9.0 % at rank correlation 1.00, 30.0 % at 0.80", set()),
+    "construction": (lambda c: plot.construction(np.eye(3), np.eye(3) + 2e-5, c),
+                     "The deeper network built by identity layers: largest difference of logits 2.0e-5",
+                     {"equal", "one logit of one image"}),
+    "paths": (lambda c: plot.paths([1 / 8, 3 / 8, 3 / 8, 1 / 8], {0: [8.0, 8.0], 3: [1.0, 1.0]}, c),
+              "90 % of the gradient comes through paths of 0 to 2 blocks, 87.5 % of all paths (measured: lengths "
+              "0 to 3)",
+              set()),
+    "correlation": (lambda c: plot.gradient_correlation({"plain, BN": {1: 0.5, 2: 0.25}}, c),
+                    "How alike the gradients at two inputs are, by depth", {"plain, BN", "2^-depth"}),
+    "on a line": (lambda c: plot.gradients_on_a_line({"plain": [1, 2, 0, 4.0]}, {"plain": [1.0, -0.25]}, c),
+                  "Autocorrelation of the gradient at lag 1. plain: -0.25", set()),
+    "loss line": (lambda c: plot.loss_line({"plain": line()}, c),
+                  "Curvature of the loss at the trained weights: plain 2.5", {"plain"}),
+    "loss surface": (lambda c: plot.loss_surface({"plain": SURFACE}, c),
+                     "Loss around the trained weights: plain 0.5 at the centre, up to 9", set()),
+    "refinement": (lambda c: plot.refinement({"ResNet-8": REFINED}, c),
+                   "Mean change of the features by one block, relative to them: ResNet-8 0.35", {"ResNet-8"}),
+    "cka": (lambda c: plot.cka(["a", "b"], ["a", "b"], [[1, 0.5], [0.5, 1]], c),
+            "Linear CKA: how alike two layers represent the same images", set()),
+    "filters": (lambda c: plot.filters(np.full((5, 3, 3, 3), 0.5), c),
+                "The 5 filters of the first layer, 3x3; grey is weight 0", set()),
+    "patches": (lambda c: plot.patches({"conv1, channel 0": [PATCH, PATCH]}, c),
+                "The image patches that excite a channel most, and how much of the image its units see", set()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("draw, says, entries", FIGURES.values(), ids=FIGURES)
+def test_titles_say_what_the_numbers_show(draw, says, entries):
+    figure = draw("")
+    assert title(figure) == says and legend(figure) == entries
+    assert plot.png(figure, dpi=40).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("draw, says, entries", FIGURES.values(), ids=FIGURES)
+def test_captions_legends_and_axes_do_not_overlap(draw, says, entries):
+    caption = "seed 0, width 8, a batch of 200 images of a data set with a long name, averaged to 14 x 14, " * 2
+    figure = draw(caption)
+    figure.canvas.draw()
+    (text,) = [t for t in figure.texts if t.get_text().startswith("seed 0")]
+    top = text.get_window_extent().y1
+    assert text.get_window_extent().y0 >= 0
+    for entry in figure.legends:
+        assert entry.get_window_extent().y0 >= top - 2
+        top = entry.get_window_extent().y1
+    for axes in figure.axes:
+        if axes.axison or axes.images:
+            assert axes.get_tightbbox().y0 >= top - 2
+
+
+EMPTY = {
+    "signal": lambda: plot.signal_growth({}), "gradients": lambda: plot.gradient_flow({}),
+    "activations": lambda: plot.activation_histograms({}), "updates": lambda: plot.update_ratios({}),
+    "responses": lambda: plot.layer_responses({}), "lesions": lambda: plot.lesions({}),
+    "deleted": lambda: plot.deleted_blocks({}), "swapped": lambda: plot.swapped_blocks([]),
+    "construction": lambda: plot.construction([], []), "correlation": lambda: plot.gradient_correlation({}),
+    "on a line": lambda: plot.gradients_on_a_line({}, {}), "loss line": lambda: plot.loss_line({}),
+    "loss surface": lambda: plot.loss_surface({}), "refinement": lambda: plot.refinement({}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("draw", EMPTY.values(), ids=EMPTY)
+def test_an_empty_figure_says_so(draw):
+    figure = draw()
+    assert "no data" in [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert plot.png(figure, dpi=30).startswith(b"\x89PNG")
+
+
+def test_no_finding_where_there_is_none():
+    better = {"plain-20": {"": 50.0, "layer1.0": 40.0}}
+    assert title(plot.lesions(better)) == "Error with one block deleted"
+    assert title(plot.signal_growth({"short": {"a": 1.0, "b": 2.0}})) == "Signal over depth"
+    assert title(plot.paths([1.0], {})) == "Paths by length"
+    assert title(plot.gradient_flow({"a": flow(1, 0, 0, 0, 1)})) == "Gradient norm per layer"
+
+
+def test_plain_and_residual_networks_look_the_same_in_every_figure():
+    figure = plot.loss_line({"plain-20": line(), "ResNet-20": line(2)})
+    lines = {drawn.get_label(): drawn for drawn in figure.axes[0].lines}
+    assert lines["plain-20"].get_color() in plot.COLOURS["plain"] and lines["plain-20"].is_dashed()
+    assert lines["ResNet-20"].get_color() in plot.COLOURS["resnet"] and not lines["ResNet-20"].is_dashed()
+
+
+def test_an_activation_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match="no activation named fc; there are bn1"):
+        plot.activation_histograms({0: {"bn1": activation()}}, ["fc"])
+
+
+def test_lines_of_two_stages_are_not_joined():
+    axes = plot.refinement({"ResNet-8": REFINED}).axes[0]
+    assert [list(drawn.get_xdata()) for drawn in axes.lines if len(drawn.get_xdata())] == [[1, 2], [3]]
+
+
+# ------------------------------------------------------------------------------------------------ the graph
+
+
+def network_graph(depth=8):
+    net = models.cifar(depth, in_channels=1, width=4, rng=np.random.default_rng(0))
+    x = np.random.default_rng(1).standard_normal((2, 1, 8, 8)).astype("f4")
+    loss = ops.cross_entropy(net(Tensor(x)), np.array([0, 1]))
+    return analysis.graph(loss, net, retain=True), loss
+
+
+def test_a_graph_is_drawn_before_and_after_backward():
+    found, loss = network_graph()
+    before = plot.graph(found)
+    loss.backward()
+    after = plot.graph(found, caption="seed 0")
+    assert title(before) == "19 operations, 23 parameters, 1 constant" == title(after)
+    text = [t.get_text() for t in before.axes[0].texts]
+    assert "conv1.weight" in text and "4 × 1 × 3 × 3" in text and not [t for t in text if "grad" in t]
+    grads = [t.get_text() for t in after.axes[0].texts if "grad" in t.get_text()]
+    assert len(grads) == 42  # all but the images
+    assert len(before.axes[0].patches) == 43 + sum(len(set(n.inputs)) for n in found.nodes)
+    assert plot.png(after, dpi=40).startswith(b"\x89PNG")
+
+
+def test_text_stays_inside_its_box():
+    figure = plot.graph(network_graph()[0])
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    left, right = (axes.transData.transform((x, 0))[0] for x in (0, WIDTH))
+    assert all(t.get_window_extent().width <= right - left for t in axes.texts)
+
+
+@pytest.mark.parametrize("depth", [8, 14, 20])
+def test_boxes_do_not_overlap_and_edges_pass_beside_them(depth):
+    found = network_graph(depth)[0]
+    boxes, edges, (width, height) = layout([n.inputs for n in found.nodes])
+    assert all(x - WIDTH / 2 + 1e-9 >= 0 and x + WIDTH / 2 <= width + 1e-9 and 0 <= y <= height for x, y in boxes)
+    rows: dict[float, list[float]] = {}
+    for x, y in boxes:
+        rows.setdefault(round(y, 6), []).append(x)
+    for xs in rows.values():
+        assert all(b - a > WIDTH for a, b in itertools.pairwise(sorted(xs)))
+    for points in edges:
+        assert all(y0 >= y1 for (_, y0), (_, y1) in itertools.pairwise(points))  # downwards
+        drawn = curve(points).cleaned(curves=False).vertices[:-1]
+        for x, y in boxes:
+            inside = (abs(drawn[:, 0] - x) < WIDTH / 2 - 1e-6) & (abs(drawn[:, 1] - y) < HEIGHT / 2 - 1e-6)
+            assert not inside.any()
+
+
+def test_the_layout_of_a_diamond_and_of_what_is_used_twice():
+    boxes, edges, _ = layout([(), (0,), (0,), (1, 2)])
+    (x0, y0), (x1, y1), (x2, y2), (x3, y3) = boxes
+    assert y0 > y1 == y2 > y3 and x0 == pytest.approx(x3) == pytest.approx((x1 + x2) / 2) and len(edges) == 4
+    boxes, edges, _ = layout([(), (0, 0)])  # x * x: one edge
+    assert len(edges) == 1 and boxes[0][0] == boxes[1][0]
+    assert layout([()])[1] == []
