@@ -137,8 +137,8 @@ def test_depth_needs_a_graph():
 def calls(dtype):
     x, w = normal(2, 3, 9, 8, dtype=dtype), normal(4, 3, 3, 2, dtype=dtype)
     c = np.ones(3, dtype)
-    return {"add": (x, x), "conv2d": (x, w, (2, 1), (1, 0)), "batch_norm": (x, c, c, 0.1),
-            "batch_norm_eval": (x, c, c, c, c, 0.1), "batch_norm_relu": (x, c, c, 0.1, x), "relu": (x,),
+    return {"add": (x, x), "matmul": (c[:, None], c[None]), "running_statistics": (c, c, c, c, 0.1, 7), "conv2d": (x, w, (2, 1), (1, 0)),
+            "batch_norm": (x, c, c, 0.1), "batch_norm_eval": (x, c, c, c, c, 0.1), "batch_norm_relu": (x, c, c, 0.1, x), "relu": (x,),
             "max_pool2d": (x, (3, 2), (2, 3), (1, 1)),
             "avg_pool2d": (x, (3, 2), (2, 3), (1, 0)), "shortcut": (x, 2, 7, "both"), "log_softmax": (x[:, :, 0, 0], 1),
             "cross_entropy": (x[:, :, 0, 0], np.array([0, 2]))}
@@ -149,7 +149,7 @@ def calls(dtype):
 def test_shapes_are_those_of_the_reference(name, dtype):
     got, want = (getattr(module, name)(*calls(dtype)[name]) for module in (kernels.shapes, kernels.reference))
     got, want = (v if isinstance(v, tuple) else (v,) for v in (got, want))
-    arrays = 3 if name in ("batch_norm", "batch_norm_relu") else 1
+    arrays = 3 if name in ("batch_norm", "batch_norm_relu") else 2 if name == "running_statistics" else 1
     for a, b in zip(got[:arrays], want[:arrays], strict=True):
         assert a.shape == b.shape and a.dtype == b.dtype
 
