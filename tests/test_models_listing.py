@@ -137,8 +137,9 @@ def test_depth_needs_a_graph():
 def calls(dtype):
     x, w = normal(2, 3, 9, 8, dtype=dtype), normal(4, 3, 3, 2, dtype=dtype)
     c = np.ones(3, dtype)
-    return {"add": (x, x), "matmul": (c[:, None], c[None]), "running_statistics": (c, c, c, c, 0.1, 7), "conv2d": (x, w, (2, 1), (1, 0)),
-            "batch_norm": (x, c, c, 0.1), "batch_norm_eval": (x, c, c, c, c, 0.1), "batch_norm_relu": (x, c, c, 0.1, x), "relu": (x,),
+    return {"add": (x, x), "matmul": (c[:, None], c[None]), "conv2d": (x, w, (2, 1), (1, 0)),
+            "batch_norm": (x, c, c, 0.1), "batch_norm_eval": (x, c, c, c, c, 0.1),
+            "batch_norm_relu": (x, c, c, 0.1, x), "running_statistics": (c, c, c, c, 0.1, 7), "relu": (x,),
             "max_pool2d": (x, (3, 2), (2, 3), (1, 1)),
             "avg_pool2d": (x, (3, 2), (2, 3), (1, 0)), "shortcut": (x, 2, 7, "both"), "log_softmax": (x[:, :, 0, 0], 1),
             "cross_entropy": (x[:, :, 0, 0], np.array([0, 2]))}
