@@ -66,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
                        help="of the weights, the images' order and their augmentation (default: 0)")
     learn.add_argument("--device", choices=("auto", "cpu", "gpu"), default=absent,
                        help="auto, the default: a GPU where one works")
+    learn.add_argument("--graph", action="store_true", default=absent,
+                       help="on a GPU, each training step as one CUDA graph: one launch, the same numbers")
     learn.add_argument("--out", type=Path, metavar="DIR",
                        help="the run's folder (default: minires-runs/MODEL-DATASET-RECIPE-seedS)")
     learn.add_argument("--resume", action="store_true", help="go on with the run in the folder, if there is one")
@@ -82,8 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     sweep = commands.add_parser(
         "sweep", help="train a grid of models and seeds, here or on a Dask cluster, and collect one table",
         description='SPEC is a JSON or TOML file: {"models": [...], "seeds": [...], "dataset": ..., "recipe": ..., '
-                    '"set": {"lr": 0.05, "model.width": 8}, "data_dir": ..., "device": "cpu"}; all but models and '
-                    "dataset may be left out. The same command goes on with what is there.")
+                    '"set": {"lr": 0.05, "model.width": 8}, "graph": true, "data_dir": ..., "device": "cpu"}; all but '
+                    "models and dataset may be left out. The same command goes on with what is there.")
     sweep.add_argument("spec", type=Path, metavar="SPEC")
     sweep.add_argument("--out", type=Path, metavar="DIR",
                        help="folder of the runs (default: minires-runs/ and SPEC's name)")
@@ -208,13 +210,13 @@ def _train(args: argparse.Namespace) -> int:
     from . import runs
     from .config import configure
 
-    choices = "dataset", "recipe", "seed", "device", "set"
+    choices = "dataset", "recipe", "seed", "device", "set", "graph"
     given = {name: getattr(args, name) for name in choices if hasattr(args, name)}
     if args.model:
         if "dataset" not in given:
             raise ValueError("--dataset is missing: say what to train on, for example --dataset fashion_mnist_small")
         chosen = configure(args.model, given["dataset"], given.get("recipe", "paper-cifar"), given.get("seed", 0),
-                           given.get("device", "auto"), given.get("set", []))
+                           given.get("device", "auto"), given.get("set", []), given.get("graph", False))
         out = args.out or Path("minires-runs", "{model}-{dataset}-{recipe}-seed{seed}".format(**chosen))
     elif not (args.resume and args.out):
         raise ValueError("MODEL is missing; only --resume --out DIR goes without, to go on with the run in DIR")

@@ -17,7 +17,8 @@ from . import datasets, device, models, nn, recipes
 from .names import unknown
 
 Config = dict[str, Any]
-CHOSEN = "model", "model_options", "dataset", "data", "recipe", "settings", "seed", "device"  # decide every number
+# What decides every number.
+CHOSEN = "model", "model_options", "dataset", "data", "recipe", "settings", "seed", "device", "graph"
 BY_DATA = "num_classes", "in_channels", "rng"  # arguments of a model that follow from the data set and the seed
 
 
@@ -36,19 +37,18 @@ class Data:
 
 
 def configure(model: str, dataset: str, recipe: str = "paper-cifar", seed: int = 0, where: str = "auto",
-              settings: Sequence[str] = ()) -> Config:
-    """The CHOSEN part of a config. `settings`: "key=value", a field of Recipe or Data or "model.<option>".
+              settings: Sequence[str] = (), graph: bool = False) -> Config:
+    """The CHOSEN part of a config. `settings`: "key=value", a field of Recipe or Data or "model.<option>". `graph`: see
+    train.fit.
 
     ValueError, with the nearest name, for a model, data set, recipe or key that does not exist, and for a value of
     another type; RuntimeError for a device that is not there.
     """
-    name = model.lower().replace("-", "")
-    if name not in models.BY_NAME:
-        raise unknown("model", model, models.BY_NAME)
+    function = models.find(model)
     if dataset not in datasets.BY_NAME:
         raise unknown("data set", dataset, datasets.BY_NAME)
     chosen, data = recipes.named(recipe), Data()
-    options = {f"model.{n}": type(p.default) for n, p in inspect.signature(models.BY_NAME[name]).parameters.items()
+    options = {f"model.{n}": type(p.default) for n, p in inspect.signature(function).parameters.items()
                if n not in BY_DATA and isinstance(p.default, (bool, int, float, str))}
     texts: dict[str, str] = {}
     for setting in settings:
@@ -59,7 +59,7 @@ def configure(model: str, dataset: str, recipe: str = "paper-cifar", seed: int =
             raise unknown("setting", key, known)
         texts[key] = text
     return {
-        "model": name,
+        "model": next(name for name, f in models.BY_NAME.items() if f is function),
         "model_options": {key.removeprefix("model."): recipes.parse(key, text, options[key])
                           for key, text in texts.items() if key in options},
         "dataset": dataset,
@@ -68,6 +68,7 @@ def configure(model: str, dataset: str, recipe: str = "paper-cifar", seed: int =
         "settings": dataclasses.asdict(recipes.override(chosen, {k: t for k, t in texts.items() if k in vars(chosen)})),
         "seed": seed,
         "device": device.use(where),
+        "graph": graph,
     }
 
 

@@ -227,7 +227,8 @@ class _Run:
         from tqdm.auto import tqdm  # a bar in a terminal and in Jupyter; disable=None: silent anywhere else
 
         at, pace, steps, before = self.at, self.pace, self.config["steps"], (self.at.step, self.at.epoch)
-        events: Any = fit(self.model, self.train, self.test, self.recipe, rng=self.config["seed"], at=at)
+        events: Any = fit(self.model, self.train, self.test, self.recipe, rng=self.config["seed"], at=at,
+                          graph=self.config["graph"])
         with contextlib.closing(events), tqdm(total=self._images_at(steps), initial=self._images_at(at.step),
                                               unit=" images", desc=self.out.name, disable=None) as bar:
             say = say or bar.write

@@ -16,7 +16,8 @@ from . import info, results, runs
 from .config import CHOSEN, configure, differences
 from .names import unknown
 
-KEYS = {"models": list, "seeds": list, "dataset": str, "recipe": str, "device": str, "set": dict, "data_dir": str}
+KEYS = {"models": list, "seeds": list, "dataset": str, "recipe": str, "device": str, "set": dict, "data_dir": str,
+        "graph": bool}
 DEATHS = 3  # of one run, after which it is given up
 
 Spec = dict[str, Any]
@@ -39,7 +40,8 @@ def read(path: Path) -> Spec:
             raise ValueError(f"{path}: {key}: expected a {KEYS[key].__name__}, got {value!r}")
     if missing := [key for key in ("models", "dataset") if not spec.get(key)]:
         raise ValueError(f"{path}: {' and '.join(missing)} must be given")
-    spec = {"seeds": [0], "recipe": "paper-cifar", "device": "auto", "set": {}, "data_dir": None} | spec
+    spec = {"seeds": [0], "recipe": "paper-cifar", "device": "auto", "set": {}, "data_dir": None,
+            "graph": False} | spec
     for key, kind in ("models", str), ("seeds", int):
         if not spec[key] or not all(type(v) is kind for v in spec[key]) or len(set(spec[key])) < len(spec[key]):
             raise ValueError(f"{path}: {key}: expected different {kind.__name__}s, got {spec[key]}")
@@ -50,7 +52,7 @@ def plan(spec: Spec) -> dict[str, dict[str, Any]]:
     """{folder's name: arguments of configure} for every model and seed."""
     settings = [f"{key}={','.join(map(str, v)) if isinstance(v, list) else v}" for key, v in spec["set"].items()]
     return {f"{model}-seed{seed}": {"model": model, "dataset": spec["dataset"], "recipe": spec["recipe"], "seed": seed,
-                                    "where": spec["device"], "settings": settings}
+                                    "where": spec["device"], "settings": settings, "graph": spec["graph"]}
             for seed in spec["seeds"] for model in spec["models"]}
 
 
@@ -95,6 +97,7 @@ def _here(todo: dict[str, dict[str, Any]], out: Path, jobs: int | None, root: Pa
                    "--dataset", asked["dataset"], "--recipe", asked["recipe"], "--seed", str(asked["seed"]),
                    "--device", asked["where"], "--checkpoint-seconds", str(every_seconds)]
         command += ["--data-dir", str(root)] if root else []
+        command += ["--graph"] if asked["graph"] else []
         command += ["--set", *asked["settings"]] if asked["settings"] else []
         for _ in range(DEATHS):
             last = ""

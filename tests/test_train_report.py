@@ -18,7 +18,7 @@ def folder(path, model="resnet20", seed=0, errors=((60.0, 61.0), (9.0, 10.0), (2
     data = {"train_images": 0, "test_images": 0, "image_size": 0, "validation": 0} | changes.pop("data", {})
     key = "validation_error" if data["validation"] else "test_error"
     config = {"model": model, "model_options": {}, "dataset": "cifar10", "data": data, "recipe": "paper-cifar",
-              "settings": settings, "seed": seed, "device": "cpu", "data_sha256": "ab" * 32,
+              "settings": settings, "seed": seed, "device": "cpu", "graph": False, "data_sha256": "ab" * 32,
               "steps": 1000 * len(errors) if steps is None else steps, "parameters": 270_000 + len(model),
               "root": "/home/me", "versions": {"numpy": "2.4"}, "commit": "abc",
               "command": "minires train"} | changes  # fmt: skip

@@ -211,3 +211,20 @@ def test_recipes_that_make_no_sense_are_refused(wrong, says):
 def test_an_unknown_recipe_is_answered_with_the_nearest():
     with pytest.raises(ValueError, match="'paper-cifr'; did you mean paper-cifar"):
         recipes.named("paper-cifr")
+
+
+def test_a_graphed_run_gives_the_same_bits_and_goes_on_too(whole):
+    events, moments, expected = whole
+    model, at = net(), Progress()
+    assert list(fit(model, TRAIN, TEST, RECIPE, rng=7, at=at, graph=True)) == events and bits(model, at) == expected
+
+    model, at = net(), copy.deepcopy(moments[7][1])
+    model.load_state(moments[7][0])
+    assert list(fit(model, TRAIN, TEST, RECIPE, rng=7, at=at, graph=True)) == events[8:]
+    assert bits(model, at) == expected
+
+
+def test_a_graphed_run_that_diverges_says_at_which_step():
+    says = r"step \d+: the loss is (nan|inf).*without graph=True the layer is named"
+    with pytest.raises(train.NotFinite, match=says):
+        list(fit(net(), TRAIN, TEST, dataclasses.replace(RECIPE, lr=1e30, warm_up_lr=0), rng=7, graph=True))

@@ -90,6 +90,14 @@ def test_a_finished_run_can_be_resumed_and_finishes_again(whole, tmp_path):
     assert_same_bits(tmp_path / "a", whole)
 
 
+def test_graphed_runs_have_the_same_bits_and_are_told_apart(whole, tmp_path, capsys):
+    assert run(tmp_path / "g", "--graph") == 0
+    assert_same_bits(tmp_path / "g", whole)
+    assert json.loads((tmp_path / "g" / "config.json").read_text())["graph"] is True
+    assert run(tmp_path / "g", "--resume") == 2
+    assert "graph: True there, False asked for" in capsys.readouterr().err
+
+
 def test_validation_images_are_held_out(tmp_path, capsys):
     out = tmp_path / "v"
     assert run(out, "--set", "validation=9950", "epochs=1") == 0
