@@ -35,7 +35,7 @@ def save(folder: str | os.PathLike[str], number: int, arrays: Mapping[str, np.nd
     ordered = {name: np.array(a, order="C") for name, a in arrays.items()}  # safetensors writes memory as it lies
     content = as_bytes(ordered, {"header": text, "sha256": _checksum(text, ordered)})
     path = write_atomically(Path(folder) / f"checkpoint-{number:09}.safetensors", content)
-    before = [other for other in _in(folder) if _number(other) < number][:1]
+    before = next(([other] for other in _in(folder) if _number(other) < number and _whole(other)), [])
     for other in _in(folder):  # one with a higher number was damaged: a run that goes on went past it
         if other not in (path, *before):
             other.unlink()
@@ -55,6 +55,14 @@ def read(path: str | os.PathLike[str]) -> tuple[Arrays, Any]:
     if _checksum(metadata.get("header", ""), arrays) != metadata.get("sha256"):
         raise Damaged(f"{path}: its checksum does not fit its content")
     return arrays, json.loads(metadata["header"])
+
+
+def _whole(path: Path) -> bool:
+    try:
+        read(path)
+    except Damaged:
+        return False
+    return True
 
 
 def newest(folder: str | os.PathLike[str]) -> tuple[tuple[Arrays, Any] | None, list[str]]:

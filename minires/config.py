@@ -34,6 +34,9 @@ class Data:
     def __post_init__(self) -> None:
         if negative := [f"{name} {n}" for name, n in dataclasses.asdict(self).items() if n < 0]:
             raise ValueError(f"data: expected numbers from 0, got {', '.join(negative)}")
+        if self.validation and self.test_images:
+            raise ValueError(f"data: test_images={self.test_images} has no effect with validation={self.validation}, "
+                             "whose images stand in for the test set; leave one out")
 
 
 def configure(model: str, dataset: str, recipe: str = "paper-cifar", seed: int = 0, where: str = "auto",
@@ -44,11 +47,11 @@ def configure(model: str, dataset: str, recipe: str = "paper-cifar", seed: int =
     ValueError, with the nearest name, for a model, data set, recipe or key that does not exist, and for a value of
     another type; RuntimeError for a device that is not there.
     """
-    function = models.find(model)
+    name = models.canonical(model)
     if dataset not in datasets.BY_NAME:
         raise unknown("data set", dataset, datasets.BY_NAME)
     chosen, data = recipes.named(recipe), Data()
-    options = {f"model.{n}": type(p.default) for n, p in inspect.signature(function).parameters.items()
+    options = {f"model.{n}": type(p.default) for n, p in inspect.signature(models.BY_NAME[name]).parameters.items()
                if n not in BY_DATA and isinstance(p.default, (bool, int, float, str))}
     texts: dict[str, str] = {}
     for setting in settings:
@@ -58,8 +61,12 @@ def configure(model: str, dataset: str, recipe: str = "paper-cifar", seed: int =
         if key not in (known := {**vars(chosen), **vars(data), **options}):
             raise unknown("setting", key, known)
         texts[key] = text
+    if "epochs" in texts and "steps" not in texts:
+        texts["steps"] = "0"  # a recipe that counts in steps counts in epochs from here on
+    elif {"epochs", "steps"} <= set(texts):
+        raise ValueError("setting: epochs and steps both say how long; give one of them")
     return {
-        "model": next(name for name, f in models.BY_NAME.items() if f is function),
+        "model": name,
         "model_options": {key.removeprefix("model."): recipes.parse(key, text, options[key])
                           for key, text in texts.items() if key in options},
         "dataset": dataset,

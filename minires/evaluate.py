@@ -59,7 +59,10 @@ def is_right(model: nn.Module, images: Any, labels: Any, batch_size: int = 500, 
     in 0..K-1."""
     if labels.shape != (len(images),):
         raise ValueError(f"error: expected one label for each of {len(images)} images, got shape {labels.shape}")
-    found = logits(model, images, batch_size, each=each)
+    return _right(logits(model, images, batch_size, each=each), labels)
+
+
+def _right(found: Any, labels: Any) -> Any:
     # Both in one array: a GPU has to be waited for only once.
     predicted, labels = device.to(device.of(labels).stack([found.argmax(1), labels.astype(np.int64)]), "cpu")
     if (highest := int(labels.max())) >= found.shape[1]:
@@ -76,8 +79,12 @@ def score(model: nn.Module, images: Any, labels: Any, classes: Sequence[str], ba
     from tqdm.auto import tqdm
     began = time.perf_counter()
     with tqdm(total=len(images), unit=" images", disable=None if progress else True) as bar:
-        right = is_right(model, images, labels, batch_size, each=bar.update)
+        found = logits(model, images, batch_size, each=bar.update)
+        right = _right(found, labels)
     seconds = time.perf_counter() - began
+    if lost := int((~device.of(found).isfinite(found).all(1)).sum()):
+        raise ArithmeticError(f"score: the network's output is not finite for {lost} of {len(right)} images; are its "
+                              "weights damaged, or normalised otherwise than its input?")
     labels = device.to(labels, "cpu")
     per_class = {name: (int(right[labels == k].sum()), int((labels == k).sum())) for k, name in enumerate(classes)}
     return Score(int(right.sum()), len(right), per_class, seconds)
@@ -113,7 +120,7 @@ def run(model: str, weights: str, dataset: str, *, root: datasets.Root = None, r
         std: Sequence[float] | None = None, **options: Any) -> tuple[Score, str]:
     """(the Score, the input in words) of a published network: built by name with `options`, filled from a file."""
     where = device.use(where)
-    models.find(model)  # a wrong name is told before the data set is read
+    models.canonical(model)  # a wrong name is told before the data set is read
     images, test, words = prepared(dataset, root, normalize, mean, std)
     net = models.build(model, num_classes=len(test.classes), in_channels=images.shape[1], **options)
     load_weights(net.to(where), weights, rename)

@@ -59,6 +59,7 @@ class Module:
     that is a Module, or a list of Modules, is a child."""
 
     training = True
+    unused: tuple[str, ...] = ()  # what published weights hold besides, by the first part of its name
 
     def forward(self, *inputs: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no forward()")

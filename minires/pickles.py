@@ -5,6 +5,7 @@ batches and PyTorch's files are pickles. Reading one here can call what its read
 """
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO, ClassVar
@@ -19,11 +20,14 @@ class Refused(ValueError):
 def check_keys(keys: Iterable[Any]) -> None:
     """Refused unless every key is text, bytes, a number or None. For stand-ins that fill a dict themselves.
 
-    A hash follows tuples in tuples to their end: 200 bytes could hang the process, a megabyte crash it.
+    A hash follows tuples in tuples to their end: 200 bytes could hang the process, a megabyte crash it. And whoever
+    chooses huge numbers chooses their hash, the same for all.
     """
     for key in keys:
         if type(key) not in (str, bytes, int, float, bool, type(None)):
             raise Refused(f"it has a {type(key).__name__} for a key, where text or a number was expected")
+        if type(key) in (int, float) and not -2**60 < key < 2**60:
+            raise Refused("it has a number of more than 60 bits for a key")
 
 
 _InPython: Any = pickle._Unpickler
@@ -39,17 +43,38 @@ def _keys_first(load: Callable[[Any], None], where: slice) -> Callable[[Any], No
     return checked
 
 
+def _calls_weighed(load: Callable[[Any], None]) -> Callable[[Any], None]:
+    def weighed(reader):
+        args = reader.stack[-1]
+        reader.spend(sum(1 + (len(a) if hasattr(a, "__len__") else 0) for a in args) if type(args) is tuple else 1)
+        load(reader)
+    return weighed
+
+
+_CALLS = (pickle.REDUCE, pickle.NEWOBJ, pickle.BUILD)
+
+
 class _Reader(_InPython):
     """Python's own reader, but the one written in Python: the one in C sets memory aside for the highest memo number
     that the file names, 16 GB for five bytes. And with a look at the keys of dictionaries before they are hashed."""
 
     dispatch: ClassVar = {
-        op: _keys_first(load, _KEYS[bytes([op])]) if bytes([op]) in _KEYS else load
+        op: (_keys_first(load, _KEYS[bytes([op])]) if bytes([op]) in _KEYS
+             else _calls_weighed(load) if bytes([op]) in _CALLS else load)
         for op, load in _InPython.dispatch.items() if bytes([op]) not in _NOT_READ}
 
     def __init__(self, file: BinaryIO, allowed: Allowed, persistent: Callable[[Any], Any] | None, encoding: str):
+        start = file.tell()
+        self.left = 1000 + 4 * (file.seek(0, os.SEEK_END) - start)
+        file.seek(start)
         super().__init__(file, encoding=encoding)
         self.allowed, self.persistent = allowed, persistent
+
+    def spend(self, items: int) -> None:
+        """A call may copy what it is given. What is given often, by reference, would cost the square of the file."""
+        self.left -= items
+        if self.left < 0:
+            raise Refused("its calls are given more, over and over, than the whole file holds")
 
     def find_class(self, module: str, name: str) -> Any:
         try:

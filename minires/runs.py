@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from . import checkpoint, device, info
+from . import checkpoint, device, info, kernels
 from .config import CHOSEN, Config, build, differences, prepared, pretty, recipe_of
 from .files import locked, write_atomically
 from .kernels import parallel
@@ -155,7 +155,7 @@ class _Run:
         # A forward pass is a third of a step's work; a half, to be sure.
         pace.errors_in_steps = (self.images + len(self.test[0])) / self.recipe.batch_size / 2
         now = {"data_sha256": digest, "steps": self.recipe.total_steps(self.images), "threads": parallel.threads(),
-               "versions": info.versions(), "commit": info.commit()}
+               "kernels": kernels.choice(), "versions": info.versions(), "commit": info.commit()}
         if new:
             config = {**config, **now, "parameters": self.model.count_parameters(), "train_images": self.images,
                       "test_images": len(self.test[0]), "root": str(root.resolve()) if root else None,
@@ -165,7 +165,7 @@ class _Run:
         elif config["data_sha256"] != digest:
             raise ValueError(f"{out}: the run began with other pixels or labels of {config['dataset']}: SHA-256 "
                              f"{config['data_sha256'][:12]}... there, {digest[:12]}... now")
-        elif other := differences(config, now, ("threads", "versions", "commit")):
+        elif other := differences(config, now, ("threads", "kernels", "versions", "commit")):
             self.notes.append("not as it began, the bits may differ: " + "; ".join(other).replace("asked for", "now"))
         self.config, self.at, self.metrics = config, Progress(), list[dict[str, Any]]()
         self.tested = "validation_error" if config["data"]["validation"] else "test_error"

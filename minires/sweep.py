@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from . import info, results, runs
+from . import info, models, results, runs
 from .config import CHOSEN, configure, differences
 from .names import unknown
 
@@ -42,6 +42,8 @@ def read(path: Path) -> Spec:
         raise ValueError(f"{path}: {' and '.join(missing)} must be given")
     spec = {"seeds": [0], "recipe": "paper-cifar", "device": "auto", "set": {}, "data_dir": None,
             "graph": False} | spec
+    if all(type(name) is str for name in spec["models"]):
+        spec["models"] = [models.canonical(name) for name in spec["models"]]
     for key, kind in ("models", str), ("seeds", int):
         if not spec[key] or not all(type(v) is kind for v in spec[key]) or len(set(spec[key])) < len(spec[key]):
             raise ValueError(f"{path}: {key}: expected different {kind.__name__}s, got {spec[key]}")
@@ -107,7 +109,7 @@ def _here(todo: dict[str, dict[str, Any]], out: Path, jobs: int | None, root: Pa
                     say(last.rstrip())
             status = process.returncode
             if status >= 0:
-                return last.strip() if status else ""
+                return last.strip() or f"its process ended with status {status}" if status else ""
             say(f"{name}: killed by signal {-status}; going on from its last checkpoint")
         return f"its process was killed {DEATHS} times"
 

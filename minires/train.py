@@ -56,7 +56,7 @@ class Progress:
     loss_sum: float = 0.0    # of their losses
     lr: float = 0.0          # of the last update
     warming_up: bool = True  # has the training error not been below 80 % yet? (recipe.warm_up_lr)
-    velocity: Any = None     # SGD's, all parameters in one array; None before the first step
+    velocity: Any = None     # SGD's own, all parameters in one array: copy what you keep. None before the first step
 
 
 def fit(model: nn.Module, train: Arrays, test: Arrays, recipe: Recipe, *, rng: np.random.Generator | int,
@@ -85,14 +85,15 @@ def _fit(model, train, test, recipe, rng, augment, schedule, at, graph):
     images, labels = train
     total = recipe.total_steps(len(images))
     augment = augment or _augmentation(recipe)
-    schedule = schedule or step_decay(recipe.lr, [math.ceil(share * total) for share in recipe.drops])
+    schedule = schedule or step_decay(recipe.lr, [math.ceil(share * total - 1e-6) for share in recipe.drops])
     at.warming_up &= recipe.warm_up_lr > 0 and model.depth(images.shape[1:]) >= recipe.warm_up_layers
-    take = graphed_step(model, optimizer) if graph else partial(step, model, optimizer)
+    take = graphed_step(model, optimizer, recipe.batch_size) if graph else partial(step, model, optimizer)
 
     while at.step < total or at.batch:  # a batch in a pass whose errors are not measured yet
         order = batches(len(images), recipe.batch_size, rng=_draws(rng, at.epoch + 1))
         for rows in islice(order, at.batch, at.batch + total - at.step):
-            optimizer.lr = at.lr = recipe.warm_up_lr if at.warming_up else schedule(at.step)
+            lr = schedule(at.step)
+            optimizer.lr = at.lr = min(lr, recipe.warm_up_lr) if at.warming_up else lr
             rows = device.of(images).asarray(rows)
             batch = augment(images[rows], rng=_draws(rng, at.epoch + 1, at.batch + 1))
             loss = take(batch, labels[rows], at.step + 1)
@@ -160,13 +161,15 @@ def step(model: nn.Module, optimizer: SGD, images: Any, labels: Any, number: int
     return value
 
 
-def graphed_step(model: nn.Module, optimizer: SGD) -> Callable[[Any, Any, int], float]:
-    """`step`, of model and optimiser, as one CUDA graph that the first batch is recorded with. NotFinite comes after
-    the update that it is about: the model is not as it was before."""
+def graphed_step(model: nn.Module, optimizer: SGD, batch_size: int) -> Callable[[Any, Any, int], float]:
+    """`step`, of model and optimiser, as one CUDA graph, recorded with the first batch of full size. NotFinite comes
+    after the update that it is about: the model is not as it was before."""
     recorded: GraphedStep | None = None
 
     def take(images: Any, labels: Any, number: int) -> float:
         nonlocal recorded
+        if recorded is None and len(images) < batch_size:
+            return step(model, optimizer, images, labels, number)
         with np.errstate(over="ignore", invalid="ignore"):  # reported below
             recorded = recorded or GraphedStep(model, optimizer, images, labels)
             value = float(recorded(images, labels))

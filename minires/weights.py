@@ -193,7 +193,7 @@ def _fitted(model: nn.Module, entries: Mapping[str, Any], rename: Rename | None,
     fits: dict[str, Any] = {}
     names: dict[str, str] = {}
     for theirs, name in _translated(entries, mine, rename).items():
-        if name not in mine and name.endswith("num_batches_tracked"):
+        if name not in mine and (name.endswith("num_batches_tracked") or name.partition(".")[0] in model.unused):
             continue
         if name in fits:
             raise ValueError(f"load_weights: {where}: both {names[name]} and {theirs} would be {name}")

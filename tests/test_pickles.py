@@ -59,3 +59,23 @@ def test_a_key_that_takes_for_ever_to_hash_is_refused_at_once(program):
     """A tuple of twice itself, sixty times: 120 bytes, and a hash of 2^60 steps that nothing in Python can stop."""
     with pytest.raises(pickles.Refused, match="it has a tuple for a key, where text or a number was expected"):
         pickles.read(io.BytesIO(b"\x80\x02" + program + b"."), {})
+
+
+@pytest.mark.parametrize("program", [
+    b"(" + b"K\x01" * 3000 + b"tq\x00" + b"0ccollections\nOrderedDict\nq\x01" + b"h\x00\x85q\x020"
+    + b"h\x01h\x02R0" * 3000 + b"N.",
+    b"(" + b"K\x01" * 3000 + b"tq\x00" + b"0ccollections\nOrderedDict\nq\x01" + b"h\x01h\x00R0" * 3000 + b"N.",
+], ids=["one long argument", "many arguments"])
+def test_a_call_given_the_same_long_list_over_and_over_is_refused(program):
+    """Linear in the file for each call, and so quadratic in all."""
+    built = []
+    with pytest.raises(pickles.Refused, match="given more, over and over, than the whole file holds"):
+        pickles.read(io.BytesIO(program), {("collections", "OrderedDict"): lambda *a: built.append(a)})
+    assert len(built) < 100
+
+
+def test_numbers_that_share_a_hash_are_no_keys():
+    with pytest.raises(pickles.Refused, match="a number of more than 60 bits for a key"):
+        pickles.read(io.BytesIO(pickle.dumps({2**61 - 1: 0})), {})
+    assert pickles.read(io.BytesIO(pickle.dumps({140234567890123: 1, -5: 2, 0.5: 3})), {}) == {
+        140234567890123: 1, -5: 2, 0.5: 3}  # fmt: skip

@@ -19,9 +19,9 @@ import numpy as np
 
 from .. import device
 from . import blocked, cuda, parallel, reference, shapes
-from .cublas import tf32
+from .cublas import tf32, tf32_allowed
 
-__all__ = ["blocked", "cuda", "of", "parallel", "reference", "session", "shapes", "tf32", "using"]
+__all__ = ["blocked", "choice", "cuda", "of", "parallel", "reference", "session", "shapes", "tf32", "using"]
 NAMES = ("auto", "reference")
 
 
@@ -44,6 +44,11 @@ def using(name: str) -> Iterator[None]:
         yield
     finally:
         _wanted.reset(token)
+
+
+def choice() -> str:
+    """Which kernels are wanted, in words: "auto" or "reference", and whether products may use TF32."""
+    return _wanted.get() + (", TF32" if tf32_allowed() else "")
 
 
 def session(threads: int | None = None) -> AbstractContextManager[None]:

@@ -27,6 +27,11 @@ WORKSPACE = 32 << 20              # bytes; what NVIDIA recommends for its GPUs s
 _tf32: ContextVar[bool] = ContextVar("tf32", default=os.environ.get("MINIRES_TF32") == "1")
 
 
+def tf32_allowed() -> bool:
+    """May products here and now be rounded to TF32?"""
+    return _tf32.get()
+
+
 @contextmanager
 def tf32(on: bool = True) -> Iterator[None]:
     """Inside, float32 matrix products on a GPU round their factors to TF32's 10 bits after the point (relative error

@@ -83,7 +83,7 @@ def session(threads: int | None = None) -> Iterator[None]:
         yield
     finally:
         with _lock:
-            _open_sessions -= 1
+            _open_sessions = max(0, _open_sessions - 1)  # a fork within a session has begun anew
             if _open_sessions == 0:
                 _forget_memory()
         if token is not None:

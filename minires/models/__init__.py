@@ -58,22 +58,23 @@ FAMILIES: dict[str, tuple[tuple[int, int, int], dict[str, Callable[..., nn.Modul
 }
 BY_NAME: dict[str, Callable[..., nn.Module]] = {n: f for _, members in FAMILIES.values() for n, f in members.items()}
 
-__all__ = ["BY_NAME", "FAMILIES", "VGG", "CifarNet", "GoogLeNet", "Listed", "ResNet", "build", "cifar", "find",
-           "imagenet", "listing", "placement_study", "shortcut_study", "vgg", *BY_NAME]
+__all__ = ["BY_NAME", "FAMILIES", "VGG", "CifarNet", "GoogLeNet", "Listed", "ResNet", "build", "canonical",
+           "cifar", "imagenet", "listing", "placement_study", "shortcut_study", "vgg", *BY_NAME]
 
 
-def find(name: str) -> Callable[..., nn.Module]:
-    """The function of this name ("resnet20", "ResNet-20"). ValueError, with the nearest names, where there is none."""
+def canonical(name: str) -> str:
+    """The key in BY_NAME for a name as people write it: "resnet20" for "ResNet-20". ValueError, with the nearest names,
+    where there is none."""
     plain = name.lower().replace("-", "")
     if plain not in BY_NAME:
         raise unknown("model", name, BY_NAME)
-    return BY_NAME[plain]
+    return plain
 
 
 def build(name: str, **options: Any) -> nn.Module:
     """The network of this name with its function's options, such as num_classes=100. ValueError for a name or an
     option that there is not."""
-    function = find(name)
+    function = BY_NAME[canonical(name)]
     known = inspect.signature(function).parameters
     for option in options:
         if option not in known:

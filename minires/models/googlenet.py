@@ -59,6 +59,8 @@ class Inception(nn.Module):
 class GoogLeNet(nn.Module):
     """conv1 - pool - conv2 - conv3 - pool - 3a 3b - pool - 4a 4b 4c 4d 4e - pool - 5a 5b - average pool - fc."""
 
+    unused = "aux1", "aux2"  # the classifiers that only helped to train
+
     def __init__(self, num_classes: int, in_channels: int, width: int, dropout: float, *, rng: np.random.Generator):
         self.conv1 = BasicConv2d(in_channels, width, 7, 2, 3, rng=rng)
         self.maxpool1 = nn.MaxPool2d(3, 2, ceil_mode=True)

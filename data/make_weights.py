@@ -1,0 +1,65 @@
+"""Make data/weights/ from the folders of finished runs: python data/make_weights.py RUN... --data-dir CIFAR10
+
+For each run its last weights in float16, and in weights.json what it was and what it must get: the errors that the run
+recorded, the error of the float16 weights on the same test images, their answers to the first SAMPLE of these, and
+their logits on a few generated images, so that the file can be checked where the data set is not.
+"""
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minires import config, datasets, evaluate, load_weights, nn, runs, save_weights
+from minires.files import write_atomically
+
+OUT = Path(__file__).resolve().parent / "weights"
+SAMPLE, GENERATED = 500, 4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of the data set")
+    args = parser.parse_args()
+    told = {}
+    for folder in args.runs:
+        chosen, metrics = runs.read_config(folder), runs.read_metrics(folder)
+        if not (folder / "weights.safetensors").exists():
+            raise SystemExit(f"{folder}: the run is not finished, there is no weights.safetensors")
+        name = chosen["model"]
+        _, (images, labels), _, classes = config.prepared(chosen, args.data_dir)
+        net = config.build(chosen, images.shape[1], classes)
+        load_weights(net, folder / "weights.safetensors")
+        OUT.mkdir(exist_ok=True)
+        path = OUT / f"{name}.safetensors"
+        save_weights(net, path, dtype="float16")
+        load_weights(net, path)
+        told[name] = {**{key: chosen[key] for key in (*config.CHOSEN, "steps", "threads", "versions", "commit",
+                                                      "data_sha256", "parameters")},
+                      "recorded": metrics[-1], **answers(net, images, labels),
+                      "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        print(name, told[name]["recorded"]["test_error"], told[name]["test_error_float16"])
+    write_atomically(OUT / "weights.json", json.dumps(told, indent=1) + "\n")
+
+
+def answers(net: nn.Module, images: Any, labels: Any) -> dict[str, Any]:
+    """What the net says of the data set's test images, and of generated ones."""
+    predicted = evaluate.logits(net, images).argmax(1)
+    return {"test_error_float16": 100 * float((predicted != labels).mean()),
+            "predicted": "".join(map(str, predicted[:SAMPLE])),
+            "generated_logits": evaluate.logits(net, generated(images.shape[2])).round(4).tolist()}
+
+
+def generated(size: int) -> Any:
+    """A few of `datasets.stripes`, as float32 (N, 3, size, size) with mean near 0."""
+    images = datasets.to_float(datasets.stripes(GENERATED, 1, size)[0].images)
+    return (images - np.float32(0.5)).astype(np.float32)
+
+
+if __name__ == "__main__":
+    main()
