@@ -199,7 +199,7 @@ def losses(where: str, steps: int, graphed: bool = False, dtype: Any = F4, width
 def training(steps: int = 200, **sizes: Any) -> Row:
     """The run on the GPU, ordinary and graphed, beside NumPy's. A yardstick stands beside it: how far float32 on the
     CPU is from float64, for rounding grows from step to step whoever rounds."""
-    cpu, exact = losses("cpu", steps, **sizes), losses("cpu", min(steps, 50), dtype=np.float64, **sizes)
+    cpu, exact = losses("cpu", steps, **sizes), losses("cpu", min(steps, 10), dtype=np.float64, **sizes)
     gpu, again, graphed = (losses("gpu", steps, graphed=g, **sizes) for g in (False, False, True))
 
     def worst(a: list[float], b: list[float], count: int) -> float:

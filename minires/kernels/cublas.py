@@ -95,8 +95,9 @@ def _open(xp: Any) -> tuple[Any, Any, Any] | None:
 
 
 def _library(xp: Any) -> Any:
-    """cuBLAS of the CUDA version that CuPy runs on. CuPy has loaded it already, so its bare name finds it."""
+    """cuBLAS of the CUDA version that CuPy runs on. CuPy loads it for a handle; from then on its bare name finds it."""
     try:
+        _ = xp.cuda.Device().cublas_handle
         return ctypes.CDLL(f"libcublas.so.{xp.cuda.runtime.runtimeGetVersion() // 1000}")
     except OSError:
         return None

@@ -571,7 +571,8 @@ def cross_entropy(z: Any, labels: Any) -> tuple[Any, Any]:
     """Reference: reference.cross_entropy. Labels outside of 0..K-1 leave NaN as their image's loss."""
     xp, (N, K) = device.of(z), z.shape
     log_p, losses, loss = _empty(z, N, K), xp.full((N,), math.nan, np.float32), _empty(z)
-    _launch("cross_entropy", (N, 1), z, xp.ascontiguousarray(z), labels.astype(np.int32, copy=False), log_p, losses, K)
+    labels = xp.ascontiguousarray(labels, np.int32)
+    _launch("cross_entropy", (N, 1), z, xp.ascontiguousarray(z), labels, log_p, losses, K)
     _launch("mean_of", (1, 1), z, losses, loss, N)
     return loss, log_p
 
@@ -580,7 +581,8 @@ def cross_entropy_backward(g: Any, log_p: Any, labels: Any) -> Any:
     """Reference: reference.cross_entropy_backward."""
     N, K = log_p.shape
     gz = _empty(log_p, N, K)
-    _launch("cross_entropy_backward", (_blocks(N * K), 1), g, g, log_p, labels.astype(np.int32, copy=False), gz, N, K)
+    _launch("cross_entropy_backward", (_blocks(N * K), 1), g, g, log_p,
+            device.of(g).ascontiguousarray(labels, np.int32), gz, N, K)
     return gz
 
 
