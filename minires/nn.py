@@ -228,6 +228,9 @@ class Conv2d(Module):
     def __init__(self, in_channels: int, out_channels: int, kernel: Any, stride: Any = 1, padding: Any = 0,
                  bias: bool = False, *, rng: np.random.Generator):
         shape = (out_channels, in_channels, *ops.pair(kernel))
+        if min(shape) < 1:
+            raise ValueError(f"Conv2d: expected channels and a kernel from 1, got {in_channels} -> {out_channels}, "
+                             f"kernel {kernel}")
         self.weight = Tensor(init.he_normal(shape, rng=rng), True)
         self.bias = Tensor(init.constant((out_channels,), 0), True) if bias else None
         self.stride, self.padding = ops.pair(stride), ops.pair(padding)

@@ -129,7 +129,9 @@ def _marked(text: str, way: str, ways: Sequence[str], before: bool = False) -> s
 
 
 def write(folders: Sequence[Path], out: Path) -> str:
-    """Write results.json, curves.png and report.md into `out`; returns the table."""
+    """Write results.json, curves.png and report.md into `out`; returns the table. FileExistsError where files of these
+    names are there that are none of ours."""
+    _check_ours(out)
     found = find(folders)
     lines = rows(found)
     from . import plot  # loads matplotlib
@@ -147,6 +149,17 @@ def write(folders: Sequence[Path], out: Path) -> str:
     shown = table(lines) if lines else "No run is finished yet."
     write_atomically(out / "report.md", _page(found, lines, shown))
     return shown
+
+
+def _check_ours(out: Path) -> None:
+    there = [name for name in ("results.json", "curves.png", "report.md") if (out / name).exists()]
+    try:
+        ours = {"table", "paper", "runs"} <= set(json.loads((out / "results.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        ours = False
+    if there and not ours:
+        raise FileExistsError(f"{out / there[0]} exists already and is no report of runs; choose another --out, "
+                              "nothing is overwritten")
 
 
 def _page(found: Sequence[Run], lines: Sequence[dict[str, Any]], shown: str) -> str:

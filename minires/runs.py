@@ -168,6 +168,8 @@ class _Run:
         elif other := differences(config, now, ("threads", "kernels", "versions", "commit")):
             self.notes.append("not as it began, the bits may differ: " + "; ".join(other).replace("asked for", "now"))
         self.config, self.at, self.metrics = config, Progress(), list[dict[str, Any]]()
+        self.notes.append(f"{pretty(config['model'])}, {config['parameters']:,} parameters, {self.images:,} images, "
+                          f"{config['steps']:,} steps on the {config['device']}; errors follow after each pass")
         self.tested = "validation_error" if config["data"]["validation"] else "test_error"
         if not new:
             self._load()

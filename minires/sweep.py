@@ -54,7 +54,7 @@ def plan(spec: Spec) -> dict[str, dict[str, Any]]:
     """{folder's name: arguments of configure} for every model and seed."""
     settings = [f"{key}={','.join(map(str, v)) if isinstance(v, list) else v}" for key, v in spec["set"].items()]
     return {f"{model}-seed{seed}": {"model": model, "dataset": spec["dataset"], "recipe": spec["recipe"], "seed": seed,
-                                    "where": spec["device"], "settings": settings, "graph": spec["graph"]}
+                                    "where": spec["device"], "settings": settings, "graph": spec.get("graph", False)}
             for seed in spec["seeds"] for model in spec["models"]}
 
 

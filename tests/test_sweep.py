@@ -212,3 +212,10 @@ def test_a_sweep_of_other_settings_says_which(done, tmp_path, capsys):
 
 def test_every_run_of_a_sweep_has_checkpoints(done):
     assert all(checkpoint.newest(done[0] / name)[0][1]["at"]["step"] == 30 for name in NAMES)
+
+
+def test_one_model_by_two_names_is_refused_before_anything_trains(tmp_path):
+    path = tmp_path / "grid.json"
+    path.write_text(json.dumps({**SPEC, "models": ["resnet20", "ResNet-20"]}))
+    with pytest.raises(ValueError, match="models: expected different strs, got"):
+        sweep.read(path)

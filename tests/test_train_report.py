@@ -150,3 +150,14 @@ def test_the_figure_of_nothing_of_one_epoch_and_of_validation():
     figure = plot.training_curves({"vgg16": [metrics(50.0, 1, "validation_error")]})
     assert figure.axes[0].get_title() == "vgg" and plot.png(figure).startswith(b"\x89PNG")
     assert figure.legends[0].get_texts()[1].get_text() == "validation error"
+
+
+def test_files_that_are_no_report_are_not_overwritten(tmp_path):
+    folder(tmp_path / "runs" / "a")
+    for name, content in ("report.md", "mine"), ("results.json", '{"nets": {}}'):
+        out = tmp_path / name.partition(".")[0]
+        out.mkdir()
+        (out / name).write_text(content)
+        with pytest.raises(FileExistsError, match="exists already and is no report of runs; choose another --out"):
+            results.write([tmp_path / "runs"], out)
+        assert [p.name for p in out.iterdir()] == [name] and (out / name).read_text() == content

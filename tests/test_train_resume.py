@@ -228,3 +228,13 @@ def test_a_graphed_run_that_diverges_says_at_which_step():
     says = r"step \d+: the loss is (nan|inf).*without graph=True the layer is named"
     with pytest.raises(train.NotFinite, match=says):
         list(fit(net(), TRAIN, TEST, dataclasses.replace(RECIPE, lr=1e30, warm_up_lr=0), rng=7, graph=True))
+
+
+def test_a_warm_up_that_never_ends_keeps_to_the_drops():
+    noise = np.random.default_rng(3)
+    images, labels = noise.standard_normal((40, 1, 8, 8), np.float32), np.arange(40) % 10
+    recipe = Recipe(epochs=4, batch_size=10, drops=(0.25, 0.5), warm_up_lr=0.01, warm_up_layers=8)
+    events = list(fit(net(), (images, labels), TEST, recipe, rng=7))
+    rates = [e.lr for e in events if isinstance(e, Step)]
+    assert [e.train_error for e in events if isinstance(e, Epoch)] >= [80] * 4
+    assert rates == pytest.approx([0.01] * 8 + [0.001] * 8)

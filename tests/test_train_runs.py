@@ -80,7 +80,8 @@ def test_a_run_is_fit_on_the_prepared_images(whole):
     weights = load_file(whole / "weights.safetensors")
     assert weights.keys() == model.state().keys()
     assert all(np.array_equal(weights[name], t.data) for name, t in model.state().items())
-    assert [m["lr"] for m in metrics(whole)] == [events[i].lr for i in (3, 8, 13)] == [0.01] * 3  # warming up
+    rates = [m["lr"] for m in metrics(whole)]  # warming up, until the schedule drops to less
+    assert rates == pytest.approx([events[i].lr for i in (3, 8, 13)]) == [0.01, 0.01, 0.001]
 
 
 def test_a_finished_run_can_be_resumed_and_finishes_again(whole, tmp_path):
@@ -100,7 +101,7 @@ def test_graphed_runs_have_the_same_bits_and_are_told_apart(whole, tmp_path, cap
 
 def test_validation_images_are_held_out(tmp_path, capsys):
     out = tmp_path / "v"
-    assert run(out, "--set", "validation=9950", "epochs=1") == 0
+    assert run(out, "--set", "validation=9950", "test_images=0", "epochs=1") == 0
     line = metrics(out)[0]
     assert "test_error" not in line and 0 <= line["validation_error"] <= 100
     assert "validation error" in capsys.readouterr().out
@@ -340,8 +341,20 @@ def test_bad_input_is_refused_before_anything_is_written(arguments, says, tmp_pa
                                            ("image_size=9", "divide the images' 28x28, got 9x9"),
                                            ("model.shortcut=D", 'expected "A", "B" or "C"')])  # fmt: skip
 def test_what_only_the_data_or_the_model_can_tell(setting, says, tmp_path, capsys):
-    assert run(tmp_path / "a", "--set", setting) == 2
+    assert run(tmp_path / "a", "--set", "test_images=0", setting) == 2
     assert says in capsys.readouterr().err and names(tmp_path / "a") == []
+
+
+def test_test_images_beside_validation_would_be_ignored_and_is_refused(tmp_path, capsys):
+    assert run(tmp_path / "a", "--set", "validation=100") == 2
+    assert "test_images=20 has no effect with validation=100" in capsys.readouterr().err
+
+
+def test_epochs_replace_a_recipes_steps():
+    given = config.configure("resnet20", "fashion_mnist_small", "paper-cifar", where="cpu", settings=["epochs=2"])
+    assert given["settings"]["steps"] == 0 and given["settings"]["epochs"] == 2
+    with pytest.raises(ValueError, match="epochs and steps both say how long; give one of them"):
+        config.configure("resnet20", "fashion_mnist_small", where="cpu", settings=["epochs=2", "steps=5"])
 
 
 def test_a_folder_that_is_not_empty(whole, tmp_path, capsys):

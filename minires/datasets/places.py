@@ -29,4 +29,5 @@ def absent(name: str, looked: list[Path], wanted: str) -> FileNotFoundError:
     """The error to raise where a data set's files are in none of the folders `looked`."""
     return FileNotFoundError(
         f"{name}: not found. Looked in {', '.join(map(str, looked))} for {wanted}. "
-        f"datasets.{name}(root, download=True) fetches it; root, or MINIRES_DATA, is the folder to look in")
+        "root, --data-dir or MINIRES_DATA says where else to look; to fetch it: "
+        f'python -c "from minires import datasets; datasets.{name}(download=True)"')
