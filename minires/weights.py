@@ -71,7 +71,8 @@ def load_weights(model: nn.Module, source: str | os.PathLike[str] | Mapping[str,
 def save_weights(model: nn.Module, path: str | os.PathLike[str], dtype: Any = None) -> None:
     """Write the model's weights and running statistics to `path`, whole or not at all: .safetensors or .npz.
 
-    `dtype` "float16" halves the file, with 3 digits instead of 7; without it the model's own. Both kinds load into
+    `dtype` "float16" halves the file, with 3 digits instead of 7; without it the model's own. Running statistics keep
+    theirs: a variance may be larger than float16's 65,504. Both kinds load into
     PyTorch by name: safetensors.torch.load_file or numpy.load, then load_state_dict(..., strict=False), because
     BatchNorm's num_batches_tracked is not in them. ValueError for another suffix, a dtype that is not floating-point,
     or numbers too large for it.
@@ -85,7 +86,8 @@ def save_weights(model: nn.Module, path: str | os.PathLike[str], dtype: Any = No
     arrays: dict[str, Any] = {}
     for name, t in model.state().items():
         with _explained(f"{path}, {name}", "save_weights"):
-            arrays[name] = _converted(device.to(t.data, "cpu"), t.dtype if dtype is None else np.dtype(dtype))
+            given = dtype is not None and t.requires_grad
+            arrays[name] = _converted(device.to(t.data, "cpu"), np.dtype(dtype) if given else t.dtype)
     if suffix == ".npz":
         file = io.BytesIO()
         np.savez(file, **arrays)
