@@ -12,7 +12,7 @@ import numpy as np
 
 from . import device, kernels, nn, ops
 from .datasets.augment import random_crop, random_flip
-from .datasets.batches import batches
+from .datasets.batches import batches, epoch_rng
 from .evaluate import is_right
 from .graph import GraphedStep
 from .optim import SGD, Schedule, step_decay
@@ -126,11 +126,11 @@ def _go_on(optimizer: SGD, at: Progress, rng: Any) -> None:
     optimizer.velocity = optimizer.xp.asarray(at.velocity, optimizer.flat.dtype)
 
 
-def _draws(rng: np.random.Generator | int, *where: int) -> np.random.Generator:
-    """The Generator itself, or one that follows from the seed and `where`, independent of any other place's."""
+def _draws(rng: np.random.Generator | int, epoch: int, *batch: int) -> np.random.Generator:
+    """The Generator itself, or with a seed the one of this place in the run, independent of any other place's."""
     if isinstance(rng, np.random.Generator):
         return rng
-    return np.random.default_rng(np.random.SeedSequence(rng, spawn_key=where))
+    return epoch_rng(rng, epoch, *batch)
 
 
 def _augmentation(recipe: Recipe) -> Callable[..., Any]:

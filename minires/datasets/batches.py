@@ -7,17 +7,18 @@ from collections.abc import Iterator
 import numpy as np
 
 
-def epoch_rng(seed: int, epoch: int) -> np.random.Generator:
+def epoch_rng(seed: int, epoch: int, *within: int) -> np.random.Generator:
     """The generator of one epoch: from seed and epoch alone, so that training resumed there goes on bit for bit.
 
         for rows in batches(n, batch_size, rng=epoch_rng(seed, epoch)): ...
 
+    ``within`` are numbers of a place in the epoch, such as a batch, which gets a generator of its own.
     Its stream is independent of other epochs' and of ``default_rng(seed)``, which may have drawn the weights.
     Raises ValueError for negative numbers.
     """
     if seed < 0 or epoch < 0:
         raise ValueError(f"epoch_rng: expected a seed and an epoch from 0, got {seed} and {epoch}")
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,)))
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch, *within)))
 
 
 def batches(n: int, batch_size: int, *, rng: np.random.Generator, drop_last: bool = False) -> Iterator[np.ndarray]:
