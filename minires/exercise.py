@@ -10,8 +10,8 @@ import numpy as np
 def check(test: Callable[[], Any]) -> bool:
     """Run `test()` and say how it went, on one line: "right", or "not yet" and why. Returns whether it is right.
 
-    `test` raises while the answer is wrong (an assertion, `minires.gradcheck`, an unwritten answer's NotImplementedError)
-    or returns False, so that ``check(lambda: answer == 3)`` does what it looks like.
+    `test` raises while the answer is wrong (an assertion, `minires.gradcheck`, the NotImplementedError of an answer not
+    yet written) or returns False, so that ``check(lambda: answer == 3)`` does what it looks like.
     """
     try:
         result = test()

@@ -13,7 +13,8 @@ def wrong(message="expected 2,\ngot 3"):
     (lambda: np.array([True, True]), "right"), (lambda: gradcheck(ops.tanh, np.ones(3)), "right"),
     (lambda: False, "not yet: the answer is not what is expected"), (lambda: np.bool_(False), "not yet: the answer"),
     (lambda: np.array([True, False]), "not yet: the answer is not what is expected"),
-    (wrong, "not yet: AssertionError: expected 2, got 3\n"), (lambda: 1 / 0, "not yet: ZeroDivisionError: division by zero"),
+    (wrong, "not yet: AssertionError: expected 2, got 3\n"),
+    (lambda: 1 / 0, "not yet: ZeroDivisionError: division by zero"),
 ])  # fmt: skip
 def test_check_says_how_it_went_on_one_line(test, says, capsys):
     assert exercise.check(test) == says.startswith("right")
