@@ -1,7 +1,7 @@
 """Run notebooks from a fresh kernel and keep their outputs: python notebooks/run.py [FILE.ipynb ...] [--pictures DIR]
 
 Needs `pip install -e ".[notebooks]"`. Without files: all of them. A notebook that ends in an error, or writes to stderr
-(a warning, for one), is left as it was. MINIRES_FAST=1 in the environment shortens training: for trying, not for keeping.
+(a warning, for one), is left as it was. MINIRES_FAST=1 in the environment shortens training: to try, not to keep.
 """
 from __future__ import annotations
 
