@@ -128,7 +128,7 @@ def _go_on(optimizer: SGD, at: Progress, rng: Any) -> None:
 
 
 def _measured(model: nn.Module, optimizer: SGD, *sets: Arrays) -> tuple[bool, list[float]]:
-    """Are the weights finite, and the error on each set: fetched as one array, for a GPU is waited for at every fetch."""
+    """Are the weights finite, and the error on each set. One array is fetched: a GPU is waited for at every fetch."""
     xp = optimizer.xp
     numbers = [xp.isfinite(optimizer.flat).all().reshape(1), *(tally(model, *s) for s in sets)]
     finite, *tallies = np.split(device.to(xp.concatenate(numbers), "cpu"), range(1, 4 * len(sets), 4))

@@ -65,7 +65,7 @@ def crop2d(x: Any, padding: Pair) -> Any:
 # --------------------------------------------------------------------------------- convolution
 
 def matmul(a: Any, b: Any) -> Any:
-    """(n, k) times (k, m) -> (n, m)."""
+    """(..., n, k) times (..., k, m) -> (..., n, m); leading axes broadcast."""
     return a @ b
 
 
