@@ -12,8 +12,8 @@ __version__ = "0.1.0"
 __all__ = ["Function", "Tensor", "device", "gradcheck", "init", "kernels", "nn", "no_grad", "ops"]
 
 # Loaded at first use, so that importing the engine stays quick.
-_ROOMS = ("analysis", "checkpoint", "config", "datasets", "models", "optim", "plot", "recipes", "report", "residual",
-          "results", "runs", "sweep", "tap", "train", "weights")
+_ROOMS = ("analysis", "checkpoint", "config", "datasets", "exercise", "models", "optim", "plot", "recipes", "report",
+          "residual", "results", "runs", "sweep", "tap", "train", "weights")
 _NAMES = {"load_weights": "weights", "save_weights": "weights"}
 
 

@@ -35,10 +35,11 @@ from .landscape import loss_line, loss_surface
 from .lesions import construction, deleted_blocks, lesions, paths, swapped_blocks
 from .runs import training_curves
 from .shattering import gradient_correlation, gradients_on_a_line
+from .slider import Slider
 from .style import COLOURS, DASHES, GREY, GRID, INK, MARKERS, Figure, png
 from .training import error_curves, gradient_norms, responses
 
-__all__ = ["COLOURS", "DASHES", "GREY", "GRID", "INK", "MARKERS", "Errors", "Figure", "Growth", "Net", "Nets",
+__all__ = ["COLOURS", "DASHES", "GREY", "GRID", "INK", "MARKERS", "Errors", "Figure", "Growth", "Net", "Nets", "Slider",
            "activation_histograms", "by_depth", "cka", "construction", "deleted_blocks", "depth_hurts", "depths",
            "error_curves", "errors_at_common_epoch", "filters", "gradient_correlation", "gradient_flow",
            "gradient_norms", "gradients_on_a_line", "graph", "growth", "layer_responses", "layers", "lesions",

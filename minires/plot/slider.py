@@ -1,0 +1,52 @@
+"""A figure under a slider, in a notebook that runs; the same figure at one value where nothing runs."""
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import matplotlib.figure
+
+from .style import png
+
+
+class Slider:
+    """What a notebook shows when a cell returns it: `draw(value)` for the value that the reader chose.
+
+    draw: from a value to a matplotlib Figure. values: what the slider offers, in order. name: what they are, written
+    before the slider. at: the index of the value shown first, by default the middle one; its picture is also what is
+    shown without ipywidgets, or where no kernel runs: on GitHub, or in print. Figures are drawn once per value.
+    ValueError for no values.
+    """
+
+    def __init__(self, draw: Callable[[Any], matplotlib.figure.Figure], values: Sequence[Any], name: str = "",
+                 at: int | None = None):
+        if not len(values):
+            raise ValueError("plot.Slider: expected at least one value, got none")
+        self.draw, self.values, self.name = draw, list(values), name
+        self.at = len(values) // 2 if at is None else range(len(values))[at]
+        self._drawn: dict[int, bytes] = {}
+
+    def picture(self, at: int) -> bytes:
+        """The PNG of the value with this index."""
+        if at not in self._drawn:
+            self._drawn[at] = png(self.draw(self.values[at]), dpi=100)
+        return self._drawn[at]
+
+    def widget(self) -> Any:
+        """The slider and its picture, as an ipywidgets.VBox."""
+        import ipywidgets
+
+        options = [(str(value), i) for i, value in enumerate(self.values)]
+        slider = ipywidgets.SelectionSlider(options=options, value=self.at, description=self.name,
+                                            style={"description_width": "initial"}, layout={"width": "60%"})
+        image = ipywidgets.Image(value=self.picture(self.at), format="png")
+        slider.observe(lambda change: setattr(image, "value", self.picture(change["new"])), "value")
+        return ipywidgets.VBox([slider, image])
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        """A notebook takes the richest form that it can show."""
+        still = {"image/png": self.picture(self.at), "text/plain": f"{self.name} = {self.values[self.at]}"}
+        if importlib.util.find_spec("ipywidgets") is None:
+            return still
+        return {**self.widget()._repr_mimebundle_(), **still}
