@@ -416,7 +416,7 @@ def _ratios(rounds: dict[str, list[float]], systems: dict[str, Any]) -> Found:
 def device_time(b: Bench, f: Step) -> tuple[float, str]:
     """(milliseconds of one f(), how they were measured). A short kernel is done before the host has launched the next:
     many of them in one CUDA graph leave the host out. What cannot be recorded is launched one by one."""
-    count = b.steps(20)
+    count = b.steps(50)
 
     def many() -> None:
         for _ in range(count):
@@ -427,7 +427,7 @@ def device_time(b: Bench, f: Step) -> tuple[float, str]:
             replay()
     except Exception as e:
         return b.milliseconds(f, count), f"{count} launches one by one, host included: {type(e).__name__}: {e}"
-    return (statistics.median(b.milliseconds(replay, 1) for _ in range(b.steps(5))) / count,
+    return (statistics.median(b.milliseconds(replay, 4) for _ in range(b.steps(5))) / count,
             f"{count} launches as one CUDA graph")
 
 
