@@ -302,6 +302,17 @@ def test_a_slider_is_a_widget_with_a_picture_for_where_nothing_runs(monkeypatch)
     assert image.value == plot.png(named_figure(4), dpi=100) and slider.description == "k"
 
 
+def test_a_slider_shows_itself_with_ipywidgets_7_too(monkeypatch):
+    """Which Google Colab has: its widgets know no _repr_mimebundle_."""
+    ipywidgets = pytest.importorskip("ipywidgets", reason="sliders need ipywidgets (the extra notebooks)")
+    shown = plot.Slider(named_figure, [1, 2, 4], "k")
+    widget, view = shown.widget(), "application/vnd.jupyter.widget-view+json"
+    expected = widget._repr_mimebundle_()[view]
+    monkeypatch.setattr(shown, "widget", lambda: widget)
+    monkeypatch.delattr(ipywidgets.Widget, "_repr_mimebundle_")
+    assert shown._repr_mimebundle_() == {view: expected, "image/png": shown.picture(1), "text/plain": "k = 2"}
+
+
 def test_a_slider_without_ipywidgets_is_a_picture(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     bundle = plot.Slider(named_figure, [1, 2, 4], "k", at=-1)._repr_mimebundle_()

@@ -49,4 +49,6 @@ class Slider:
         still = {"image/png": self.picture(self.at), "text/plain": f"{self.name} = {self.values[self.at]}"}
         if importlib.util.find_spec("ipywidgets") is None:
             return still
-        return {**self.widget()._repr_mimebundle_(), **still}
+        # What ipywidgets 8 would say itself; 7, which Google Colab has, knows no _repr_mimebundle_.
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.widget().model_id}
+        return {"application/vnd.jupyter.widget-view+json": view, **still}
