@@ -319,6 +319,8 @@ def test_a_slider_without_ipywidgets_is_a_picture(monkeypatch):
     assert bundle == {"image/png": plot.png(named_figure(4), dpi=100), "text/plain": "k = 4"}
     with pytest.raises(ValueError, match="at least one value, got none"):
         plot.Slider(named_figure, [])
+    with pytest.raises(ValueError, match="at: expected the index of one of 3 values, got 3"):
+        plot.Slider(named_figure, range(3), at=3)
 
 
 def test_threads_draw_the_same_picture():
