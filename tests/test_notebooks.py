@@ -65,7 +65,7 @@ def solved(notebook):
 # A slider draws when it is moved, by then with what later cells have made of the names that it reads.
 SLIDERS = """import gc
 from minires.plot import Slider
-for slider in [o for o in gc.get_objects() if isinstance(o, Slider)]:
+for slider in [o for o in gc.get_objects() if type(o) is Slider]:
     shown = slider.picture(slider.at)
     slider._drawn.clear()
     assert slider.picture(slider.at) == shown, f"slider {slider.name!r}: later cells have changed its picture"
