@@ -134,6 +134,8 @@ def test_no_finding_where_there_is_none():
     better = {"plain-20": {"": 50.0, "layer1.0": 40.0}}
     assert title(plot.lesions(better)) == "Error with one block deleted"
     assert title(plot.signal_growth({"short": {"a": 1.0, "b": 2.0}})) == "Signal over depth"
+    level = {str(i): 1.0 - 0.01 * i for i in range(9)}
+    assert title(plot.signal_growth({"He": level})) == "Signal over depth: He about level"
     assert title(plot.paths([1.0], {})) == "Paths by length"
     assert title(plot.gradient_flow({"a": flow(1, 0, 0, 0, 1)})) == "Gradient norm per layer"
 
