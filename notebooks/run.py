@@ -22,6 +22,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 def run(notebook: nbformat.NotebookNode, folder: Path = HERE, timeout: float = 600) -> None:
     """Execute it in place, in `folder`, in a kernel of its own. RuntimeError for what it wrote to stderr."""
     nbclient.NotebookClient(notebook, timeout=timeout, record_timing=False, store_widget_state=False,
+                            coalesce_streams=True,  # what a cell prints stays together
                             resources={"metadata": {"path": folder}}).execute()
     for cell, output in outputs(notebook):
         if output.get("name") == "stderr":
