@@ -22,6 +22,6 @@ __all__ = ["Activation", "Construction", "Field", "GradientFlow", "Graph", "Line
            "activations", "autocorrelation", "cka", "cka_matrix", "construction", "curvature", "deepen", "delete_k",
            "deleted", "exciting_patches", "first_filters", "follow", "gradient_correlation", "gradient_flow",
            "gradient_on_a_line", "gradients_by_length", "graph", "growth_per_layer", "input_gradients", "lesions",
-           "loss_line", "loss_surface", "path_gradient", "path_gradients", "path_shares", "random_direction", "receptive_fields",
-           "refinement", "responses", "responses_closed_form", "responses_from_parameters", "second_moments",
-           "swap_blocks", "update_ratios"]
+           "loss_line", "loss_surface", "path_gradient", "path_gradients", "path_shares", "random_direction",
+           "receptive_fields", "refinement", "responses", "responses_closed_form", "responses_from_parameters",
+           "second_moments", "swap_blocks", "update_ratios"]
