@@ -1,4 +1,4 @@
-"""Make data/weights/ from the folders of finished runs: python data/make_weights.py RUN... --data-dir CIFAR10
+"""Make data/weights/ from the folders of finished runs: python data/make_weights.py RUN... [--data-dir DIR] [--out DIR]
 
 For each run its last weights in float16, and in weights.json what it was and what it must get: the errors that the run
 recorded, the error of the float16 weights on the same test images, their answers to the first SAMPLE of these, and
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from minires import config, datasets, evaluate, load_weights, nn, runs, save_weights
+from minires import analysis, config, datasets, evaluate, load_weights, nn, runs, save_weights
 from minires.files import write_atomically
 
 OUT = Path(__file__).resolve().parent / "weights"
@@ -25,6 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of the data set")
+    parser.add_argument("--out", type=Path, metavar="DIR", default=OUT, help=f"default: {OUT}")
     args = parser.parse_args()
     told = {}
     for folder in args.runs:
@@ -33,10 +34,10 @@ def main() -> None:
             raise SystemExit(f"{folder}: the run is not finished, there is no weights.safetensors")
         name = chosen["model"]
         _, (images, labels), _, classes = config.prepared(chosen, args.data_dir)
-        net = config.build(chosen, images.shape[1], classes)
+        net = config.build(chosen, images.shape[1], len(classes))
         load_weights(net, folder / "weights.safetensors")
-        OUT.mkdir(exist_ok=True)
-        path = OUT / f"{name}.safetensors"
+        args.out.mkdir(parents=True, exist_ok=True)
+        path = args.out / f"{name}.safetensors"
         save_weights(net, path, dtype="float16")
         load_weights(net, path)
         told[name] = {**{key: chosen[key] for key in (*config.CHOSEN, "steps", "threads", "versions", "commit",
@@ -44,21 +45,23 @@ def main() -> None:
                       "recorded": metrics[-1], **answers(net, images, labels),
                       "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
         print(name, told[name]["recorded"]["test_error"], told[name]["test_error_float16"])
-    write_atomically(OUT / "weights.json", json.dumps(told, indent=1) + "\n")
+    write_atomically(args.out / "weights.json", json.dumps(told, indent=1) + "\n")
 
 
 def answers(net: nn.Module, images: Any, labels: Any) -> dict[str, Any]:
-    """What the net says of the data set's test images, and of generated ones."""
+    """The net's mean layer response, and what it says of the data set's test images and of generated ones."""
     predicted = evaluate.logits(net, images).argmax(1)
-    return {"test_error_float16": 100 * float((predicted != labels).mean()),
+    responses = analysis.responses_from_parameters(net)
+    return {"mean_response": round(sum(responses.values()) / len(responses), 4),  # He et al. 2015, Fig. 7
+            "test_error_float16": 100 * float((predicted != labels).mean()),
             "predicted": "".join(map(str, predicted[:SAMPLE])),
-            "generated_logits": evaluate.logits(net, generated(images.shape[2])).round(4).tolist()}
+            "generated_logits": evaluate.logits(net, generated(*images.shape[1:3])).round(4).tolist()}
 
 
-def generated(size: int) -> Any:
-    """A few of `datasets.stripes`, as float32 (N, 3, size, size) with mean near 0."""
-    images = datasets.to_float(datasets.stripes(GENERATED, 1, size)[0].images)
-    return (images - np.float32(0.5)).astype(np.float32)
+def generated(channels: int, size: int) -> Any:
+    """A few of `datasets.stripes` in so many of their colours: float32 (N, channels, size, size), mean near 0."""
+    images = datasets.to_float(datasets.stripes(GENERATED, 1, size)[0].images)[:, :channels]
+    return np.ascontiguousarray(images - np.float32(0.5))
 
 
 if __name__ == "__main__":

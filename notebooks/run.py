@@ -1,7 +1,7 @@
 """Run notebooks from a fresh kernel and keep their outputs: python notebooks/run.py [FILE.ipynb ...] [--pictures DIR]
 
 Needs `pip install -e ".[notebooks]"`. Without files: all of them. A notebook that ends in an error, or writes to stderr
-(a warning, for one), is left as it was. MINIRES_FAST=1 in the environment shortens training: for trying, not for keeping.
+(a warning, for one), is left as it was. MINIRES_FAST=1 in the environment shortens training: to try, not to keep.
 """
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 def run(notebook: nbformat.NotebookNode, folder: Path = HERE, timeout: float = 600) -> None:
     """Execute it in place, in `folder`, in a kernel of its own. RuntimeError for what it wrote to stderr."""
     nbclient.NotebookClient(notebook, timeout=timeout, record_timing=False, store_widget_state=False,
+                            coalesce_streams=True,  # what a cell prints stays together
                             resources={"metadata": {"path": folder}}).execute()
     for cell, output in outputs(notebook):
         if output.get("name") == "stderr":

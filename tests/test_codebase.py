@@ -45,8 +45,9 @@ LAYERS = [
 ]
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
 APART = {"names": set(), "files": set(), "pickles": set(), "torchfile": {"pickles"},
-         "datasets": {"device", "names", "files", "pickles"}, "recipes": {"names"}, "checkpoint": {"files"}, "exercise": set(),
-         "plot": set(), "page": set(), "report": {"plot", "page", "files"}}  # room: all it may import
+         "datasets": {"device", "names", "files", "pickles"}, "recipes": {"names"}, "checkpoint": {"files"},
+         "exercise": set(), "plot": set(), "page": set(),
+         "report": {"plot", "page", "files"}}  # room: all it may import
 ABOVE_APART = {"models": {"names"}, "weights": {"names", "files", "pickles", "torchfile"},
                "evaluate": {"datasets", "names"}, "train": {"datasets", "recipes"},
                "config": {"datasets", "names", "recipes"}, "runs": {"files", "checkpoint", "plot"},

@@ -1,4 +1,4 @@
-"""Every notebook runs from a fresh kernel without warning or error, keeps to one form, and has exercises with answers."""
+"""Every notebook runs from a fresh kernel, no warning, no error, keeps to one form; its exercises have answers."""
 import importlib.util
 import os
 import re
