@@ -295,17 +295,17 @@ def test_a_slider_is_a_widget_with_a_picture_for_where_nothing_runs(monkeypatch)
     pytest.importorskip("ipywidgets", reason="sliders need ipywidgets (the extra notebooks)")
     shown = plot.Slider(named_figure, [1, 2, 4], "k")
     bundle = shown._repr_mimebundle_()
-    assert bundle["image/png"] == plot.png(named_figure(2), dpi=100) and bundle["text/plain"] == "k = 2"
+    assert bundle["image/png"] == plot.png(named_figure(2), dpi=100, colours=128) and bundle["text/plain"] == "k = 2"
     assert "application/vnd.jupyter.widget-view+json" in bundle
     slider, image = shown.widget().children
     slider.value = 2  # the index: what dragging it to the last value does
-    assert image.value == plot.png(named_figure(4), dpi=100) and slider.description == "k"
+    assert image.value == plot.png(named_figure(4), dpi=100, colours=128) and slider.description == "k"
 
 
 def test_a_slider_without_ipywidgets_is_a_picture(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     bundle = plot.Slider(named_figure, [1, 2, 4], "k", at=-1)._repr_mimebundle_()
-    assert bundle == {"image/png": plot.png(named_figure(4), dpi=100), "text/plain": "k = 4"}
+    assert bundle == {"image/png": plot.png(named_figure(4), dpi=100, colours=128), "text/plain": "k = 4"}
     with pytest.raises(ValueError, match="at least one value, got none"):
         plot.Slider(named_figure, [])
 

@@ -66,8 +66,8 @@ def gradients_by_length(model: nn.Module, images: Any, labels: Any) -> list[Any]
 
     Their sum is the whole gradient. Exact, and without visiting 2^n paths: on its way back the gradient is kept apart
     by the number of blocks it has gone through, and every block turns the sum over k into those over k (past it) and
-    k + 1 (through it). As in `path_gradient` the forward pass is the whole network's, in eval mode. Takes about 2 n backward
-    passes; the model is left as it was.
+    k + 1 (through it). As in `path_gradient` the forward pass is the whole network's, in eval mode. Takes the time, and
+    for one block at a time the memory, of n + 1 times as many images; the model is left as it was.
     """
     named = _residual(model)
     names = {id(block): name for name, block in named.items()}
