@@ -75,9 +75,11 @@ def test_nothing_to_count(tiny, images, labels, message):
         evaluate.is_right(tiny[1], np.zeros((images, 3, 8, 8), np.float32), np.zeros(labels, int))
 
 
-def test_labels_beyond_the_classes(tiny):
-    with pytest.raises(ValueError, match=r"expected labels in 0\.\.\d, got 7"):
-        evaluate.is_right(tiny[1], np.zeros((2, 3, 8, 8), np.float32), np.array([0, 7]))
+@pytest.mark.parametrize("count", [evaluate.is_right, train.error])
+@pytest.mark.parametrize("label", [7, -1])
+def test_labels_beyond_the_classes(tiny, label, count):
+    with pytest.raises(ValueError, match=rf"expected labels in 0\.\.\d, got {label}"):
+        count(tiny[1], np.zeros((2, 3, 8, 8), np.float32), np.array([0, label]))
 
 
 # -------------------------------------------------------------------------------------------- what goes in
