@@ -292,8 +292,8 @@ def test_a_picture_with_a_palette_is_small_and_looks_the_same():
     def pixels(content):
         return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), int)
 
-    figure = plot.error_curves(synthetic_nets())
-    exact, small = plot.png(figure, dpi=100), plot.png(figure, dpi=100, colours=256)
+    # Two figures: drawing one a second time settles its layout anew.
+    exact, small = (plot.png(plot.error_curves(synthetic_nets()), dpi=100, colours=colours) for colours in (0, 256))
     assert len(small) < len(exact) / 2
     assert abs(pixels(small) - pixels(exact)).max() <= 16  # of 255, at the worst pixel
 
