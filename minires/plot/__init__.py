@@ -46,4 +46,5 @@ __all__ = ["COLOURS", "DASHES", "GREY", "GRID", "INK", "MARKERS", "Errors", "Fig
            "gradient_flow", "gradient_norms", "gradients_on_a_line", "graph", "grids", "growth", "im2col",
            "layer_responses", "layers", "lesions", "loss_line", "loss_surface", "mean", "number", "patches", "paths",
            "percent", "plain_pair", "png", "points", "pretty", "refinement", "response_pairs", "responses",
-           "responses_smaller", "signal_growth", "skip_repairs", "split_name", "swapped_blocks", "training_curves", "update_ratios"]
+           "responses_smaller", "signal_growth", "skip_repairs", "split_name", "swapped_blocks", "training_curves",
+           "update_ratios"]
