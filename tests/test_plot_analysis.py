@@ -64,9 +64,12 @@ FIGURES = {
                      "The deeper network built by identity layers: largest difference of logits 2.0e-5",
                      {"equal", "one logit of one image"}),
     "paths": (lambda c: plot.paths([1 / 8, 3 / 8, 3 / 8, 1 / 8], {0: [8.0, 8.0], 3: [1.0, 1.0]}, c),
-              "90 % of the gradient comes through paths of 0 to 2 blocks, 87.5 % of all paths (measured: lengths "
-              "0 to 3)",
+              "Number of paths times norm of one: 90 % at lengths of 0 to 2 blocks, 87.5 % of all paths (measured: "
+              "lengths 0 to 3)",
               set()),
+    "by length": (lambda c: plot.gradient_by_length([1 / 8, 3 / 8, 3 / 8, 1 / 8], [0.5, 0.45, 0.1, -0.05], c),
+                  "Paths of 0 to 1 blocks: 95.0 % of the gradient, 50 % of all paths",
+                  {"share of all paths", "share of the gradient"}),
     "correlation": (lambda c: plot.gradient_correlation({"plain, BN": {1: 0.5, 2: 0.25}}, c),
                     "How alike the gradients at two inputs are, by depth", {"plain, BN", "2^-depth"}),
     "on a line": (lambda c: plot.gradients_on_a_line({"plain": [1, 2, 0, 4.0]}, {"plain": [1.0, -0.25]}, c),
@@ -118,8 +121,8 @@ EMPTY = {
     "deleted": lambda: plot.deleted_blocks({}), "swapped": lambda: plot.swapped_blocks([]),
     "construction": lambda: plot.construction([], []), "correlation": lambda: plot.gradient_correlation({}),
     "on a line": lambda: plot.gradients_on_a_line({}, {}), "loss line": lambda: plot.loss_line({}),
-    "loss surface": lambda: plot.loss_surface({}), "refinement": lambda: plot.refinement({}),
-    "heat": lambda: plot.heat_maps({}, [], [], ("", "", "")),
+    "by length": lambda: plot.gradient_by_length([], []), "loss surface": lambda: plot.loss_surface({}),
+    "refinement": lambda: plot.refinement({}), "heat": lambda: plot.heat_maps({}, [], [], ("", "", "")),
 }  # fmt: skip
 
 

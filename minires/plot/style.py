@@ -42,14 +42,22 @@ class Figure(matplotlib.figure.Figure):
         engine.set(rect=(0, share, 1, 1 - share))
 
     def _repr_png_(self) -> bytes:
-        return png(self, dpi=100)
+        return png(self, dpi=100, colours=256)
 
 
-def png(figure: matplotlib.figure.Figure, dpi: float = 150) -> bytes:
-    """The figure as the bytes of a PNG file."""
+def png(figure: matplotlib.figure.Figure, dpi: float = 150, colours: int = 0) -> bytes:
+    """The figure as the bytes of a PNG file; with a palette of `colours`, 256 at most, it is much smaller."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
-    return buffer.getvalue()
+    if not colours:
+        return buffer.getvalue()
+    from PIL import Image  # matplotlib needs it itself
+
+    small = io.BytesIO()
+    exact = Image.open(buffer).convert("RGB")
+    # An octree keeps the colours that few pixels have, such as that of a single marker; the median cut does not.
+    exact.quantize(colours, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    return small.getvalue()
 
 
 def new_figure(title: str, height: float, caption: str = "") -> Figure:
