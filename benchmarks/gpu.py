@@ -2,10 +2,12 @@
 
 First whether the GPU computes what NumPy does, then how fast: minires readable, fused and graphed beside PyTorch
 eager and graphed. Every section has its own time, and one that fails is recorded with its error while the next one
-runs. DIR/gpu.json is written after each. It needs CuPy and NumPy, for the comparison PyTorch (for ResNet-50
-torchvision too), and no network.
+runs. The work is done in a process of its own: where it crashes, hangs, or leaves a device that does not answer,
+that too is recorded, and a new process goes on with the next section. DIR/gpu.json is written after each. It needs
+CuPy and NumPy, for the comparison PyTorch (for ResNet-50 torchvision too), and no network.
 
 --dry-run goes through all of it on the CPU, tiny, with the tests' stand-in for CuPy: its numbers mean nothing.
+--one-process does without the second process, for a debugger or a profiler.
 """
 from __future__ import annotations
 
@@ -13,8 +15,11 @@ import argparse
 import contextlib
 import gc
 import json
+import signal
 import statistics
+import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections import defaultdict
@@ -33,12 +38,14 @@ import workers  # noqa: E402
 
 from minires import Tensor, device, info, kernels, models, no_grad, ops, optim, train  # noqa: E402
 from minires.datasets.augment import crop_and_flip  # noqa: E402
+from minires.files import write_atomically  # noqa: E402
 from minires.graph import GraphedStep  # noqa: E402
 from minires.kernels import cuda  # noqa: E402
 
 F4 = np.float32
 LR, MOMENTUM, WEIGHT_DECAY = workers.LR, workers.MOMENTUM, workers.WEIGHT_DECAY
 Step = Callable[[], Any]
+Found = dict[str, Any]  # what a section found: it becomes JSON
 
 
 class LeftOut(Exception):
@@ -91,7 +98,7 @@ class Bench:
 # ------------------------------------------------------------------------------------ the device and its limits
 
 
-def the_device(b: Bench) -> dict[str, Any]:
+def the_device(b: Bench) -> Found:
     """What it ran on."""
     found = b.cp.cuda.runtime.getDeviceProperties(0)
     return {"name": found["name"].decode(), "multiprocessors": found["multiProcessorCount"],
@@ -107,7 +114,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def ceilings(b: Bench) -> dict[str, Any]:
+def ceilings(b: Bench) -> Found:
     """The most that this device copies and multiplies: bytes read and written per second, and FLOP/s of a GEMM."""
     size, n = (1 << 10, 64) if b.dry else (1 << 28, 8192)
     x, y = b.cp.zeros(size, F4), b.cp.empty(size, F4)
@@ -123,27 +130,27 @@ def ceilings(b: Bench) -> dict[str, Any]:
 # --------------------------------------------------------------------------------------------------- parity
 
 
-def parity_operations(b: Bench) -> dict[str, Any]:
+def parity_operations(b: Bench) -> Found:
     """Every operation and its gradients beside NumPy's."""
     return _rows(b, parity.operations())
 
 
-def parity_kernels(b: Bench) -> dict[str, Any]:
+def parity_kernels(b: Bench) -> Found:
     """The kernels at the shapes of real networks."""
     return _rows(b, parity.real_sizes(8 if b.dry else 128, small=b.dry))
 
 
-def parity_models(b: Bench) -> dict[str, Any]:
+def parity_models(b: Bench) -> Found:
     """Every kind of network."""
     return _rows(b, parity.whole_models(*((4, 8, 4) if b.dry else (16, 16, 16))))
 
 
-def parity_training(b: Bench) -> dict[str, Any]:
+def parity_training(b: Bench) -> Found:
     """200 training steps."""
     return parity.training(4, width=2, n=4, size=8) if b.dry else parity.training(200)
 
 
-def _rows(b: Bench, rows: Iterator[parity.Row]) -> dict[str, Any]:
+def _rows(b: Bench, rows: Iterator[parity.Row]) -> Found:
     done: list[parity.Row] = []
     finished = True
     for row in rows:
@@ -309,7 +316,7 @@ def conditions(name: str) -> Iterator[None]:
             yield
 
 
-def step_times(b: Bench, name: str) -> dict[str, Any]:
+def step_times(b: Bench, name: str) -> Found:
     """All systems on one network: their memory first, one after the other, then interleaved rounds of steps."""
     network = Network(name, b.dry)
     result: dict[str, Any] = {"batch": network.batch, "systems": {}}
@@ -333,19 +340,25 @@ def step_times(b: Bench, name: str) -> dict[str, Any]:
         except LeftOut as e:
             entry["left_out"] = str(e)
         except Exception as e:
-            entry["left_out"] = f"{type(e).__name__}: {e}"
+            entry["error"] = f"{type(e).__name__}: {e}"
     rounds: dict[str, list[float]] = {system: [] for system in steps}
-    counts = {}
-    for system, step in steps.items():
-        with conditions(system):
-            b.wait()
-            counts[system] = 1 if b.dry else max(2, min(40, int(100 / max(b.milliseconds(step, 2), 0.1))))
+
+    def timed(system: str, count: int) -> float:
+        """0 where it fails; then it has no more rounds."""
+        try:
+            with conditions(system):
+                return b.milliseconds(steps[system], count)
+        except Exception as e:
+            result["systems"][system]["error"] = f"{type(e).__name__}: {e}"
+            del steps[system], rounds[system]
+            return 0.0
+    counts = {s: 1 if b.dry else max(2, min(40, int(100 / max(timed(s, 2), 0.1)))) for s in [*steps]}
     for _ in range(b.steps(9)):
         if b.late(sum(counts[s] * rounds[s][-1] for s in steps if rounds[s]) / 1e3):
             break
-        for system, step in steps.items():
-            with conditions(system):
-                rounds[system].append(b.milliseconds(step, counts[system]))
+        for system in [*steps]:
+            if ms := timed(system, counts[system]):
+                rounds[system].append(ms)
     for system, times in rounds.items():
         if times:
             result["systems"][system].update(ms=statistics.median(times), rounds_ms=times,
@@ -379,7 +392,7 @@ def _torch_bytes(b: Bench, reset: bool = False) -> int:
     return int(torch.cuda.max_memory_reserved())
 
 
-def _ratios(rounds: dict[str, list[float]], systems: dict[str, Any]) -> dict[str, Any]:
+def _ratios(rounds: dict[str, list[float]], systems: dict[str, Any]) -> Found:
     """The table's ratios, round by round; and of the memory."""
     wanted = {"torch eager / minires graphed": ("torch eager", "minires graphed"),
               "torch eager / minires graphed, TF32": ("torch eager, TF32", "minires graphed, TF32"),
@@ -400,53 +413,80 @@ def _ratios(rounds: dict[str, list[float]], systems: dict[str, Any]) -> dict[str
 # --------------------------------------------------------------------------------------- where the time goes
 
 
-def shares(b: Bench) -> dict[str, Any]:
-    """Every launch of one ResNet-20 step, timed alone: milliseconds, bytes of its arrays, FLOPs of the products."""
+def device_time(b: Bench, f: Step) -> tuple[float, str]:
+    """(milliseconds of one f(), how they were measured). A short kernel is done before the host has launched the next:
+    many of them in one CUDA graph leave the host out. What cannot be recorded is launched one by one."""
+    count = b.steps(50)
+
+    def many() -> None:
+        for _ in range(count):
+            f()
+    replay = device.Replay(many, b.cp.zeros(1, F4))
+    try:
+        for _ in range(3):  # two that warm up; the third records
+            replay()
+    except Exception as e:
+        return b.milliseconds(f, count), f"{count} launches one by one, host included: {type(e).__name__}: {e}"
+    return (statistics.median(b.milliseconds(replay, 4) for _ in range(b.steps(5))) / count,
+            f"{count} launches as one CUDA graph")
+
+
+def shares(b: Bench) -> Found:
+    """Every kernel and matrix product of one ResNet-20 step: milliseconds on the device, bytes of its arrays, FLOPs of
+    the products. Launches of one kernel on arrays of the same shapes are measured once, on the same arrays again and
+    again: what fits into the device's cache stays there. CuPy's own elementwise kernels are not among them."""
     network = Network("resnet20", b.dry)
-    calls: list[tuple[str, Step, int, int]] = []
+    calls: dict[tuple[str, str], list[Any]] = {}  # (name, shapes): [again, bytes, FLOPs, how often]
     launch, matmul = cuda._launch, cuda.matmul
+
+    def note(name: str, shapes: str, again: Step, moved: int, flops: int) -> None:
+        calls.setdefault((name, shapes), [again, moved, flops, 0])[-1] += 1
 
     def noted_launch(name: str, blocks: Any, like: Any, *args: Any) -> None:
         launch(name, blocks, like, *args)
         moved = sum(a.nbytes for a in args if device.on_gpu(a))
-        calls.append((name, lambda: launch(name, blocks, like, *args), moved, 0))
+        moved += sum(8 * int(a["size"].sum()) for a in args if isinstance(a, np.ndarray))  # a table of copies
+        note(name, repr([a.shape if device.on_gpu(a) else a for a in args]),
+             lambda: launch(name, blocks, like, *args), moved, 0)
 
     def noted_matmul(x: Any, y: Any) -> Any:
         out = matmul(x, y)
-        flops = 2 * x.shape[0] * x.shape[1] * y.shape[1]
-        calls.append((f"GEMM {x.shape[0]} x {x.shape[1]} x {y.shape[1]}", lambda: matmul(x, y),
-                      x.nbytes + y.nbytes + out.nbytes, flops))
+        note(f"GEMM {x.shape[0]} x {x.shape[1]} x {y.shape[1]}", f"{x.strides} {y.strides}", lambda: matmul(x, y),
+             x.nbytes + y.nbytes + out.nbytes, 2 * x.shape[0] * x.shape[1] * y.shape[1])
         return out
 
     with kernels.tf32():
         step = network.minires(graphed=False)
-        step()
-        whole = b.median_of(step, 1)
+        whole: Found = {"eager_step_ms": b.median_of(step, 1)}
+        try:
+            whole["graphed_step_ms"] = b.median_of(network.minires(graphed=True), 1)
+        except Exception as e:
+            whole["graphed_error"] = f"{type(e).__name__}: {e}"
         cuda._launch, cuda.matmul = noted_launch, noted_matmul
         try:
             step()
         finally:
             cuda._launch, cuda.matmul = launch, matmul
-        rows: dict[str, dict[str, float]] = defaultdict(lambda: {"launches": 0, "ms": 0.0, "bytes": 0, "flop": 0})
-        for name, again, moved, flops in calls:
+        rows: dict[str, Found] = defaultdict(lambda: {"launches": 0, "ms": 0.0, "bytes": 0, "flop": 0, "measured": []})
+        for (name, _), (again, moved, flops, times) in calls.items():
             if b.late():
                 break
-            row = rows[name]
-            again()
-            ms = b.milliseconds(again, b.steps(10))
+            row, (ms, how) = rows[name], device_time(b, again)
             for key, value in ("launches", 1), ("ms", ms), ("bytes", moved), ("flop", flops):
-                row[key] += value
-    total = sum(r["ms"] for r in rows.values())
+                row[key] += times * value
+            row["measured"] += [how] * (how not in row["measured"])
+    total, launches = sum(r["ms"] for r in rows.values()), sum(times for *_, times in calls.values())
     table = [{"kernel": name, **row, "share": row["ms"] / total, "bytes_per_s": row["bytes"] / row["ms"] * 1e3,
               "flop_per_s": row["flop"] / row["ms"] * 1e3} for name, row in rows.items()]
-    return {"eager_step_ms": whole, "launches": len(calls), "sum_ms": total, "precision": "TF32",
+    return {**whole, "launches": launches, "sum_ms": total, "precision": "TF32",
+            "all_were_measured": launches == sum(r["launches"] for r in rows.values()),
             "kernels": sorted(table, key=lambda r: -r["ms"])}
 
 
 # --------------------------------------------------------------------------------------------- a whole training
 
 
-def whole_training(b: Bench) -> dict[str, Any]:
+def whole_training(b: Bench) -> Found:
     """64,000 iterations of ResNet-20 as section 4.2 trains it, with augmentation, and the error of 10,000 images after
     every 391 of them; on random images of CIFAR-10's shape. As many iterations as there is time for."""
     count, n, test, every, batch = (6, 40, 20, 3, 8) if b.dry else (64_000, 50_000, 10_000, 391, 128)
@@ -479,7 +519,7 @@ def whole_training(b: Bench) -> dict[str, Any]:
             "loss_after_each_pass": losses}
 
 
-def inference(b: Bench) -> dict[str, Any]:
+def inference(b: Bench) -> Found:
     """ResNet-20 in evaluation mode, batch 500, as train.error runs it."""
     network = Network("resnet20", b.dry)
     model = models.cifar(network.depth, width=network.width).to("gpu").eval()
@@ -492,18 +532,20 @@ def inference(b: Bench) -> dict[str, Any]:
     return result
 
 
-SECTIONS: dict[str, tuple[Callable[[Bench], dict[str, Any]], float]] = {  # name: (what, its seconds)
-    "device": (the_device, 10), "ceilings": (ceilings, 15), "parity_operations": (parity_operations, 30),
+SECTIONS: dict[str, tuple[Callable[[Bench], Found], float]] = {  # name: (what, its seconds)
+    "device": (the_device, 10), "ceilings": (ceilings, 15),
+    "parity_operations": (parity_operations, 70),  # CuPy compiles some hundred small kernels
     "parity_kernels": (parity_kernels, 50), "parity_models": (parity_models, 60),
     "parity_training": (parity_training, 50), "resnet20": (lambda b: step_times(b, "resnet20"), 40),
     "resnet56": (lambda b: step_times(b, "resnet56"), 30), "resnet110": (lambda b: step_times(b, "resnet110"), 35),
     "resnet50": (lambda b: step_times(b, "resnet50"), 50), "shares": (shares, 15), "inference": (inference, 5),
     "whole_training": (whole_training, 80),
 }
-BUDGET = 470.0  # seconds for all
+BUDGET = 470.0  # seconds for all. What a section leaves of its own is there for the last ones
+GRACE = 45.0    # seconds that a section may take longer before its process is ended
 
 
-def summary(result: dict[str, Any]) -> str:
+def summary(result: Found) -> str:
     """What to look at first."""
     lines = []
     for name, section in result["sections"].items():
@@ -515,7 +557,7 @@ def summary(result: dict[str, Any]) -> str:
                          f"{section['worst_error']:.1e}" + "".join(f"; {what}" for what in section["not_ok"]))
         elif "systems" in section:
             rows = [[system, common.number(s.get("ms"), 2), common.number(s.get("device_bytes", 0) / 2 ** 20),
-                     s.get("left_out", "")] for system, s in section["systems"].items()]
+                     s.get("error", s.get("left_out", ""))] for system, s in section["systems"].items()]
             table = common.table(["system", "ms", "MB", "left out"], rows)
             lines.append(f"{name}, batch {section['batch']}:\n{table}")
             lines += [f"  {k}: {r['median'] if isinstance(r, dict) else r:.2f}" for k, r in section["ratios"].items()]
@@ -525,57 +567,133 @@ def summary(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def good(section: Found) -> bool:
+    """Did it run, and does what it compared hold?"""
+    holds = (section.get(key) for key in ("ok", "same_bits_twice", "graphed_has_the_same_bits"))
+    parts = (section, *section.get("systems", {}).values())
+    return False not in holds and not any(key in part for part in parts for key in ("error", "graphed_error"))
+
+
 def main(argv: Sequence[str]) -> int:
     """0 where every section ran and all parity holds, else 1."""
     p = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     p.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for gpu.json")
     p.add_argument("--sections", default=",".join(SECTIONS), metavar="A,B", help="which, in this order (%(default)s)")
     p.add_argument("--dry-run", action="store_true", help="tiny, on the CPU, with the tests' stand-in for CuPy")
+    p.add_argument("--one-process", action="store_true", help="a crash ends all; for a debugger or a profiler")
+    p.add_argument("--tell", type=float, help=argparse.SUPPRESS)  # the second process, with so many seconds left
     args = p.parse_args(argv)
     names = args.sections.split(",")
     if unknown := [n for n in names if n not in SECTIONS]:
         p.error(f"--sections: there is no {unknown[0]!r}; there are {', '.join(SECTIONS)}")
+    if args.tell is not None:
+        for message in work(names, args.dry_run, args.tell):
+            print(MARK + json.dumps(message, default=str), flush=True)
+        return 0
+    result: Found = {**common.header("gpu", argv), "dry_run": args.dry_run, "sections": {}}
+    file = args.out / "gpu.json"
+    for message in (work if args.one_process else second_process)(names, args.dry_run, BUDGET):
+        if "cannot" in message:
+            raise common.Failed(message["cannot"])
+        if "found" in message:
+            found = result["sections"][message["name"]] = message["found"]
+            args.out.mkdir(parents=True, exist_ok=True)
+            write_atomically(file, json.dumps(result, indent=1, default=str) + "\n")
+            print(f"{message['name']}: {found['section_seconds']} s", file=sys.stderr, flush=True)
+    common.finish(result, summary(result), file)
+    return int(not all(map(good, result["sections"].values())))
+
+
+def work(names: Sequence[str], dry: bool, budget: float) -> Iterator[Found]:
+    """Run the sections, one after the other. Before each {"name"}, after it {"name", "found"}; {"cannot": why} where
+    there is no GPU. It ends early where the device does not answer any more: only a new process can use it again."""
     undo = None
-    if args.dry_run:
+    if dry:
         sys.path.insert(0, str(HERE.parent / "tests"))
         import fake_cupy
         if why := fake_cupy.missing():
-            raise common.Failed(f"--dry-run: {why}")
+            yield {"cannot": f"--dry-run: {why}"}
+            return
         undo = fake_cupy.install()
     try:
         if device.use("auto") != "gpu":
-            raise common.Failed(device.reason)
+            yield {"cannot": device.reason}
+            return
         import cupy
-        result = {**common.header("gpu", argv), "dry_run": args.dry_run, "sections": {}}
-        args.out.mkdir(parents=True, exist_ok=True)
-        run(Bench(cupy, args.dry_run), names, result, args.out / "gpu.json")
+        b, end = Bench(cupy, dry), time.monotonic() + budget
+        for name in names:
+            yield {"name": name}
+            section, seconds = SECTIONS[name]
+            began = time.monotonic()
+            b.until = min(began + seconds, end)
+            try:
+                if began >= end:
+                    raise LeftOut("the time for all sections is used up")
+                found = section(b)
+            except LeftOut as e:
+                found = {"left_out": str(e)}
+            except Exception as e:  # whatever it is: the next section may work
+                found = {"error": f"{type(e).__name__}: {e}", "traceback": common.without_paths(traceback.format_exc())}
+            gc.collect()
+            yield {"name": name, "found": {**found, "section_seconds": round(time.monotonic() - began, 1)}}
+            if float(cupy.ones(8, F4).sum()) != 8:
+                raise RuntimeError("the device does not add any more")
     finally:
         if undo:
             undo()
-    sections = result["sections"].values()
-    return int(any("error" in s or s.get("ok") is False or s.get("same_bits_twice") is False for s in sections))
 
 
-def run(b: Bench, names: Sequence[str], result: dict[str, Any], file: Path) -> None:
-    """The sections one after the other; the file holds what is done."""
-    start = time.monotonic()
-    for name in names:
-        section, seconds = SECTIONS[name]
-        began = time.monotonic()
-        b.until = min(began + seconds, start + BUDGET)
-        try:
-            if began >= start + BUDGET:
-                raise LeftOut("the time for all sections is used up")
-            found = section(b)
-        except LeftOut as e:
-            found = {"left_out": str(e)}
-        except Exception as e:  # whatever it is: the next section may work
-            found = {"error": f"{type(e).__name__}: {e}", "traceback": common.without_paths(traceback.format_exc())}
-        gc.collect()
-        result["sections"][name] = {**found, "section_seconds": round(time.monotonic() - began, 1)}
-        file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        print(f"{name}: {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
-    common.finish(result, summary(result), file)
+MARK = "gpu.py: "  # before a message from the second process
+SECOND = [sys.executable, "-X", "faulthandler", str(Path(__file__).resolve())]
+
+
+def second_process(names: Sequence[str], dry: bool, budget: float) -> Iterator[Found]:
+    """`work`'s messages from a process of its own, and after its death from another one, for the sections left."""
+    left, end = list(names), time.monotonic() + budget
+    while left:
+        for message in messages(left, dry, end - time.monotonic()):
+            if "cannot" in message and len(left) < len(names):  # it could before
+                left, lost = [], left
+                yield from ({"name": n, "found": {"error": message["cannot"], "section_seconds": 0.0}} for n in lost)
+            else:
+                if "found" in message:
+                    left.remove(message["name"])
+                yield message
+
+
+def messages(names: Sequence[str], dry: bool, budget: float) -> Iterator[Found]:
+    """What one process tells. Where it ends within a section, or takes too long, that is the last message."""
+    ended: list[str] = []
+    command = [*SECOND, "--out", ".", "--sections", ",".join(names), "--tell", str(budget), *["--dry-run"] * dry]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    try:
+        name, any_found, began, seconds = "", False, time.monotonic(), 0.0
+        while True:
+            watch = threading.Timer(seconds + GRACE, lambda: (ended.append("it took too long"), process.kill()))
+            watch.start()
+            line = process.stdout.readline()
+            watch.cancel()
+            if line.startswith(MARK):
+                message = json.loads(line.removeprefix(MARK))
+                any_found |= "found" in message
+                name = "" if "found" in message else message.get("name", "")
+                began, seconds = time.monotonic(), SECTIONS[name][1] if name else 0.0
+                yield message
+                if "cannot" in message:
+                    return
+            elif not line:
+                break
+    finally:
+        process.kill()
+        process.stdout.close()
+        status = process.wait()
+    why = ended[0] if ended else signal.Signals(-status).name if status < 0 else f"status {status}"
+    if name:
+        yield {"name": name, "found": {"error": f"the process ended: {why}",
+                                       "section_seconds": round(time.monotonic() - began, 1)}}
+    elif not any_found:
+        yield {"cannot": f"the process ended before its first section: {why}"}
 
 
 if __name__ == "__main__":

@@ -200,7 +200,11 @@ def training(steps: int = 200, **sizes: Any) -> Row:
     """The run on the GPU, ordinary and graphed, beside NumPy's. A yardstick stands beside it: how far float32 on the
     CPU is from float64, for rounding grows from step to step whoever rounds."""
     cpu, exact = losses("cpu", steps, **sizes), losses("cpu", min(steps, 10), dtype=np.float64, **sizes)
-    gpu, again, graphed = (losses("gpu", steps, graphed=g, **sizes) for g in (False, False, True))
+    gpu, again = (losses("gpu", steps, **sizes) for _ in range(2))
+    try:
+        row: Row = {"graphed_has_the_same_bits": losses("gpu", steps, graphed=True, **sizes) == gpu}
+    except Exception as e:  # the others are worth knowing
+        row = {"graphed_error": f"{type(e).__name__}: {e}"}
 
     def worst(a: list[float], b: list[float], count: int) -> float:
         return max(abs(x - y) / abs(y) for x, y in zip(a[:count], b[:count], strict=True))  # so far
@@ -208,4 +212,4 @@ def training(steps: int = 200, **sizes: Any) -> Row:
     return {"steps": steps, "relative_error_after": {m: worst(gpu, cpu, m) for m in marks}, "limit": LIMIT,
             "float32_and_float64_on_the_cpu": {m: worst(cpu, exact, m) for m in marks if m <= len(exact)},
             "within_limit": worst(gpu, cpu, steps) <= LIMIT, "same_bits_twice": gpu == again,
-            "graphed_has_the_same_bits": graphed == gpu, "losses": {"cpu": cpu, "gpu": gpu}}
+            **row, "losses": {"cpu": cpu, "gpu": gpu}}

@@ -34,7 +34,7 @@ def main() -> None:
             raise SystemExit(f"{folder}: the run is not finished, there is no weights.safetensors")
         name = chosen["model"]
         _, (images, labels), _, classes = config.prepared(chosen, args.data_dir)
-        net = config.build(chosen, images.shape[1], classes)
+        net = config.build(chosen, images.shape[1], len(classes))
         load_weights(net, folder / "weights.safetensors")
         args.out.mkdir(parents=True, exist_ok=True)
         path = args.out / f"{name}.safetensors"

@@ -105,18 +105,22 @@ def _parser() -> argparse.ArgumentParser:
     results.set_defaults(run=_report)
 
     score = commands.add_parser(
-        "evaluate", help="how many test images a network with published weights gets right",
+        "evaluate", help="how many test images a trained network gets right",
         description="Loads weights (safetensors, npz, or a PyTorch file, of which no code is run) into a network and "
-                    "counts what it gets right of a data set's test images.",
-        epilog="Example: minires evaluate resnet20 resnet20.th --dataset cifar10 --mean 0.485 0.456 0.406 "
-               "--std 0.229 0.224 0.225", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    score.add_argument("model", metavar="MODEL", help="name of the network, such as resnet20")
-    score.add_argument("weights", metavar="WEIGHTS", help="file with its weights")
-    score.add_argument("--dataset", metavar="NAME", required=True, help="cifar10, cifar100, mnist, ...")
+                    "counts what it gets right of a data set's test images. Or counts that for a finished run, on the "
+                    "images and pixels of the run.",
+        epilog="Examples: minires evaluate resnet20 resnet20.th --dataset cifar10 --mean 0.485 0.456 0.406 "
+               "--std 0.229 0.224 0.225; minires evaluate minires-runs/resnet20-cifar10-paper-cifar-seed0",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    score.add_argument("model", metavar="MODEL|RUN",
+                       help="name of the network, such as resnet20, or a folder that `minires train` wrote")
+    score.add_argument("weights", metavar="WEIGHTS", nargs="?", default=argparse.SUPPRESS,
+                       help="file with the network's weights")
+    score.add_argument("--dataset", metavar="NAME", default=argparse.SUPPRESS, help="cifar10, cifar100, mnist, ...")
     _network_options(score)
     score.add_argument("--batch-size", type=_positive, default=500, metavar="N", help="images at a time")
-    score.add_argument("--device", dest="where", choices=("auto", "cpu", "gpu"), default="auto",
-                       help="auto: a GPU where one works")
+    score.add_argument("--device", dest="where", choices=("auto", "cpu", "gpu"), default=argparse.SUPPRESS,
+                       help="default: a GPU where one works; a run's own")
     score.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     score.set_defaults(run=_evaluate)
 
@@ -256,17 +260,41 @@ def _report(args: argparse.Namespace) -> int:
 def _evaluate(args: argparse.Namespace) -> int:
     from . import evaluate
 
-    options = {name: value for name, value in vars(args).items() if name not in ("command", "run", "json", "typed")}
-    options["rename"] = dict(options.get("rename", ()))
-    score, words = evaluate.run(**options)
+    given = {name: value for name, value in vars(args).items()
+             if name not in ("command", "run", "json", "typed", "model", "batch_size")}
+    name, folder = args.model, Path(args.model)
+    if "weights" not in given and folder.is_dir():
+        from . import runs
+
+        root = given.pop("root", None)
+        _leave_out(folder, given)
+        trained = runs.read(folder, Path(root) if root else None)
+        name, weights, dataset = trained.config["model"], str(folder / "weights.safetensors"), trained.config["dataset"]
+        score = evaluate.score(trained.model, trained.images, trained.labels, trained.classes, args.batch_size,
+                               progress=True)
+        words = "as in the run"
+    elif missing := [what for what in ("weights", "dataset") if what not in given]:
+        raise ValueError(f"{' and '.join(missing)} missing: a network's name needs both, as in minires evaluate "
+                         f"resnet20 resnet20.th --dataset cifar10; a run's folder, which {name} is not, needs neither")
+    else:
+        given["rename"] = dict(given.get("rename", ()))
+        weights, dataset = given["weights"], given["dataset"]
+        score, words = evaluate.run(name, batch_size=args.batch_size, **given)
     if args.json:
-        print(json.dumps({"model": args.model, "weights": args.weights, "dataset": args.dataset, "input": words,
+        print(json.dumps({"model": name, "weights": weights, "dataset": dataset, "input": words,
                           "correct": score.correct, "total": score.total, "error": score.error,
                           "per_class": {name: {"correct": c, "total": n} for name, (c, n) in score.per_class.items()},
                           "images_per_second": score.images_per_second}))
     else:
-        print(f"{args.model} on {args.dataset}, {score.total} test images; input {words}\n{evaluate.text(score)}")
+        print(f"{name} on {dataset}, {score.total} test images; input {words}\n{evaluate.text(score)}")
     return 0
+
+
+def _leave_out(folder: Path, given: dict[str, object]) -> None:
+    """ValueError for options beside a run's folder."""
+    if other := [name for name in given if name != "normalize"]:
+        raise ValueError(f"{folder} is a run's folder, which says all about the network: leave out "
+                         f"--{', --'.join(other).replace('where', 'device')}")
 
 
 def _inspect(args: argparse.Namespace) -> int:
@@ -278,9 +306,7 @@ def _inspect(args: argparse.Namespace) -> int:
              if name not in ("command", "run", "typed", "source", "parts", "out", "seed", "images", "root")}
     source, root = args.source, getattr(args, "root", None)
     if source.is_dir():
-        if other := [name for name in given if name != "normalize"]:
-            raise ValueError(f"{source} is a run's folder, which says all about the network: leave out "
-                             f"--{', --'.join(other).replace('where', 'device')}")
+        _leave_out(source, given)
         subject = inspection.from_run(source, root, args.images)
     elif "model" not in given:
         raise ValueError(f"--model is missing: say which network {source} holds weights for, as in --model resnet20")

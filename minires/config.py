@@ -89,8 +89,8 @@ def recipe_of(config: Config) -> recipes.Recipe:
     return recipes.Recipe(**{**config["settings"], "drops": tuple(config["settings"]["drops"])})
 
 
-def prepared(config: Config, root: Path | None) -> tuple[Any, Any, str, int]:
-    """(train, test, SHA-256 of the pixels and labels as stored, number of classes). Each of the two is (images
+def prepared(config: Config, root: Path | None) -> tuple[Any, Any, str, Sequence[str]]:
+    """(train, test, SHA-256 of the pixels and labels as stored, names of the classes). Each of the two is (images
     float32 (N, C, H, W) less the training images' mean at every pixel, labels), on the config's device."""
     data = Data(**config["data"])
     learn, test = datasets.load(config["dataset"], root)
@@ -109,7 +109,7 @@ def prepared(config: Config, root: Path | None) -> tuple[Any, Any, str, int]:
         datasets.average_pool(s.images, data.image_size) if data.image_size else s.images) for s in (learn, test)))
     train_set, test_set = ((device.to(x, config["device"]), device.to(split.labels, config["device"]))
                            for x, split in zip(images, (learn, test), strict=True))
-    return train_set, test_set, digest.hexdigest(), len(learn.classes)
+    return train_set, test_set, digest.hexdigest(), learn.classes
 
 
 def build(config: Config, in_channels: int, num_classes: int) -> nn.Module:

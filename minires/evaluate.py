@@ -57,17 +57,41 @@ def is_right(model: nn.Module, images: Any, labels: Any, batch_size: int = 500, 
              each: Callable[[int], Any] | None = None) -> Any:
     """(N,) booleans, on the CPU: is the label's logit the highest? Integer labels (N,); ValueError for one that is not
     in 0..K-1."""
-    if labels.shape != (len(images),):
-        raise ValueError(f"error: expected one label for each of {len(images)} images, got shape {labels.shape}")
+    _check_count(images, labels)
     return _right(logits(model, images, batch_size, each=each), labels)
 
 
 def _right(found: Any, labels: Any) -> Any:
     # Both in one array: a GPU has to be waited for only once.
     predicted, labels = device.to(device.of(labels).stack([found.argmax(1), labels.astype(np.int64)]), "cpu")
-    if (highest := int(labels.max())) >= found.shape[1]:
-        raise ValueError(f"error: expected labels in 0..{found.shape[1] - 1}, got {highest}")
+    _check_range(labels.min(), labels.max(), found.shape[1])
     return predicted == labels
+
+
+def tally(model: nn.Module, images: Any, labels: Any, batch_size: int = 500) -> Any:
+    """(4,) integers for `percent_wrong`: wrong answers, lowest label, highest label, number of classes. They are still
+    where the images are: several tallies, joined, are fetched from a GPU at once."""
+    _check_count(images, labels)
+    found, labels = logits(model, images, batch_size), labels.astype(np.int64)
+    xp, wrong = device.of(found, labels), (found.argmax(1) != labels).sum()
+    return xp.stack([wrong, labels.min(), labels.max(), xp.full((), found.shape[1], np.int64)])
+
+
+def percent_wrong(numbers: np.ndarray, total: int) -> float:
+    """From a fetched tally of `total` images; ValueError for labels that are not in 0..K-1."""
+    wrong, lowest, highest, classes = numbers.tolist()
+    _check_range(lowest, highest, classes)
+    return 100 * (wrong / total)
+
+
+def _check_count(images: Any, labels: Any) -> None:
+    if labels.shape != (len(images),):
+        raise ValueError(f"error: expected one label for each of {len(images)} images, got shape {labels.shape}")
+
+
+def _check_range(lowest: int, highest: int, classes: int) -> None:
+    if lowest < 0 or highest >= classes:
+        raise ValueError(f"error: expected labels in 0..{classes - 1}, got {lowest if lowest < 0 else highest}")
 
 
 def score(model: nn.Module, images: Any, labels: Any, classes: Sequence[str], batch_size: int = 500, *,

@@ -23,8 +23,8 @@ class GraphedStep:
 
     `images` and `labels` are a batch on the model's device, for its shape. A batch of another shape (an epoch's last)
     runs as an ordinary step. `optimizer.lr` may change from step to step; a change of momentum or weight decay records
-    again; layers' modes, kernels and precision are those of the recording. The loss is not checked: NaN trains on.
-    ValueError for Dropout, whose masks are drawn on the host.
+    again; layers' modes, kernels and precision are those of the recording. A step whose loss is not finite changes
+    nothing but itself: it returns the loss. ValueError for Dropout, whose masks are drawn on the host.
     """
 
     def __init__(self, model: nn.Module, optimizer: SGD, images: Any, labels: Any):
@@ -71,22 +71,24 @@ class GraphedStep:
             loss.backward()
             optimizer.lr = self.lr
             optimizer.step()
-            self._keep_state((loss.data, self.loss))
+            kernels.of(self.flat).copy_all([(loss.data, self.loss)])
+            self._keep_state(self.loss)
         except BaseException:
             self._point_back()  # our arrays still hold the state before this step
             raise
         finally:
             optimizer.lr = lr
 
-    def _keep_state(self, *more: tuple[Any, Any]) -> None:
-        """Copy state that lies elsewhere (after an update, or where somebody loaded weights) into our arrays."""
+    def _keep_state(self, if_finite: Any = None) -> None:
+        """Copy state that lies elsewhere (after an update, or where somebody loaded weights) into our arrays; or, where
+        the one number in `if_finite` is not finite, let go of it."""
         optimizer = self.optimizer
         if any(p.data is not view for p, view in zip(optimizer.parameters, optimizer.views, strict=True)):
             optimizer.adopt(kernels.of(self.flat).join([p.data for p in optimizer.parameters]), optimizer.velocity)
         pairs = [(optimizer.flat, self.flat), (optimizer.velocity, self.velocity),
-                 *((t.data, array) for t, array in self.running), *more]
+                 *((t.data, array) for t, array in self.running)]
         if moved := [(a, b) for a, b in pairs if a is not b]:
-            kernels.of(self.flat).copy_all(moved)
+            kernels.of(self.flat).copy_all(moved, if_finite)
             self._point_back()
 
     def _point_back(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import analysis, config, datasets, device, evaluate, info, models, nn, page, plot, runs
+from . import analysis, datasets, device, evaluate, info, models, nn, page, plot, runs
 from .analysis.blocks import blocks, channels_in, channels_out
 from .evaluate import is_right
 from .files import write_atomically
@@ -50,20 +50,12 @@ class Part(NamedTuple):
 
 def from_run(folder: Path, root: datasets.Root = None, images: int = 500) -> Subject:
     """The network of a folder that `minires train` wrote, and the first test images of the data it was trained on."""
-    chosen = runs.read_config(folder)
-    weights = folder / "weights.safetensors"
-    if not weights.exists():
-        raise FileNotFoundError(f"{folder}: the run is not finished, there is no weights.safetensors in it; "
-                                f"minires train --resume --out {folder} goes on with it")
-    given = root or chosen.get("root")
-    learn, test, _, classes = config.prepared(chosen, Path(given) if given else None)
-    model = config.build(chosen, learn[0].shape[1], classes)
-    load_weights(model, weights)
-    words = {"network": chosen["model"], "weights": str(weights), "data": chosen["dataset"],
+    run = runs.read(folder, Path(root) if root else None)
+    chosen = run.config
+    words = {"network": chosen["model"], "weights": str(folder / "weights.safetensors"), "data": chosen["dataset"],
              "input": "pixels / 255 - the training set's mean image", "recipe": chosen["recipe"],
              "seed of the training": chosen["seed"]}
-    return Subject(_spelt(chosen["model"]), model.eval(), lambda: config.build(chosen, learn[0].shape[1], classes),
-                   test[0][:images], test[1][:images], words)
+    return Subject(_spelt(chosen["model"]), run.model, run.fresh, run.images[:images], run.labels[:images], words)
 
 
 def from_weights(weights: Path, model: str, dataset: str | None = None, *, root: datasets.Root = None,

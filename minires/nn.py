@@ -4,6 +4,7 @@ Names equal torchvision's (`layer1.0.bn1.running_mean`, `fc.weight`). Sizes are 
 """
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -356,21 +357,26 @@ class AdaptiveAvgPool2d(Module):
         self.size = size
 
     def forward(self, x: Tensor) -> Tensor:
+        N, C, H, W = x.shape
         if x.shape[2:] == (self.size, self.size):
             return x
-        rows, columns = (Tensor(device.of(x.data).asarray(self.bands(n), x.dtype)) for n in x.shape[2:])
-        return rows @ x @ columns.T
-
-    def bands(self, n: int) -> np.ndarray:
-        """(size, n): row i takes the mean of band i."""
-        a = np.zeros((self.size, n))
-        for i in range(self.size):
-            band = slice(i * n // self.size, -(-(i + 1) * n // self.size))
-            a[i, band] = 1 / (band.stop - band.start)
-        return a
+        rows, columns = (Tensor(_bands(device.of(x.data), x.dtype, self.size, n)) for n in (H, W))
+        y = x.reshape(-1, W) @ columns  # two products of matrices, which a CUDA graph may hold; those of stacks not
+        y = y.reshape(N, C, H, -1).transpose(0, 1, 3, 2).reshape(-1, H) @ rows
+        return y.reshape(N, C, self.size, self.size).transpose(0, 1, 3, 2)
 
     def describe(self) -> str:
         return f"{self.size}"
+
+
+@functools.cache  # because a CUDA graph may not hold a copy from the host, and what it reads has to stay
+def _bands(xp: Any, dtype: Any, size: int, n: int) -> Any:
+    """(n, size): column i takes the mean of band i."""
+    a = np.zeros((n, size))
+    for i in range(size):
+        band = slice(i * n // size, -(-(i + 1) * n // size))
+        a[band, i] = 1 / (band.stop - band.start)
+    return xp.asarray(a, dtype)
 
 
 class GlobalAvgPool2d(Module):

@@ -160,9 +160,10 @@ class MatMul(Function):
 
     def forward(self, a, b):
         self.a, self.b = a, b
-        return a @ b
+        return self.K.matmul(a, b)
 
-    def backward(self, g): return g @ self.b.swapaxes(-1, -2), self.a.swapaxes(-1, -2) @ g
+    def backward(self, g):
+        return self.K.matmul(g, self.b.swapaxes(-1, -2)), self.K.matmul(self.a.swapaxes(-1, -2), g)
 
 
 class Linear(Function):

@@ -10,24 +10,25 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import functools
 import json
 import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import checkpoint, device, info, kernels
+from . import checkpoint, device, info, kernels, nn
 from .config import CHOSEN, Config, build, differences, prepared, pretty, recipe_of
 from .files import locked, write_atomically
 from .kernels import parallel
 from .train import Epoch, NotFinite, Progress, Step, fit
-from .weights import save_weights
+from .weights import load_weights, save_weights
 
 # ----------------------------------------------------------------------------------------------------- the folder
 
@@ -54,6 +55,39 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         return []
     except ValueError as e:
         raise ValueError(f"{folder / 'metrics.jsonl'} cannot be read: {e}") from e
+
+
+class Trained(NamedTuple):
+    """What a finished run made, and the data as its network took them, on the run's device."""
+
+    config: Config
+    model: nn.Module                # its last weights, in eval mode
+    fresh: Callable[[], nn.Module]  # the same network with its first weights
+    images: Any                     # float32 (N, C, H, W), of the test set or of what stood in for it
+    labels: Any                     # (N,)
+    classes: Sequence[str]
+
+
+def read(folder: Path, root: Path | None = None) -> Trained:
+    """The network of a finished run, and its test images. `root`: the data set's folder, if not the run's own.
+
+    FileNotFoundError for another folder, a run that is not finished, or a data set that is not there; ValueError where
+    the pixels are not those of the run.
+    """
+    config = read_config(folder)
+    weights = folder / "weights.safetensors"
+    if not weights.exists():
+        raise FileNotFoundError(f"{folder}: the run is not finished, there is no weights.safetensors in it; "
+                                f"minires train --resume --out {folder} goes on with it")
+    given = root or config.get("root")
+    learn, (images, labels), digest, classes = prepared(config, Path(given) if given else None)
+    if digest != config.get("data_sha256", digest):
+        raise ValueError(f"{folder}: expected the {config['dataset']} that it was trained on (SHA-256 "
+                         f"{config['data_sha256'][:12]}...), got other pixels or labels ({digest[:12]}...)")
+    fresh = functools.partial(build, config, learn[0].shape[1], len(classes))
+    model = fresh().eval()
+    load_weights(model, weights)
+    return Trained(config, model, fresh, images, labels, classes)
 
 
 @contextlib.contextmanager
@@ -149,7 +183,7 @@ class _Run:
         root = root or (Path(config["root"]) if config.get("root") else None)
         device.use(config["device"])  # the run may have begun on another machine
         self.train, self.test, digest, classes = prepared(config, root)
-        self.model = build(config, self.train[0].shape[1], classes)
+        self.model = build(config, self.train[0].shape[1], len(classes))
         self.recipe = recipe_of(config)
         self.images = len(self.train[0])
         # A forward pass is a third of a step's work; a half, to be sure.

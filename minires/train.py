@@ -13,7 +13,7 @@ import numpy as np
 from . import device, kernels, nn, ops
 from .datasets.augment import random_crop, random_flip
 from .datasets.batches import batches, epoch_rng
-from .evaluate import is_right
+from .evaluate import percent_wrong, tally
 from .graph import GraphedStep
 from .optim import SGD, Schedule, step_decay
 from .recipes import Recipe
@@ -100,10 +100,11 @@ def _fit(model, train, test, recipe, rng, augment, schedule, at, graph):
             at.step, at.batch = at.step + 1, at.batch + 1
             at.loss_sum, at.velocity = at.loss_sum + loss, optimizer.velocity
             yield Step(at.step, loss, len(rows), at.lr)
-        if not bool(optimizer.xp.isfinite(optimizer.flat).all()):  # the last update's work: no later loss would tell
+        finite, errors = _measured(model, optimizer, train, test)
+        if not finite:  # the last update's work: no later loss would tell
             raise NotFinite(f"step {at.step}: the weights are not finite after it; the mean loss of its epoch was "
                             f"{at.loss_sum / at.batch}. A smaller learning rate (it is {at.lr}) may help")
-        done = Epoch(at.epoch + 1, at.loss_sum / at.batch, error(model, *train), error(model, *test))
+        done = Epoch(at.epoch + 1, at.loss_sum / at.batch, *errors)
         at.epoch, at.batch, at.loss_sum = at.epoch + 1, 0, 0.0
         at.warming_up &= done.train_error >= 80
         yield done
@@ -124,6 +125,14 @@ def _go_on(optimizer: SGD, at: Progress, rng: Any) -> None:
         raise ValueError(f"fit: expected at.velocity of shape {optimizer.velocity.shape} for this model, got "
                          f"{getattr(at.velocity, 'shape', None)}")
     optimizer.velocity = optimizer.xp.asarray(at.velocity, optimizer.flat.dtype)
+
+
+def _measured(model: nn.Module, optimizer: SGD, *sets: Arrays) -> tuple[bool, list[float]]:
+    """Are the weights finite, and the error on each set. One array is fetched: a GPU is waited for at every fetch."""
+    xp = optimizer.xp
+    numbers = [xp.isfinite(optimizer.flat).all().reshape(1), *(tally(model, *s) for s in sets)]
+    finite, *tallies = np.split(device.to(xp.concatenate(numbers), "cpu"), range(1, 4 * len(sets), 4))
+    return bool(finite[0]), [percent_wrong(t, len(x)) for t, (x, _) in zip(tallies, sets, strict=True)]
 
 
 def _draws(rng: np.random.Generator | int, epoch: int, *batch: int) -> np.random.Generator:
@@ -152,9 +161,7 @@ def step(model: nn.Module, optimizer: SGD, images: Any, labels: Any, number: int
     if not math.isfinite(value):
         for t, data in running:  # BatchNorm replaces its statistics, so these are still the old ones
             t.data = data
-        raise NotFinite(f"step {number}: the loss is {value}, expected a finite number; first not finite is "
-                        f"{first_not_finite(model, images)}. A smaller learning rate (it is {optimizer.lr}) or a look "
-                        "at the input may help")
+        raise _not_finite(number, value, model, images, optimizer.lr)
     with np.errstate(over="ignore", invalid="ignore"):  # the next step's loss tells
         loss.backward()
         optimizer.step()
@@ -162,8 +169,7 @@ def step(model: nn.Module, optimizer: SGD, images: Any, labels: Any, number: int
 
 
 def graphed_step(model: nn.Module, optimizer: SGD, batch_size: int) -> Callable[[Any, Any, int], float]:
-    """`step`, of model and optimiser, as one CUDA graph, recorded with the first batch of full size. NotFinite comes
-    after the update that it is about: the model is not as it was before."""
+    """`step`, of model and optimiser, as one CUDA graph, recorded with the first batch of full size."""
     recorded: GraphedStep | None = None
 
     def take(images: Any, labels: Any, number: int) -> float:
@@ -174,11 +180,17 @@ def graphed_step(model: nn.Module, optimizer: SGD, batch_size: int) -> Callable[
             recorded = recorded or GraphedStep(model, optimizer, images, labels)
             value = float(recorded(images, labels))
         if not math.isfinite(value):
-            raise NotFinite(f"step {number}: the loss is {value}, expected a finite number; without graph=True the "
-                            f"layer is named. A smaller learning rate (it is {optimizer.lr}) may help")
+            raise _not_finite(number, value, model, images, optimizer.lr)
         return value
 
     return take
+
+
+def _not_finite(number: int, loss: float, model: nn.Module, images: Any, lr: float) -> NotFinite:
+    """For a model that is as it was before this step."""
+    return NotFinite(f"step {number}: the loss is {loss}, expected a finite number; first not finite is "
+                     f"{first_not_finite(model, images)}. A smaller learning rate (it is {lr}) or a look at the input "
+                     "may help")
 
 
 def first_not_finite(model: nn.Module, images: Any) -> str:
@@ -200,4 +212,4 @@ def first_not_finite(model: nn.Module, images: Any) -> str:
 
 def error(model: nn.Module, images: Any, labels: Any, batch_size: int = 500) -> float:
     """Percent of `images` that the model classifies wrongly, in eval mode; its modes are left as they were."""
-    return 100 * float((~is_right(model, images, labels, batch_size)).mean())
+    return percent_wrong(device.to(tally(model, images, labels, batch_size), "cpu"), len(images))

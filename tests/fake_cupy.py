@@ -35,6 +35,7 @@ class State:
     syncs = 0          # times the host waited for the device
     launches = 0       # kernels and operations sent to it
     tape = None        # a list while a stream captures
+    kept = ()          # the memory that was asked for since: a graph's own pool keeps it
     order = "C"        # the memory order of results; "K" does as NumPy, for results of the same bits
     seed = 0           # of the shuffled blocks and threads
     rng = np.random.default_rng(0)
@@ -320,6 +321,8 @@ def empty(shape, dtype=float, order="C"):
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
     size = int(np.prod(shape, dtype=np.int64))
     memory = np.full(size + 2 * GUARD, 77, dtype)
+    if State.tape is not None:
+        State.kept.append(memory)
     return ndarray(poison(memory[GUARD:GUARD + size].reshape(shape)), memory)
 
 
@@ -400,16 +403,16 @@ class Stream:
     def begin_capture(self, mode=None):
         if not self.non_blocking or get_current_stream() is not self or State.tape is not None:
             raise RuntimeError("only the current, non-blocking stream can capture, and one at a time")
-        State.tape = []
+        State.tape, State.kept = [], []
 
     def end_capture(self):
         tape, State.tape = State.tape, None
-        return Graph(tape)
+        return Graph(tape, State.kept)
 
 
 class Graph:
-    def __init__(self, tape):
-        self.tape = tape
+    def __init__(self, tape, kept):
+        self.tape, self.kept = tape, kept
 
     def launch(self, stream=None):
         State.launches += 1

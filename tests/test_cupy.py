@@ -2,6 +2,7 @@
 NumPy's memory order its results have the same bits as NumPy's; with CuPy's order, and with kernels/cuda.py, they are
 equal up to float32's rounding, and a training run has the same losses."""
 
+import functools
 import math
 import sys
 from pathlib import Path
@@ -260,15 +261,23 @@ def test_a_training_run_has_numpy_s_losses(how, name):
         equal(a, b, how, 2e-3)
 
 
-def test_training_waits_for_the_device_once_for_each_number_that_it_logs(how):
-    model, (images, labels) = net("residual", "gpu"), batch("gpu", n=20)
-    recipe = train.Recipe(epochs=2, batch_size=8)
+@pytest.mark.parametrize("graph", [False, True])
+def test_training_waits_for_the_device_once_for_each_record(how, graph, monkeypatch):
+    """A Step's loss; an Epoch's two errors and whether the weights are finite. Recording a graph waits as well."""
+    if graph and how[0] == "reference":
+        pytest.skip("CuPy's own matrix products cannot be recorded")
+    model, (images, labels) = net("residual", "gpu"), batch("gpu", n=24)
+    monkeypatch.setattr(device.Replay, "__init__", functools.partialmethod(device.Replay.__init__, warm_up=0))
+    waits = []
     fake_cupy.State.syncs = 0
-    for record in train.fit(model, (images, labels), (images, labels), recipe, rng=np.random.default_rng(3),
-                            augment=augment.crop_and_flip):
-        # an Epoch: both errors, each over all batches, and whether the weights are finite
-        assert fake_cupy.State.syncs <= (1 if isinstance(record, train.Step) else 3), record
+    for record in train.fit(model, (images, labels), (images[:9], labels[:9]), train.Recipe(epochs=2, batch_size=8),
+                            rng=np.random.default_rng(3), augment=augment.crop_and_flip, graph=graph):
+        waits.append((type(record), fake_cupy.State.syncs))
         fake_cupy.State.syncs = 0
+    expected = ([(train.Step, 1)] * 3 + [(train.Epoch, 1)]) * 2
+    if graph:
+        expected[0] = (train.Step, 3)  # waits for what the recording reads, and for its end
+    assert waits == expected
 
 
 def test_what_is_not_finite_is_named(how):
@@ -280,6 +289,24 @@ def test_what_is_not_finite_is_named(how):
     model.layer2[0].conv1.weight.data[0] = math.nan
     with pytest.raises(train.NotFinite, match=r"output of layer 'layer2\.0\.conv1'"):
         train.step(model, optim.SGD(model.parameters(), 0.1), clean, labels)
+
+
+@pytest.mark.parametrize("before", [1, 4])
+def test_a_graphed_step_names_the_layer_and_changes_nothing(how, before):
+    """Before and after the recording: the update of a step whose loss is not finite does not reach the model."""
+    if how[0] == "reference":
+        pytest.skip("CuPy's own matrix products cannot be recorded")
+    model, (images, labels) = net("residual", "gpu"), batch("gpu")
+    optimizer = optim.SGD(model.parameters(), 0.1, 0.9)
+    take = train.graphed_step(model, optimizer, len(images))
+    for number in range(before):
+        take(images, labels, number)
+    model.layer2[0].conv1.weight.data[0] = math.inf  # in place: where the recording reads it
+    kept = [here(t.data) for t in model.state().values()] + [here(optimizer.velocity)]
+    with pytest.raises(train.NotFinite, match=r"step 9: the loss is nan.* output of layer 'layer2\.0\.conv1' \(Conv"):
+        take(images, labels, 9)
+    for t, was in zip([*(t.data for t in model.state().values()), optimizer.velocity], kept, strict=True):
+        assert same_bits(here(t), was)
 
 
 def test_the_error_of_wrong_labels(how):

@@ -75,9 +75,11 @@ def test_nothing_to_count(tiny, images, labels, message):
         evaluate.is_right(tiny[1], np.zeros((images, 3, 8, 8), np.float32), np.zeros(labels, int))
 
 
-def test_labels_beyond_the_classes(tiny):
-    with pytest.raises(ValueError, match=r"expected labels in 0\.\.\d, got 7"):
-        evaluate.is_right(tiny[1], np.zeros((2, 3, 8, 8), np.float32), np.array([0, 7]))
+@pytest.mark.parametrize("count", [evaluate.is_right, train.error])
+@pytest.mark.parametrize("label", [7, -1])
+def test_labels_beyond_the_classes(tiny, label, count):
+    with pytest.raises(ValueError, match=rf"expected labels in 0\.\.\d, got {label}"):
+        count(tiny[1], np.zeros((2, 3, 8, 8), np.float32), np.array([0, label]))
 
 
 # -------------------------------------------------------------------------------------------- what goes in
@@ -155,7 +157,11 @@ def test_rename_shortcut_and_pad_reach_the_network(tiny, tmp_path, monkeypatch, 
     (["resnet20", "w", "--dataset", "stripes", "--mean", "0.5", "0.5"], "normalize: mean: expected 3 finite numbers"),
     (["resnet20", "w", "--dataset", "stripes", "--std", "0", "1", "1"], "normalize: std: expected numbers above 0"),
     (["vgg16", "w", "--dataset", "stripes", "--pad", "end"], "model vgg16: there is no option 'pad'"),
-    (["resnet20", "w", "--dataset", "cifar10", "--data-dir", "nowhere"], "cifar10: not found")])
+    (["resnet20", "w", "--dataset", "cifar10", "--data-dir", "nowhere"], "cifar10: not found"),
+    (["resnet20", "w"], "dataset missing: a network's name needs both"),
+    (["resnet20"], "weights and dataset missing: a network's name needs both"),
+    (["."], ". is no run's folder: there is no config.json in it"),
+    ([".", "--pad", "end", "--device", "cpu"], "leave out --pad, --device")])
 def test_errors_of_use_are_one_line(args, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert command(*args) == 2

@@ -148,6 +148,21 @@ def test_with_the_augmentation_on_the_device(gpu):
     assert losses[0] == losses[1]
 
 
+@pytest.mark.parametrize("size", [(7, 5), (2, 8), (3, 3)])
+def test_adaptive_pooling_at_any_size(where, size):
+    losses = []
+    for graphed in False, True:
+        rng = np.random.default_rng(0)
+        model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1, rng=rng), nn.AdaptiveAvgPool2d(3), nn.Flatten(),
+                              nn.Linear(36, 10, rng=rng)).to(where)
+        images = device.to(rng.standard_normal((6, 2, *size)).astype(F4), where)
+        labels, optimizer = device.to(rng.integers(0, 10, 6), where), optim.SGD(model.parameters(), 0.05, 0.9)
+        step = GraphedStep(model, optimizer, images, labels) if graphed else None
+        losses.append([float(step(images, labels)) if step else train.step(model, optimizer, images, labels)
+                       for _ in range(6)])
+    assert losses[0] == losses[1] and len(set(losses[0])) == 6
+
+
 def test_what_cannot_be_recorded_raises_and_leaves_the_model_as_it_was(gpu):
     model, optimizer = make("gpu")
     step = GraphedStep(model, optimizer, *next(batches("gpu", 1)))

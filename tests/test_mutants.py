@@ -558,7 +558,7 @@ MORE = {
         [(ops.LogSoftmax, "backward", "g.sum(self.axis, keepdims=True)", "1")], small_operations, WRONG),
     "tanh' = 1 - x^2": ([(ops.Tanh, "backward", "1 - self.y * self.y", "1 - self.y")], small_operations, WRONG),
     "matrix product's sides exchanged": (
-        [(ops.MatMul, "backward", "g @ self.b.swapaxes(-1, -2)", "(self.b @ g).swapaxes(-1, -2)")],
+        [(ops.MatMul, "backward", "self.K.matmul(g, self.b.swapaxes(-1, -2))", "(self.b @ g).swapaxes(-1, -2)")],
         small_operations, WRONG),
     "variance with N - 1 in backward only": (
         [(ops.Var, "backward", "2 / self.divisor", "2 / (self.divisor - 1)")], reductions, WRONG),

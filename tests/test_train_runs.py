@@ -52,6 +52,25 @@ def whole(tmp_path_factory):
 # ------------------------------------------------------------------------------------------- what a run leaves
 
 
+def test_evaluate_gives_a_run_the_error_that_it_recorded(tmp_path, capsys):
+    """On the images and pixels of the run: held-out training images, averaged, less their own mean image."""
+    out = tmp_path / "run"
+    assert cli.main([*SMALL, "--set", "validation=70", "test_images=0", "epochs=1", "--out", str(out)]) == 0
+    capsys.readouterr()
+    assert cli.main(["evaluate", str(out), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["total"] == 70 and found["model"] == "resnet20" and found["input"] == "as in the run"
+    assert found["error"] == metrics(out)[-1]["validation_error"]
+
+    there = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps({**there, "data_sha256": "0" * 64}))
+    assert cli.main(["evaluate", str(out)]) == 2
+    assert "got other pixels or labels" in capsys.readouterr().err
+    (out / "weights.safetensors").unlink()
+    assert cli.main(["evaluate", str(out)]) == 2
+    assert "the run is not finished" in capsys.readouterr().err
+
+
 def test_a_run_leaves_all_it_should(whole):
     assert names(whole) == FILES
     said = json.loads((whole / "config.json").read_text())
@@ -72,7 +91,7 @@ def test_a_run_is_fit_on_the_prepared_images(whole):
 
     chosen = runs.read_config(whole)
     learn, test, _, classes = config.prepared(chosen, None)
-    model = config.build(chosen, 1, classes)
+    model = config.build(chosen, 1, len(classes))
     events = list(train.fit(model, learn, test, config.recipe_of(chosen), rng=0))
     epochs = [e for e in events if isinstance(e, train.Epoch)]
     assert [(m["train_loss"], m["train_error"], m["test_error"]) for m in metrics(whole)] == [e[1:] for e in epochs]
@@ -144,7 +163,7 @@ class Clock:
     def __init__(self, monkeypatch):
         self.now, self.patch = 0.0, monkeypatch.setattr
         self.patch(runs, "time", self)
-        for module, name, seconds in (train, "step", 1.0), (train, "error", 1.0), (checkpoint, "save", 0.4):
+        for module, name, seconds in (train, "step", 1.0), (train, "tally", 1.0), (checkpoint, "save", 0.4):
             self.patch(module, name, self.slow(getattr(module, name), seconds))
 
     def slow(self, function, seconds):

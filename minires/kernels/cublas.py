@@ -44,9 +44,10 @@ def tf32(on: bool = True) -> Iterator[None]:
 
 
 def matmul(a: Any, b: Any) -> Any:
-    """Reference: reference.matmul, for float32 matrices on the GPU."""
+    """Reference: reference.matmul, for float32 on the GPU. CuPy multiplies stacks of matrices, and says what does not
+    fit."""
     cublas = _open(device.of(a))
-    if cublas is None or 0 in (*a.shape, b.shape[1]):
+    if cublas is None or a.ndim != 2 or b.ndim != 2 or a.shape[1] != len(b) or 0 in (*a.shape, b.shape[1]):
         return a @ b
     xp, out = device.of(a), device.of(a).empty((a.shape[0], b.shape[1]), np.float32)
     (op_a, ld_a, a), (op_b, ld_b, b) = _as_stored(a), _as_stored(b)

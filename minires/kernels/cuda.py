@@ -601,11 +601,13 @@ extern "C" __global__ void sgd(const float* w, const float* g, const float* v, f
     new_w[at] = w[at] - (lr ? *lr : lr_value) * d;
 }
 
-// Up to PIECES copies in one launch; the table of addresses comes with the kernel's arguments.
+// Up to PIECES copies in one launch; the table of addresses comes with the kernel's arguments. None where *if_finite,
+// if there is one, is NaN or infinite.
 #define PIECES 64
 struct Table { const float* from[PIECES]; float* to[PIECES]; int size[PIECES]; };
 
-extern "C" __global__ void copy_pieces(Table table) {
+extern "C" __global__ void copy_pieces(Table table, const float* if_finite) {
+    if (if_finite && !(fabsf(*if_finite) < 1.f / 0.f)) return;
     const float* from = table.from[blockIdx.y];
     float* to = table.to[blockIdx.y];
     for (int at = blockIdx.x * BLOCK + threadIdx.x; at < table.size[blockIdx.y]; at += gridDim.x * BLOCK)
@@ -625,7 +627,7 @@ def sgd(w: Any, g: Any, v: Any, lr: Any, momentum: float, weight_decay: float) -
     return new_w, new_v
 
 
-def copy_all(pairs: list[tuple[Any, Any]]) -> None:
+def copy_all(pairs: list[tuple[Any, Any]], if_finite: Any = None) -> None:
     """Reference: reference.copy_all. The targets are contiguous."""
     pairs = [(device.of(a).ascontiguousarray(a), b) for a, b in pairs if b.size]
     for start in range(0, len(pairs), PIECES):
@@ -636,7 +638,7 @@ def copy_all(pairs: list[tuple[Any, Any]]) -> None:
                                  f"{b.dtype}{b.shape}")
             table["from"][0, i], table["to"][0, i], table["size"][0, i] = a.data.ptr, b.data.ptr, a.size
         longest = max(a.size for a, _ in some)
-        _launch("copy_pieces", (min(_blocks(longest), 1024), len(some)), some[0][0], table)
+        _launch("copy_pieces", (min(_blocks(longest), 1024), len(some)), some[0][0], table, if_finite)
 
 
 def join(arrays: list[Any]) -> Any:

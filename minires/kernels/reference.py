@@ -65,7 +65,7 @@ def crop2d(x: Any, padding: Pair) -> Any:
 # --------------------------------------------------------------------------------- convolution
 
 def matmul(a: Any, b: Any) -> Any:
-    """(n, k) times (k, m) -> (n, m)."""
+    """(..., n, k) times (..., k, m) -> (..., n, m); leading axes broadcast."""
     return a @ b
 
 
@@ -308,10 +308,12 @@ def sgd(w: Any, g: Any, v: Any, lr: Any, momentum: float, weight_decay: float) -
     return w - lr * g, g
 
 
-def copy_all(pairs: list[tuple[Any, Any]]) -> None:
-    """Copy every pair's first array into its second, of the same shape and dtype."""
+def copy_all(pairs: list[tuple[Any, Any]], if_finite: Any = None) -> None:
+    """Copy every pair's first array into its second, of the same shape and dtype; none where the one number in the
+    array `if_finite` is not finite, which a GPU decides without telling the host."""
     for source, target in pairs:
-        target[...] = source
+        xp = device.of(source, target)
+        target[...] = source if if_finite is None else xp.where(xp.isfinite(if_finite), source, target)
 
 
 def join(arrays: list[Any]) -> Any:

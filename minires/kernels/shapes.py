@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .. import device
 from .reference import Pair, cross_entropy, log_softmax, output_size
 
@@ -26,8 +28,10 @@ def add(a: Any, b: Any) -> Any:
 
 
 def matmul(a: Any, b: Any) -> Any:
-    """(n, k) times (k, m) -> (n, m)."""
-    return zero(a, len(a), b.shape[1])
+    """(..., n, k) times (..., k, m) -> (..., n, m); leading axes broadcast."""
+    if a.shape[-1] != b.shape[-2]:
+        return a @ b  # which says what is wrong
+    return zero(a, *np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
 
 
 def conv2d(x: Any, w: Any, stride: Pair, padding: Pair) -> Any:

@@ -6,6 +6,7 @@ Every function returns a Figure that shows itself in a notebook; ``png(figure)``
 A title states a finding only where the numbers show it. findings.py decides for the networks of a run, and the
 report's sentences use the same functions.
 """
+from .convolution import grids, im2col
 from .depth import error_gaps, errors_by_depth
 from .features import cka, filters, matrices, patches, refinement
 from .findings import (
@@ -43,7 +44,8 @@ from .training import error_curves, gradient_norms, responses
 __all__ = ["COLOURS", "DASHES", "GREY", "GRID", "INK", "MARKERS", "Errors", "Figure", "Growth", "Net", "Nets", "Slider",
            "activation_histograms", "by_depth", "cka", "construction", "deleted_blocks", "depth_hurts", "depths",
            "error_curves", "error_gaps", "errors_at_common_epoch", "errors_by_depth", "filters", "gradient_correlation",
-           "gradient_flow", "gradient_norms", "gradients_on_a_line", "graph", "growth", "layer_responses", "layers",
-           "lesions", "loss_line", "loss_surface", "matrices", "mean", "number", "patches", "paths", "percent",
-           "plain_pair", "png", "points", "pretty", "refinement", "response_pairs", "responses", "responses_smaller",
-           "signal_growth", "skip_repairs", "split_name", "swapped_blocks", "training_curves", "update_ratios"]
+           "gradient_flow", "gradient_norms", "gradients_on_a_line", "graph", "grids", "growth", "im2col",
+           "layer_responses", "layers", "lesions", "loss_line", "loss_surface", "matrices", "mean", "number", "patches",
+           "paths", "percent", "plain_pair", "png", "points", "pretty", "refinement", "response_pairs", "responses",
+           "responses_smaller", "signal_growth", "skip_repairs", "split_name", "swapped_blocks", "training_curves",
+           "update_ratios"]
