@@ -63,6 +63,19 @@ FIGURES = {
     "construction": (lambda c: plot.construction(np.eye(3), np.eye(3) + 2e-5, c),
                      "The deeper network built by identity layers: largest difference of logits 2.0e-5",
                      {"equal", "one logit of one image"}),
+    "by depth": (lambda c: plot.errors_by_depth({"plain": {20: [9, 11.0], 6: [5.0]}, "residual": {6: [4.0], 9: []}},
+                                                caption=c),
+                 "Training error, %, by layers. plain: 5.0 at 6, 10.0 at 20; residual: 4.0 at 6",
+                 {"plain", "residual"}),
+    "gaps": (lambda c: plot.error_gaps({"plain-20": (10.0, 12.5), "plain-56": (30, 31)}, c),
+             "Test error less training error: plain-20 2.5, plain-56 1.0 points", {"training error", "test error"}),
+    "matrices": (lambda c: plot.matrices({"J": np.eye(4), "K": np.ones((4, 3))}, "Two", "row", "column", "v", c),
+                 "Two", set()),
+    "run curves": (lambda c: plot.training_curves({"plain-20": [[{"step": 1, "train_error": 50, "test_error": 60}]]},
+                                                  caption=c),
+                   "Training error (dashed) and test error (solid)", {"training error", "test error"}),
+    "epochs": (lambda c: plot.error_curves({"plain-20": {"train_error": [9.0], "test_error": [8.0]}}, c),
+               "Training and test error by epoch", set()),
     "paths": (lambda c: plot.paths([1 / 8, 3 / 8, 3 / 8, 1 / 8], {0: [8.0, 8.0], 3: [1.0, 1.0]}, c),
               "Number of paths times norm of one: 90 % at lengths of 0 to 2 blocks, 87.5 % of all paths (measured: "
               "lengths 0 to 3)",
@@ -123,6 +136,7 @@ EMPTY = {
     "on a line": lambda: plot.gradients_on_a_line({}, {}), "loss line": lambda: plot.loss_line({}),
     "by length": lambda: plot.gradient_by_length([], []), "loss surface": lambda: plot.loss_surface({}),
     "refinement": lambda: plot.refinement({}), "heat": lambda: plot.heat_maps({}, [], [], ("", "", "")),
+    "by depth": lambda: plot.errors_by_depth({}), "gaps": lambda: plot.error_gaps({}),
 }  # fmt: skip
 
 
@@ -131,6 +145,17 @@ def test_an_empty_figure_says_so(draw):
     figure = draw()
     assert "no data" in [text.get_text() for axes in figure.axes for text in axes.texts]
     assert plot.png(figure, dpi=30).startswith(b"\x89PNG")
+
+
+def test_seeds_are_drawn_and_the_line_goes_through_their_means():
+    (axes,) = plot.errors_by_depth({"plain": {20: [9.0, 11.0], 6: [5.0]}}).axes
+    line, crosses = (list(zip(*drawn.get_data(), strict=True)) for drawn in axes.lines[:2])
+    assert line == [(6, 5), (20, 10)] and crosses == [(20, 9), (20, 11)]
+
+
+def test_matrices_share_one_scale():
+    small, large, _ = plot.matrices({"a": np.eye(2), "b": -3 * np.eye(2)}, "Two", "row", "column", "v").axes
+    assert [m.get_clim() for panel in (small, large) for m in panel.images] == [(-3, 3), (-3, 3)]
 
 
 def test_no_finding_where_there_is_none():

@@ -7,7 +7,8 @@ A title states a finding only where the numbers show it. findings.py decides for
 report's sentences use the same functions.
 """
 from .convolution import grids, im2col
-from .features import cka, filters, patches, refinement
+from .depth import error_gaps, errors_by_depth
+from .features import cka, filters, matrices, patches, refinement
 from .findings import (
     Errors,
     Growth,
@@ -43,9 +44,9 @@ from .training import error_curves, gradient_norms, responses
 
 __all__ = ["COLOURS", "DASHES", "GREY", "GRID", "INK", "MARKERS", "Errors", "Figure", "Growth", "Net", "Nets", "Slider",
            "activation_histograms", "by_depth", "cka", "construction", "deleted_blocks", "depth_hurts", "depths",
-           "error_curves", "errors_at_common_epoch", "filters", "gradient_by_length", "gradient_correlation",
-           "gradient_flow", "gradient_norms", "gradients_on_a_line", "graph", "grids", "growth", "heat_maps", "im2col",
-           "layer_responses", "layers", "lesions", "loss_line", "loss_surface", "mean", "number", "patches", "paths",
-           "percent", "plain_pair", "png", "points", "pretty", "refinement", "response_pairs", "responses",
-           "responses_smaller", "signal_growth", "skip_repairs", "split_name", "swapped_blocks", "training_curves",
-           "update_ratios"]
+           "error_curves", "error_gaps", "errors_at_common_epoch", "errors_by_depth", "filters", "gradient_by_length",
+           "gradient_correlation", "gradient_flow", "gradient_norms", "gradients_on_a_line", "graph", "grids", "growth",
+           "heat_maps", "im2col", "layer_responses", "layers", "lesions", "loss_line", "loss_surface", "matrices",
+           "mean", "number", "patches", "paths", "percent", "plain_pair", "png", "points", "pretty", "refinement",
+           "response_pairs", "responses", "responses_smaller", "signal_growth", "skip_repairs", "split_name",
+           "swapped_blocks", "training_curves", "update_ratios"]

@@ -106,9 +106,10 @@ def dress(axes: Axes, title: str, x: str, y: str, empty: bool = False) -> None:
         )
 
 
-def legend_below(figure: Figure, panels: Sequence[Axes], extra: str = "", columns: int = 4) -> None:
-    """One legend for all panels, under them, where it hides no data."""
-    handles: dict[str, Any] = {}
+def legend_below(figure: Figure, panels: Sequence[Axes], extra: str = "", columns: int = 4,
+                 styles: Sequence[matplotlib.lines.Line2D] = ()) -> None:
+    """One legend for all panels, under them, where it hides no data; `styles` are entries that no panel holds."""
+    handles: dict[str, Any] = {str(line.get_label()): line for line in styles}
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)

@@ -45,13 +45,13 @@ from .style import (
 )
 
 
-def error_curves(nets: Nets) -> Figure:
+def error_curves(nets: Nets, caption: str = "") -> Figure:
     """Training error (left) and test error (right) by epoch; compare He et al. 2015 (v1), Figures 1 and 6.
 
     Uses ``nets[name]["train_error"]`` and ``["test_error"]``: one number per epoch, percent, (epochs,).
     Both panels have the same y axis. A net without a finished epoch is left out.
     """
-    figure = new_figure(_error_title(nets), height=4.5)
+    figure = new_figure(_error_title(nets), 4.5, caption)
     left, right = figure.subplots(1, 2, sharey=True)
     shown = [name for name in by_depth(nets) if nets[name].get("train_error")]
     largest = max(
