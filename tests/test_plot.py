@@ -139,6 +139,15 @@ def test_responses_are_drawn_in_order_and_sorted_with_their_control():
     assert legend(figure) == {"before training (control)", *map(plot.pretty, nets)}
 
 
+def test_responses_far_above_the_rest_are_drawn_on_a_logarithmic_axis_if_wanted():
+    nets = synthetic_nets()
+    nets["plain-56"]["responses"][0] = 14.0
+    for log, scales in (False, ["linear"] * 4), (True, ["linear", "log"] * 2):
+        figure = plot.responses(nets, "what was measured", log=log)
+        assert [axes.get_yscale() for axes in figure.axes] == scales
+        assert "what was measured" in [text.get_text() for text in figure.texts]
+
+
 FIGURES = (plot.error_curves, plot.gradient_norms, plot.responses)
 
 

@@ -92,6 +92,8 @@ FIGURES = {
                    "Mean change of the features by one block, relative to them: ResNet-8 0.35", {"ResNet-8"}),
     "cka": (lambda c: plot.cka(["a", "b"], ["a", "b"], [[1, 0.5], [0.5, 1]], c),
             "Linear CKA: how alike two layers represent the same images", set()),
+    "heat": (lambda c: plot.heat_maps({"a": [[90, 20.0, 3]], "b": [[1, np.nan, 2]]}, [0.5], [0.001, 0.1, 3],
+                                      ("scale", "rate", "error (%)"), "With b", c), "With b", set()),
     "filters": (lambda c: plot.filters(np.full((5, 3, 3, 3), 0.5), c),
                 "The 5 filters of the first layer, 3x3; grey is weight 0", set()),
     "patches": (lambda c: plot.patches({"conv1, channel 0": [PATCH, PATCH]}, c),
@@ -131,6 +133,7 @@ EMPTY = {
     "on a line": lambda: plot.gradients_on_a_line({}, {}), "loss line": lambda: plot.loss_line({}),
     "loss surface": lambda: plot.loss_surface({}), "refinement": lambda: plot.refinement({}),
     "by depth": lambda: plot.errors_by_depth({}), "gaps": lambda: plot.error_gaps({}),
+    "heat": lambda: plot.heat_maps({}, [], [], ("", "", "")),
 }  # fmt: skip
 
 
@@ -156,8 +159,21 @@ def test_no_finding_where_there_is_none():
     better = {"plain-20": {"": 50.0, "layer1.0": 40.0}}
     assert title(plot.lesions(better)) == "Error with one block deleted"
     assert title(plot.signal_growth({"short": {"a": 1.0, "b": 2.0}})) == "Signal over depth"
+    level = {str(i): 1.0 - 0.01 * i for i in range(9)}
+    assert title(plot.signal_growth({"He": level})) == "Signal over depth: He about level"
     assert title(plot.paths([1.0], {})) == "Paths by length"
     assert title(plot.gradient_flow({"a": flow(1, 0, 0, 0, 1)})) == "Gradient norm per layer"
+
+
+def test_heat_maps_share_one_scale_and_write_every_number_where_it_belongs():
+    figure = plot.heat_maps({"a": [[90, 20, 3]], "b": [[1, np.nan, 2.5]]}, [0.5], [0.001, 0.1, 3], ("s", "lr", "%"))
+    a, b, bar = figure.axes
+    assert a.images[0].get_clim() == b.images[0].get_clim() == (1, 90) and bar.get_ylabel() == "%"
+    assert [t.get_text() for t in b.get_xticklabels()] == ["0.001", "0.1", "3"]
+    assert [(t.get_position(), t.get_text()) for t in b.texts] == [((0, 0), "1"), ((1, 0), ""), ((2, 0), "2.5")]
+    assert [t.get_color() for t in a.texts] == ["white", plot.INK, plot.INK]  # dark on light, light on dark
+    with pytest.raises(ValueError, match=r"heat_maps, .a.: expected 2 rows of 3 values, got an array of shape"):
+        plot.heat_maps({"a": [[1, 2, 3]]}, [1, 2], [1, 2, 3], ("", "", ""))
 
 
 def test_plain_and_residual_networks_look_the_same_in_every_figure():

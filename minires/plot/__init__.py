@@ -33,6 +33,7 @@ from .findings import (
 )
 from .flow import activation_histograms, gradient_flow, layer_responses, signal_growth, update_ratios
 from .graph import graph
+from .heat import heat_maps
 from .landscape import loss_line, loss_surface
 from .lesions import construction, deleted_blocks, lesions, paths, swapped_blocks
 from .runs import training_curves
@@ -44,7 +45,7 @@ from .training import error_curves, gradient_norms, responses
 __all__ = ["COLOURS", "DASHES", "GREY", "GRID", "INK", "MARKERS", "Errors", "Figure", "Growth", "Net", "Nets", "Slider",
            "activation_histograms", "by_depth", "cka", "construction", "deleted_blocks", "depth_hurts", "depths",
            "error_curves", "error_gaps", "errors_at_common_epoch", "errors_by_depth", "filters", "gradient_correlation",
-           "gradient_flow", "gradient_norms", "gradients_on_a_line", "graph", "grids", "growth", "im2col",
+           "gradient_flow", "gradient_norms", "gradients_on_a_line", "graph", "grids", "growth", "heat_maps", "im2col",
            "layer_responses", "layers", "lesions", "loss_line", "loss_surface", "matrices", "mean", "number", "patches",
            "paths", "percent", "plain_pair", "png", "points", "pretty", "refinement", "response_pairs", "responses",
            "responses_smaller", "signal_growth", "skip_repairs", "split_name", "swapped_blocks", "training_curves",
