@@ -56,12 +56,12 @@ def cka(rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[f
 
 def matrices(found: Mapping[str, Any], title: str, row_label: str, column_label: str, value_label: str,
              caption: str = "") -> Figure:
-    """Matrices side by side, {name: (rows, columns)}: red above 0, blue below, white at 0, on one scale."""
+    """Matrices side by side, {name: (rows, columns)}: middle grey is 0, white above, black below, on one scale."""
     figure = new_figure(title, 4.6, caption)
     panels = figure.subplots(1, max(1, len(found)), squeeze=False)[0]
     most = max((float(abs(np.asarray(m)).max()) for m in found.values()), default=1.0) or 1.0
     for axes, (name, m) in zip(panels, found.items(), strict=False):
-        image = axes.imshow(np.asarray(m), cmap="RdBu_r", vmin=-most, vmax=most, interpolation="nearest", aspect="auto")
+        image = axes.imshow(np.asarray(m), cmap="gray", vmin=-most, vmax=most, interpolation="nearest", aspect="auto")
         dress(axes, name, column_label, row_label)
         axes.grid(False)
     if found:
