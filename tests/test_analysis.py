@@ -154,6 +154,7 @@ LOOKS = {
     "swap_blocks": lambda m, x, y: analysis.swap_blocks(m, x, y, [1], rng=np.random.default_rng(0)),
     "path_gradient": lambda m, x, y: analysis.path_gradient(m, x, y, ["layer1.0"]),
     "path_gradients": lambda m, x, y: analysis.path_gradients(m, x, y, [1], 2, rng=np.random.default_rng(0)),
+    "gradients_by_length": analysis.gradients_by_length,
     "gradient_correlation": lambda m, x, y: analysis.gradient_correlation(m, x, rng=np.random.default_rng(0)),
     "loss_line": lambda m, x, y: analysis.loss_line(m, x, y, direction(m), 3),
     "loss_surface": lambda m, x, y: analysis.loss_surface(m, x, y, direction(m), direction(m), 2),

@@ -13,6 +13,7 @@ from minires.analysis import (
     deepen,
     delete_k,
     deleted,
+    gradients_by_length,
     lesions,
     path_gradient,
     path_gradients,
@@ -239,11 +240,15 @@ def test_the_gradient_is_the_sum_over_all_paths(options):
         net.fc.weight.data = normal(*net.fc.weight.shape)
     x, labels = images(dtype=np.float64), np.arange(6)
     names = ["layer1.0", "layer2.0", "layer3.0"]
-    paths = [path_gradient(net, x, labels, through) for k in range(4) for through in itertools.combinations(names, k)]
+    by_length = [[path_gradient(net, x, labels, through) for through in itertools.combinations(names, k)]
+                 for k in range(4)]
+    paths = list(itertools.chain(*by_length))
     t = Tensor(x, True)
     ops.cross_entropy(net(t), labels).backward()
     assert len(paths) == 8 and difference(sum(paths), t.grad) < 1e-9
     assert all(difference(p, t.grad) > 1e-3 for p in paths)
+    for together, single in zip(gradients_by_length(net, x, labels), by_length, strict=True):
+        assert difference(together, sum(single)) < 1e-9
 
 
 @pytest.mark.parametrize("through", [set(), {"layer2.0"}, {"layer1.0", "layer2.0", "layer3.0"}], ids=len)
@@ -284,5 +289,7 @@ def test_path_gradients_sample_paths_of_a_length():
         path_gradients(net, x, labels, [4], rng=rng())
     with pytest.raises(ValueError, match=r"layer1\.0 has no shortcut; a plain network has a single path"):
         path_gradient(trained(8, residual=False), x, labels, [])
+    with pytest.raises(ValueError, match=r"layer1\.0 has no shortcut; a plain network has a single path"):
+        gradients_by_length(trained(8, residual=False), x, labels)
     with pytest.raises(ValueError, match="no block named layer4"):
         path_gradient(net, x, labels, ["layer4"])

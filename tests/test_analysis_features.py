@@ -214,6 +214,19 @@ def test_a_planted_pattern_is_found_at_its_place():
     colours = rng().integers(0, 256, (6, 9, 11, 3), np.uint8)
     shown = exciting_patches(net, x, "1", 1, top=1, pixels=colours)
     assert (shown[0].pixels == colours[4, 3:6, 5:8]).all()
+    large = colours.repeat(2, 1).repeat(2, 2)
+    shown = exciting_patches(net, x, "1", 1, top=2, pixels=large)
+    assert [(p.row, p.column) for p in shown] == [(6, 10), (-2, -2)]
+    assert (shown[0].pixels == large[4, 6:12, 10:16]).all()
+
+
+def test_a_field_larger_than_the_image_is_cut_to_it():
+    """layer2.0 of this network sees 13 x 13 pixels: half of 8 x 8 images from a corner, all of 7 x 7 from anywhere."""
+    for side, size in (8, (13, 13)), (7, (7, 7)):
+        x = normal(3, 1, side, side)
+        first, *_ = exciting_patches(cifar(), x, "layer2.0", 0, top=2)
+        assert first.pixels.shape[:2] == size
+    assert (first.row, first.column) == (0, 0) and (first.pixels[..., 0] == x[first.image, 0]).all()
 
 
 def test_patches_say_what_is_wrong():
@@ -224,6 +237,8 @@ def test_patches_say_what_is_wrong():
         exciting_patches(net, x, "conv1", 0)
     with pytest.raises(ValueError, match=r"expected a channel in 0\.\.3, got 4"):
         exciting_patches(net, x, "conv1", 4, top=1)
+    with pytest.raises(ValueError, match=r"pixels of 3 images of 8x8 or .* of it, got shape \(3, 20, 16\)"):
+        exciting_patches(net, x, "conv1", 0, top=1, pixels=np.zeros((3, 20, 16)))
 
 
 # ------------------------------------------------------------------------------------------------- the graph

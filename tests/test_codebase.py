@@ -106,9 +106,9 @@ def test_imports_point_down(path):
             assert HEIGHT[other] < HEIGHT[mine], f"{path.name} imports {other}, which is not below {mine}"
 
 
-ONLY_IN = {"cupy": "device", "cupyx": "device", "matplotlib": "plot"}
+ONLY_IN = {"cupy": "device", "cupyx": "device", "matplotlib": "plot", "PIL": "plot"}
 WHEN_USED = {"cupy", "cupyx", "tqdm", "threadpoolctl", "safetensors", "sklearn", "torch", "distributed", "IPython",
-             "ipywidgets"}
+             "ipywidgets", "PIL"}
 
 
 @pytest.mark.parametrize("path", PATHS)

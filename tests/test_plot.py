@@ -1,5 +1,6 @@
 """Figures: axes, lines, and titles that state a finding only where the numbers show it."""
 
+import io
 import itertools
 import math
 import subprocess
@@ -7,9 +8,11 @@ import sys
 import threading
 
 import matplotlib
+import numpy as np
 import pytest
 from matplotlib.colors import same_color
 from matplotlib.text import Text
+from PIL import Image
 
 from minires import plot
 
@@ -137,6 +140,15 @@ def test_responses_are_drawn_in_order_and_sorted_with_their_control():
             expected = nets[name]["responses"]
             assert lines(axes)[plot.pretty(name)] == (sorted(expected, reverse=True) if i >= 2 else expected)
     assert legend(figure) == {"before training (control)", *map(plot.pretty, nets)}
+
+
+def test_responses_far_above_the_rest_are_drawn_on_a_logarithmic_axis_if_wanted():
+    nets = synthetic_nets()
+    nets["plain-56"]["responses"][0] = 14.0
+    for log, scales in (False, ["linear"] * 4), (True, ["linear", "log"] * 2):
+        figure = plot.responses(nets, "what was measured", log=log)
+        assert [axes.get_yscale() for axes in figure.axes] == scales
+        assert "what was measured" in [text.get_text() for text in figure.texts]
 
 
 FIGURES = (plot.error_curves, plot.gradient_norms, plot.responses)
@@ -285,6 +297,16 @@ def test_a_figure_shows_itself_in_a_notebook():
     assert "image/png" in shown
 
 
+def test_a_picture_with_a_palette_is_small_and_looks_the_same():
+    def pixels(content):
+        return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), int)
+
+    # Two figures: drawing one a second time settles its layout anew.
+    exact, small = (plot.png(plot.error_curves(synthetic_nets()), dpi=100, colours=colours) for colours in (0, 256))
+    assert len(small) < len(exact) / 2
+    assert abs(pixels(small) - pixels(exact)).max() <= 16  # of 255, at the worst pixel
+
+
 def named_figure(value):
     figure = plot.Figure(figsize=(1, 1))
     figure.text(0.1, 0.5, f"value {value}")
@@ -295,11 +317,11 @@ def test_a_slider_is_a_widget_with_a_picture_for_where_nothing_runs(monkeypatch)
     pytest.importorskip("ipywidgets", reason="sliders need ipywidgets (the extra notebooks)")
     shown = plot.Slider(named_figure, [1, 2, 4], "k")
     bundle = shown._repr_mimebundle_()
-    assert bundle["image/png"] == plot.png(named_figure(2), dpi=100) and bundle["text/plain"] == "k = 2"
+    assert bundle["image/png"] == plot.png(named_figure(2), dpi=100, colours=256) and bundle["text/plain"] == "k = 2"
     assert "application/vnd.jupyter.widget-view+json" in bundle
     slider, image = shown.widget().children
     slider.value = 2  # the index: what dragging it to the last value does
-    assert image.value == plot.png(named_figure(4), dpi=100) and slider.description == "k"
+    assert image.value == plot.png(named_figure(4), dpi=100, colours=256) and slider.description == "k"
 
 
 def test_a_slider_shows_itself_with_ipywidgets_7_too(monkeypatch):
@@ -316,7 +338,7 @@ def test_a_slider_shows_itself_with_ipywidgets_7_too(monkeypatch):
 def test_a_slider_without_ipywidgets_is_a_picture(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     bundle = plot.Slider(named_figure, [1, 2, 4], "k", at=-1)._repr_mimebundle_()
-    assert bundle == {"image/png": plot.png(named_figure(4), dpi=100), "text/plain": "k = 4"}
+    assert bundle == {"image/png": plot.png(named_figure(4), dpi=100, colours=256), "text/plain": "k = 4"}
     with pytest.raises(ValueError, match="at least one value, got none"):
         plot.Slider(named_figure, [])
     with pytest.raises(ValueError, match="at: expected the index of one of 3 values, got 3"):

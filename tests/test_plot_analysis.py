@@ -63,10 +63,26 @@ FIGURES = {
     "construction": (lambda c: plot.construction(np.eye(3), np.eye(3) + 2e-5, c),
                      "The deeper network built by identity layers: largest difference of logits 2.0e-5",
                      {"equal", "one logit of one image"}),
+    "by depth": (lambda c: plot.errors_by_depth({"plain": {20: [9, 11.0], 6: [5.0]}, "residual": {6: [4.0], 9: []}},
+                                                caption=c),
+                 "Training error, %, by layers. plain: 5.0 at 6, 10.0 at 20; residual: 4.0 at 6",
+                 {"plain", "residual"}),
+    "gaps": (lambda c: plot.error_gaps({"plain-20": (10.0, 12.5), "plain-56": (30, 31)}, c),
+             "Test error less training error: plain-20 2.5, plain-56 1.0 points", {"training error", "test error"}),
+    "matrices": (lambda c: plot.matrices({"J": np.eye(4), "K": np.ones((4, 3))}, "Two", "row", "column", "v", c),
+                 "Two", set()),
+    "run curves": (lambda c: plot.training_curves({"plain-20": [[{"step": 1, "train_error": 50, "test_error": 60}]]},
+                                                  caption=c),
+                   "Training error (dashed) and test error (solid)", {"training error", "test error"}),
+    "epochs": (lambda c: plot.error_curves({"plain-20": {"train_error": [9.0], "test_error": [8.0]}}, c),
+               "Training and test error by epoch", set()),
     "paths": (lambda c: plot.paths([1 / 8, 3 / 8, 3 / 8, 1 / 8], {0: [8.0, 8.0], 3: [1.0, 1.0]}, c),
-              "90 % of the gradient comes through paths of 0 to 2 blocks, 87.5 % of all paths (measured: lengths "
-              "0 to 3)",
+              "Number of paths times norm of one: 90 % at lengths of 0 to 2 blocks, 87.5 % of all paths (measured: "
+              "lengths 0 to 3)",
               set()),
+    "by length": (lambda c: plot.gradient_by_length([1 / 8, 3 / 8, 3 / 8, 1 / 8], [0.5, 0.45, 0.1, -0.05], c),
+                  "Paths of 0 to 1 blocks: 95.0 % of the gradient, 50 % of all paths",
+                  {"share of all paths", "share of the gradient"}),
     "correlation": (lambda c: plot.gradient_correlation({"plain, BN": {1: 0.5, 2: 0.25}}, c),
                     "How alike the gradients at two inputs are, by depth", {"plain, BN", "2^-depth"}),
     "on a line": (lambda c: plot.gradients_on_a_line({"plain": [1, 2, 0, 4.0]}, {"plain": [1.0, -0.25]}, c),
@@ -79,6 +95,8 @@ FIGURES = {
                    "Mean change of the features by one block, relative to them: ResNet-8 0.35", {"ResNet-8"}),
     "cka": (lambda c: plot.cka(["a", "b"], ["a", "b"], [[1, 0.5], [0.5, 1]], c),
             "Linear CKA: how alike two layers represent the same images", set()),
+    "heat": (lambda c: plot.heat_maps({"a": [[90, 20.0, 3]], "b": [[1, np.nan, 2]]}, [0.5], [0.001, 0.1, 3],
+                                      ("scale", "rate", "error (%)"), "With b", c), "With b", set()),
     "filters": (lambda c: plot.filters(np.full((5, 3, 3, 3), 0.5), c),
                 "The 5 filters of the first layer, 3x3; grey is weight 0", set()),
     "patches": (lambda c: plot.patches({"conv1, channel 0": [PATCH, PATCH]}, c),
@@ -116,7 +134,9 @@ EMPTY = {
     "deleted": lambda: plot.deleted_blocks({}), "swapped": lambda: plot.swapped_blocks([]),
     "construction": lambda: plot.construction([], []), "correlation": lambda: plot.gradient_correlation({}),
     "on a line": lambda: plot.gradients_on_a_line({}, {}), "loss line": lambda: plot.loss_line({}),
-    "loss surface": lambda: plot.loss_surface({}), "refinement": lambda: plot.refinement({}),
+    "by length": lambda: plot.gradient_by_length([], []), "loss surface": lambda: plot.loss_surface({}),
+    "refinement": lambda: plot.refinement({}), "heat": lambda: plot.heat_maps({}, [], [], ("", "", "")),
+    "by depth": lambda: plot.errors_by_depth({}), "gaps": lambda: plot.error_gaps({}),
 }  # fmt: skip
 
 
@@ -127,12 +147,36 @@ def test_an_empty_figure_says_so(draw):
     assert plot.png(figure, dpi=30).startswith(b"\x89PNG")
 
 
+def test_seeds_are_drawn_and_the_line_goes_through_their_means():
+    (axes,) = plot.errors_by_depth({"plain": {20: [9.0, 11.0], 6: [5.0]}}).axes
+    line, crosses = (list(zip(*drawn.get_data(), strict=True)) for drawn in axes.lines[:2])
+    assert line == [(6, 5), (20, 10)] and crosses == [(20, 9), (20, 11)]
+
+
+def test_matrices_share_one_scale():
+    small, large, _ = plot.matrices({"a": np.eye(2), "b": -3 * np.eye(2)}, "Two", "row", "column", "v").axes
+    assert [m.get_clim() for panel in (small, large) for m in panel.images] == [(-3, 3), (-3, 3)]
+
+
 def test_no_finding_where_there_is_none():
     better = {"plain-20": {"": 50.0, "layer1.0": 40.0}}
     assert title(plot.lesions(better)) == "Error with one block deleted"
     assert title(plot.signal_growth({"short": {"a": 1.0, "b": 2.0}})) == "Signal over depth"
+    level = {str(i): 1.0 - 0.01 * i for i in range(9)}
+    assert title(plot.signal_growth({"He": level})) == "Signal over depth: He about level"
     assert title(plot.paths([1.0], {})) == "Paths by length"
     assert title(plot.gradient_flow({"a": flow(1, 0, 0, 0, 1)})) == "Gradient norm per layer"
+
+
+def test_heat_maps_share_one_scale_and_write_every_number_where_it_belongs():
+    figure = plot.heat_maps({"a": [[90, 20, 3]], "b": [[1, np.nan, 2.5]]}, [0.5], [0.001, 0.1, 3], ("s", "lr", "%"))
+    a, b, bar = figure.axes
+    assert a.images[0].get_clim() == b.images[0].get_clim() == (1, 90) and bar.get_ylabel() == "%"
+    assert [t.get_text() for t in b.get_xticklabels()] == ["0.001", "0.1", "3"]
+    assert [(t.get_position(), t.get_text()) for t in b.texts] == [((0, 0), "1"), ((1, 0), ""), ((2, 0), "2.5")]
+    assert [t.get_color() for t in a.texts] == ["white", plot.INK, plot.INK]  # dark on light, light on dark
+    with pytest.raises(ValueError, match=r"heat_maps, .a.: expected 2 rows of 3 values, got an array of shape"):
+        plot.heat_maps({"a": [[1, 2, 3]]}, [1, 2], [1, 2, 3], ("", "", ""))
 
 
 def test_plain_and_residual_networks_look_the_same_in_every_figure():

@@ -229,6 +229,41 @@ def test_gradcheck(kind, stride):
     gradcheck(f, x, *(t.data for n, t in block.state().items() if n in names), rtol=1e-5, entries=25)
 
 
+# ------------------------------------------------------------------------------- the formula, written out
+
+
+def branch_jacobian(block, x):
+    """dF/dx of v1's branch, before the addition, one column for each entry of x: by forward passes alone. The complex
+    step has no difference in it, so it is exact to rounding; ReLU looks at the real part."""
+    def norm(bn, a):
+        axes, column = (0, 2, 3), (1, -1, 1, 1)
+        centred = a - a.mean(axes).reshape(column)
+        inv = ((centred * centred).mean(axes) + bn.eps) ** -0.5
+        return centred * (bn.weight.data * inv).reshape(column) + bn.bias.data.reshape(column)
+
+    def conv(a, w):
+        a = np.pad(a, ((0, 0), (0, 0), (1, 1), (1, 1)))
+        return np.einsum("nchwij,ocij->nohw", np.lib.stride_tricks.sliding_window_view(a, (3, 3), (2, 3)), w)
+
+    columns = []
+    for step in np.eye(x.size) * 1e-30j:
+        h = norm(block.bn1, conv(x + step.reshape(x.shape), block.conv1.weight.data))
+        columns.append(norm(block.bn2, conv(h * (h.real > 0), block.conv2.weight.data)).imag.ravel() / 1e-30)
+    return np.stack(columns, 1)
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_dx_is_the_identity_and_the_branchs_jacobian_transposed(by_hand):
+    """dL/dx = (I + J_F)^T dL/dz, with dL/dz = dL/dy [z > 0]: He et al. 2015, Fig. 2, differentiated."""
+    block = build("v1 identity", 1, by_hand)
+    x, g = normal(2, 4, 3, 5, seed=7), normal(2, 4, 3, 5, seed=57)
+    left = run(block, x, g)
+    dz = (g * (left["y"] > 0)).ravel()
+    expected = (np.eye(x.size) + branch_jacobian(block, x)).T @ dz
+    assert abs(left["dx"].ravel() - expected).max() < 1e-9
+    assert abs(left["dx"].ravel() - dz).max() > 0.1  # the branch has its share
+
+
 # ------------------------------------------------------------------------------------------ exact limits
 
 

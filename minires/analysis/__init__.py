@@ -9,7 +9,7 @@ from .gradient_flow import GradientFlow, gradient_flow, growth_per_layer
 from .graph import Graph, graph
 from .landscape import Line, Surface, curvature, loss_line, loss_surface, random_direction
 from .lesions import delete_k, deleted, lesions, swap_blocks
-from .paths import path_gradient, path_gradients, path_shares
+from .paths import gradients_by_length, path_gradient, path_gradients, path_shares
 from .refinement import Refined, refinement
 from .responses import responses, responses_closed_form, responses_from_parameters
 from .shattering import autocorrelation, gradient_correlation, gradient_on_a_line, input_gradients
@@ -21,7 +21,7 @@ from .vision import Field, Patch, exciting_patches, first_filters, receptive_fie
 __all__ = ["Activation", "Construction", "Field", "GradientFlow", "Graph", "Line", "Patch", "Refined", "Surface",
            "activations", "autocorrelation", "cka", "cka_matrix", "construction", "curvature", "deepen", "delete_k",
            "deleted", "exciting_patches", "first_filters", "follow", "gradient_correlation", "gradient_flow",
-           "gradient_on_a_line", "graph", "growth_per_layer", "input_gradients", "lesions", "loss_line",
-           "loss_surface", "path_gradient", "path_gradients", "path_shares", "random_direction", "receptive_fields",
-           "refinement", "responses", "responses_closed_form", "responses_from_parameters", "second_moments",
-           "swap_blocks", "update_ratios"]
+           "gradient_on_a_line", "gradients_by_length", "graph", "growth_per_layer", "input_gradients", "lesions",
+           "loss_line", "loss_surface", "path_gradient", "path_gradients", "path_shares", "random_direction",
+           "receptive_fields", "refinement", "responses", "responses_closed_form", "responses_from_parameters",
+           "second_moments", "swap_blocks", "update_ratios"]

@@ -3,7 +3,8 @@
 Unrolled, n residual blocks make 2^n paths from input to output: each block is either gone through or skipped. Path
 lengths are binomial. Veit et al. 2016, section 5: gradients shrink exponentially with a path's length, so what training
 sees comes through relatively short ones; in a network of 54 blocks nearly all of it through paths of 5 to 17 blocks,
-which are 0.45 % of all paths.
+which are 0.45 % of all paths. `path_gradients` is their measurement: norms of single paths, times how many there are.
+Norms do not add up where paths cancel, so `gradients_by_length` has the sums themselves.
 """
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import nn, ops, tap
+from .. import device, nn, ops, tap
 from ..tensor import Tensor
 from . import common
 from .blocks import activates_last, blocks, replaced, shortcut
@@ -32,10 +33,7 @@ def path_gradient(model: nn.Module, images: Any, labels: Any, through: Iterable[
     The forward pass is the whole network's, in eval mode; only the gradient is sent along one path. The sum over all
     2^n paths is the whole gradient, exactly: ReLU's mask and BN's constants are those of the forward pass.
     """
-    named = blocks(model)
-    plain = [name for name, b in named.items() if not getattr(b, "residual", True)]
-    if plain:
-        raise ValueError(f"path_gradient: {plain[0]} has no shortcut; a plain network has a single path")
+    named = _residual(model)
     through = set(through)
     unknown = sorted(through - set(named))
     if unknown:
@@ -61,6 +59,63 @@ def path_gradients(model: nn.Module, images: Any, labels: Any, lengths: Sequence
         through = rng.choice(names, k, replace=False).tolist()
         found[k].append(tap.norm(path_gradient(model, images, labels, through)))
     return found
+
+
+def gradients_by_length(model: nn.Module, images: Any, labels: Any) -> list[Any]:
+    """[dL/d(images) along all paths through k blocks together, for k = 0 ... n], arrays shaped as images (N, C, H, W).
+
+    Their sum is the whole gradient. Exact, and without visiting 2^n paths: on its way back the gradient is kept apart
+    by the number of blocks it has gone through, and every block turns the sum over k into those over k (past it) and
+    k + 1 (through it). As in `path_gradient` the forward pass is the whole network's, in eval mode. Takes the time, and
+    for one block at a time the memory, of n + 1 times as many images; the model is left as it was.
+    """
+    named = _residual(model)
+    names = {id(block): name for name, block in named.items()}
+    inputs: dict[str, Tensor] = {}
+    ends: list[Tensor] = []
+
+    def see(module, arguments, out):
+        if id(module) in names:
+            inputs[names[id(module)]] = arguments[0]
+            ends[:] = [out]
+
+    with tap.untouched(model):
+        model.eval()
+        with nn.watched(see):
+            loss = ops.cross_entropy(model(Tensor(images, True)), labels)
+        found: list[Any] = []
+        ends[0].on_grad(found.append)
+        loss.backward()                    # found: what arrives behind the last block, through none of them yet
+        for name, block in reversed(named.items()):
+            x = inputs[name].data
+            past, through = (_pull(_one_way(block, way), x, found) for way in (False, True))
+            found = [past[0], *(a + b for a, b in zip(past[1:], through, strict=False)), through[-1]]
+        first = next(iter(named))
+
+        def stem(x):
+            with nn.watched(see):
+                model(x)
+            return inputs[first]
+
+        return _pull(stem, images, found)
+
+
+def _pull(forward: Any, x: Any, gradients: list[Any]) -> list[Any]:
+    """The gradient at x for each of these gradients at forward(x); in eval mode images know nothing of each other, so
+    one pass over copies of x does for all."""
+    xp = device.of(x)
+    t = Tensor(xp.concatenate([x] * len(gradients)), True)
+    forward(t).backward(xp.concatenate(gradients))
+    return xp.split(t.grad, len(gradients))
+
+
+def _residual(model: nn.Module) -> dict[str, Any]:
+    """The model's blocks; ValueError if one has no shortcut."""
+    named = blocks(model)
+    plain = [name for name, b in named.items() if not getattr(b, "residual", True)]
+    if plain:
+        raise ValueError(f"path gradients: {plain[0]} has no shortcut; a plain network has a single path")
+    return named
 
 
 def _one_way(block: Any, through: bool) -> Any:

@@ -105,14 +105,20 @@ def exciting_patches(model: nn.Module, images: Any, layer: str, channel: int, to
                      batch_size: int = 250, progress: common.Progress = iter) -> list[Patch]:
     """The `top` patches that excite a channel of the module named `layer` most, best first, one from each image.
 
-    images (N, C, H, W) as the model takes them; pixels (N, H, W, ...): the same images to cut from, for the eye
-    (default: `images`). In eval mode; the model is left as it was.
+    images (N, C, H, W) as the model takes them; pixels (N, kH, kW, ...): the same images to cut from, for the eye, at k
+    times the size (default: `images`); then a patch's row, column and size are in these pixels. A field that covers
+    the whole image wherever it stands is cut to the image. In eval mode; the model is left as it was.
     """
     fields = receptive_fields(model, images[:1])
     if layer not in fields:
         raise ValueError(f"exciting_patches: {layer!r} has no receptive field here; these have: {', '.join(fields)}")
     if not 1 <= top <= len(images):
         raise ValueError(f"exciting_patches: expected 1 to {len(images)} patches, got {top}")
+    cut_from = device.to(images, "cpu").transpose(0, 2, 3, 1) if pixels is None else pixels
+    size, scale = images.shape[2:], cut_from.shape[1] // images.shape[2]
+    if cut_from.shape[:3] != (len(images), size[0] * scale, size[1] * scale):
+        raise ValueError(f"exciting_patches: expected pixels of {len(images)} images of {size[0]}x{size[1]} or a whole "
+                         f"multiple of it, got shape {cut_from.shape}")
     best: list[tuple[float, int, int]] = []  # (value, image, place) of every image's best place
     for start in progress(range(0, len(images), batch_size)):
         maps = _channel(model, images[start:start + batch_size], layer, channel)
@@ -120,11 +126,13 @@ def exciting_patches(model: nn.Module, images: Any, layer: str, channel: int, to
         for i, values in enumerate(maps.reshape(len(maps), -1)):
             best.append((float(values.max()), start + i, int(values.argmax())))
     field = fields[layer]
-    cut_from = device.to(images, "cpu").transpose(0, 2, 3, 1) if pixels is None else pixels
+    whole = all(f >= 2 * s - 1 for f, s in zip(field.size, size, strict=True))
+    high, wide = (scale * s for s in (size if whole else field.size))
     found = []
     for value, image, place in sorted(best, key=lambda b: (-b[0], b[1]))[:top]:
-        row, column = (i * j + low for i, j, low in zip(divmod(place, width), field.jump, field.low, strict=True))
-        found.append(Patch(image, row, column, value, _cut(cut_from[image], row, column, field.size)))
+        row, column = (0 if whole else scale * (i * j + low)
+                       for i, j, low in zip(divmod(place, width), field.jump, field.low, strict=True))
+        found.append(Patch(image, row, column, value, _cut(cut_from[image], row, column, (high, wide))))
     return found
 
 

@@ -7,7 +7,8 @@ A title states a finding only where the numbers show it. findings.py decides for
 report's sentences use the same functions.
 """
 from .convolution import grids, im2col
-from .features import cka, filters, patches, refinement
+from .depth import error_gaps, errors_by_depth
+from .features import cka, filters, matrices, patches, refinement
 from .findings import (
     Errors,
     Growth,
@@ -32,8 +33,9 @@ from .findings import (
 )
 from .flow import activation_histograms, gradient_flow, layer_responses, signal_growth, update_ratios
 from .graph import graph
+from .heat import heat_maps
 from .landscape import loss_line, loss_surface
-from .lesions import construction, deleted_blocks, lesions, paths, swapped_blocks
+from .lesions import construction, deleted_blocks, gradient_by_length, lesions, paths, swapped_blocks
 from .runs import training_curves
 from .shattering import gradient_correlation, gradients_on_a_line
 from .slider import Slider
@@ -42,8 +44,9 @@ from .training import error_curves, gradient_norms, responses
 
 __all__ = ["COLOURS", "DASHES", "GREY", "GRID", "INK", "MARKERS", "Errors", "Figure", "Growth", "Net", "Nets", "Slider",
            "activation_histograms", "by_depth", "cka", "construction", "deleted_blocks", "depth_hurts", "depths",
-           "error_curves", "errors_at_common_epoch", "filters", "gradient_correlation", "gradient_flow",
-           "gradient_norms", "gradients_on_a_line", "graph", "grids", "growth", "im2col", "layer_responses", "layers",
-           "lesions", "loss_line", "loss_surface", "mean", "number", "patches", "paths", "percent", "plain_pair", "png",
-           "points", "pretty", "refinement", "response_pairs", "responses", "responses_smaller", "signal_growth",
-           "skip_repairs", "split_name", "swapped_blocks", "training_curves", "update_ratios"]
+           "error_curves", "error_gaps", "errors_at_common_epoch", "errors_by_depth", "filters", "gradient_by_length",
+           "gradient_correlation", "gradient_flow", "gradient_norms", "gradients_on_a_line", "graph", "grids", "growth",
+           "heat_maps", "im2col", "layer_responses", "layers", "lesions", "loss_line", "loss_surface", "matrices",
+           "mean", "number", "patches", "paths", "percent", "plain_pair", "png", "points", "pretty", "refinement",
+           "response_pairs", "responses", "responses_smaller", "signal_growth", "skip_repairs", "split_name",
+           "swapped_blocks", "training_curves", "update_ratios"]

@@ -54,6 +54,21 @@ def cka(rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[f
     return figure
 
 
+def matrices(found: Mapping[str, Any], title: str, row_label: str, column_label: str, value_label: str,
+             caption: str = "") -> Figure:
+    """Matrices side by side, {name: (rows, columns)}: middle grey is 0, white above, black below, on one scale."""
+    figure = new_figure(title, 4.6, caption)
+    panels = figure.subplots(1, max(1, len(found)), squeeze=False)[0]
+    most = max((float(abs(np.asarray(m)).max()) for m in found.values()), default=1.0) or 1.0
+    for axes, (name, m) in zip(panels, found.items(), strict=False):
+        image = axes.imshow(np.asarray(m), cmap="gray", vmin=-most, vmax=most, interpolation="nearest", aspect="auto")
+        dress(axes, name, column_label, row_label)
+        axes.grid(False)
+    if found:
+        colour_bar(figure, image, panels, value_label)
+    return figure
+
+
 def filters(images: Any, caption: str = "") -> Figure:
     """First-layer filters, (filters, height, width, channels) in [0, 1], as analysis.first_filters gives them."""
     images = np.asarray(images)

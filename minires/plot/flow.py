@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import MaxNLocator
 
-from .findings import number
+from .findings import GROWTH_TOTAL, number
 from .style import (
     GREY,
     INK,
@@ -46,11 +46,13 @@ def signal_growth(found: Mapping[str, Layers], caption: str = "") -> Figure:
 
 
 def _factor(moments: Sequence[float]) -> str:
-    """How the signal grows in words, leaving out the first block: by a factor, or by a sum."""
+    """How the signal grows in words, leaving out the first block: by a factor, or by a sum, if by a factor of two."""
     if len(moments) < 4 or min(moments) <= 0:
         return ""
     v, at = np.asarray(moments[1:]), np.arange(len(moments) - 1)
     factor, start = np.polyfit(at, np.log(v), 1)
+    if abs(factor * at[-1]) < math.log(GROWTH_TOTAL):
+        return "about level"
     step, first = np.polyfit(at, v, 1)
     line = first + step * at
     if line.min() <= 0 or (np.log(v / line) ** 2).sum() > ((np.log(v) - start - factor * at) ** 2).sum():

@@ -120,8 +120,8 @@ def paths(shares: Sequence[float], gradients: Mapping[int, Sequence[float]], cap
         product = product / product.sum()
         low, high = _middle(product, 0.9)
         share = 100 * sum(shares[low:high + 1])
-        title = (f"90 % of the gradient comes through paths of {low} to {high} blocks, {number(share)} % of all paths "
-                 f"(measured: lengths {measured[0]} to {measured[-1]})")
+        title = (f"Number of paths times norm of one: 90 % at lengths of {low} to {high} blocks, {number(share)} % of "
+                 f"all paths (measured: lengths {measured[0]} to {measured[-1]})")
     figure = new_figure(title, 3.9, caption)
     left, middle, right = figure.subplots(1, 3)
     line = {"color": INK, "linewidth": 2.0}
@@ -138,7 +138,30 @@ def paths(shares: Sequence[float], gradients: Mapping[int, Sequence[float]], cap
     for axes in (left, middle, right):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     dress(middle, "gradient of one path", "path length (blocks)", "norm at the input", empty=not measured)
-    dress(right, "together", "path length (blocks)", "share of the gradient", empty=not measured)
+    dress(right, "their product", "path length (blocks)", "share of the product", empty=not measured)
+    return figure
+
+
+def gradient_by_length(shares: Sequence[float], carried: Sequence[float], caption: str = "") -> Figure:
+    """The share of all paths and the share of the gradient at every length 0, 1, ..., both of which sum to 1.
+
+    shares: analysis.path_shares. carried: of analysis.gradients_by_length, projected on the whole gradient, so that
+    shares add up; where paths cancel, one may be below 0 or above 1.
+    """
+    title = "Gradient by path length"
+    if len(carried):
+        positive = np.maximum(carried, 0)
+        low, high = _middle(positive / positive.sum(), 0.9)
+        title = (f"Paths of {low} to {high} blocks: {percent(100 * sum(carried[low:high + 1]))} of the gradient, "
+                 f"{number(100 * sum(shares[low:high + 1]))} % of all paths")
+    figure = new_figure(title, 4.0, caption)
+    axes = figure.subplots()
+    drawn = {"share of all paths": shares, "share of the gradient": carried}
+    for label, style in series(drawn).items():
+        axes.plot(range(len(drawn[label])), drawn[label], **style)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    dress(axes, "", "path length (blocks)", "share", empty=not len(carried))
+    legend_below(figure, [axes])
     return figure
 
 

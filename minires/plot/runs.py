@@ -9,14 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.lines import Line2D
 
-from .style import COLOURS, GREY, INK, TICK, Figure, dress, new_figure
+from .style import COLOURS, GREY, INK, TICK, Figure, dress, legend_below, new_figure
 
 Metrics = Sequence[Mapping[str, Any]]  # a run's epochs, in order
 KINDS = {"plain": "plain networks", "resnet": "residual networks"}
 OTHERS = ("#969696", "#252525")  # shallowest, deepest
 
 
-def training_curves(runs: Mapping[str, Sequence[Metrics]], title: str = "") -> Figure:
+def training_curves(runs: Mapping[str, Sequence[Metrics]], title: str = "", caption: str = "") -> Figure:
     """Training error (dashed) and test error (solid) against steps, a panel for each kind of network.
 
     runs: {label: the metrics of every seed}; a label begins with the network's name ("plain20", "ResNet-56, width 8").
@@ -26,7 +26,7 @@ def training_curves(runs: Mapping[str, Sequence[Metrics]], title: str = "") -> F
     """
     shown = {label: [m for m in seeds if m] for label, seeds in runs.items() if any(seeds)}
     kinds = list(dict.fromkeys(sorted((_kind(label) for label in shown), key=_place)))
-    figure = new_figure(title or "Training error (dashed) and test error (solid)", height=4.6)
+    figure = new_figure(title or "Training error (dashed) and test error (solid)", 4.6, caption)
     panels = figure.subplots(1, max(1, len(kinds)), sharey=True, squeeze=False)[0]
     lines = [m for seeds in shown.values() for m in seeds]
     late = [line[key] for m in lines for line in m[len(m) // 2 if len(m) >= 20 else 0:]
@@ -53,9 +53,9 @@ def training_curves(runs: Mapping[str, Sequence[Metrics]], title: str = "") -> F
         axes.yaxis.set_tick_params(labelleft=True)
     if not kinds:
         dress(panels[0], "", "step", "error (%)", empty=True)
-    styles = [Line2D([], [], color=INK, linestyle=(0, (4, 1.6)), linewidth=1.2, label="training error"),
-              Line2D([], [], color=INK, linewidth=2.0, label=_what(lines))]
-    figure.legend(handles=styles, loc="outside lower center", ncols=2, fontsize=TICK, frameon=False, labelcolor=INK)
+    legend_below(figure, [], styles=[
+        Line2D([], [], color=INK, linestyle=(0, (4, 1.6)), linewidth=1.2, label="training error"),
+        Line2D([], [], color=INK, linewidth=2.0, label=_what(lines))])
     return figure
 
 

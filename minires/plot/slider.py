@@ -34,7 +34,7 @@ class Slider:
     def picture(self, at: int) -> bytes:
         """The PNG of the value with this index."""
         if at not in self._drawn:
-            self._drawn[at] = png(self.draw(self.values[at]), dpi=100)
+            self._drawn[at] = png(self.draw(self.values[at]), dpi=100, colours=256)
         return self._drawn[at]
 
     def widget(self) -> Any:

@@ -42,14 +42,22 @@ class Figure(matplotlib.figure.Figure):
         engine.set(rect=(0, share, 1, 1 - share))
 
     def _repr_png_(self) -> bytes:
-        return png(self, dpi=100)
+        return png(self, dpi=100, colours=256)
 
 
-def png(figure: matplotlib.figure.Figure, dpi: float = 150) -> bytes:
-    """The figure as the bytes of a PNG file."""
+def png(figure: matplotlib.figure.Figure, dpi: float = 150, colours: int = 0) -> bytes:
+    """The figure as the bytes of a PNG file; with a palette of `colours`, 256 at most, it is much smaller."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
-    return buffer.getvalue()
+    if not colours:
+        return buffer.getvalue()
+    from PIL import Image  # matplotlib needs it itself
+
+    small = io.BytesIO()
+    exact = Image.open(buffer).convert("RGB")
+    # An octree keeps the colours that few pixels have, such as that of a single marker; the median cut does not.
+    exact.quantize(colours, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    return small.getvalue()
 
 
 def new_figure(title: str, height: float, caption: str = "") -> Figure:
@@ -98,9 +106,10 @@ def dress(axes: Axes, title: str, x: str, y: str, empty: bool = False) -> None:
         )
 
 
-def legend_below(figure: Figure, panels: Sequence[Axes], extra: str = "", columns: int = 4) -> None:
-    """One legend for all panels, under them, where it hides no data."""
-    handles: dict[str, Any] = {}
+def legend_below(figure: Figure, panels: Sequence[Axes], extra: str = "", columns: int = 4,
+                 styles: Sequence[matplotlib.lines.Line2D] = ()) -> None:
+    """One legend for all panels, under them, where it hides no data; `styles` are entries that no panel holds."""
+    handles: dict[str, Any] = {str(line.get_label()): line for line in styles}
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)

@@ -40,17 +40,18 @@ from .style import (
     dress,
     layer_ticks,
     legend_below,
+    log_scale,
     new_figure,
 )
 
 
-def error_curves(nets: Nets) -> Figure:
+def error_curves(nets: Nets, caption: str = "") -> Figure:
     """Training error (left) and test error (right) by epoch; compare He et al. 2015 (v1), Figures 1 and 6.
 
     Uses ``nets[name]["train_error"]`` and ``["test_error"]``: one number per epoch, percent, (epochs,).
     Both panels have the same y axis. A net without a finished epoch is left out.
     """
-    figure = new_figure(_error_title(nets), height=4.5)
+    figure = new_figure(_error_title(nets), 4.5, caption)
     left, right = figure.subplots(1, 2, sharey=True)
     shown = [name for name in by_depth(nets) if nets[name].get("train_error")]
     largest = max(
@@ -106,14 +107,15 @@ def gradient_norms(nets: Nets) -> Figure:
     return figure
 
 
-def responses(nets: Nets) -> Figure:
+def responses(nets: Nets, caption: str = "", log: bool = False) -> Figure:
     """Layer responses in layer order (top) and sorted, descending (bottom); compare v1, Figure 7.
 
-    One column per depth, each with its own y axis. Uses ``nets[name]["responses"]`` (after training) and
-    ``["responses_init"]`` (before): the standard deviation of each 3x3 layer's output after BN, (3x3 layers,), no unit.
-    Before training the response of every layer is 1 by construction: the thin line, which is the control.
+    One column per depth, each with its own y axis, from 0, or with `log` logarithmic where the largest is over 3. Uses
+    ``nets[name]["responses"]`` (after training) and ``["responses_init"]`` (before): the standard deviation of each 3x3
+    layer's output after BN, (3x3 layers,), no unit. Before training the response of every layer is 1 by construction:
+    the thin line, which is the control.
     """
-    figure = new_figure(_response_title(nets), height=6.6)
+    figure = new_figure(_response_title(nets), 6.6, caption)
     shown = [n for n in by_depth(nets) if nets[n].get("responses") or nets[n].get("responses_init")]
     columns = sorted({split_name(name)[1] for name in shown})
     # Each depth has a y axis of its own: a deep plain net early in training reaches many times the others' range.
@@ -138,7 +140,10 @@ def responses(nets: Nets) -> Figure:
                 if after:
                     style |= {"markersize": 4.5, "linewidth": 1.6, "markevery": max(1, len(after) // 18)}
                     axes.plot(range(1, len(after) + 1), arrange(after), **style)
-            axes.set_ylim(0, 1.08 * largest)
+            if log and largest > 3:
+                log_scale(axes)
+            else:
+                axes.set_ylim(0, 1.08 * largest)
             axes.set_xticks(layer_ticks(count))
             x = "3x3 layer (1 = nearest the input)" if row == 0 else "rank (1 = largest response)"
             dress(axes, f"depth {depth}, {order}", x, "")
