@@ -1,7 +1,7 @@
 """The analyses on a published network: akamaster's CIFAR-10 ResNet-20 (option A), as pytorch_resnet_cifar10 has it.
 
-Needs its weights as akamaster_resnet20.safetensors in the folder MINIRES_REFERENCE, and, where images are wanted,
-CIFAR-10 in MINIRES_DATA or MINIRES_CIFAR10. Skips without.
+Needs its weights as akamaster_resnet20.safetensors in the folder MINIRES_REFERENCE (default: shared/reference beside
+the repository), and, where images are wanted, CIFAR-10 in MINIRES_DATA or MINIRES_CIFAR10. Skips without.
 """
 
 import os
@@ -18,7 +18,8 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @pytest.fixture(scope="module")
 def net():
-    path = Path(os.environ.get("MINIRES_REFERENCE", "nowhere"), "akamaster_resnet20.safetensors")
+    beside = Path(__file__).resolve().parents[2] / "shared" / "reference"
+    path = Path(os.environ.get("MINIRES_REFERENCE") or beside, "akamaster_resnet20.safetensors")
     if not path.exists():
         pytest.skip("the published weights are not there (folder MINIRES_REFERENCE)")
     model = models.resnet20()
