@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -10,13 +11,20 @@ from pathlib import Path
 
 from . import __version__
 
+DATASETS = "cifar10, cifar100, mnist, fashion_mnist, fashion_mnist_small (ships with minires), ..."
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. Errors of use end in one line and status 2."""
     args = _parser().parse_args(argv)
     args.typed = shlex.join(["minires", *(sys.argv[1:] if argv is None else argv)])
     try:
-        return args.run(args)
+        status = args.run(args)
+        sys.stdout.flush()  # here, where it can be caught
+        return status
+    except BrokenPipeError:  # who reads our output, `head` for one, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as programs end that SIGPIPE stops
     except (ValueError, OSError, RuntimeError, ArithmeticError) as e:
         print(f"minires {args.command}: {e}", file=sys.stderr)
         return 2
@@ -56,8 +64,7 @@ def _parser() -> argparse.ArgumentParser:
                "never stopped; so does --resume --out DIR alone.")
     absent = argparse.SUPPRESS
     learn.add_argument("model", nargs="?", metavar="MODEL", help="may be left out with --resume")
-    learn.add_argument("--dataset", default=absent, metavar="NAME", help="cifar10, cifar100, mnist, fashion_mnist, "
-                                                                         "fashion_mnist_small (ships with minires)")
+    learn.add_argument("--dataset", default=absent, metavar="NAME", help=DATASETS)
     learn.add_argument("--data-dir", type=Path, metavar="DIR", dest="root",
                        help="folder with the data set (default: MINIRES_DATA, or the user's cache folder)")
     learn.add_argument("--recipe", default=absent, metavar="NAME",
@@ -116,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
                        help="name of the network, such as resnet20, or a folder that `minires train` wrote")
     score.add_argument("weights", metavar="WEIGHTS", nargs="?", default=argparse.SUPPRESS,
                        help="file with the network's weights")
-    score.add_argument("--dataset", metavar="NAME", default=argparse.SUPPRESS, help="cifar10, cifar100, mnist, ...")
+    score.add_argument("--dataset", metavar="NAME", default=argparse.SUPPRESS, help=DATASETS)
     _network_options(score)
     score.add_argument("--batch-size", type=_positive, default=500, metavar="N", help="images at a time")
     score.add_argument("--device", dest="where", choices=("auto", "cpu", "gpu"), default=argparse.SUPPRESS,
@@ -143,9 +150,11 @@ def _parser() -> argparse.ArgumentParser:
     look.add_argument("--out", type=Path, metavar="DIR", default=argparse.SUPPRESS,
                       help="folder for the results (default: minires-inspect, or minires-inspect-2, ... if taken)")
     look.add_argument("--model", metavar="NAME", default=argparse.SUPPRESS, help="the network that the weights are for")
-    look.add_argument("--dataset", metavar="NAME", default=argparse.SUPPRESS, help="cifar10, cifar100, mnist, ...")
+    look.add_argument("--dataset", metavar="NAME", default=argparse.SUPPRESS, help=DATASETS)
     look.add_argument("--images", type=_positive, default=500, metavar="N", help="the first so many test images")
     look.add_argument("--seed", type=_not_negative, default=0, metavar="S", help="of the landscape's directions")
+    look.add_argument("--in-channels", type=_positive, metavar="C", default=argparse.SUPPRESS,
+                      help="of its images, without --dataset (default: the network's own, 3)")
     _network_options(look)
     look.add_argument("--device", dest="where", choices=("auto", "cpu", "gpu"), default=argparse.SUPPRESS,
                       help="default: a GPU where one works; a run's own")
@@ -188,6 +197,8 @@ def _network_options(score: argparse.ArgumentParser) -> None:
     score.add_argument("--normalize", choices=("channel", "pixel-mean", "none"), default=argparse.SUPPRESS,
                        help="without --mean and --std: by the training set's mean and deviation of each channel (the "
                             "default), minus its mean image, or not at all")
+    score.add_argument("--image-size", type=_positive, metavar="N", default=argparse.SUPPRESS,
+                       help="average the images to this height and width (default: as they are)")
     score.add_argument("--rename", type=_pair, action="append", metavar="OLD=NEW", default=argparse.SUPPRESS,
                        help="name of a layer in the file, and the network's for it; can be given several times")
     score.add_argument("--pad", choices=("both", "end"), default=argparse.SUPPRESS,

@@ -117,37 +117,42 @@ def score(model: nn.Module, images: Any, labels: Any, classes: Sequence[str], ba
 
 
 def prepared(name: str, root: datasets.Root = None, normalize: str = "channel", mean: Sequence[float] | None = None,
-                std: Sequence[float] | None = None) -> tuple[Any, datasets.Split, str]:
+             std: Sequence[float] | None = None, image_size: int = 0) -> tuple[Any, datasets.Split, str]:
     """The test part of a data set as a network sees it: (float32 images (N, C, H, W), the Split, how in words).
 
-    Pixels / 255, and then: with `mean` or `std` these, one for each channel (the other 0 or 1); else by `normalize`:
-    "channel" mean and deviation of the training set's channels, "pixel-mean" the training set's mean image (He et al.
-    2015, section 4.2), "none" nothing.
+    Pixels / 255, averaged to `image_size` (height and width; 0: as they are), and then: with `mean` or `std` these, one
+    for each channel (the other 0 or 1); else by `normalize`: "channel" mean and deviation of the training set's
+    channels, "pixel-mean" the training set's mean image (He et al. 2015, section 4.2), "none" nothing.
     """
     if normalize not in NORMALIZE:
         raise unknown("normalize", normalize, NORMALIZE)
     learn, test = datasets.load(name, root)
-    images: Any = datasets.to_float(test.images)
+    pixels = "pixels / 255" + (f", averaged to {image_size}x{image_size}" if image_size else "")
+    images: Any = _pixels(test, image_size)
     if mean is None and std is None:
         if normalize == "none":
-            return images, test, "pixels / 255"
-        train = datasets.to_float(learn.images)
+            return images, test, pixels
+        train = _pixels(learn, image_size)
         if normalize == "pixel-mean":
-            return datasets.subtract_pixel_mean(train, images)[1], test, "pixels / 255 - the training set's mean image"
+            return datasets.subtract_pixel_mean(train, images)[1], test, f"{pixels} - the training set's mean image"
         mean = train.mean((0, 2, 3), dtype=np.float64).round(4).tolist()
         std = train.std((0, 2, 3), dtype=np.float64).round(4).tolist()
     mean, std = mean or [0.0] * images.shape[1], std or [1.0] * images.shape[1]
-    words = f"(pixels / 255 - ({', '.join(f'{m:g}' for m in mean)})) / ({', '.join(f'{s:g}' for s in std)})"
+    words = f"({pixels} - ({', '.join(f'{m:g}' for m in mean)})) / ({', '.join(f'{s:g}' for s in std)})"
     return datasets.normalize(images, mean, std), test, words
+
+
+def _pixels(split: datasets.Split, size: int) -> Any:
+    return datasets.to_float(datasets.average_pool(split.images, size) if size else split.images)
 
 
 def run(model: str, weights: str, dataset: str, *, root: datasets.Root = None, rename: Rename | None = None,
         batch_size: int = 500, where: str = "auto", normalize: str = "channel", mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None, **options: Any) -> tuple[Score, str]:
+        std: Sequence[float] | None = None, image_size: int = 0, **options: Any) -> tuple[Score, str]:
     """(the Score, the input in words) of a published network: built by name with `options`, filled from a file."""
     where = device.use(where)
     models.canonical(model)  # a wrong name is told before the data set is read
-    images, test, words = prepared(dataset, root, normalize, mean, std)
+    images, test, words = prepared(dataset, root, normalize, mean, std, image_size)
     net = models.build(model, num_classes=len(test.classes), in_channels=images.shape[1], **options)
     load_weights(net.to(where), weights, rename)
     return score(net, device.to(images, where), device.to(test.labels, where), test.classes, batch_size,

@@ -206,8 +206,8 @@ def _fitted(model: nn.Module, entries: Mapping[str, Any], rename: Rename | None,
     if count := sum(map(len, wrong)):
         some = [text + f"; and {len(kind) - SHOWN} more like it" * (len(kind) > SHOWN)
                 for kind in wrong if (text := "; ".join(kind[:SHOWN]))]
-        raise ValueError(f"load_weights: {where}: {count} entries do not fit the {len(mine)} of "
-                         f"{type(model).__name__}: {'; '.join(some)}")
+        raise ValueError(f"load_weights: {where}: {count} {'entry does' if count == 1 else 'entries do'} not fit "
+                         f"the {len(mine)} of {type(model).__name__}: {'; '.join(some)}")
     new = {}
     for name, t in mine.items():
         with _explained(f"{where}, {names[name]}"):

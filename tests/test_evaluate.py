@@ -165,6 +165,7 @@ def test_rename_shortcut_and_pad_reach_the_network(tiny, tmp_path, monkeypatch, 
     (["vgg16", "w", "--dataset", "stripes", "--pad", "end"], "model vgg16: there is no option 'pad'"),
     (["resnet20", "w", "--dataset", "cifar10", "--data-dir", "nowhere"], "cifar10: not found"),
     (["resnet20", "w"], "dataset missing: a network's name needs both"),
+    (["resnet20", "w", "--dataset", "stripes", "--image-size", "5"], "average_pool"),
     (["resnet20"], "weights and dataset missing: a network's name needs both"),
     (["."], ". is no run's folder: there is no config.json in it"),
     ([".", "--pad", "end", "--normalize", "channel", "--device", "cpu"], "leave out --pad, --normalize\n")])
@@ -180,6 +181,29 @@ def test_a_rename_that_is_no_pair(pair, capsys):
     with pytest.raises(SystemExit):
         command("resnet20", "w", "--dataset", "stripes", "--rename", pair)
     assert "expected OLD=NEW" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------- what ships
+
+
+SHIPPED = Path(__file__).resolve().parents[1] / "data" / "weights" / "fashion-mnist"
+
+
+def test_the_weights_that_ship_get_the_error_that_was_recorded_for_them(capsys):
+    """On images as they were trained: averaged, less the training set's mean image."""
+    told = json.loads((SHIPPED / "weights.json").read_text(encoding="utf-8"))["resnet20"]
+    assert command("resnet20", SHIPPED / "resnet20.safetensors", "--width", 8, "--dataset", "fashion_mnist_small",
+                   "--normalize", "pixel-mean", "--image-size", told["data"]["image_size"], "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["error"] == pytest.approx(told["test_error_float16"], abs=0.11) and found["total"] == 2000
+    assert found["input"] == "pixels / 255, averaged to 14x14 - the training set's mean image"
+
+
+def test_a_pipe_that_nobody_reads_any_more_ends_quietly():
+    run = "import sys; from minires import cli; sys.exit(cli.main(['models']))"
+    with subprocess.Popen([sys.executable, "-c", run], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait() == 141
 
 
 # ------------------------------------------------------------------------------------ a published network

@@ -91,6 +91,11 @@ def test_without_a_data_set_gamma_and_beta_tell_the_responses(tmp_path):
     assert "Left out" in (tmp_path / "out" / "inspect.html").read_text(encoding="utf-8")
 
 
+def test_weights_for_grey_images_need_no_data_set(weights, tmp_path):
+    assert inspect(weights[0], "--model", "resnet8", "--in-channels", "1", "--responses", "--out", tmp_path) == 0
+    assert "responses" in json.loads((tmp_path / "inspect.json").read_text())
+
+
 def test_a_run_is_looked_into(run_folder, tmp_path):
     assert inspect(run_folder, "--images", "30", "--lesion", "--gradients", "--out", tmp_path) == 0
     found = json.loads((tmp_path / "inspect.json").read_text())
