@@ -185,9 +185,9 @@ def _network_options(score: argparse.ArgumentParser) -> None:
                        help="subtracted from pixels / 255, one number for each channel (default: see --normalize)")
     score.add_argument("--std", type=float, nargs="+", metavar="S", default=argparse.SUPPRESS,
                        help="what the difference is divided by, one number for each channel")
-    score.add_argument("--normalize", choices=("channel", "pixel-mean", "none"), default="channel",
-                       help="without --mean and --std: by the training set's mean and deviation of each channel, "
-                            "minus its mean image, or not at all")
+    score.add_argument("--normalize", choices=("channel", "pixel-mean", "none"), default=argparse.SUPPRESS,
+                       help="without --mean and --std: by the training set's mean and deviation of each channel (the "
+                            "default), minus its mean image, or not at all")
     score.add_argument("--rename", type=_pair, action="append", metavar="OLD=NEW", default=argparse.SUPPRESS,
                        help="name of a layer in the file, and the network's for it; can be given several times")
     score.add_argument("--pad", choices=("both", "end"), default=argparse.SUPPRESS,
@@ -266,9 +266,9 @@ def _evaluate(args: argparse.Namespace) -> int:
     if "weights" not in given and folder.is_dir():
         from . import runs
 
-        root = given.pop("root", None)
+        root, where = given.pop("root", None), given.pop("where", "")
         _leave_out(folder, given)
-        trained = runs.read(folder, Path(root) if root else None)
+        trained = runs.read(folder, Path(root) if root else None, where)
         name, weights, dataset = trained.config["model"], str(folder / "weights.safetensors"), trained.config["dataset"]
         score = evaluate.score(trained.model, trained.images, trained.labels, trained.classes, args.batch_size,
                                progress=True)
@@ -292,9 +292,9 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 def _leave_out(folder: Path, given: dict[str, object]) -> None:
     """ValueError for options beside a run's folder."""
-    if other := [name for name in given if name != "normalize"]:
+    if given:
         raise ValueError(f"{folder} is a run's folder, which says all about the network: leave out "
-                         f"--{', --'.join(other).replace('where', 'device')}")
+                         f"--{', --'.join(given)}")
 
 
 def _inspect(args: argparse.Namespace) -> int:
@@ -306,8 +306,9 @@ def _inspect(args: argparse.Namespace) -> int:
              if name not in ("command", "run", "typed", "source", "parts", "out", "seed", "images", "root")}
     source, root = args.source, getattr(args, "root", None)
     if source.is_dir():
+        where = given.pop("where", "")
         _leave_out(source, given)
-        subject = inspection.from_run(source, root, args.images)
+        subject = inspection.from_run(source, root, args.images, where)
     elif "model" not in given:
         raise ValueError(f"--model is missing: say which network {source} holds weights for, as in --model resnet20")
     else:

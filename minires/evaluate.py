@@ -57,7 +57,7 @@ def is_right(model: nn.Module, images: Any, labels: Any, batch_size: int = 500, 
              each: Callable[[int], Any] | None = None) -> Any:
     """(N,) booleans, on the CPU: is the label's logit the highest? Integer labels (N,); ValueError for one that is not
     in 0..K-1."""
-    _check_count(images, labels)
+    _check(images, labels)
     return _right(logits(model, images, batch_size, each=each), labels)
 
 
@@ -71,7 +71,7 @@ def _right(found: Any, labels: Any) -> Any:
 def tally(model: nn.Module, images: Any, labels: Any, batch_size: int = 500) -> Any:
     """(4,) integers for `percent_wrong`: wrong answers, lowest label, highest label, number of classes. They are still
     where the images are: several tallies, joined, are fetched from a GPU at once."""
-    _check_count(images, labels)
+    _check(images, labels)
     found, labels = logits(model, images, batch_size), labels.astype(np.int64)
     xp, wrong = device.of(found, labels), (found.argmax(1) != labels).sum()
     return xp.stack([wrong, labels.min(), labels.max(), xp.full((), found.shape[1], np.int64)])
@@ -84,9 +84,10 @@ def percent_wrong(numbers: np.ndarray, total: int) -> float:
     return 100 * (wrong / total)
 
 
-def _check_count(images: Any, labels: Any) -> None:
-    if labels.shape != (len(images),):
-        raise ValueError(f"error: expected one label for each of {len(images)} images, got shape {labels.shape}")
+def _check(images: Any, labels: Any) -> None:
+    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+        raise ValueError(f"error: expected one label for each of {len(images)} images, an integer, got "
+                         f"{labels.dtype}{labels.shape}")
 
 
 def _check_range(lowest: int, highest: int, classes: int) -> None:
@@ -101,6 +102,7 @@ def score(model: nn.Module, images: Any, labels: Any, classes: Sequence[str], ba
     With `progress`, a bar runs on stderr where that is a terminal, and in Jupyter.
     """
     from tqdm.auto import tqdm
+    _check(images, labels)
     began = time.perf_counter()
     with tqdm(total=len(images), unit=" images", disable=None if progress else True) as bar:
         found = logits(model, images, batch_size, each=bar.update)

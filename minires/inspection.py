@@ -48,9 +48,10 @@ class Part(NamedTuple):
 # ----------------------------------------------------------------------------------------- what is looked at
 
 
-def from_run(folder: Path, root: datasets.Root = None, images: int = 500) -> Subject:
-    """The network of a folder that `minires train` wrote, and the first test images of the data it was trained on."""
-    run = runs.read(folder, Path(root) if root else None)
+def from_run(folder: Path, root: datasets.Root = None, images: int = 500, where: str = "") -> Subject:
+    """The network of a folder that `minires train` wrote, and the first test images of the data it was trained on.
+    `where`: as for `runs.read`."""
+    run = runs.read(folder, Path(root) if root else None, where)
     chosen = run.config
     words = {"network": chosen["model"], "weights": str(folder / "weights.safetensors"), "data": chosen["dataset"],
              "input": "pixels / 255 - the training set's mean image", "recipe": chosen["recipe"],

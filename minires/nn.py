@@ -362,7 +362,7 @@ class AdaptiveAvgPool2d(Module):
             return x
         rows, columns = (Tensor(_bands(device.of(x.data), x.dtype, self.size, n)) for n in (H, W))
         y = x.reshape(-1, W) @ columns  # two products of matrices, which a CUDA graph may hold; those of stacks not
-        y = y.reshape(N, C, H, -1).transpose(0, 1, 3, 2).reshape(-1, H) @ rows
+        y = y.reshape(N, C, H, self.size).transpose(0, 1, 3, 2).reshape(-1, H) @ rows
         return y.reshape(N, C, self.size, self.size).transpose(0, 1, 3, 2)
 
     def describe(self) -> str:

@@ -58,7 +58,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 class Trained(NamedTuple):
-    """What a finished run made, and the data as its network took them, on the run's device."""
+    """What a finished run made, and the data as its network took them, on one device."""
 
     config: Config
     model: nn.Module                # its last weights, in eval mode
@@ -68,13 +68,15 @@ class Trained(NamedTuple):
     classes: Sequence[str]
 
 
-def read(folder: Path, root: Path | None = None) -> Trained:
-    """The network of a finished run, and its test images. `root`: the data set's folder, if not the run's own.
+def read(folder: Path, root: Path | None = None, where: str = "") -> Trained:
+    """The network of a finished run, and its test images. `root`: the data set's folder, if not the run's own. `where`:
+    "auto", "cpu" or "gpu", if not the run's own: it may have been trained on another machine.
 
     FileNotFoundError for another folder, a run that is not finished, or a data set that is not there; ValueError where
-    the pixels are not those of the run.
+    the pixels are not those of the run; RuntimeError where its device is not there.
     """
     config = read_config(folder)
+    config["device"] = device.use(where or config["device"])
     weights = folder / "weights.safetensors"
     if not weights.exists():
         raise FileNotFoundError(f"{folder}: the run is not finished, there is no weights.safetensors in it; "

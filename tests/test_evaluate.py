@@ -69,7 +69,7 @@ def test_logits_are_in_eval_mode_and_modes_are_kept(tiny):
 
 
 @pytest.mark.parametrize("images, labels, message", [
-    (0, 0, "expected at least one image"), (3, 4, r"one label for each of 3 images, got shape \(4,\)")])
+    (0, 0, "expected at least one image"), (3, 4, r"one label for each of 3 images, an integer, got int\d+\(4,\)")])
 def test_nothing_to_count(tiny, images, labels, message):
     with pytest.raises(ValueError, match=message):
         evaluate.is_right(tiny[1], np.zeros((images, 3, 8, 8), np.float32), np.zeros(labels, int))
@@ -80,6 +80,12 @@ def test_nothing_to_count(tiny, images, labels, message):
 def test_labels_beyond_the_classes(tiny, label, count):
     with pytest.raises(ValueError, match=rf"expected labels in 0\.\.\d, got {label}"):
         count(tiny[1], np.zeros((2, 3, 8, 8), np.float32), np.array([0, label]))
+
+
+@pytest.mark.parametrize("count", [evaluate.is_right, train.error, lambda *a: evaluate.score(*a, classes="abcdefg")])
+def test_labels_that_are_no_integers(tiny, count):
+    with pytest.raises(ValueError, match=r"an integer, got float64\(2,\)"):
+        count(tiny[1], np.zeros((2, 3, 8, 8), np.float32), np.array([0, 1.5]))
 
 
 # -------------------------------------------------------------------------------------------- what goes in
@@ -161,7 +167,7 @@ def test_rename_shortcut_and_pad_reach_the_network(tiny, tmp_path, monkeypatch, 
     (["resnet20", "w"], "dataset missing: a network's name needs both"),
     (["resnet20"], "weights and dataset missing: a network's name needs both"),
     (["."], ". is no run's folder: there is no config.json in it"),
-    ([".", "--pad", "end", "--device", "cpu"], "leave out --pad, --device")])
+    ([".", "--pad", "end", "--normalize", "channel", "--device", "cpu"], "leave out --pad, --normalize\n")])
 def test_errors_of_use_are_one_line(args, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert command(*args) == 2

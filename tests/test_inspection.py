@@ -110,7 +110,7 @@ def test_a_run_is_looked_into(run_folder, tmp_path):
      (("{weights}", "--model", "resnet9"), "unknown name 'resnet9'"),
      (("{weights}", "--model", "plain20"), "load_weights"),
      (("{run}", "--model", "resnet8"), "is a run's folder, which says all about the network: leave out --model"),
-     (("{run}", "--device", "cpu"), "leave out --device"),
+     (("{run}", "--normalize", "none"), "leave out --normalize"),
      (("{empty}",), "is no run's folder: there is no config.json in it"),
      (("{weights}.not", "--model", "resnet8"), "No such file")],
 )  # fmt: skip

@@ -265,6 +265,7 @@ def test_adaptive_average_pool(shape, size):
     assert difference(pool(Tensor(x)).data, expected) < 1e-14
     gradcheck(pool, x)
     assert pool(Tensor(x.astype(np.float32))).dtype == np.float32
+    assert pool(Tensor(x[:0])).shape == (0, *expected.shape[1:])
 
 
 # ------------------------------------------------------------------------------- looking inside, starting

@@ -62,11 +62,22 @@ def solved(notebook):
     return notebook
 
 
+# A slider draws when it is moved, by then with what later cells have made of the names that it reads.
+SLIDERS = """import gc
+from minires.plot import Slider
+for slider in [o for o in gc.get_objects() if type(o) is Slider]:
+    shown = slider.picture(slider.at)
+    slider._drawn.clear()
+    assert slider.picture(slider.at) == shown, f"slider {slider.name!r}: later cells have changed its picture"
+"""
+
+
 def execute(path, fast, monkeypatch):
     """Run it with its exercises as they stand and solved: all checks say "not yet" first and "right" afterwards."""
     monkeypatch.setenv("MINIRES_FAST", "1" if fast else "0")
     monkeypatch.setenv("PYTHONWARNINGS", "default")
     notebook = solved(nbformat.read(path, as_version=4))
+    notebook.cells.append(nbformat.v4.new_code_cell(SLIDERS))
     run.run(notebook)
     for before, after in zip(tagged(notebook, "check"), tagged(notebook, "solved"), strict=True):
         assert said(before).startswith("not yet: "), before.source

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from kill_and_resume import kill_and_resume
 
-from minires import checkpoint, cli, config, models, nn, runs, train
+from minires import checkpoint, cli, config, device, models, nn, runs, train
 
 pytest.importorskip("safetensors", reason="checkpoints are safetensors files, and the package is not installed")
 
@@ -52,7 +52,7 @@ def whole(tmp_path_factory):
 # ------------------------------------------------------------------------------------------- what a run leaves
 
 
-def test_evaluate_gives_a_run_the_error_that_it_recorded(tmp_path, capsys):
+def test_evaluate_gives_a_run_the_error_that_it_recorded(tmp_path, capsys, monkeypatch):
     """On the images and pixels of the run: held-out training images, averaged, less their own mean image."""
     out = tmp_path / "run"
     assert cli.main([*SMALL, "--set", "validation=70", "test_images=0", "epochs=1", "--out", str(out)]) == 0
@@ -63,6 +63,13 @@ def test_evaluate_gives_a_run_the_error_that_it_recorded(tmp_path, capsys):
     assert found["error"] == metrics(out)[-1]["validation_error"]
 
     there = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps({**there, "device": "gpu"}))  # trained on another machine
+    monkeypatch.setattr(device, "_probe", lambda: (None, "No GPU is used: there is none."))
+    assert cli.main(["evaluate", str(out)]) == 2
+    assert 'device "gpu" was asked for. No GPU is used: there is none. Use "cpu"' in capsys.readouterr().err
+    assert cli.main(["evaluate", str(out), "--device", "cpu", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["correct"] == found["correct"]
+
     (out / "config.json").write_text(json.dumps({**there, "data_sha256": "0" * 64}))
     assert cli.main(["evaluate", str(out)]) == 2
     assert "got other pixels or labels" in capsys.readouterr().err

@@ -13,18 +13,22 @@ from .style import png
 class Slider:
     """What a notebook shows when a cell returns it: `draw(value)` for the value that the reader chose.
 
-    draw: from a value to a matplotlib Figure. values: what the slider offers, in order. name: what they are, written
-    before the slider. at: the index of the value shown first, by default the middle one; its picture is also what is
-    shown without ipywidgets, or where no kernel runs: on GitHub, or in print. Figures are drawn once per value.
-    ValueError for no values.
+    draw: from a value to a matplotlib Figure, drawn once per value, when it is first wanted: what `draw` reads must not
+    change until then. values: what the slider offers, in order. name: what they are, written before the slider. at: the
+    index of the value shown first, by default the middle one; its picture is also what is shown without ipywidgets, or
+    where no kernel runs: on GitHub, or in print.
+    ValueError for no values, or an index that none has.
     """
 
     def __init__(self, draw: Callable[[Any], matplotlib.figure.Figure], values: Sequence[Any], name: str = "",
                  at: int | None = None):
-        if not len(values):
-            raise ValueError("plot.Slider: expected at least one value, got none")
         self.draw, self.values, self.name = draw, list(values), name
-        self.at = len(values) // 2 if at is None else range(len(values))[at]
+        count = len(self.values)
+        if not count:
+            raise ValueError("plot.Slider: expected at least one value, got none")
+        if at is not None and not -count <= at < count:
+            raise ValueError(f"plot.Slider: at: expected the index of one of {count} values, got {at}")
+        self.at = (count // 2 if at is None else at) % count
         self._drawn: dict[int, bytes] = {}
 
     def picture(self, at: int) -> bytes:
@@ -49,4 +53,6 @@ class Slider:
         still = {"image/png": self.picture(self.at), "text/plain": f"{self.name} = {self.values[self.at]}"}
         if importlib.util.find_spec("ipywidgets") is None:
             return still
-        return {**self.widget()._repr_mimebundle_(), **still}
+        # What ipywidgets 8 would say itself; 7, which Google Colab has, knows no _repr_mimebundle_.
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.widget().model_id}
+        return {"application/vnd.jupyter.widget-view+json": view, **still}
