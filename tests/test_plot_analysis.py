@@ -47,7 +47,7 @@ FIGURES = {
                   {"step 0", "step 10"}),
     "activations": (lambda c: plot.activation_histograms({0: {"bn1": activation()}, 5: {"bn1": activation(0.25)}},
                                                          caption=c),
-                    "At step 5 25 % of the units behind bn1 are dead", set()),
+                    "At step 5, 25 % of the units behind bn1 are dead", set()),
     "updates": (lambda c: plot.update_ratios({1: {"a": 1e-2, "b": 1e-3}, 2: {"a": 1e-2, "b": 1e-4}}, c),
                 "Update-to-weight ratio per step: 0.001 at step 2, geometric mean over the layers",
                 {"a", "b", "smallest to largest layer", "rule of thumb, 1e-3"}),

@@ -106,7 +106,7 @@ def activation_histograms(history: Mapping[int, Mapping[str, Any]], names: Seque
     shown = list(names) or [known[i] for i in sorted({0, len(known) // 2, len(known) - 1})] if known else []
     dead = {n: history[steps[-1]][n].dead for n in shown}
     worst = max(dead, key=lambda n: dead[n], default="")
-    title = (f"At step {steps[-1]} {100 * dead[worst]:.0f} % of the units behind {worst} are dead"
+    title = (f"At step {steps[-1]}, {100 * dead[worst]:.0f} % of the units behind {worst} are dead"
              if worst and dead[worst] > 0 else "What goes into the nonlinearities, over the training")
     figure = new_figure(title, 4.2, caption)
     panels = figure.subplots(1, max(1, len(shown)), sharey=True, squeeze=False)[0]
@@ -125,7 +125,9 @@ def activation_histograms(history: Mapping[int, Mapping[str, Any]], names: Seque
         share = [100 * history[s][name].dead for s in steps]
         if max(share) > 0:
             twin = axes.twinx()
-            twin.plot(range(len(steps)), share, color="#08519c", linewidth=2, marker="o", markersize=4)
+            twin.plot(range(len(steps)), share, color="white", linewidth=4.5)  # a rim: the line crosses dark ground
+            twin.plot(range(len(steps)), share, color="#08519c", linewidth=2, marker="o", markersize=5,
+                      markeredgecolor="white")
             twin.set_ylim(0, 105)
             twin.set_ylabel("dead units (%), line" if axes is panels[-1] else "", fontsize=LABEL, color="#08519c")
             twin.tick_params(labelsize=TICK, colors="#08519c")
