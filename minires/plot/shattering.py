@@ -10,13 +10,18 @@ from .style import GREY, SERIES, Figure, dress, legend_below, log_scale, new_fig
 
 
 def gradient_correlation(found: Mapping[str, Mapping[int, float]], caption: str = "") -> Figure:
-    """Correlation of gradients at different inputs by depth, {label: {depth: correlation}}, with 2^-depth."""
-    figure = new_figure("How alike the gradients at two inputs are, by depth", 4.2, caption)
+    """Correlation of gradients at different inputs by depth, {label: {depth: correlation}}, beside the theory at
+    initialisation: 2^-depth for plain networks, (3/4)^depth for residual ones without BN."""
+    depths = sorted({d for values in found.values() for d in values})
+    common = [d for d in depths if all(d in values for values in found.values())]
+    at = "; ".join(f"{label} {values[common[-1]]:.2g}" for label, values in found.items()) if common else ""
+    figure = new_figure(f"Correlation of the gradients at two inputs, {common[-1]} layers: {at}" if common else
+                        "How alike the gradients at two inputs are, by depth", 4.2, caption)
     axes = figure.subplots()
     for label, style in series(found).items():
         axes.plot(list(found[label]), list(found[label].values()), **style)
-    depths = sorted({d for values in found.values() for d in values})
-    axes.plot(depths, [2.0 ** -d for d in depths], color=GREY, linewidth=1.0, linestyle=(0, (1, 2)), label="2^-depth")
+    for base, dots, label in ((2.0**-1, (1, 2), "2^-depth"), (0.75, (6, 2, 1, 2), "(3/4)^depth")):
+        axes.plot(depths, [base**d for d in depths], color=GREY, linewidth=1.0, linestyle=(0, dots), label=label)
     log_scale(axes)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     dress(axes, "", "hidden layers", "correlation", empty=not found)
