@@ -28,7 +28,7 @@ def graph(found: Any, title: str = "", caption: str = "") -> Figure:
     texts = [node.lines() for node in found.nodes]
     counted = {kind: sum(n.kind == kind for n in found.nodes) for kind in FILL}
     title = title or ", ".join(f"{n} {kind}{'s' * (n != 1)}" for kind, n in counted.items() if n)
-    caption = f"Thick frames: parameters; dashed: constants. {caption}".strip()
+    caption = f"Thick frames: leaves that require a gradient; dashed: constants. {caption}".strip()
     figure = new_figure(title, size[1] + 1.0, caption)
     figure.set_size_inches(max(8.6, size[0] + 0.4), size[1] + 1.0)
     axes = figure.subplots()
