@@ -307,6 +307,11 @@ def test_a_picture_with_a_palette_is_small_and_looks_the_same():
     assert abs(pixels(small) - pixels(exact)).max() <= 16  # of 255, at the worst pixel
 
 
+def test_a_heat_map_keeps_its_shades():
+    figure = plot.cka(list("abc"), list("abc"), [[0, 0.1, 0.15], [0.2, 0.25, 0.3], [0.8, 0.85, 1]])
+    assert Image.open(io.BytesIO(plot.png(figure, dpi=60, colours=256))).mode == "RGB"
+
+
 def named_figure(value):
     figure = plot.Figure(figsize=(1, 1))
     figure.text(0.1, 0.5, f"value {value}")

@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib.figure
 import matplotlib.lines
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -46,7 +47,11 @@ class Figure(matplotlib.figure.Figure):
 
 
 def png(figure: matplotlib.figure.Figure, dpi: float = 150, colours: int = 0) -> bytes:
-    """The figure as the bytes of a PNG file; with a palette of `colours`, 256 at most, it is much smaller."""
+    """The figure as the bytes of a PNG file.
+
+    With a palette of `colours`, 256 at most, it is much smaller; left out where areas would change, not edges alone: a
+    heat map has more shades.
+    """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
     if not colours:
@@ -56,7 +61,9 @@ def png(figure: matplotlib.figure.Figure, dpi: float = 150, colours: int = 0) ->
     small = io.BytesIO()
     exact = Image.open(buffer).convert("RGB")
     # An octree keeps the colours that few pixels have, such as that of a single marker; the median cut does not.
-    exact.quantize(colours, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    few = exact.quantize(colours, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    error = abs(np.asarray(exact, np.int16) - np.asarray(few.convert("RGB"), np.int16)).max(-1)
+    (exact if (error > 3).mean() > 0.07 else few).save(small, "PNG", optimize=True)
     return small.getvalue()
 
 
