@@ -105,8 +105,7 @@ def prepared(config: Config, root: Path | None) -> tuple[Any, Any, str, Sequence
     if data.validation:
         learn, test = learn[:-data.validation], learn[-data.validation:]
     learn = learn[:data.train_images or None]
-    images = datasets.subtract_pixel_mean(*(datasets.to_float(
-        datasets.average_pool(s.images, data.image_size) if data.image_size else s.images) for s in (learn, test)))
+    images = datasets.subtract_pixel_mean(*(datasets.to_float(s.images, data.image_size) for s in (learn, test)))
     train_set, test_set = ((device.to(x, config["device"]), device.to(split.labels, config["device"]))
                            for x, split in zip(images, (learn, test), strict=True))
     return train_set, test_set, digest.hexdigest(), learn.classes

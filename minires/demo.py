@@ -118,8 +118,7 @@ def _data(quick: bool, where: str) -> list[Any]:
     splits = datasets.fashion_mnist_small()
     if quick:
         splits = splits[0][:QUICK["train"]], splits[1][:QUICK["test"]]
-    images = datasets.subtract_pixel_mean(
-        *(datasets.to_float(datasets.average_pool(split.images, IMAGE_SIZE)) for split in splits))
+    images = datasets.subtract_pixel_mean(*(datasets.to_float(split.images, IMAGE_SIZE) for split in splits))
     return [(device.to(x, where), device.to(split.labels, where)) for x, split in zip(images, splits, strict=True)]
 
 

@@ -128,11 +128,11 @@ def prepared(name: str, root: datasets.Root = None, normalize: str = "channel", 
         raise unknown("normalize", normalize, NORMALIZE)
     learn, test = datasets.load(name, root)
     pixels = "pixels / 255" + (f", averaged to {image_size}x{image_size}" if image_size else "")
-    images: Any = _pixels(test, image_size)
+    images: Any = datasets.to_float(test.images, image_size)
     if mean is None and std is None:
         if normalize == "none":
             return images, test, pixels
-        train = _pixels(learn, image_size)
+        train = datasets.to_float(learn.images, image_size)
         if normalize == "pixel-mean":
             return datasets.subtract_pixel_mean(train, images)[1], test, f"{pixels} - the training set's mean image"
         mean = train.mean((0, 2, 3), dtype=np.float64).round(4).tolist()
@@ -140,10 +140,6 @@ def prepared(name: str, root: datasets.Root = None, normalize: str = "channel", 
     mean, std = mean or [0.0] * images.shape[1], std or [1.0] * images.shape[1]
     words = f"({pixels} - ({', '.join(f'{m:g}' for m in mean)})) / ({', '.join(f'{s:g}' for s in std)})"
     return datasets.normalize(images, mean, std), test, words
-
-
-def _pixels(split: datasets.Split, size: int) -> Any:
-    return datasets.to_float(datasets.average_pool(split.images, size) if size else split.images)
 
 
 def run(model: str, weights: str, dataset: str, *, root: datasets.Root = None, rename: Rename | None = None,

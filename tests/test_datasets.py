@@ -450,6 +450,11 @@ def test_to_float_equals_a_loop(shape, dtype):
         assert got[n, c, i, j] == np.float32(int(value) / 255)
 
 
+def test_to_float_averages_first():
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 6), np.uint8)
+    np.testing.assert_array_equal(to_float(images, 2), to_float(datasets.average_pool(images, 2)))
+
+
 def test_to_float_ends_at_zero_and_one():
     got = to_float(np.array([[[0, 255]]], np.uint8))
     assert got.tolist() == [[[[0.0, 1.0]]]]

@@ -55,7 +55,7 @@ def solved(notebook):
     answers, cells = iter(solutions(notebook)), []
     for cell in notebook.cells:
         cells.append(cell)
-        if cell in tagged(notebook, "check"):
+        if "check" in cell.metadata.get("tags", ()):
             cells.append(nbformat.v4.new_code_cell(next(answers), metadata={"tags": ["solution"]}))
             cells.append(nbformat.v4.new_code_cell(cell.source, metadata={"tags": ["solved"]}))
     notebook.cells = cells

@@ -30,12 +30,15 @@ def average_pool(images: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
     return blocks.sum(axis=(2, 4), dtype=np.uint32).astype(np.float32) / pixels
 
 
-def to_float(images: np.ndarray) -> np.ndarray:
+def to_float(images: np.ndarray, size: int = 0) -> np.ndarray:
     """Stored images to a network's float32 (N, C, H, W) with values 0 ... 1.
 
     ``images`` are (N, H, W) or, channels last, (N, H, W, C) with C from 1 to 4; uint8, or float32 with values
-    0 ... 255 as average_pool returns them. Raises ValueError for anything else.
+    0 ... 255 as average_pool returns them; with ``size`` they are averaged to that height and width first. Raises
+    ValueError for anything else.
     """
+    if size:
+        images = average_pool(images, size)
     if images.dtype not in (np.uint8, np.float32):
         raise ValueError(f"to_float: images: expected uint8 or float32, got {images.dtype}")
     if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in range(1, 5)):
