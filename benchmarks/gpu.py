@@ -37,9 +37,9 @@ import gpu_parity as parity  # noqa: E402
 import workers  # noqa: E402
 
 from minires import Tensor, device, info, kernels, models, no_grad, ops, optim, train  # noqa: E402
+from minires.cuda_graph import GraphedStep  # noqa: E402
 from minires.datasets.augment import crop_and_flip  # noqa: E402
-from minires.files import write_atomically  # noqa: E402
-from minires.graph import GraphedStep  # noqa: E402
+from minires.files.atomic import write_atomically  # noqa: E402
 from minires.kernels import cuda  # noqa: E402
 
 F4 = np.float32

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from minires import Tensor, device, kernels, models, no_grad, ops, optim, train
+from minires.cuda_graph import GraphedStep
 from minires.datasets.augment import crop_and_flip
-from minires.graph import GraphedStep
 from minires.kernels import reference
 
 F4 = np.float32

@@ -20,7 +20,7 @@ import numpy as np
 
 from minires.datasets.idx import read_idx
 from minires.datasets.shipped import SMALL, SMALL_SHA256
-from minires.files import write_atomically
+from minires.files.atomic import write_atomically
 
 # name in the file, official file, SHA-256 of its elements after the header, how many to take
 PARTS = (

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from minires import analysis, config, datasets, evaluate, load_weights, nn, runs, save_weights
-from minires.files import write_atomically
+from minires import analysis, datasets, evaluate, load_weights, nn, runs, save_weights
+from minires.files.atomic import write_atomically
+from minires.runs import config
 
 OUT = Path(__file__).resolve().parent / "weights"
 SAMPLE, GENERATED = 500, 4

@@ -5,15 +5,15 @@ Importing it loads NumPy and the standard library, nothing else.
 from importlib import import_module
 
 from . import device, init, kernels, nn, ops
-from .gradcheck import gradcheck
+from .gradient_check import gradcheck
 from .tensor import Function, Tensor, no_grad
 
 __version__ = "0.1.0"
 __all__ = ["Function", "Tensor", "device", "gradcheck", "init", "kernels", "nn", "no_grad", "ops"]
 
 # Loaded at first use, so that importing the engine stays quick.
-_ROOMS = ("analysis", "checkpoint", "config", "datasets", "exercise", "models", "optim", "plot", "recipes", "report",
-          "residual", "results", "runs", "sweep", "tap", "train", "weights")
+_ROOMS = ("analysis", "cuda_graph", "datasets", "evaluate", "exercise", "models", "optim", "plot", "recipes",
+          "residual", "runs", "tap", "train", "weights")
 _NAMES = {"load_weights": "weights", "save_weights": "weights"}
 
 

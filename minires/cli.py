@@ -210,7 +210,8 @@ def _network_options(score: argparse.ArgumentParser) -> None:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    from . import demo, device, kernels, train
+    from . import device, kernels, train
+    from .commands import demo
 
     length = "--quick" if args.quick else f"--epochs {args.epochs}"
     command = f"minires demo {length} --seed {args.seed} --device {args.device}"
@@ -223,7 +224,7 @@ def _demo(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace) -> int:
     from . import runs
-    from .config import configure
+    from .runs.config import configure
 
     choices = "dataset", "recipe", "seed", "device", "set", "graph"
     given = {name: getattr(args, name) for name in choices if hasattr(args, name)}
@@ -251,7 +252,7 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _sweep(args: argparse.Namespace) -> int:
-    from . import sweep
+    from .runs import sweep
 
     spec = sweep.read(args.spec)
     out = args.out or Path("minires-runs", args.spec.stem)
@@ -262,9 +263,9 @@ def _sweep(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from . import results
+    from .runs import report
 
-    print(results.write(args.folders, args.out))
+    print(report.write(args.folders, args.out))
     return 0
 
 
@@ -311,7 +312,7 @@ def _leave_out(folder: Path, given: dict[str, object]) -> None:
 def _inspect(args: argparse.Namespace) -> int:
     from tqdm.auto import tqdm
 
-    from . import inspection
+    from .commands import inspect
 
     given = {name: value for name, value in vars(args).items()
              if name not in ("command", "run", "typed", "source", "parts", "out", "seed", "images", "root")}
@@ -319,15 +320,15 @@ def _inspect(args: argparse.Namespace) -> int:
     if source.is_dir():
         where = given.pop("where", "")
         _leave_out(source, given)
-        subject = inspection.from_run(source, root, args.images, where)
+        subject = inspect.from_run(source, root, args.images, where)
     elif "model" not in given:
         raise ValueError(f"--model is missing: say which network {source} holds weights for, as in --model resnet20")
     else:
         given["rename"] = dict(given.get("rename", ()))
-        subject = inspection.from_weights(source, given.pop("model"), given.pop("dataset", None), root=root,
+        subject = inspect.from_weights(source, given.pop("model"), given.pop("dataset", None), root=root,
                                           images=args.images, **given)
     out = getattr(args, "out", None) or _free_folder(Path("minires-inspect"))
-    print(inspection.run(subject, out, getattr(args, "parts", ()), seed=args.seed, command=args.typed,
+    print(inspect.run(subject, out, getattr(args, "parts", ()), seed=args.seed, command=args.typed,
                          progress=lambda items: tqdm(items, disable=None)))
     return 0
 
@@ -349,9 +350,9 @@ def _models(args: argparse.Namespace) -> int:
 
 
 def _bench(args: argparse.Namespace) -> int:
-    from . import profile
+    from .commands import bench
 
-    print(profile.bench(args.depth, args.batch, args.steps, getattr(args, "threads", None), args.profile))
+    print(bench.bench(args.depth, args.batch, args.steps, getattr(args, "threads", None), args.profile))
     return 0
 
 

@@ -36,7 +36,7 @@ class SGD:
 
     def step(self) -> None:
         """One update from the gradients that backward left; a parameter without one stays as it is."""
-        # A schedule may have set NumPy numbers, which would promote float32. (An array of one element is for graph.py.)
+        # A schedule may have set NumPy numbers, which would promote float32; cuda_graph.py sets arrays of one element.
         self.lr = float(self.lr) if isinstance(self.lr, numbers.Real) else self.lr
         self.momentum, self.weight_decay = float(self.momentum), float(self.weight_decay)
         if any(p.data is not view for p, view in zip(self.parameters, self.views, strict=True)):

@@ -7,11 +7,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
-
-import numpy as np
 
 from . import nn
 
@@ -64,23 +60,3 @@ def norm(g: Any) -> float:
         return largest
     g = g / largest
     return largest * float((g * g).sum()) ** 0.5
-
-
-@contextmanager
-def untouched(model: nn.Module) -> Iterator[nn.Module]:
-    """Inside, do with the model's state, modes and gradients what you like: afterwards they are as they were,
-    bit for bit, and its generators (a Dropout's `rng`) stand where they stood."""
-    generators = [g for _, m in model.modules() for g in vars(m).values() if isinstance(g, np.random.Generator)]
-    drawn = [(g.bit_generator, g.bit_generator.state) for g in generators]
-    state = {name: (t, t.data, t.grad) for name, t in model.state().items()}
-    copies = {name: data.copy() for name, (_, data, _) in state.items()}
-    try:
-        with nn.modes_kept(model):
-            yield model
-    finally:
-        for name, (t, data, grad) in state.items():
-            if getattr(data.flags, "writeable", True):  # a read-only array cannot have changed
-                data[...] = copies[name]  # in place, for those who hold the array itself
-            t.data, t.grad = data, grad
-        for bits, before in drawn:
-            bits.state = before

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import device, kernels, nn, ops
+from .cuda_graph import GraphedStep
 from .datasets.augment import random_crop, random_flip
-from .datasets.batches import batches, epoch_rng
+from .datasets.batching import batches, epoch_rng
 from .evaluate import percent_wrong, tally
-from .graph import GraphedStep
+from .nn import untouched
 from .optim import SGD, Schedule, step_decay
 from .recipes import Recipe
-from .tap import untouched
 from .tensor import Tensor, no_grad
 
 Arrays = tuple[Any, Any]  # images float32 (N, C, H, W), labels integer (N,)
@@ -70,7 +70,7 @@ def fit(model: nn.Module, train: Arrays, test: Arrays, recipe: Recipe, *, rng: n
     they are. `schedule` (optim.step_decay, warm_up) gives the learning rate of each step, counted from 0, in place of
     recipe.lr and its drops. `at` is kept up to date at every yield; one that is not at the start goes on from there
     (with a seed, and the model's state of that moment). `graph`: on a GPU every step is one launch of a CUDA graph
-    (graph.py), with the same numbers; on the CPU nothing changes. NotFinite where the loss is not finite, or the
+    (cuda_graph.py), with the same numbers; on the CPU nothing changes. NotFinite where the loss is not finite, or the
     weights after an epoch are not.
     """
     with kernels.session():

@@ -20,12 +20,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from . import device, nn, torchfile
-from .files import write_atomically
+from . import device, nn
+from .files import torchfile
+from .files.atomic import write_atomically
+from .files.pickles import Refused
+from .files.torchfile import Stored
 from .names import unknown
-from .pickles import Refused
 from .tensor import Tensor
-from .torchfile import Stored
 
 Rename = Mapping[str, str] | Callable[[str], str]
 

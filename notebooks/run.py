@@ -13,7 +13,7 @@ from pathlib import Path
 import nbclient
 import nbformat
 
-from minires.files import write_atomically
+from minires.files.atomic import write_atomically
 
 HERE = Path(__file__).resolve().parent
 WIDGET = "application/vnd.jupyter.widget-view+json"

@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from minires import checkpoint
+from minires.runs import checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ["resnet20", "--dataset", "fashion_mnist_small", "--recipe", "short-cifar", "--seed", "3", "--device", "cpu",

@@ -21,8 +21,8 @@ from minires.analysis import (
     swap_blocks,
 )
 from minires.analysis.blocks import last_convolution, same_shape, shortcut
-from minires.analysis.construction import dirac
-from minires.analysis.lesions import kendall
+from minires.analysis.deepening import dirac
+from minires.analysis.deletion import kendall
 
 
 def rng(seed=0):

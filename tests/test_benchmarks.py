@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from helpers import needs_torch, torch
 
-from minires import Function, Tensor, models, ops, optim, profile
+from minires import Function, Tensor, models, ops, optim
+from minires.commands import bench
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -349,13 +350,13 @@ def small():
 
 def test_a_profile_adds_up_to_the_step(small):
     before = functions()
-    seconds = profile.profile_step(*small, steps=2)
+    seconds = bench.profile_step(*small, steps=2)
     assert functions() == before
     assert {"Conv2d forward", "Conv2d backward", "CrossEntropy forward", "SGD step"} <= set(seconds)
-    assert list(seconds)[-1] == profile.REST and min(seconds.values()) > 0
-    shares = profile.shares(seconds)
+    assert list(seconds)[-1] == bench.REST and min(seconds.values()) > 0
+    shares = bench.shares(seconds)
     assert list(shares) == list(seconds) and sum(shares.values()) == pytest.approx(100)
-    table = profile.text(seconds).splitlines()
+    table = bench.text(seconds).splitlines()
     assert len(table) == len(seconds) + 2 and table[-1].startswith("a step") and table[-1].endswith("100.0 %")
     assert all(f"{share:.1f} %" in row for share, row in zip(shares.values(), table[1:-1], strict=True))
 
@@ -364,7 +365,7 @@ def test_profiling_trains_as_a_step_does(small):
     from minires import train
 
     model, images, labels, optimizer = small
-    profile.profile_step(model, images, labels, optimizer, steps=2)
+    bench.profile_step(model, images, labels, optimizer, steps=2)
     twin = models.cifar(8, width=2, rng=np.random.default_rng(0))
     again = optim.SGD(twin.parameters(), 0.01, 0.9, 1e-4)
     for _ in range(2):
@@ -377,11 +378,11 @@ def test_the_wrapping_is_removed_after_an_exception(small):
     model, images, labels, optimizer = small
     before, seconds = functions(), {}
     with pytest.raises(ValueError, match="Conv2d"):
-        profile.profile_step(model, images[:, :2], labels, optimizer)
+        bench.profile_step(model, images[:, :2], labels, optimizer)
     assert functions() == before
 
     def interrupted():
-        with profile.timed(seconds):
+        with bench.timed(seconds):
             assert functions() != before
             ops.tanh(Tensor([1.0]))
             raise KeyError
@@ -400,7 +401,7 @@ def test_an_operation_within_another_counts_once():
             return g
 
     seconds = {}
-    with profile.timed(seconds):
+    with bench.timed(seconds):
         Outer.apply(Tensor([1.0], True)).backward(np.ones(1, np.float32))
         with pytest.raises(ValueError, match="Reshape"):
             ops.reshape(Tensor([1.0]), 2, 2)
@@ -409,12 +410,12 @@ def test_an_operation_within_another_counts_once():
 
 
 def test_bench_says_what_it_ran():
-    lines = profile.bench(8, 4, 2, threads=1, profile=True).splitlines()
+    lines = bench.bench(8, 4, 2, threads=1, profile=True).splitlines()
     assert re.fullmatch(r"ResNet-8, [\d,]+ parameters, batch 4, blocked kernels, 1 thread", lines[0])
     assert re.fullmatch(r"a training step takes [\d.]+ ms \(median of 2; best [\d.]+\): [\d,]+ images/s", lines[1])
     assert lines[2] == "" and lines[-1].startswith("a step")
-    assert len(profile.bench(8, 4, 1).splitlines()) == 2
+    assert len(bench.bench(8, 4, 1).splitlines()) == 2
     with pytest.raises(ValueError, match="bench: expected steps >= 1, got 0"):
-        profile.bench(8, 4, 0)
+        bench.bench(8, 4, 0)
     with pytest.raises(ValueError, match="profile_step: expected steps >= 1, got 0"):
-        profile.profile_step(None, None, None, None, 0)
+        bench.profile_step(None, None, None, None, 0)

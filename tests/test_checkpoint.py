@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from helpers import same_bits
 
-from minires import checkpoint, files
-from minires.checkpoint import Damaged, newest, read, save
+from minires.files import atomic
+from minires.runs import checkpoint
+from minires.runs.checkpoint import Damaged, newest, read, save
 
 pytest.importorskip("safetensors", reason="checkpoints are safetensors files, and the package is not installed")
 
@@ -97,7 +98,7 @@ def test_a_full_disk_leaves_the_one_before(tmp_path, monkeypatch, where):
                 self.file.write(content[:100])
                 full()
 
-        monkeypatch.setattr(files, "open", Full, raising=False)
+        monkeypatch.setattr(atomic, "open", Full, raising=False)
     else:
         monkeypatch.setattr(os, where, full)
     with pytest.raises(OSError, match="No space left"):
@@ -109,7 +110,7 @@ def test_a_full_disk_leaves_the_one_before(tmp_path, monkeypatch, where):
 def test_a_limit_on_file_sizes_leaves_the_one_before(tmp_path):
     """A real refusal by the operating system, halfway through the file."""
     pytest.importorskip("resource", reason="this system sets no limits on its processes")
-    code = ("import resource, sys, numpy as np\nfrom minires.checkpoint import save\n"
+    code = ("import resource, sys, numpy as np\nfrom minires.runs.checkpoint import save\n"
             "save(sys.argv[1], 1, {'a': np.arange(9)}, 1)\n"
             "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
             "try: save(sys.argv[1], 2, {'a': np.arange(9_000)}, 2)\n"
@@ -150,11 +151,11 @@ def test_a_folder_is_held_until_its_process_is_gone_however_it_goes(tmp_path):
     with subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True) as other:
         try:
             assert other.stdout.readline() == "held\n"
-            with pytest.raises(RuntimeError, match="is held by another process"), files.locked(path):
+            with pytest.raises(RuntimeError, match="is held by another process"), atomic.locked(path):
                 pass
         finally:
             other.kill()
-    with files.locked(path), pytest.raises(RuntimeError, match=r"\.lock is held"), files.locked(path):
+    with atomic.locked(path), pytest.raises(RuntimeError, match=r"\.lock is held"), atomic.locked(path):
         pass
-    with files.locked(path):
+    with atomic.locked(path):
         pass

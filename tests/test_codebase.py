@@ -3,6 +3,7 @@
 import ast
 import gc
 import hashlib
+import importlib
 import json
 import os
 import re
@@ -31,32 +32,24 @@ LAYERS = [
     ["device"],
     ["kernels"],
     ["tensor"],
-    ["ops", "gradcheck"],
+    ["ops", "gradient_check"],
     ["residual", "init", "optim"],
     ["nn"],
-    ["models", "weights", "tap", "graph"],
+    ["models", "weights", "tap", "cuda_graph"],
     ["evaluate"],
-    ["analysis", "train", "info", "profile"],
-    ["config"],
-    ["runs", "demo"],
-    ["results", "inspection"],
-    ["sweep"],
+    ["analysis", "train", "info"],
+    ["runs"],
+    ["commands"],
     ["cli"],
 ]
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
-APART = {"names": set(), "files": set(), "pickles": set(), "torchfile": {"pickles"},
-         "datasets": {"device", "names", "files", "pickles"}, "recipes": {"names"}, "checkpoint": {"files"},
-         "exercise": set(), "plot": set(), "page": set(),
-         "report": {"plot", "page", "files"}}  # room: all it may import
-ABOVE_APART = {"models": {"names"}, "weights": {"names", "files", "pickles", "torchfile"},
-               "evaluate": {"datasets", "names"}, "train": {"datasets", "recipes"},
-               "config": {"datasets", "names", "recipes"}, "runs": {"files", "checkpoint", "plot"},
-               "results": {"recipes", "files", "plot"}, "sweep": {"names"},
-               "inspection": {"datasets", "files", "plot", "page"},
-               "demo": set(APART), "cli": set(APART)}  # layers that may use those
+APART = {"names": set(), "files": set(), "datasets": {"device", "names", "files"}, "recipes": {"names"},
+         "exercise": set(), "plot": set()}  # room: all it may import
+ABOVE_APART = {"models": {"names"}, "weights": {"names", "files"}, "evaluate": {"datasets", "names"},
+               "train": {"datasets", "recipes"}, "runs": {"datasets", "names", "recipes", "files", "plot"},
+               "commands": set(APART), "cli": set(APART)}  # layers that may use those
 FACADE = "__init__"  # minires/__init__.py shows the public names and may import any room but these
-NOT_AT_START = {"plot", "report", "demo", "cli", "profile", "config", "runs", "results", "sweep",
-                "inspection", "page"}
+NOT_AT_START = {"plot", "commands", "cli", "runs"}
 
 
 def room(path):
@@ -147,6 +140,22 @@ def test_no_file_is_too_long_to_read(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST
 
 
+def test_no_name_hides_a_module():
+    """`minires.a.b` is the module a/b.py, not a function of that name that a/__init__.py shows."""
+    modules = [".".join(("minires", *path.relative_to(PACKAGE).with_suffix("").parts)) for path in FILES]
+    modules = [name for name in modules if not name.endswith(("__init__", "__main__"))]
+    for name in modules:
+        importlib.import_module(name)
+    hidden = [name for name in modules
+              if getattr(sys.modules[name.rpartition(".")[0]], name.rpartition(".")[2], None) is not sys.modules[name]]
+    assert len(modules) > 60 and hidden == []
+
+
+def test_the_top_level_stays_small():
+    entries = [path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"]
+    assert len(entries) <= 32 and {"nn", "runs", "commands", "files", "plot"} <= set(entries)
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_everything_public_has_a_docstring(path):
     """ops.py's one-line Functions and functions are excepted: their line says it."""
@@ -158,7 +167,7 @@ def test_everything_public_has_a_docstring(path):
 
 
 BRANCHES = {("ops.py", "cross_entropy")}  # documented there: the check of the labels would wait for the device
-TELLERS = {"cli", "demo"}  # they tell the user which device is used
+TELLERS = {"cli", "commands", "runs"}  # they tell the user which device is used
 
 
 @pytest.mark.parametrize("path", [p for p in PATHS if room(p.values[0]) not in {"device", "kernels", *TELLERS}])

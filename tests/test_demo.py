@@ -9,7 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from minires import cli, demo, kernels, report, train
+from minires import cli, kernels, train
+from minires.commands import demo, demo_report
 
 LAYERS = {"plain-20": 20, "resnet-20": 20, "plain-56": 56, "resnet-56": 56}
 
@@ -33,7 +34,7 @@ def test_writes_results_figures_and_a_report(quick):
 
 
 def test_results_follow_the_schema(quick):
-    results = report.load(quick[0] / "results.json")
+    results = demo_report.load(quick[0] / "results.json")
     assert list(results["nets"]) == list(LAYERS)
     for name, net in results["nets"].items():
         depth = LAYERS[name]
@@ -95,7 +96,7 @@ def test_a_bar_in_a_terminal_and_ctrl_c_keeps_what_is_done(jobs, finished, inter
     assert process.wait(60) == 130
     text = seen.decode()
     assert "loss=" in text and finished in text and "Stopped by Ctrl-C" in text and "Incomplete" in text
-    results = report.load(tmp_path / "results.json")
+    results = demo_report.load(tmp_path / "results.json")
     assert results["nets"][finished]["complete"] is True
     assert results["nets"].get(interrupted, {"complete": False})["complete"] is False
     assert waiting not in results["nets"]
@@ -116,7 +117,7 @@ def test_same_seed_same_numbers(tmp_path, monkeypatch):
 def test_the_numbers_do_not_depend_on_how_many_networks_train_at_a_time(quick, tmp_path):
     """The command trains one network for each core at a time, here one after the other in this process."""
     alone, _ = demo.run(tmp_path, train.Recipe(), quick=True, jobs=1, say=lambda text: None)
-    together = report.load(quick[0] / "results.json")
+    together = demo_report.load(quick[0] / "results.json")
     for nets in alone["nets"], together["nets"]:
         for net in nets.values():
             net["seconds"] = 0

@@ -116,7 +116,7 @@ def test_gradcheck(name):
 
 
 def test_gradcheck_of_inception():
-    from minires.models.googlenet import Inception
+    from minires.models.inception import Inception
 
     make = lambda i, o, stride, rng: Inception(i, (2, 3, 2, 1, 3, 2), rng=rng)
     f, arrays = inside(make)

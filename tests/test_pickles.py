@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from minires import pickles
+from minires.files import pickles
 
 ALLOWED = {("collections", "OrderedDict"): dict}
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from minires import Tensor, analysis, models, ops, plot
-from minires.plot.graph import HEIGHT, WIDTH, curve, layout
+from minires.plot.computation import HEIGHT, WIDTH, curve, layout
 
 
 def title(figure) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minires import analysis, config, evaluate, load_weights
+from minires import analysis, evaluate, load_weights
+from minires.runs import config
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 TOLD = {(path.parent / name).relative_to(DATA / "weights").as_posix(): told

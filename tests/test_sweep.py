@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from minires import checkpoint, cli, config, kernels, runs, sweep
+from minires import cli, kernels, runs
+from minires.runs import checkpoint, config, sweep
 
 pytest.importorskip("safetensors", reason="checkpoints are safetensors files, and the package is not installed")
 

@@ -5,7 +5,8 @@ import pytest
 from helpers import normal, same_bits
 
 from minires import Tensor, models, nn, no_grad, ops, tap
-from minires.tap import Tap, untouched
+from minires.nn import untouched
+from minires.tap import Tap
 
 
 def rng(seed=0):
@@ -74,7 +75,7 @@ def test_a_tap_removes_itself_even_after_an_exception():
         fails()
     before = dict(tap.std)
     model(Tensor(3 * normal(6, 5)))
-    assert tap.std == before and nn._watchers.get() == ()
+    assert tap.std == before and nn.hooks.watchers.get() == ()
 
 
 def test_a_tap_sees_its_own_model_only():

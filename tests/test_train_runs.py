@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from kill_and_resume import kill_and_resume
 
-from minires import checkpoint, cli, config, device, models, nn, runs, train
+from minires import cli, device, models, nn, runs, train
+from minires.runs import checkpoint, config
 
 pytest.importorskip("safetensors", reason="checkpoints are safetensors files, and the package is not installed")
 
@@ -434,7 +435,7 @@ def test_a_config_that_is_none(text, says, tmp_path, capsys):
 def test_a_folder_in_use(whole, tmp_path, capsys):
     pytest.importorskip("fcntl", reason="this system has no such locks")
     shutil.copytree(whole, tmp_path / "a")
-    from minires.files import locked
+    from minires.files.atomic import locked
 
     with locked(tmp_path / "a" / ".lock"):
         assert run(tmp_path / "a", "--resume") == 2

@@ -16,7 +16,8 @@ from fuzz import fuzz_pytorch, mutations
 from helpers import difference, needs_torch, same_bits, torch
 
 import minires
-from minires import Tensor, load_weights, models, nn, ops, pickles, save_weights
+from minires import Tensor, load_weights, models, nn, ops, save_weights
+from minires.files import pickles
 
 FILES = fuzz_pytorch.TODAY, fuzz_pytorch.LEGACY
 

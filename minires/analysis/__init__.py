@@ -2,19 +2,19 @@
 
 `progress=tqdm.auto.tqdm` shows a bar where an experiment takes long.
 """
-from .activations import Activation, activations
 from .common import follow
-from .construction import Construction, construction, deepen
-from .gradient_flow import GradientFlow, gradient_flow, growth_per_layer
-from .graph import Graph, graph
+from .computation import Graph, graph
+from .deepening import Construction, construction, deepen
+from .deletion import delete_k, deleted, lesions, swap_blocks
+from .gradients import GradientFlow, gradient_flow, growth_per_layer
+from .iterative import Refined, refinement
 from .landscape import Line, Surface, curvature, loss_line, loss_surface, random_direction
-from .lesions import delete_k, deleted, lesions, swap_blocks
+from .layer_responses import responses, responses_closed_form, responses_from_parameters
 from .paths import gradients_by_length, path_gradient, path_gradients, path_shares
-from .refinement import Refined, refinement
-from .responses import responses, responses_closed_form, responses_from_parameters
 from .shattering import autocorrelation, gradient_correlation, gradient_on_a_line, input_gradients
 from .signal import second_moments
 from .similarity import cka, cka_matrix
+from .units import Activation, activations
 from .updates import update_ratios
 from .vision import Field, Patch, exciting_patches, first_filters, receptive_fields
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from .. import nn, tap
+from .. import nn
 from ..tensor import Tensor
 
 # The blocks whose parts are known, and whether a ReLU stands behind their addition: in v1 it does, in v2 not.
@@ -70,7 +70,7 @@ def _convolutions(block: Any) -> list[Any]:
 def replaced(model: nn.Module, forwards: dict[str, Any]) -> Iterator[None]:
     """Inside, the blocks of these names run other forwards."""
     named = blocks(model)
-    with tap.untouched(model), ExitStack() as undo:
+    with nn.untouched(model), ExitStack() as undo:
         for name, forward in forwards.items():
             block = named[name]
             before = vars(block).get("forward")  # a forward that somebody set on this one object comes back

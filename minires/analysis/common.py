@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .. import nn, tap
+from .. import nn
 from ..evaluate import is_right
 from ..tensor import Tensor, no_grad
 
@@ -30,7 +30,7 @@ def run(model: nn.Module, images: Any, see: Callable[[str, Any, Tensor, Tensor],
         if id(module) in names:
             see(names[id(module)], module, inputs[0], out)
 
-    with tap.untouched(model), nn.watched(watch), no_grad():
+    with nn.untouched(model), nn.watched(watch), no_grad():
         return model.train(train)(Tensor(images)).data
 
 

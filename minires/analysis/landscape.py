@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import device, nn, ops, tap
+from .. import device, nn, ops
 from ..evaluate import logits
 from ..tensor import Tensor, no_grad
 from . import common
@@ -101,7 +101,7 @@ def loss_and_error(model: nn.Module, images: Any, labels: Any) -> tuple[float, f
 @contextmanager
 def moving(model: nn.Module) -> Iterator[Any]:
     """Inside, move((a, direction), ...) puts the model at its own weights + a * direction + ...; it goes back after."""
-    with tap.untouched(model):
+    with nn.untouched(model):
         start = {name: (t, t.data) for name, t in _weights(model).items()}
 
         def move(*parts):

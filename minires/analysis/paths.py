@@ -79,7 +79,7 @@ def gradients_by_length(model: nn.Module, images: Any, labels: Any) -> list[Any]
             inputs[names[id(module)]] = arguments[0]
             ends[:] = [out]
 
-    with tap.untouched(model):
+    with nn.untouched(model):
         model.eval()
         with nn.watched(see):
             loss = ops.cross_entropy(model(Tensor(images, True)), labels)

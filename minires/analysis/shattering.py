@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import device, init, nn, tap
+from .. import device, init, nn
 from ..tensor import Tensor, no_grad
 
 
@@ -25,7 +25,7 @@ def input_gradients(model: nn.Module, x: Any, *, rng: np.random.Generator) -> An
     norms = [m for _, m in model.modules() if isinstance(m, nn.BatchNorm)]
     momenta = [m.momentum for m in norms]
     t = Tensor(x, True)
-    with tap.untouched(model):
+    with nn.untouched(model):
         try:
             for m in norms:
                 m.momentum = 1.0  # one pass, and the running statistics are this batch's

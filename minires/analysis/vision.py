@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import device, nn, ops, tap
+from .. import device, nn, ops
 from ..tensor import Tensor, topological_order
 from . import common
 
@@ -49,7 +49,7 @@ def receptive_fields(model: nn.Module, images: Any) -> dict[str, Field]:
     names = {id(m): name for name, m in model.modules()}
     outputs: list[tuple[str, Tensor]] = []
     x = Tensor(images, True)
-    with tap.untouched(model), nn.watched(lambda m, inputs, out: outputs.append((names.get(id(m), ""), out))):
+    with nn.untouched(model), nn.watched(lambda m, inputs, out: outputs.append((names.get(id(m), ""), out))):
         end = model.eval()(x)
         fields: dict[int, Field] = {id(x): Field((1, 1), (0, 0), (0, 0))}
         for t in topological_order(end):

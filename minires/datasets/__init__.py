@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ..names import unknown
 from .augment import crop_and_flip, random_crop, random_flip
-from .batches import batches, epoch_rng
+from .batching import batches, epoch_rng
 from .cifar import cifar10, cifar100
 from .idx import read_idx
 from .mnist_family import fashion_mnist, mnist

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import pickles
+from ..files import pickles
 from ..names import unknown
 from .download import fetch
 from .places import Root, absent, folders

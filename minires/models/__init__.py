@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from .. import init, nn
 from ..names import unknown
-from .cifar import (
+from .cifar_resnet import (
     CifarNet,
     cifar,
     plain20,
@@ -31,11 +31,11 @@ from .cifar import (
     resnet1001,
     resnet1202,
 )
-from .googlenet import GoogLeNet, googlenet
-from .imagenet import imagenet, plain18, plain34, resnet18, resnet34, resnet50, resnet101, resnet152
+from .imagenet_resnet import imagenet, plain18, plain34, resnet18, resnet34, resnet50, resnet101, resnet152
+from .inception import GoogLeNet, googlenet
 from .resnet import ResNet
 from .study import placement_study, shortcut_study
-from .vgg import VGG, vgg, vgg16, vgg16_bn, vgg19, vgg19_bn
+from .vgg_net import VGG, vgg, vgg16, vgg16_bn, vgg19, vgg19_bn
 
 # {family: (shape of an image as in the paper, {name: function})}
 FAMILIES: dict[str, tuple[tuple[int, int, int], dict[str, Callable[..., nn.Module]]]] = {

@@ -24,7 +24,7 @@ import numpy as np
 from .. import init, nn, ops
 from ..names import unknown
 from ..tensor import Tensor
-from .cifar import CifarNet, blocks_per_stage, cifar
+from .cifar_resnet import CifarNet, blocks_per_stage, cifar
 
 # ------------------------------------------------------------------------------------------ Table 1
 

@@ -6,7 +6,10 @@ Every function returns a Figure that shows itself in a notebook; ``png(figure)``
 A title states a finding only where the numbers show it. findings.py decides for the networks of a run, and the
 report's sentences use the same functions.
 """
+from .computation import graph
 from .convolution import grids, im2col
+from .curves import training_curves
+from .deletion import construction, deleted_blocks, gradient_by_length, lesions, paths, swapped_blocks
 from .depth import error_gaps, errors_by_depth
 from .features import cka, filters, matrices, patches, refinement
 from .findings import (
@@ -32,15 +35,12 @@ from .findings import (
     split_name,
 )
 from .flow import activation_histograms, gradient_flow, layer_responses, signal_growth, update_ratios
-from .graph import graph
 from .heat import heat_maps
 from .landscape import loss_line, loss_surface
-from .lesions import construction, deleted_blocks, gradient_by_length, lesions, paths, swapped_blocks
-from .runs import training_curves
+from .nets import error_curves, gradient_norms, responses
 from .shattering import gradient_correlation, gradients_on_a_line
 from .slider import Slider
 from .style import COLOURS, DASHES, GREY, GRID, INK, MARKERS, Figure, png
-from .training import error_curves, gradient_norms, responses
 
 __all__ = ["COLOURS", "DASHES", "GREY", "GRID", "INK", "MARKERS", "Errors", "Figure", "Growth", "Net", "Nets", "Slider",
            "activation_histograms", "by_depth", "cka", "construction", "deleted_blocks", "depth_hurts", "depths",

@@ -23,12 +23,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import checkpoint, device, info, kernels, nn
+from .. import device, info, kernels, nn
+from ..files.atomic import locked, write_atomically
+from ..kernels import parallel
+from ..train import Epoch, NotFinite, Progress, Step, fit
+from ..weights import load_weights, save_weights
+from . import checkpoint
 from .config import CHOSEN, Config, build, differences, prepared, pretty, recipe_of
-from .files import locked, write_atomically
-from .kernels import parallel
-from .train import Epoch, NotFinite, Progress, Step, fit
-from .weights import load_weights, save_weights
 
 # ----------------------------------------------------------------------------------------------------- the folder
 
@@ -324,7 +325,7 @@ class _Run:
                        for key in ("train_error", self.tested) if last)
 
     def _finish(self) -> None:
-        from . import plot  # loads matplotlib, which training does not need
+        from .. import plot  # loads matplotlib, which training does not need
 
         save_weights(self.model, self.out / "weights.safetensors")
         curves = plot.training_curves({pretty(self.config["model"]): [self.metrics]})

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .. import device, nn, ops, tap
+from .. import device, nn, ops
 from ..tensor import Tensor, topological_order
 
 
@@ -35,7 +35,7 @@ def activations(model: nn.Module, images: Any, bins: int = 41, limit: float = 4.
             made_by.setdefault(id(out), (names[id(module)], out))  # the innermost module returns first
 
     found: dict[str, Activation] = {}
-    with tap.untouched(model), nn.watched(see):
+    with nn.untouched(model), nn.watched(see):
         out = model.train()(Tensor(images))
         if not out.requires_grad:
             raise ValueError("activations: this model has no parameter that requires a gradient, so no graph to read")

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import analysis, datasets, device, evaluate, info, models, nn, page, plot, runs
-from .analysis.blocks import blocks, channels_in, channels_out
-from .evaluate import is_right
-from .files import write_atomically
-from .weights import Rename, load_weights
+from .. import analysis, datasets, device, evaluate, info, models, nn, plot, runs
+from ..analysis.blocks import blocks, channels_in, channels_out
+from ..evaluate import is_right
+from ..files.atomic import write_atomically
+from ..weights import Rename, load_weights
+from . import page
 
 BATCH = 200  # images in the one batch that responses and gradients are measured on, and under the loss surface
 POINTS = 21, 9  # along a line, and along each axis of the surface

@@ -7,7 +7,8 @@ import json
 import pytest
 from matplotlib.colors import to_rgb
 
-from minires import cli, plot, recipes, results
+from minires import cli, plot, recipes
+from minires.runs import report
 
 PAPER = recipes.RECIPES["paper-cifar"]
 
@@ -38,7 +39,7 @@ def test_mean_and_deviation_over_seeds_after_the_last_epoch(tmp_path):
     for seed, test in enumerate((8.0, 9.0, 10.0)):  # the best epoch would be 1.0
         folder(tmp_path / "runs" / str(seed), seed=seed, errors=[(50.0, 1.0), (2.0 + seed, test)])
     folder(tmp_path / "plain", "plain56", errors=[(5.0, 13.0)])
-    text = results.write([tmp_path / "runs", tmp_path / "plain"], tmp_path / "out")
+    text = report.write([tmp_path / "runs", tmp_path / "plain"], tmp_path / "out")
     assert cells(text) == [["plain-56", "270,007", "1", "5.00", "13.00", "13.25"],
                            ["ResNet-20", "270,008", "3", "3.00 ± 1.00", "9.00 ± 1.00", "8.75"]]  # fmt: skip
     assert text.endswith("Trained by paper-cifar on cifar10.")
@@ -58,14 +59,14 @@ def test_the_papers_values_are_the_published_ones():
     """He et al. 2015, Table 6."""
     published = {"resnet20": "8.75", "resnet32": "7.51", "resnet44": "7.17", "resnet56": "6.97", "resnet1202": "7.93",
                  "resnet110": "6.43 (6.61 ± 0.16)"}  # fmt: skip
-    assert {name: value for name, value in results.PAPER.items() if name in published} == published
+    assert {name: value for name, value in report.PAPER.items() if name in published} == published
 
 
 @pytest.mark.parametrize("changes", [{"data": {"image_size": 16}}, {"settings": {"steps": 32_000}},
                                      {"model_options": {"width": 8}}, {"dataset": "cifar100"},
                                      {"data": {"validation": 5000}}], ids=str)  # fmt: skip
 def test_nothing_of_the_papers_stands_beside_another_protocol(tmp_path, changes):
-    out = results.write([folder(tmp_path / "a", **changes)], tmp_path / "out")
+    out = report.write([folder(tmp_path / "a", **changes)], tmp_path / "out")
     assert cells(out)[0][-1] == "" and "Table 6" not in (tmp_path / "out" / "report.md").read_text()
     ((_, value),) = {**changes.get("data", {}), **changes.get("settings", {}), **changes.get("model_options", {}),
                      **{k: v for k, v in changes.items() if k == "dataset"}}.items()  # fmt: skip
@@ -76,7 +77,7 @@ def test_runs_of_different_settings_are_different_rows(tmp_path):
     folder(tmp_path / "a" / "1")
     folder(tmp_path / "a" / "2", seed=1, data={"image_size": 16})
     folder(tmp_path / "a" / "3", seed=2, data_sha256="cd" * 32)  # the same names, other pixels
-    text = results.write([tmp_path / "a"], tmp_path / "out")
+    text = report.write([tmp_path / "a"], tmp_path / "out")
     assert sorted(row[0] for row in cells(text)) == ["ResNet-20 (1)", "ResNet-20 (2)", "ResNet-20 (3)"]
     ways = text.split("\n\n")[1:]
     assert [way[:15] for way in ways] == ["(1) Trained by ", "(2) Trained by ", "(3) Trained by "]
@@ -87,20 +88,20 @@ def test_unfinished_runs_are_drawn_but_not_counted(tmp_path):
     folder(tmp_path / "a")
     folder(tmp_path / "b", seed=1, errors=[(1.0, 1.0)], steps=64_000)
     folder(tmp_path / "c", seed=2, errors=[], steps=64_000)
-    text = results.write([tmp_path / "a", tmp_path / "b", tmp_path / "c"], tmp_path / "out")
+    text = report.write([tmp_path / "a", tmp_path / "b", tmp_path / "c"], tmp_path / "out")
     assert cells(text)[0][2:5] == ["1", "2.00", "9.00"]
     page = (tmp_path / "out" / "report.md").read_text()
     assert "Not finished, and in the figure alone: b (step 1000 of 64000), c (step 0 of 64000)" in page
-    assert results.write([tmp_path / "c"], tmp_path / "none") == "No run is finished yet."
+    assert report.write([tmp_path / "c"], tmp_path / "none") == "No run is finished yet."
     assert "      1.0,\n" not in (tmp_path / "out" / "results.json").read_text()  # a list stands in a line
 
 
 def test_the_same_run_twice_is_refused_and_the_same_folder_counts_once(tmp_path):
     folder(tmp_path / "runs" / "a")
-    assert len(results.find([tmp_path / "runs", tmp_path / "runs" / "a"])) == 1
+    assert len(report.find([tmp_path / "runs", tmp_path / "runs" / "a"])) == 1
     folder(tmp_path / "runs" / "b")
     with pytest.raises(ValueError, match="have the same settings and seed"):
-        results.find([tmp_path / "runs"])
+        report.find([tmp_path / "runs"])
 
 
 @pytest.mark.parametrize("make, says", [
@@ -159,5 +160,5 @@ def test_files_that_are_no_report_are_not_overwritten(tmp_path):
         out.mkdir()
         (out / name).write_text(content)
         with pytest.raises(FileExistsError, match="exists already and is no report of runs; choose another --out"):
-            results.write([tmp_path / "runs"], out)
+            report.write([tmp_path / "runs"], out)
         assert [p.name for p in out.iterdir()] == [name] and (out / name).read_text() == content

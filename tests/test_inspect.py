@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import minires
-from minires import analysis, cli, inspection, models
-from minires.config import configure
-from minires.page import POLICY
+from minires import analysis, cli, models
+from minires.commands import inspect as inspection
+from minires.commands.page import POLICY
+from minires.runs.config import configure
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import pytest
 from helpers import same_bits
 
 from minires import device, kernels, models, nn, optim, train
+from minires.cuda_graph import GraphedStep
 from minires.datasets.augment import crop_and_flip
-from minires.graph import GraphedStep
 
 F4 = np.float32
 NETS = {"residual": {}, "by hand": {"by_hand": True}, "option B": {"shortcut": "B"},

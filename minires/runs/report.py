@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import recipes, runs
+from .. import recipes
+from ..files.atomic import write_atomically
 from .config import CHOSEN, pretty, recipe_of
-from .files import write_atomically
+from .run import read_config, read_metrics
 
 # Published test errors on CIFAR-10 in percent. ResNets: He et al. 2015, Table 6; of 110 layers the best of five runs,
 # with their mean and standard deviation. Plain networks: read off the curves of its Fig. 6.
@@ -67,7 +68,7 @@ def find(folders: Sequence[Path]) -> list[Run]:
         if not places:
             raise ValueError(f"{folder}: expected a run's folder, or a folder of such; there is no config.json in it")
         for place in places:
-            found.setdefault(place.resolve(), Run(place, runs.read_config(place), runs.read_metrics(place)))
+            found.setdefault(place.resolve(), Run(place, read_config(place), read_metrics(place)))
     seen: dict[Any, Run] = {}
     for run in found.values():
         other = seen.setdefault((run.group, run.config["seed"]), run)
@@ -134,7 +135,7 @@ def write(folders: Sequence[Path], out: Path) -> str:
     _check_ours(out)
     found = find(folders)
     lines = rows(found)
-    from . import plot  # loads matplotlib
+    from .. import plot  # loads matplotlib
     ways = list(dict.fromkeys([row["trained"] for row in lines] + [run.trained_on for run in found]))
     by_label: dict[str, list[Any]] = {}
     for run in sorted(found, key=lambda r: (_kind(r), r.config["parameters"], r.config["seed"])):

@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import plot
-from .files import write_atomically
+from .. import plot
+from ..files.atomic import write_atomically
+from ..plot import mean, number, percent, points, pretty
 from .page import document, escaped, figure, pairs_table
-from .plot import mean, number, percent, points, pretty
 
 Results = Mapping[str, Any]
 

@@ -12,9 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from . import info, models, results, runs
+from .. import info, models, runs
+from ..names import unknown
+from . import report
 from .config import CHOSEN, configure, differences
-from .names import unknown
 
 KEYS = {"models": list, "seeds": list, "dataset": str, "recipe": str, "device": str, "set": dict, "data_dir": str,
         "graph": bool}
@@ -82,7 +83,7 @@ def run(spec: Spec, out: Path, *, jobs: int | None = None, scheduler: str | None
         failed = _here(todo, out, jobs, root, every_seconds, say)
     for name, why in failed.items():
         say(f"{name} failed: {why}")
-    return (results.write([out], out) if list(out.glob("*/config.json")) else "No run has begun."), failed
+    return (report.write([out], out) if list(out.glob("*/config.json")) else "No run has begun."), failed
 
 
 def _here(todo: dict[str, dict[str, Any]], out: Path, jobs: int | None, root: Path | None, every_seconds: float,
@@ -95,7 +96,7 @@ def _here(todo: dict[str, dict[str, Any]], out: Path, jobs: int | None, root: Pa
     def train(name: str) -> str:
         """What went wrong, "" if nothing did."""
         asked = todo[name]
-        command = [sys.executable, "-m", "minires.cli", "train", asked["model"], "--resume", "--out", str(out / name),
+        command = [sys.executable, "-m", "minires", "train", asked["model"], "--resume", "--out", str(out / name),
                    "--dataset", asked["dataset"], "--recipe", asked["recipe"], "--seed", str(asked["seed"]),
                    "--device", asked["where"], "--checkpoint-seconds", str(every_seconds)]
         command += ["--data-dir", str(root)] if root else []

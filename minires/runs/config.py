@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from . import datasets, device, models, nn, recipes
-from .names import unknown
+from .. import datasets, device, models, nn, recipes
+from ..names import unknown
 
 Config = dict[str, Any]
 # What decides every number.

@@ -1,6 +1,6 @@
 """Where a training step's time goes: seconds of every operation's forward and backward, of the optimiser, of the rest.
 
-    print(profile.text(profile.profile_step(model, images, labels, optimizer)))
+    print(bench.text(bench.profile_step(model, images, labels, optimizer)))
 """
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from . import kernels, models, ops
-from .kernels import blocked, parallel
-from .nn import Module
-from .optim import SGD
-from .tensor import Function, Tensor
+from .. import kernels, models, ops
+from ..kernels import blocked, parallel
+from ..nn import Module
+from ..optim import SGD
+from ..tensor import Function, Tensor
 
 REST = "everything else"  # the engine: graph and sweep, sums where paths meet, running statistics
 

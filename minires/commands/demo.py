@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from . import analysis, datasets, device, info, kernels, train
-from .files import write_atomically
-from .models import cifar
+from .. import analysis, datasets, device, info, kernels, train
+from ..files.atomic import write_atomically
+from ..models import cifar
 
 NETS = {"plain-20": (20, False), "resnet-20": (20, True), "plain-56": (56, False), "resnet-56": (56, True)}
 WIDTH, IMAGE_SIZE = 8, 14
@@ -79,9 +79,9 @@ def run(out: Path, recipe: train.Recipe, *, seed: int = 0, where: str = "auto", 
     except KeyboardInterrupt:
         say("Stopped by Ctrl-C; keeping what is done.")
     save(results, out, began)
-    from . import report  # loads matplotlib, which training does not need
-    page = report.write_report(results, out)
-    say(report.summary_table(results))
+    from . import demo_report  # loads matplotlib, which training does not need
+    page = demo_report.write_report(results, out)
+    say(demo_report.summary_table(results))
     say(f"{'' if done else 'Incomplete. '}Report: {page}")
     return results, done
 

@@ -22,7 +22,7 @@ def gradient_flow(model: nn.Module, images: Any, labels: Any) -> GradientFlow:
     call it between the steps of `train.fit`, or let `follow` do so.
     """
     looked_at = layers(model)
-    with tap.untouched(model), tap.Tap(model, nn.Conv2d, nn.Linear) as seen:
+    with nn.untouched(model), tap.Tap(model, nn.Conv2d, nn.Linear) as seen:
         model.train()
         for t in model.parameters():
             t.grad = None

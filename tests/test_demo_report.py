@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from test_plot import FINAL, MEANS, synthetic_net, synthetic_nets
 
-from minires import plot, report
-from minires.files import write_atomically
-from minires.page import POLICY
+from minires import plot
+from minires.commands import demo_report
+from minires.commands.page import POLICY
+from minires.files.atomic import write_atomically
 
 PICTURES = ("error_curves.png", "gradient_norms.png", "responses.png")
 
@@ -78,14 +79,14 @@ def images() -> dict[str, bytes]:
 
 
 def page(results: dict, images: dict[str, bytes]) -> Page:
-    return Page(report.report_html(results, images))
+    return Page(demo_report.report_html(results, images))
 
 
 # ---------------------------------------------------------------------------------------------------- writing
 
 
 def test_write_report_writes_three_figures_and_one_page_that_holds_them(results, tmp_path):
-    path = report.write_report(results, tmp_path / "new" / "folder")
+    path = demo_report.write_report(results, tmp_path / "new" / "folder")
     assert path == tmp_path / "new" / "folder" / "report.html"
     assert sorted(file.name for file in path.parent.iterdir()) == sorted([*PICTURES, "report.html"])
     text = path.read_text(encoding="utf-8")
@@ -100,7 +101,7 @@ def test_write_report_writes_three_figures_and_one_page_that_holds_them(results,
 def test_write_report_writes_nothing_when_the_results_are_wrong(results, tmp_path):
     del results["seconds"]
     with pytest.raises(ValueError, match="'seconds' is missing"):
-        report.write_report(results, tmp_path / "out")
+        demo_report.write_report(results, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -130,7 +131,7 @@ def test_atomic_writing(tmp_path, monkeypatch):
 
 
 def test_the_page_is_self_contained_and_well_formed(results, images):
-    text = report.report_html(results, images)
+    text = demo_report.report_html(results, images)
     found = Page(text)
     assert text.startswith('<!DOCTYPE html>\n<html lang="en">')
     assert {"charset": "utf-8"} in found.all("meta")
@@ -150,11 +151,11 @@ def test_the_page_is_self_contained_and_well_formed(results, images):
 
 
 def test_there_are_three_paragraphs_under_the_claims(results, images):
-    text = report.report_html(results, images)
+    text = demo_report.report_html(results, images)
     section = re.search(r'<section id="claims">(.*?)</section>', text, re.S)[1]
     assert "<h2>What is seen, and what is not claimed</h2>" in section
     paragraphs = Page(section).text["p"]
-    assert paragraphs == report.paragraphs(results)
+    assert paragraphs == demo_report.paragraphs(results)
     assert [p.split(":")[0] for p in paragraphs] == ["Degradation", "Gradients", "Responses"]
     assert text.count("<p>") == 3
 
@@ -163,7 +164,7 @@ def test_values_are_escaped(results, images):
     results["settings"]["dataset"] = "<script>alert(1)</script> & 'more' \"quotes\""
     results["settings"]["new <b>"] = "<i>"
     results["versions"]["blas"] = "<script src=x>"
-    text = report.report_html(results, images)
+    text = demo_report.report_html(results, images)
     assert "<script" not in text and "<b>" not in text and "<i>" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; &#x27;more&#x27; &quot;quotes&quot;" in text
     assert "<script>alert(1)</script> & 'more' \"quotes\"" in Page(text).text["td"]
@@ -187,7 +188,7 @@ def test_the_tables_hold_the_numbers_of_the_results(results, images):
 @pytest.mark.parametrize("quick", [True, False])
 def test_a_quick_run_says_that_it_proves_nothing(results, images, quick):
     results["settings"]["quick"] = quick
-    assert ("too little to judge the networks by" in report.report_html(results, images)) == quick
+    assert ("too little to judge the networks by" in demo_report.report_html(results, images)) == quick
 
 
 def test_captions_say_what_was_measured_and_how(results, images):
@@ -205,11 +206,11 @@ def test_captions_say_what_was_measured_and_how(results, images):
 
 
 def test_the_findings_are_stated_with_their_numbers(results):
-    assert report.headline(results) == (
+    assert demo_report.headline(results) == (
         "After 3 epochs depth hurts the plain network in training error: 62.0 % with 56 layers against "
         "21.0 % with 20; the skip connection undoes it (17.0 % with ResNet-56)."
     )
-    errors, gradients, responses = report.paragraphs(results)
+    errors, gradients, responses = demo_report.paragraphs(results)
     assert "plain-56 is 62.0 %, 41.0 points above that of plain-20 (21.0 %)" in errors
     assert "so overfitting does not explain it" in errors
     assert "ResNet-56, with the same number of parameters, is at 17.0 %, 45.0 points below plain-56" in errors
@@ -238,10 +239,10 @@ def test_what_is_not_shown_is_not_stated(results, images, quick):
         net["responses"] = [1.0] * len(net["responses"])
         if name == "plain-56":
             net["gradient_norms_init"].reverse()
-    text = " ".join([report.headline(results), *report.paragraphs(results)])
+    text = " ".join([demo_report.headline(results), *demo_report.paragraphs(results)])
     for claim in ("hurts the plain network in", "undoes it", "overfitting", "do not vanish", "agrees"):
         assert claim not in text
-    assert report.headline(results).endswith(
+    assert demo_report.headline(results).endswith(
         "does not show that depth hurts the plain network: plain-20 80.0 %, plain-56 80.0 % after 1 epoch."
     )
     start = "this quick run is too short to show" if quick else "this run does not show"
@@ -254,22 +255,22 @@ def test_what_is_not_shown_is_not_stated(results, images, quick):
 
 def test_a_skip_connection_that_does_not_help_is_reported(results):
     results["nets"]["resnet-56"]["train_error"][-1] = 70.0
-    assert report.headline(results).endswith("; this run does not show that the skip connection helps.")
-    assert "70.0 % after 3 epochs, against 62.0 % without: this run does not show" in report.about_errors(
+    assert demo_report.headline(results).endswith("; this run does not show that the skip connection helps.")
+    assert "70.0 % after 3 epochs, against 62.0 % without: this run does not show" in demo_report.about_errors(
         results
     )
 
 
 def test_a_deeper_residual_net_that_is_better_is_reported(results):
     results["nets"]["resnet-56"]["train_error"][-1] = 12.5
-    assert "ResNet-56 is 1.5 points better than ResNet-20 (12.5 % against 14.0 %" in report.about_errors(
+    assert "ResNet-56 is 1.5 points better than ResNet-20 (12.5 % against 14.0 %" in demo_report.about_errors(
         results
     )
 
 
 def test_a_control_that_fails_is_reported(results):
     results["nets"]["plain-20"]["responses_init"][3] = 0.5
-    text = report.about_responses(results)
+    text = demo_report.about_responses(results)
     assert "the control fails" in text and "between 0.50 and 1.00" in text
 
 
@@ -280,14 +281,14 @@ def test_an_interrupted_run_is_compared_at_the_epoch_all_have_finished(results, 
         train_error=[], test_error=[], train_loss=[], responses=[], responses_init=[], gradient_norms_init=[],
         complete=False,
     )  # fmt: skip
-    assert report.headline(results) == (
+    assert demo_report.headline(results) == (
         "After 2 epochs depth hurts the plain network in training error: 84.0 % with 56 layers against 27.0 % "
         "with 20; the residual network of that depth has no finished epoch."
     )
-    assert "the run says nothing about the skip connection" in report.about_errors(results)
-    table = report.summary_table(results)
+    assert "the run says nothing about the skip connection" in demo_report.about_errors(results)
+    table = demo_report.summary_table(results)
     assert "2 of 3, stopped" in table and "0 of 3, stopped" in table
-    found = Page(report.write_report(results, tmp_path).read_text(encoding="utf-8"))
+    found = Page(demo_report.write_report(results, tmp_path).read_text(encoding="utf-8"))
     assert len(found.all("img")) == 3 and len(found.text["p"]) == 3
 
 
@@ -306,7 +307,7 @@ def test_missing_nets_make_no_claims(results, images, names):
 
 def test_the_summary_table_is_aligned_and_shows_the_last_epoch_not_the_best(results):
     results["nets"]["resnet-20"]["train_error"] = [14.0, 9.0, 33.3]
-    heading, rule, *rows = report.summary_table(results).splitlines()
+    heading, rule, *rows = demo_report.summary_table(results).splitlines()
     assert [row.split()[0] for row in rows] == ["plain-20", "ResNet-20", "plain-56", "ResNet-56"]
     assert len({len(line) for line in (heading, rule, *rows)}) == 1
     assert "33.3" in rows[1] and "9.0" not in rows[1]
@@ -330,7 +331,7 @@ def test_the_summary_table_is_aligned_and_shows_the_last_epoch_not_the_best(resu
 def test_results_survive_the_trip_through_json(results, tmp_path):
     path = tmp_path / "results.json"
     path.write_text(json.dumps(results), encoding="utf-8")
-    assert report.load(path) == results
+    assert demo_report.load(path) == results
 
 
 @pytest.mark.parametrize(
@@ -380,11 +381,11 @@ def test_results_survive_the_trip_through_json(results, tmp_path):
     ],
 )
 def test_wrong_results_are_named(results, change, message):
-    report.check_results(results)
+    demo_report.check_results(results)
     wrong = copy.deepcopy(results)
     change(wrong)
     with pytest.raises(ValueError, match=message):
-        report.check_results(wrong)
+        demo_report.check_results(wrong)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "\x00"])
@@ -392,7 +393,7 @@ def test_a_wrong_file_is_named(tmp_path, text):
     path = tmp_path / "results.json"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"results\.json: "):
-        report.load(path)
+        demo_report.load(path)
 
 
 def test_numpy_numbers_are_welcome(results):
@@ -400,7 +401,7 @@ def test_numpy_numbers_are_welcome(results):
     net = results["nets"]["plain-20"]
     net["responses"] = [np.float32(value) for value in net["responses"]]
     net["parameters"] = np.int64(net["parameters"])
-    report.check_results(results)
+    demo_report.check_results(results)
 
 
 # ----------------------------------------------------------------------------------------------- in a browser
@@ -415,7 +416,7 @@ MEASURE = """<script>addEventListener("load", () => { document.title = JSON.stri
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
 def test_a_browser_shows_the_three_figures(results, tmp_path):
-    path = report.write_report(results, tmp_path / "out")
+    path = demo_report.write_report(results, tmp_path / "out")
     text = path.read_text(encoding="utf-8")
     # The page forbids scripts. The test's copy allows the one that measures.
     assert POLICY in text

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .files import write_atomically
+from ..files.atomic import write_atomically
 
 Arrays = dict[str, np.ndarray]
 

@@ -1,0 +1,1 @@
+"""What each command of `minires` does; cli.py reads the command line and calls them."""

@@ -1,0 +1,38 @@
+"""Modules: layers, residual blocks, and the tools to look into a model or to borrow it.
+
+module.py has Module and its state, layers.py what a network is made of, blocks.py the residual blocks, hooks.py how to
+look.
+"""
+from .blocks import (
+    Block,
+    Bottleneck,
+    FixupBlock,
+    PreactBlock,
+    PreactBottleneck,
+    ResidualBlock,
+    bn_relu,
+    conv_bn_relu,
+)
+from .hooks import being_watched, modes_kept, untouched, watched
+from .layers import (
+    AdaptiveAvgPool2d,
+    AvgPool2d,
+    BatchNorm,
+    BatchNorm1d,
+    BatchNorm2d,
+    Conv2d,
+    Dropout,
+    Flatten,
+    GlobalAvgPool2d,
+    Identity,
+    Linear,
+    MaxPool2d,
+    ReLU,
+    Sequential,
+)
+from .module import Module, misfits
+
+__all__ = ["AdaptiveAvgPool2d", "AvgPool2d", "BatchNorm", "BatchNorm1d", "BatchNorm2d", "Block", "Bottleneck", "Conv2d",
+           "Dropout", "FixupBlock", "Flatten", "GlobalAvgPool2d", "Identity", "Linear", "MaxPool2d", "Module",
+           "PreactBlock", "PreactBottleneck", "ReLU", "ResidualBlock", "Sequential", "being_watched", "bn_relu",
+           "conv_bn_relu", "misfits", "modes_kept", "untouched", "watched"]

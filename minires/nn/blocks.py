@@ -1,0 +1,292 @@
+"""Residual blocks: v1's basic block and bottleneck, v2's pre-activation twins of both, and Fixup's block without BN."""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import init, ops
+from ..residual import PreactResidual, Residual
+from ..tensor import Tensor, recording
+from .hooks import being_watched
+from .layers import BatchNorm2d, Conv2d, Identity, Sequential
+from .module import Module
+
+
+def bn_relu(bn: Any, x: Tensor, skip: Tensor | None = None) -> Tensor:
+    """relu(bn(x)), or relu(bn(x) + skip): one operation in train mode while nothing looks inside."""
+    if type(bn) is BatchNorm2d and bn.training and not being_watched():  # a subclass has a forward of its own
+        y, mean, var = ops.batch_norm_relu(x, bn.weight, bn.bias, bn.eps, skip)
+        bn.update(mean, var, x.size // x.shape[1])
+        return y
+    h = bn(x)
+    return ops.relu(h if skip is None else h + skip)
+
+
+def conv_bn_relu(conv: Conv2d, bn: Any, x: Tensor, skip: Tensor | None = None) -> Tensor:
+    """relu(bn(conv(x))), or relu(bn(conv(x)) + skip). In eval mode, where no gradient is wanted and nothing looks
+    inside, BatchNorm is a fixed scale and shift of each channel: it is folded into the convolution's weights,
+
+        w' = w gamma / sqrt(var + eps)          b' = beta + (b - mean) gamma / sqrt(var + eps)
+    """
+    ours = type(conv) is Conv2d and type(bn) is BatchNorm2d  # a subclass may compute something else
+    if not ours or bn.training or recording() or being_watched():
+        return bn_relu(bn, conv(x), skip)
+    scale = bn.weight.data * (bn.running_var.data + float(bn.eps)) ** -0.5
+    shift = bn.bias.data + ((0 if conv.bias is None else conv.bias.data) - bn.running_mean.data) * scale
+    w = Tensor(conv.weight.data * scale.reshape(-1, 1, 1, 1))
+    h = ops.conv2d(x, w, Tensor(shift), conv.stride, conv.padding)
+    return ops.relu(h if skip is None else h + skip)
+
+
+class ResidualBlock(Module):
+    """What all blocks share: a branch of convolutions, and the shortcut that leads around it.
+
+    `option` says which shortcut (He et al. 2015, sections 3.3 and 4.1): "A" identity, and where shapes change
+    subsampling and zero channels (`pad` "both" or "end"); "B" there a 1x1 convolution, `downsample`; "C" that
+    everywhere.
+    residual=False leaves the shortcut out: the layers of a plain network, with the same names.
+    """
+
+    expansion = 1  # out_channels as a multiple of the channels of the 3x3 convolutions
+    kind = ""      # for repr
+    downsample: Any = None
+
+    def __init__(self, stride: int, residual: bool, option: str, pad: str, by_hand: bool = False,
+                 batch_norm: bool = True):
+        if pad not in ("both", "end"):
+            raise ValueError(f'pad: expected "both" or "end", got {pad!r}')
+        if option not in ("A", "B", "C"):
+            raise ValueError(f'shortcut: expected "A", "B" or "C", got {option!r}')
+        if by_hand and not (residual and batch_norm):
+            raise ValueError("by_hand=True is written for residual blocks with BatchNorm; build this block without it")
+        self.stride, self.residual, self.option, self.pad, self.by_hand = stride, residual, option, pad, by_hand
+
+    def project(self, in_channels: int, out_channels: int, *norm: Module, bias: bool = False,
+                rng: np.random.Generator) -> None:
+        """Give the shortcut its weights if it has any: a 1x1 convolution, and `norm` behind it."""
+        changes = self.stride != 1 or in_channels != out_channels
+        if self.residual and (self.option == "C" or (self.option == "B" and changes)):
+            conv = Conv2d(in_channels, out_channels, 1, self.stride, bias=bias, rng=rng)
+            self.downsample = Sequential(conv, *norm)
+
+    def shortcut(self, x: Tensor, channels: int) -> Tensor:
+        """What is added to a branch of `channels` channels."""
+        if self.downsample is not None:
+            return self.downsample(x)
+        if self.stride == 1 and x.shape[1] == channels:
+            return x
+        return ops.shortcut(x, self.stride, channels, self.pad)
+
+    def describe(self) -> str:
+        return ("residual" if self.residual else "plain") + self.kind
+
+
+class Block(ResidualBlock):
+    """v1's basic block, relu(bn2(conv2(relu(bn1(conv1(x))))) + shortcut(x)): He et al. 2015, Fig. 2 and Table 1.
+
+    residual, shortcut, pad: see ResidualBlock; a projection is followed by BN.
+    by_hand=True runs the same block as one Function with its backward written out (residual.py). It serves train
+    mode (of every layer: not with a frozen BatchNorm) while nothing looks inside; otherwise the block runs composed,
+    with the same result.
+    batch_norm=False leaves BN out and gives the convolutions a bias.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, *, residual: bool = True,
+                 shortcut: str = "A", pad: str = "both", by_hand: bool = False, batch_norm: bool = True,
+                 rng: np.random.Generator):
+        super().__init__(stride, residual, shortcut, pad, by_hand, batch_norm)
+        bn: Any = BatchNorm2d if batch_norm else lambda channels: Identity()
+        self.conv1 = Conv2d(in_channels, out_channels, 3, stride, 1, not batch_norm, rng=rng)
+        self.bn1 = bn(out_channels)
+        self.conv2 = Conv2d(out_channels, out_channels, 3, 1, 1, not batch_norm, rng=rng)
+        self.bn2 = bn(out_channels)
+        self.project(in_channels, out_channels, bn(out_channels), bias=not batch_norm, rng=rng)
+
+    @property
+    def last_norm(self) -> Module | None:
+        """The BatchNorm that ends the residual branch."""
+        return self.bn2 if self.residual and isinstance(self.bn2, BatchNorm2d) else None
+
+    def layers(self) -> list[tuple[Conv2d, Any]]:
+        """The branch: each convolution with the norm that follows it."""
+        return [(self.conv1, self.bn1), (self.conv2, self.bn2)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if _can_run_by_hand(self):
+            return self.forward_by_hand(x)
+        h = conv_bn_relu(self.conv1, self.bn1, x)
+        skip = self.shortcut(x, self.conv2.weight.shape[0]) if self.residual else None
+        return conv_bn_relu(self.conv2, self.bn2, h, skip)
+
+    def forward_by_hand(self, x: Tensor) -> Tensor:
+        norms: list[Any] = [self.bn1, self.bn2]
+        inputs = [x, self.conv1.weight, self.bn1.weight, self.bn1.bias,
+                  self.conv2.weight, self.bn2.weight, self.bn2.bias]
+        if self.downsample is not None:
+            conv, bn = self.downsample.layers()
+            inputs += [conv.weight, bn.weight, bn.bias]
+            norms.append(bn)
+        return _by_hand(Residual, inputs, norms, stride=self.stride, pad=self.pad)
+
+
+class Bottleneck(ResidualBlock):
+    """v1's bottleneck: a 1x1 convolution down to out_channels / 4 channels, a 3x3, a 1x1 up to out_channels, each with
+    BN. relu(bn3(conv3(relu(bn2(conv2(relu(bn1(conv1(x)))))))) + shortcut(x)): He et al. 2015, Fig. 5 and Table 1.
+
+    version: where a block strides. "v1" in the first 1x1 convolution, as in the paper; "v1.5" in the 3x3, as most
+    published weights have it (fb.resnet.torch, torchvision): 6 % more work for ResNet-50, and no pixel is skipped.
+    Shapes and names are the same for both, so weights for one load into the other and compute something else.
+    Other arguments as Block's; its backward is not written by hand.
+    """
+
+    expansion = 4
+    kind = ", bottleneck"
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, *, residual: bool = True,
+                 shortcut: str = "A", pad: str = "both", version: str = "v1", rng: np.random.Generator):
+        super().__init__(stride, residual, shortcut, pad)
+        width, first, second = _bottleneck(out_channels, stride, version)
+        self.conv1 = Conv2d(in_channels, width, 1, first, rng=rng)
+        self.bn1 = BatchNorm2d(width)
+        self.conv2 = Conv2d(width, width, 3, second, 1, rng=rng)
+        self.bn2 = BatchNorm2d(width)
+        self.conv3 = Conv2d(width, out_channels, 1, rng=rng)
+        self.bn3 = BatchNorm2d(out_channels)
+        self.project(in_channels, out_channels, BatchNorm2d(out_channels), rng=rng)
+
+    @property
+    def last_norm(self) -> Module | None:
+        """The BatchNorm that ends the residual branch."""
+        return self.bn3 if self.residual else None
+
+    def layers(self) -> list[tuple[Conv2d, Any]]:
+        """The branch: each convolution with the norm that follows it."""
+        return [(self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = conv_bn_relu(self.conv1, self.bn1, x)
+        h = conv_bn_relu(self.conv2, self.bn2, h)
+        skip = self.shortcut(x, self.conv3.weight.shape[0]) if self.residual else None
+        return conv_bn_relu(self.conv3, self.bn3, h, skip)
+
+
+class PreactBlock(ResidualBlock):
+    """v2's full pre-activation block, conv2(relu(bn2(conv1(relu(bn1(x)))))) + shortcut(x): Fig. 1b, arXiv 1603.05027.
+
+    The shortcut starts at x itself, so that it stays an identity from block to block; behind relu(bn1(x)) if
+    `split_after_activation` (the first block of a network: v2, section 5) and where it is a projection (1x1
+    convolution, no BN: the activation stands before it). Other arguments as Block's.
+    """
+
+    kind = ", pre-activation"
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, *, residual: bool = True,
+                 shortcut: str = "A", pad: str = "both", split_after_activation: bool = False, by_hand: bool = False,
+                 rng: np.random.Generator):
+        super().__init__(stride, residual, shortcut, pad, by_hand)
+        self.bn1 = BatchNorm2d(in_channels)
+        self.conv1 = Conv2d(in_channels, out_channels, 3, stride, 1, rng=rng)
+        self.bn2 = BatchNorm2d(out_channels)
+        self.conv2 = Conv2d(out_channels, out_channels, 3, 1, 1, rng=rng)
+        self.project(in_channels, out_channels, rng=rng)
+        self.split_after_activation = split_after_activation or self.downsample is not None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if _can_run_by_hand(self):
+            return self.forward_by_hand(x)
+        a = bn_relu(self.bn1, x)
+        h = self.conv2(conv_bn_relu(self.conv1, self.bn2, a))
+        if self.residual:
+            h = h + self.shortcut(a if self.split_after_activation else x, h.shape[1])
+        return h
+
+    def forward_by_hand(self, x: Tensor) -> Tensor:
+        inputs = [x, self.bn1.weight, self.bn1.bias, self.conv1.weight, self.bn2.weight, self.bn2.bias,
+                  self.conv2.weight]
+        if self.downsample is not None:
+            inputs += [conv.weight for conv in self.downsample.layers()]
+        return _by_hand(PreactResidual, inputs, [self.bn1, self.bn2], stride=self.stride, pad=self.pad,
+                        split_after_activation=self.split_after_activation)
+
+
+class PreactBottleneck(ResidualBlock):
+    """v2's bottleneck, conv3(relu(bn3(conv2(relu(bn2(conv1(relu(bn1(x))))))))) + shortcut(x): the block of
+    ResNet-164 and ResNet-1001 (arXiv 1603.05027, section 4). Arguments as Bottleneck's and PreactBlock's."""
+
+    expansion = 4
+    kind = ", pre-activation bottleneck"
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, *, residual: bool = True,
+                 shortcut: str = "A", pad: str = "both", split_after_activation: bool = False, version: str = "v1",
+                 rng: np.random.Generator):
+        super().__init__(stride, residual, shortcut, pad)
+        width, first, second = _bottleneck(out_channels, stride, version)
+        self.bn1 = BatchNorm2d(in_channels)
+        self.conv1 = Conv2d(in_channels, width, 1, first, rng=rng)
+        self.bn2 = BatchNorm2d(width)
+        self.conv2 = Conv2d(width, width, 3, second, 1, rng=rng)
+        self.bn3 = BatchNorm2d(width)
+        self.conv3 = Conv2d(width, out_channels, 1, rng=rng)
+        self.project(in_channels, out_channels, rng=rng)
+        self.split_after_activation = split_after_activation or self.downsample is not None
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = bn_relu(self.bn1, x)
+        h = conv_bn_relu(self.conv1, self.bn2, a)
+        h = self.conv3(conv_bn_relu(self.conv2, self.bn3, h))
+        if self.residual:
+            h = h + self.shortcut(a if self.split_after_activation else x, h.shape[1])
+        return h
+
+
+class FixupBlock(ResidualBlock):
+    """A residual block without BatchNorm: Zhang, Dauphin & Ma 2019, "Fixup Initialization", Fig. 1 right.
+
+        relu(scale * conv2(relu(conv1(x + bias1a) + bias1b) + bias2a) + bias2b + shortcut(x))
+
+    Four scalar biases (0) and one scalar multiplier (1) take the place of BN. Start it with `init.fixup(model)`.
+    """
+
+    kind = ", Fixup"
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, *, pad: str = "both",
+                 rng: np.random.Generator):
+        def scalar(value):
+            return Tensor(init.constant((1,), value), True)
+
+        super().__init__(stride, True, "A", pad)
+        self.bias1a, self.bias1b, self.bias2a, self.bias2b = (scalar(0) for _ in range(4))
+        self.scale = scalar(1)
+        self.conv1 = Conv2d(in_channels, out_channels, 3, stride, 1, rng=rng)
+        self.conv2 = Conv2d(out_channels, out_channels, 3, 1, 1, rng=rng)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = ops.relu(self.conv1(x + self.bias1a) + self.bias1b)
+        h = self.conv2(h + self.bias2a) * self.scale + self.bias2b
+        return ops.relu(h + self.shortcut(x, h.shape[1]))
+
+
+def _can_run_by_hand(block: Any) -> bool:
+    """Train mode throughout, no layer that somebody replaced by a subclass, and nothing looks inside."""
+    inside = [m for _, m in block.modules() if m is not block]
+    return (block.by_hand and block.training and not being_watched()
+            and all(m.training and type(m) in (Conv2d, BatchNorm2d, Sequential) for m in inside))
+
+
+def _bottleneck(out_channels: int, stride: int, version: str) -> tuple[int, int, int]:
+    """Channels between the 1x1 convolutions, and the strides of the first 1x1 and of the 3x3."""
+    if version not in ("v1", "v1.5"):
+        raise ValueError(f'version: expected "v1" or "v1.5", got {version!r}')
+    if out_channels % 4:
+        raise ValueError(f"out_channels: expected a multiple of 4 for a bottleneck, got {out_channels}")
+    return (out_channels // 4, stride, 1) if version == "v1" else (out_channels // 4, 1, stride)
+
+
+def _by_hand(function: Any, inputs: list[Tensor], norms: list[Any], **options: Any) -> Tensor:
+    """Apply a hand-written block and update the running statistics of its BatchNorms."""
+    stats: list[Any] = []
+    y = function.apply(*inputs, eps=[float(bn.eps) for bn in norms], stats=stats, **options)
+    for bn, (mean, var, count) in zip(norms, stats, strict=True):
+        bn.update(mean, var, count)
+    return y
