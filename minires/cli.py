@@ -233,7 +233,8 @@ def _train(args: argparse.Namespace) -> int:
             raise ValueError("--dataset is missing: say what to train on, for example --dataset fashion_mnist_small")
         chosen = configure(args.model, given["dataset"], given.get("recipe", "paper-cifar"), given.get("seed", 0),
                            given.get("device", "auto"), given.get("set", []), given.get("graph", False))
-        out = args.out or Path("minires-runs", "{model}-{dataset}-{recipe}-seed{seed}".format(**chosen))
+        name = f"{chosen.model}-{chosen.dataset}-{chosen.recipe_name}-seed{chosen.seed}"
+        out = args.out or Path("minires-runs", name)
     elif not (args.resume and args.out):
         raise ValueError("MODEL is missing; only --resume --out DIR goes without, to go on with the run in DIR")
     elif given:
@@ -257,7 +258,7 @@ def _sweep(args: argparse.Namespace) -> int:
     spec = sweep.read(args.spec)
     out = args.out or Path("minires-runs", args.spec.stem)
     table, failed = sweep.run(spec, out, jobs=args.jobs, scheduler=args.scheduler,
-                              every_seconds=args.checkpoint_seconds, say=print)
+                              every_seconds=args.checkpoint_seconds, command=args.typed)
     print(table)
     return 2 if failed else 0
 
@@ -281,7 +282,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         root, where = given.pop("root", None), given.pop("where", "")
         _leave_out(folder, given)
         trained = runs.read(folder, Path(root) if root else None, where)
-        name, weights, dataset = trained.config["model"], str(folder / "weights.safetensors"), trained.config["dataset"]
+        name, weights, dataset = trained.config.model, str(folder / "weights.safetensors"), trained.config.dataset
         score = evaluate.score(trained.model, trained.images, trained.labels, trained.classes, args.batch_size,
                                progress=True)
         words = "as in the run"

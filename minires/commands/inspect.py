@@ -54,10 +54,10 @@ def from_run(folder: Path, root: datasets.Root = None, images: int = 500, where:
     `where`: as for `runs.read`."""
     run = runs.read(folder, Path(root) if root else None, where)
     chosen = run.config
-    words = {"network": chosen["model"], "weights": str(folder / "weights.safetensors"), "data": chosen["dataset"],
-             "input": "pixels / 255 - the training set's mean image", "recipe": chosen["recipe"],
-             "seed of the training": chosen["seed"]}
-    return Subject(_spelt(chosen["model"]), run.model, run.fresh, run.images[:images], run.labels[:images], words)
+    words = {"network": chosen.model, "weights": str(folder / "weights.safetensors"), "data": chosen.dataset,
+             "input": "pixels / 255 - the training set's mean image", "recipe": chosen.recipe_name,
+             "seed of the training": chosen.seed}
+    return Subject(_spelt(chosen.model), run.model, run.fresh, run.images[:images], run.labels[:images], words)
 
 
 def from_weights(weights: Path, model: str, dataset: str | None = None, *, root: datasets.Root = None,
