@@ -424,7 +424,7 @@ def test_other_images_are_noticed(whole, tmp_path, capsys):
     (tmp_path / "a" / "config.json").write_text(json.dumps(said))
     assert run(tmp_path / "a", "--resume") == 2
     said = capsys.readouterr().err
-    assert "expected the fashion_mnist_small that it was trained on (SHA-256 000000000000...), got other pixels" in said
+    assert "the fashion_mnist_small that the run was trained on, with data_sha256 000000000000..., got other" in said
 
 
 @pytest.mark.parametrize("text, says", [("{", "cannot be read"), ("[]", "expected a run's settings"),

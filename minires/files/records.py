@@ -70,10 +70,15 @@ def checked(value: Any, kind: Any, where: str, key: str = "", *, complete: bool 
     if kind is Any:
         return value
     if origin in (Annotated, NotRequired):
-        found = checked(value, parts[0], where, key, complete=complete)
-        for limits in parts[1:]:
-            if not limits.least <= found <= limits.most:
-                raise _wrong(where, key, _words(kind), value)
+        try:
+            found = checked(value, parts[0], where, key, complete=complete)
+            fits = all(limits.least <= found <= limits.most for limits in parts[1:])
+        except ValueError:
+            if origin is NotRequired:
+                raise
+            fits = False
+        if not fits:
+            raise _wrong(where, key, _words(kind), value)
         return found
     if origin in (Union, types.UnionType):
         return _one_of(value, parts, where, key)
@@ -122,7 +127,7 @@ def only(value: Mapping[str, Any], known: Collection[str], where: str, key: str 
 
 
 def _one_of(value: Any, kinds: Sequence[Any], where: str, key: str) -> Any:
-    for kind in kinds:
+    for kind in sorted(kinds, key=lambda kind: kind is float):  # last, as whole numbers serve too
         plain = get_origin(kind) or kind
         if type(value) is plain or (plain is tuple and type(value) is list) or (plain is float and _is_finite(value)):
             return checked(value, kind, where, key)

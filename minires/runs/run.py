@@ -91,8 +91,9 @@ def inputs(config: RunConfig, folder: Path, root: Path | None = None) -> Inputs:
     with _naming(folder):
         sets = config.inputs(root)
     if sets.sha256 != (recorded.data_sha256 or sets.sha256):
-        raise ValueError(f"{folder}: expected the {config.dataset} that it was trained on (SHA-256 "
-                         f"{recorded.data_sha256[:12]}...), got other pixels or labels ({sets.sha256[:12]}...)")
+        raise ValueError(f"{folder / 'config.json'}: expected the {config.dataset} that the run was trained on, with "
+                         f"data_sha256 {recorded.data_sha256[:12]}..., got other pixels or labels "
+                         f"({sets.sha256[:12]}...)")
     return sets
 
 
@@ -260,7 +261,7 @@ class _Run:
         arrays, where = found[0], f"{self.out}, its newest checkpoint"
         header: Header = records.checked(found[1], Header, where)
         if wrong := RunConfig.from_json(header["run"], where).differences(self.config):
-            raise ValueError(f"{self.out}: the checkpoint is of another run: {'; '.join(wrong)}")
+            raise ValueError(f"{self.out / 'config.json'}: the checkpoint is of another run: {'; '.join(wrong)}")
         velocity = arrays.pop("velocity", None)
         self.model.load_state({name.removeprefix("model."): a for name, a in arrays.items()})
         for name, generator in self._generators():
