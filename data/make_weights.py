@@ -34,8 +34,9 @@ def main() -> None:
         if not (folder / "weights.safetensors").exists():
             raise SystemExit(f"{folder}: the run is not finished, there is no weights.safetensors")
         name = chosen.model
-        _, (images, labels), _, classes = chosen.inputs(args.data_dir)
-        net = chosen.build(images.shape[1], len(classes))
+        sets = chosen.inputs(args.data_dir)
+        images, labels = sets.test
+        net = chosen.build(images.shape[1], len(sets.classes))
         load_weights(net, folder / "weights.safetensors")
         args.out.mkdir(parents=True, exist_ok=True)
         path = args.out / f"{name}.safetensors"

@@ -50,11 +50,11 @@ def test_generated_images_get_the_recorded_logits(name):
 @pytest.mark.parametrize("name", TOLD)
 def test_the_test_set_gets_the_recorded_error_and_answers(name):
     try:
-        _, (images, labels), digest, _ = CONFIGS[name].inputs()
+        sets = CONFIGS[name].inputs()
     except FileNotFoundError as e:
         pytest.skip(str(e))
-    assert digest == TOLD[name]["data_sha256"]
-    again = make_weights.answers(shipped(name), images, labels)
+    assert sets.sha256 == TOLD[name]["data_sha256"]
+    again = make_weights.answers(shipped(name), *sets.test)
     assert again["test_error_float16"] == pytest.approx(TOLD[name]["test_error_float16"], abs=0.05)
     assert again["test_error_float16"] == pytest.approx(TOLD[name]["recorded"]["test_error"], abs=0.3)
     same = sum(a == b for a, b in zip(again["predicted"], TOLD[name]["predicted"], strict=True))

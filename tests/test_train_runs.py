@@ -99,7 +99,7 @@ def test_a_run_is_fit_on_the_prepared_images(whole):
     from safetensors.numpy import load_file
 
     chosen = runs.read_config(whole)
-    learn, test, _, classes = chosen.inputs()
+    learn, test, classes, *_ = chosen.inputs()
     model = chosen.build(1, len(classes))
     events = list(train.fit(model, learn, test, chosen.recipe, rng=0))
     epochs = [e for e in events if isinstance(e, train.Epoch)]
@@ -135,8 +135,8 @@ def test_validation_images_are_held_out(tmp_path, capsys):
     assert "validation error" in capsys.readouterr().out
     chosen = runs.read_config(out)
     held = dataclasses.replace(chosen, data=dataclasses.replace(chosen.data, train_images=0))
-    learn, held_out, _, _ = held.inputs()
-    everything, _, _, _ = dataclasses.replace(chosen, data=config.Data()).inputs()
+    learn, held_out, *_ = held.inputs()
+    everything, *_ = dataclasses.replace(chosen, data=config.Data()).inputs()
     assert len(learn[1]) == 50 and list(learn[1]) + list(held_out[1]) == list(everything[1])
 
 
@@ -366,7 +366,7 @@ def test_bad_input_is_refused_before_anything_is_written(arguments, says, tmp_pa
 
 
 @pytest.mark.parametrize("setting, says", [("train_images=10001", "train_images: expected at most 10000, got 10001"),
-                                           ("validation=10000", "expected at most 0"),
+                                           ("validation=10000", "validation: expected fewer than the 10000"),
                                            ("image_size=9", "divide the images' 28x28, got 9x9"),
                                            ("model.shortcut=D", 'expected "A", "B" or "C"')])  # fmt: skip
 def test_what_only_the_data_or_the_model_can_tell(setting, says, tmp_path, capsys):

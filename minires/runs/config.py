@@ -2,17 +2,16 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import inspect
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 
 from .. import __version__, datasets, device, models, nn, recipes
+from ..datasets.inputs import Prepared
 from ..files import records
 from ..files.records import Between
 from ..names import unknown
@@ -41,15 +40,6 @@ class Data:
         if self.validation and self.test_images:
             raise ValueError(f"data: test_images={self.test_images} has no effect with validation={self.validation}, "
                              "whose images stand in for the test set; leave one out")
-
-
-class Inputs(NamedTuple):
-    """What a network sees. Each set is (images float32 (N, C, H, W), labels (N,)) on one device."""
-
-    train: tuple[Any, Any]
-    test: tuple[Any, Any]
-    sha256: str             # of the pixels and labels as stored
-    classes: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -147,29 +137,14 @@ class RunConfig:
         keys = [key for key in CHOSEN if key not in but]
         return [f"{text} asked for" for text in _differences(self.chosen(), other.chosen(), keys)]
 
-    def inputs(self, root: Path | None = None) -> Inputs:
+    def inputs(self, root: Path | None = None) -> Prepared:
         """The data set as the network sees it: pixels / 255, less the training images' mean at every pixel.
 
         root: the data set's folder, if not the usual one.
         FileNotFoundError where the data set is not there; ValueError where it has too few images.
         """
-        learn, test = datasets.load(self.dataset, root)
-        digest = hashlib.sha256()
-        for split in learn, test:
-            digest.update(split.images.tobytes())
-            digest.update(split.labels.tobytes())
-        for key, have in ("train_images", len(learn) - self.data.validation), ("test_images", len(test)):
-            if not getattr(self.data, key) <= have or have < 1:
-                raise ValueError(f"{self.dataset}: {key}: expected at most {have}, got {getattr(self.data, key)}")
-        test = test[:self.data.test_images or None]
-        if self.data.validation:
-            learn, test = learn[:-self.data.validation], learn[-self.data.validation:]
-        learn = learn[:self.data.train_images or None]
-        images = datasets.subtract_pixel_mean(*(datasets.to_float(s.images, self.data.image_size)
-                                                for s in (learn, test)))
-        train_set, test_set = ((device.to(x, self.device), device.to(split.labels, self.device))
-                               for x, split in zip(images, (learn, test), strict=True))
-        return Inputs(train_set, test_set, digest.hexdigest(), learn.classes)
+        return datasets.prepared(self.dataset, root, normalize="pixel-mean", where=self.device,
+                                 **dataclasses.asdict(self.data))
 
     def build(self, in_channels: int, num_classes: int) -> nn.Module:
         """The model with its first weights, drawn from the seed. ValueError where its options do not fit."""
@@ -244,11 +219,6 @@ def options_of(model: str) -> dict[str, type]:
     """{name: type} of a model's options that a run can choose."""
     return {name: type(p.default) for name, p in inspect.signature(models.BY_NAME[model]).parameters.items()
             if name not in BY_DATA and isinstance(p.default, (bool, int, float, str))}
-
-
-def pretty(model: str) -> str:
-    """A network's name as it is written in text: "ResNet-20" for "resnet20"."""
-    return re.sub(r"(?<=[a-z])(?=\d)", "-", model, count=1).replace("resnet", "ResNet")
 
 
 def _plain(settings: Any) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from typing import Any, Literal, NotRequired, TypedDict
 from .. import recipes
 from ..files import records
 from ..files.atomic import write_atomically
+from ..names import printed
 from . import metrics
-from .config import Data, RunConfig, pretty
+from .config import Data, RunConfig
 from .metrics import Line
 from .run import read_config
 
@@ -109,7 +110,7 @@ def rows(found: Sequence[Run]) -> list[Row]:
     lines = []
     for group in groups.values():
         first, last = group[0], [run.metrics[-1] for run in group]
-        row: Row = {"network": pretty(first.config.model), "trained": first.trained_on,
+        row: Row = {"network": printed(first.config.model), "trained": first.trained_on,
                     "parameters": first.config.recorded.parameters, "seeds": [run.config.seed for run in group],
                     "train_error": [line["train_error"] for line in last],
                     first.config.tested: [line[first.config.tested] for line in last]}  # type: ignore[misc]
@@ -154,7 +155,7 @@ def write(folders: Sequence[Path], out: Path) -> str:
     ways = list(dict.fromkeys([row["trained"] for row in lines] + [run.trained_on for run in found]))
     by_label: dict[str, list[Any]] = {}
     for run in sorted(found, key=lambda r: r.order):
-        by_label.setdefault(_marked(pretty(run.config.model), run.trained_on, ways), []).append(run.metrics)
+        by_label.setdefault(_marked(printed(run.config.model), run.trained_on, ways), []).append(run.metrics)
     figure = plot.png(plot.training_curves(by_label))
 
     out.mkdir(parents=True, exist_ok=True)

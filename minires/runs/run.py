@@ -26,10 +26,11 @@ from .. import device, info, kernels, nn
 from ..files import records
 from ..files.atomic import locked, write_atomically
 from ..kernels import parallel
+from ..names import printed
 from ..train import Epoch, NotFinite, Progress, Step, fit
 from ..weights import load_weights, save_weights
 from . import checkpoint, metrics, progress
-from .config import Inputs, Recorded, RunConfig, pretty
+from .config import Prepared, Recorded, RunConfig
 from .metrics import Line
 from .progress import Passed
 
@@ -81,7 +82,7 @@ def read(folder: Path, root: Path | None = None, where: str = "") -> Trained:
     return Trained(config, model, fresh, images, labels, classes)
 
 
-def inputs(config: RunConfig, folder: Path, root: Path | None = None) -> Inputs:
+def inputs(config: RunConfig, folder: Path, root: Path | None = None) -> Prepared:
     """The images that the run in `folder` sees. `root`: the data set's folder, if not the run's own.
 
     ValueError where they are not the ones that it was trained on.
@@ -97,7 +98,7 @@ def inputs(config: RunConfig, folder: Path, root: Path | None = None) -> Inputs:
     return sets
 
 
-def _built(config: RunConfig, folder: Path, sets: Inputs) -> nn.Module:
+def _built(config: RunConfig, folder: Path, sets: Prepared) -> nn.Module:
     with _naming(folder):
         return config.build(sets.train[0].shape[1], len(sets.classes))
 
@@ -244,7 +245,7 @@ class _Run:
         elif other := config.recorded.differences(now, ("threads", "kernels", "versions", "commit")):
             self.notes.append(f"not as it began, the bits may differ: {'; '.join(other)}")
         self.config, self.steps, self.at, self.metrics = config, now.steps, Progress(), list[Line]()
-        self.notes.append(f"{pretty(config.model)}, {now.parameters:,} parameters, {self.images:,} images, "
+        self.notes.append(f"{printed(config.model)}, {now.parameters:,} parameters, {self.images:,} images, "
                           f"{now.steps:,} steps on the {config.device}; errors follow after each pass")
         if not new:
             self._load()
@@ -371,7 +372,7 @@ class _Run:
         from .. import plot  # loads matplotlib, which training does not need
 
         save_weights(self.model, self.out / "weights.safetensors")
-        curves = plot.training_curves({pretty(self.config.model): [self.metrics]})
+        curves = plot.training_curves({printed(self.config.model): [self.metrics]})
         write_atomically(self.out / "curves.png", plot.png(curves))
 
 
