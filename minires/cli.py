@@ -12,6 +12,7 @@ from typing import Any
 
 from . import __version__
 
+STATUS = {"Ctrl-C": 130, "SIGTERM": 143}  # of a training that was stopped
 DATASETS = "cifar10, cifar100, mnist, fashion_mnist, fashion_mnist_small (ships with minires), ..."
 
 
@@ -44,16 +45,21 @@ def _parser() -> argparse.ArgumentParser:
         "demo", help="train plain and residual networks on real images and draw what depth does to them",
         description="Trains plain-20, ResNet-20, plain-56 and ResNet-56 (width 8, option A) on 10,000 Fashion-MNIST "
                     "images averaged to 14x14, and writes results.json, three figures and report.html.",
-        epilog="Ctrl-C stops and keeps what is done.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    demo.add_argument("--out", type=Path, metavar="DIR", default=argparse.SUPPRESS,
+        epilog="Ctrl-C stops and keeps what is done; --resume --out DIR goes on with it.")
+    absent = argparse.SUPPRESS
+    demo.add_argument("--out", type=Path, metavar="DIR",
                       help="folder for the results (default: minires-demo, or minires-demo-2, ... if that is taken)")
-    demo.add_argument("--epochs", type=_positive, default=3, metavar="N", help="passes over the training images")
-    demo.add_argument("--seed", type=_not_negative, default=0, metavar="S", help="of the weights and the images' order")
-    demo.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="auto: a GPU where one works")
-    demo.add_argument("--jobs", type=_positive, metavar="N", default=argparse.SUPPRESS,
+    demo.add_argument("--resume", action="store_true", help="go on with the demo in --out, which was stopped")
+    demo.add_argument("--epochs", type=_positive, default=absent, metavar="N",
+                      help="passes over the training images (default: 3)")
+    demo.add_argument("--seed", type=_not_negative, default=absent, metavar="S",
+                      help="of the weights and the images' order (default: 0)")
+    demo.add_argument("--device", choices=("auto", "cpu", "gpu"), default=absent,
+                      help="auto, the default: a GPU where one works")
+    demo.add_argument("--jobs", type=_positive, metavar="N",
                       help="networks trained at a time, each in a process of its own (default: one for each core, up "
                            "to four; on a GPU one). The numbers do not depend on it")
-    demo.add_argument("--quick", action="store_true",
+    demo.add_argument("--quick", action="store_true", default=absent,
                       help="1 epoch on 1,000 images: shows that everything runs, too short to show degradation")
     demo.set_defaults(run=_demo)
 
@@ -63,7 +69,6 @@ def _parser() -> argparse.ArgumentParser:
                     "checkpoints, weights.safetensors and curves.png into a folder.",
         epilog="Ctrl-C stops at a checkpoint. The same command with --resume goes on, to the same bits as if it had "
                "never stopped; so does --resume --out DIR alone.")
-    absent = argparse.SUPPRESS
     learn.add_argument("model", nargs="?", metavar="MODEL", help="may be left out with --resume")
     learn.add_argument("--dataset", default=absent, metavar="NAME", help=DATASETS)
     learn.add_argument("--data-dir", type=Path, metavar="DIR", dest="root",
@@ -211,16 +216,23 @@ def _network_options(score: argparse.ArgumentParser) -> None:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    from . import device, kernels, train
+    from . import kernels, recipes
     from .commands import demo
 
-    length = "--quick" if args.quick else f"--epochs {args.epochs}"
-    command = f"minires demo {length} --seed {args.seed} --device {args.device}"
-    out = getattr(args, "out", None) or _free_folder(Path("minires-demo"))
-    jobs = getattr(args, "jobs", 1 if device.use(args.device) == "gpu" else min(kernels.parallel.threads(), 4))
-    _, done = demo.run(out, train.Recipe(epochs=args.epochs), seed=args.seed, where=args.device, quick=args.quick,
-                       jobs=jobs, command=command)
-    return 0 if done else 130
+    given = {name: getattr(args, name) for name in ("epochs", "seed", "device", "quick") if hasattr(args, name)}
+    if args.resume and not args.out:
+        raise ValueError("--resume needs --out DIR, the folder of the demo to go on with")
+    if args.resume and not given:
+        nets = demo.begun(args.out)
+    else:
+        nets = demo.choose(recipes.Recipe(epochs=given.get("epochs", 3)), seed=given.get("seed", 0),
+                           where=given.get("device", "auto"), quick=given.get("quick", False))
+    config = next(iter(nets.values()))
+    length = "--quick" if "quick" in given else f"--epochs {config.recipe.epochs}"
+    command = f"minires demo {length} --seed {config.seed} --device {given.get('device', 'auto')}"
+    _, stopped = demo.run(args.out or _free_folder(Path("minires-demo")), nets, resume=args.resume, command=command,
+                          jobs=args.jobs or (1 if config.device == "gpu" else min(kernels.parallel.threads(), 4)))
+    return STATUS.get(stopped, 0)
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -250,7 +262,7 @@ def _train(args: argparse.Namespace) -> int:
         return 0
     print(f"Stopped by {done.stopped} at step {done.step} of {done.steps}, with a checkpoint. To go on:\n"
           f"  minires train --resume --out {shlex.quote(str(out))}")
-    return {"Ctrl-C": 130, "SIGTERM": 143}.get(done.stopped, 0)
+    return STATUS.get(done.stopped, 0)
 
 
 def _sweep(args: argparse.Namespace) -> int:

@@ -6,119 +6,107 @@ the same condition that the figure's title stands behind; a run that does not sh
 
 from __future__ import annotations
 
-import json
-import math
-import numbers
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired, TypedDict
 
 from .. import plot
+from ..files import records
 from ..files.atomic import write_atomically
+from ..files.records import Between
 from ..plot import mean, number, percent, points, pretty
+from ..runs.metrics import Percent
 from .page import document, escaped, figure, pairs_table
 
-Results = Mapping[str, Any]
+Results = Mapping[str, Any]  # as `check_results` checks it
+Count = Annotated[int, Between(0)]
+Numbers = list[Annotated[float, Between(0)]]
 
-LISTS = ("train_error", "test_error", "train_loss", "responses", "responses_init", "gradient_norms_init")
-COUNTS = ("parameters", "macs")
-SETTINGS: dict[str, type] = {
-    "seed": int, "epochs": int, "batch_size": int, "lr": float, "momentum": float, "weight_decay": float,
-    "width": int, "shortcut": str, "image_size": int, "train_images": int, "test_images": int, "dataset": str,
-    "device": str, "quick": bool, "command": str, "look_images": int,
-}  # fmt: skip
-VERSIONS = ("minires", "python", "numpy", "blas", "platform")
+
+class Net(TypedDict):
+    """One network's numbers: a list has one for each epoch, or one for each layer, input first."""
+
+    train_error: list[Percent]
+    test_error: list[Percent]
+    train_loss: Numbers
+    responses: Numbers
+    responses_init: Numbers
+    gradient_norms_init: Numbers
+    gradient_norms_init_without_bn: NotRequired[Numbers]
+    parameters: Count
+    macs: Count
+    seconds: float
+    complete: bool
+
+
+class Settings(TypedDict):
+    """How the networks were trained."""
+
+    seed: int
+    epochs: int
+    batch_size: int
+    lr: float
+    momentum: float
+    weight_decay: float
+    steps: NotRequired[int]
+    drops: NotRequired[list[float]]
+    warm_up_lr: NotRequired[float]
+    warm_up_layers: NotRequired[int]
+    crop: NotRequired[int]
+    flip: NotRequired[bool]
+    width: int
+    shortcut: str
+    image_size: int
+    train_images: int
+    test_images: int
+    look_images: int
+    dataset: str
+    device: str
+    quick: bool
+    command: str
+
+
+class Versions(TypedDict):
+    """What the numbers depend on."""
+
+    minires: str
+    python: str
+    numpy: str
+    blas: str
+    platform: str
+
+
+class Whole(TypedDict):
+    """results.json."""
+
+    nets: dict[str, Net]
+    settings: Settings
+    versions: Versions
+    started: str
+    seconds: float
 
 
 # --------------------------------------------------------------------------------------- reading and checking
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read and check results.json."""
-    try:
-        results = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:  # not JSON, or not UTF-8
-        raise ValueError(f"{os.fspath(path)}: not a JSON file: {error}") from error
-    try:
-        check_results(results)
-    except ValueError as error:
-        raise ValueError(f"{os.fspath(path)}: {error}") from error
-    return results
+    """Read and check results.json. ValueError names the file and the key that is missing or holds the wrong thing."""
+    return check_results(records.read(path), os.fspath(path))
 
 
-def check_results(results: Any) -> None:
-    """Raise ValueError that names the first key that is missing or holds the wrong thing."""
-    _expect(results, "results", Mapping)
-    for key in ("nets", "settings", "versions"):
-        _expect(_get(results, "results", key), f"results[{key!r}]", Mapping)
-    _expect(_get(results, "results", "started"), "results['started']", str)
-    _number(_get(results, "results", "seconds"), "results['seconds']")
-    for key, kind in SETTINGS.items():
-        _expect(_get(results["settings"], "settings", key), f"settings[{key!r}]", kind)
-    for key in VERSIONS:
-        _expect(_get(results["versions"], "versions", key), f"versions[{key!r}]", str)
-    for name, net in results["nets"].items():
-        plot.split_name(name)
-        _check_net(net, f"nets[{name!r}]")
-
-
-def _check_net(net: Any, where: str) -> None:
-    _expect(net, where, Mapping)
-    for key in LISTS:
-        _numbers(_get(net, where, key), f"{where}[{key!r}]")
-    if "gradient_norms_init_without_bn" in net:
-        _numbers(net["gradient_norms_init_without_bn"], f"{where}['gradient_norms_init_without_bn']")
-    for key in ("train_error", "test_error"):
-        if not all(0 <= error <= 100 for error in net[key]):
-            raise ValueError(f"{where}[{key!r}]: expected percentages between 0 and 100, got {net[key]}")
-    if len(net["train_error"]) != len(net["test_error"]):
-        raise ValueError(
-            f"{where}: expected as many test errors as training errors, "
-            f"got {len(net['test_error'])} and {len(net['train_error'])}"
-        )
-    for key in COUNTS:
-        _expect(_get(net, where, key), f"{where}[{key!r}]", int)
-    _number(_get(net, where, "seconds"), f"{where}['seconds']")
-    _expect(_get(net, where, "complete"), f"{where}['complete']", bool)
-
-
-def _get(mapping: Mapping[str, Any], where: str, key: str) -> Any:
-    if key not in mapping:
-        raise ValueError(
-            f"{where}: key {key!r} is missing; it has {', '.join(map(repr, mapping)) or 'no keys'}"
-        )
-    return mapping[key]
-
-
-def _expect(value: Any, where: str, kind: type) -> None:
-    if kind is float:
-        _number(value, where)
-        return
-    # Python counts True as a whole number, but it is no seed.
-    fits = isinstance(value, numbers.Integral if kind is int else kind)
-    if not fits or (kind is int and isinstance(value, bool)):
-        wanted = {Mapping: "a dict", str: "a text", bool: "true or false", int: "a whole number"}[kind]
-        raise ValueError(f"{where}: expected {wanted}, got {_describe(value)}")
-
-
-def _number(value: Any, where: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
-        raise ValueError(f"{where}: expected a finite number, got {_describe(value)}")
-
-
-def _numbers(values: Any, where: str) -> None:
-    if not isinstance(values, (list, tuple)):
-        raise ValueError(f"{where}: expected a list of numbers, got {_describe(values)}")
-    for i, value in enumerate(values):
-        _number(value, f"{where}[{i}]")
-        if value < 0:  # errors, losses, norms and standard deviations alike
-            raise ValueError(f"{where}[{i}]: expected a number >= 0, got {value}")
-
-
-def _describe(value: Any) -> str:
-    text = repr(value)
-    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+def check_results(results: Any, where: str = "results") -> dict[str, Any]:
+    """The results, each value of the type that it should be; ValueError, which begins with `where`, if one is not."""
+    checked: dict[str, Any] = records.checked(results, Whole, where)
+    for name, net in checked["nets"].items():
+        try:
+            plot.split_name(name)
+        except ValueError as error:
+            raise ValueError(f"{where}: nets: {error}") from error
+        if len(net["train_error"]) != len(net["test_error"]):
+            raise ValueError(f"{where}: nets.{name}: expected as many test errors as training errors, got "
+                             f"{len(net['test_error'])} and {len(net['train_error'])}")
+    return checked
 
 
 # ---------------------------------------------------------------------------------------------------- writing

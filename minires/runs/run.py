@@ -50,6 +50,17 @@ def read_config(folder: Path) -> RunConfig:
     return config
 
 
+class Header(TypedDict):
+    """What a checkpoint holds besides arrays."""
+
+    run: dict[str, Any]         # what was chosen, as in config.json
+    at: Progress                # without the velocity, which is an array
+    metrics: list[Any]          # checked by metrics.py
+    generators: dict[str, Any]  # NumPy's own, checked there
+    seconds: float
+    takes: dict[str, float]     # _Pace.takes
+
+
 class Trained(NamedTuple):
     """What a finished run made, and the data as its network took them, on one device."""
 
@@ -96,6 +107,25 @@ def inputs(config: RunConfig, folder: Path, root: Path | None = None) -> Prepare
                          f"data_sha256 {recorded.data_sha256[:12]}..., got other pixels or labels "
                          f"({sets.sha256[:12]}...)")
     return sets
+
+
+def load_after_epoch(folder: Path, model: nn.Module, epoch: int) -> bool:
+    """Load into `model` the weights of the run in `folder` as they were after `epoch`, its last one so far, if they are
+    still there."""
+    if (folder / "weights.safetensors").exists():  # it is finished
+        load_weights(model, folder / "weights.safetensors")
+        return True
+    for arrays, raw in checkpoint.undamaged(folder):
+        header: Header = records.checked(raw, Header, f"{folder}, a checkpoint")
+        if header["at"].epoch == epoch > 0 and header["at"].batch == 0:
+            model.load_state(_state(arrays))
+            return True
+    return False
+
+
+def _state(arrays: checkpoint.Arrays) -> dict[str, np.ndarray]:
+    """The model's arrays of a checkpoint."""
+    return {name.removeprefix("model."): a for name, a in arrays.items() if name.startswith("model.")}
 
 
 def _built(config: RunConfig, folder: Path, sets: Prepared) -> nn.Module:
@@ -207,17 +237,6 @@ class _Pace:
                 or (self.every_steps > 0 and step % self.every_steps == 0))
 
 
-class Header(TypedDict):
-    """What a checkpoint holds besides arrays."""
-
-    run: dict[str, Any]         # what was chosen, as in config.json
-    at: Progress                # without the velocity, which is an array
-    metrics: list[Any]          # checked by metrics.py
-    generators: dict[str, Any]  # NumPy's own, checked there
-    seconds: float
-    takes: dict[str, float]     # _Pace.takes
-
-
 class _Run:
     """One call's work on a run: the model, where it stands, and what it has measured."""
 
@@ -263,14 +282,13 @@ class _Run:
         header: Header = records.checked(found[1], Header, where)
         if wrong := RunConfig.from_json(header["run"], where).differences(self.config):
             raise ValueError(f"{self.out / 'config.json'}: the checkpoint is of another run: {'; '.join(wrong)}")
-        velocity = arrays.pop("velocity", None)
-        self.model.load_state({name.removeprefix("model."): a for name, a in arrays.items()})
+        self.model.load_state(_state(arrays))
         for name, generator in self._generators():
             try:
                 generator.bit_generator.state = header["generators"][name]
             except (KeyError, TypeError, ValueError) as e:
                 raise ValueError(f"{where}: generators.{name}: expected the state of a NumPy generator: {e}") from e
-        self.at = dataclasses.replace(header["at"], velocity=velocity)
+        self.at = dataclasses.replace(header["at"], velocity=arrays.get("velocity"))
         self.metrics = metrics.checked(header["metrics"], f"{where}, metrics", self.config.tested)
         self.pace.earlier, self.pace.takes = header["seconds"], self.pace.takes | header["takes"]
         metrics.write(self.out, self.metrics)  # a kill may have come between the checkpoint and this
