@@ -20,7 +20,7 @@ from minires.analysis import (
     path_shares,
     swap_blocks,
 )
-from minires.analysis.blocks import last_convolution, same_shape, shortcut
+from minires.analysis.blocks import last_convolution, same_shape, shortcut_output
 from minires.analysis.deepening import dirac
 from minires.analysis.deletion import kendall
 
@@ -260,7 +260,7 @@ def test_one_path_in_v1_is_the_network_with_the_other_ways_held_constant(through
     for name in "layer1.0", "layer2.0", "layer3.0":
         block = dict(net.modules())[name]
         branch = block.bn2(block.conv2(ops.relu(block.bn1(block.conv1(h)))))
-        skip = shortcut(block, h)
+        skip = shortcut_output(block, h)
         h = ops.relu(branch + skip.detach() if name in through else branch.detach() + skip)
     ops.cross_entropy(net.fc(ops.global_avg_pool2d(h)), labels).backward()
     assert difference(path_gradient(net, x, labels, through), t.grad) < 1e-12
@@ -272,7 +272,7 @@ def test_the_path_past_all_blocks_in_v2_is_that_of_the_shortcuts():
     t = Tensor(x, True)
     out = net.conv1(t)
     for block in (net.layer1[0], net.layer2[0], net.layer3[0]):
-        full, skip = block(Tensor(out.data)), shortcut(block, out)
+        full, skip = block(Tensor(out.data)), shortcut_output(block, out)
         out = skip + Tensor(full.data - skip.data)
     ops.cross_entropy(net.fc(ops.global_avg_pool2d(nn.bn_relu(net.bn, out))), labels).backward()
     assert difference(path_gradient(net, x, labels, []), t.grad) < 1e-12

@@ -22,7 +22,7 @@ def rng(seed=0):
 
 def shortcut_and_branch(block, x):
     h = ops.relu(block.bn1(block.conv1(x)))
-    return block.shortcut(x, block.conv2.weight.shape[0]).data, block.bn2(block.conv2(h)).data
+    return block.shortcut(x).data, block.bn2(block.conv2(h)).data
 
 
 @pytest.mark.parametrize("channels, stride", [(4, 1), (6, 2)])
@@ -69,7 +69,7 @@ def test_the_1x1_convolution_is_option_c():
 @pytest.mark.parametrize("cls", [study.PlacedBlock, study.PlacedBottleneck])
 def test_a_silent_branch_shows_what_stands_on_the_shortcuts_way(cls, placement, left):
     block = cls(4, 4, placement=placement, rng=rng(1)).astype(np.float64)
-    conv, bn = block.layers()[-1]
+    conv, bn = block.branch()[-1]
     conv.weight.data = np.zeros_like(conv.weight.data)
     x = normal(3, 4, 5, 6)
     normalised = (x - x.mean((0, 2, 3), keepdims=True)) / np.sqrt(x.var((0, 2, 3), keepdims=True) + bn.eps)

@@ -204,12 +204,12 @@ def shortcut_value():
         expected = np.zeros((2, 7, 3, 2))
         for n, c, i, j in np.ndindex(2, 3, 3, 2):
             expected[n, before + c, i, j] = x[n, c, 2 * i, 2 * j]
-        np.testing.assert_array_equal(ops.shortcut(Tensor(x), 2, 7, pad).data, expected, err_msg="plain loop")
+        np.testing.assert_array_equal(ops.subsample_and_pad(Tensor(x), 2, 7, pad).data, expected, err_msg="plain loop")
 
 
 def shortcut_gradient():
     for pad in "both", "end":
-        gradcheck(lambda x, pad=pad: ops.shortcut(x, 2, 7, pad), *drawn((2, 3, 5, 4)))
+        gradcheck(lambda x, pad=pad: ops.subsample_and_pad(x, 2, 7, pad), *drawn((2, 3, 5, 4)))
 
 
 # --------------------------------------------------------------------------- checks: batch norm and SGD
