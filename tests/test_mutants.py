@@ -458,7 +458,8 @@ SHIPPED = {
     "skip gradient dropped": ([(R, "backward", "gx = K.add(gx, gx_s)", "gx = gx")], by_hand, HAND),
     "skip gradient doubled": ([(R, "backward", "gx = K.add(gx, gx_s)", "gx = gx + 2 * gx_s")], by_hand, HAND),
     "skip gradient taken before the outer ReLU's mask": (
-        [(R, "backward", "parameter_free_shortcut_backward(K, gz,", "parameter_free_shortcut_backward(K, g,")], by_hand, HAND),
+        [(R, "backward", "parameter_free_shortcut_backward(K, gz,", "parameter_free_shortcut_backward(K, g,")],
+        by_hand, HAND),
 }  # fmt: skip
 
 P = residual.PreactResidual
@@ -468,7 +469,8 @@ MORE = {
     "skip gradient doubled, seen by gradcheck": (
         [(R, "backward", "gx = K.add(gx, gx_s)", "gx = gx + 2 * gx_s")], block_gradient, WRONG),
     "skip gradient before the mask, seen by gradcheck": (
-        [(R, "backward", "parameter_free_shortcut_backward(K, gz,", "parameter_free_shortcut_backward(K, g,")], block_gradient, WRONG),
+        [(R, "backward", "parameter_free_shortcut_backward(K, gz,", "parameter_free_shortcut_backward(K, g,")],
+        block_gradient, WRONG),
     "projection's gradient before the mask": (
         [(R, "backward", "K.batch_norm_backward(gz, gamma_s", "K.batch_norm_backward(g, gamma_s")], by_hand, HAND),
     "projection's input gradient overwrites": ([(R, "backward", "gx = K.add(gx, gx_s)", "gx = gx_s")], by_hand, HAND),
