@@ -207,6 +207,60 @@ def test_three_steps_of_a_whole_network_give_the_same_bits(block, shortcut, pad)
     assert_same(*left)
 
 
+# What a user may change in a block by hand that residual.py does not compute.
+def biased(conv):
+    conv.bias = Tensor(np.arange(1.0, 1 + len(conv.weight)), True)
+
+
+def padded(block):
+    block.conv1.padding, block.conv2.padding = (0, 0), (2, 2)
+
+
+def strides_exchanged(block):
+    block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
+
+
+def projection_changed(block):
+    if block.downsample is not None:
+        setattr(block.downsample, "0", nn.Sequential(block.downsample[0], nn.ReLU()))
+
+
+def projection_longer(block):
+    if block.downsample is not None:
+        setattr(block.downsample, str(len(block.downsample)), nn.ReLU())
+
+
+CHANGES = {
+    "a bias in conv1": lambda b: biased(b.conv1), "a bias in conv2": lambda b: biased(b.conv2), "padding": padded,
+    "strides exchanged": strides_exchanged, "another projection": projection_changed,
+    "a longer projection": projection_longer, "residual=False": lambda b: setattr(b, "residual", False),
+    "another shortcut": lambda b: setattr(b, "shortcut", lambda x: type(b).shortcut(b, x) * 2),
+    "bn1's forward": lambda b: setattr(b.bn1, "forward", lambda x: x * 2),
+    "conv2's forward": lambda b: setattr(b.conv2, "forward", lambda x: nn.Conv2d.forward(b.conv2, x) * 2),
+}
+
+
+@every_kind
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_block_that_somebody_changed_computes_what_it_says(kind, change):
+    stride = 1 if change == "padding" else 2  # at stride 2 the branch's output would have another size
+    x, g = arrays(kind, stride)
+    blocks = build(kind, stride, True), build(kind, stride, False)
+    for block in blocks:
+        CHANGES[change](block)
+    ours, composed = (run(block, x, g) for block in blocks)
+    assert_same(ours, composed)
+
+
+def test_a_subclass_with_another_shortcut_is_not_run_by_hand():
+    class Doubled(nn.Block):
+        def shortcut(self, x):
+            return super().shortcut(x) * 2
+
+    made = [Doubled(4, 4, by_hand=hand, rng=np.random.default_rng(0)).astype(np.float64) for hand in (True, False)]
+    assert_same(*(run(block, *arrays("v1 identity", 1)) for block in made))
+
+
 # -------------------------------------------------------------------------------- finite differences
 
 
