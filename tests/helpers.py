@@ -54,3 +54,12 @@ def torch_output_and_grads(f, arrays, g):
     y.backward(torch.tensor(g).reshape(y.shape))
     return y.detach().numpy(), [np.zeros_like(a) if t.grad is None else t.grad.numpy()
                                 for a, t in zip(arrays, tensors, strict=True)]
+
+
+def randomise(net, seed=2):
+    """Random BatchNorms and biases, statistics included: gamma 1, beta 0 and mean 0 would hide mistakes."""
+    draw = np.random.default_rng(seed)
+    for name, t in net.state().items():
+        if t.ndim == 1:
+            v = 0.2 * draw.standard_normal(t.shape)
+            t.data = (v if name.endswith(("bias", "mean")) else 1 + v).astype(t.dtype)

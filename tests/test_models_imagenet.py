@@ -4,8 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import twins
-from helpers import difference, needs_torch, normal
+from helpers import difference, needs_torch, normal, randomise
 
 from minires import Tensor, init, models, nn, no_grad, ops
 
@@ -124,24 +123,14 @@ def test_names_and_shapes_are_torchvisions(name):
 # ----------------------------------------------------------------------------------------- against PyTorch
 
 
-def resnet(block):
-    return lambda t, x: twins.resnet(t, x, block, imagenet=True)
-
-
-NETS = {
-    "resnet18 A": ("resnet18", {"shortcut": "A", "pad": "end"}, resnet(twins.post(pad="end"))),
-    "resnet18 B": ("resnet18", {}, resnet(twins.post())),
-    "resnet34 C": ("resnet34", {"shortcut": "C"}, resnet(twins.post())),
-    "plain34": ("plain34", {}, resnet(twins.post(residual=False))),
-    "resnet50 v1": ("resnet50", {"version": "v1"}, resnet(twins.post(twins.V1))),
-    "resnet50 v1.5": ("resnet50", {}, resnet(twins.post(twins.V15))),
-    "resnet101": ("resnet101", {"version": "v1.5"}, resnet(twins.post(twins.V15))),
-    "resnet152": ("resnet152", {"version": "v1"}, resnet(twins.post(twins.V1))),
-    "vgg16": ("vgg16", {"hidden": 24, "dropout": 0}, lambda t, x: twins.vgg(t, x, (2, 2, 3, 3, 3), False)),
-    "vgg19": ("vgg19", {"hidden": 24, "dropout": 0}, lambda t, x: twins.vgg(t, x, (2, 2, 4, 4, 4), False)),
-    "vgg16_bn": ("vgg16_bn", {"hidden": 24, "dropout": 0}, lambda t, x: twins.vgg(t, x, (2, 2, 3, 3, 3), True)),
-    "vgg19_bn": ("vgg19_bn", {"hidden": 24, "dropout": 0}, lambda t, x: twins.vgg(t, x, (2, 2, 4, 4, 4), True)),
-    "googlenet": ("googlenet", {"width": 16, "dropout": 0}, twins.googlenet),
+NETS = {  # the network's name and options, here and in PyTorch
+    "resnet18 A": ("resnet18", {"shortcut": "A", "pad": "end"}), "resnet18 B": ("resnet18", {}),
+    "resnet34 C": ("resnet34", {"shortcut": "C"}), "plain34": ("plain34", {}),
+    "resnet50 v1": ("resnet50", {"version": "v1"}), "resnet50 v1.5": ("resnet50", {}),
+    "resnet101": ("resnet101", {"version": "v1.5"}), "resnet152": ("resnet152", {"version": "v1"}),
+    "vgg16": ("vgg16", {"hidden": 24, "dropout": 0.0}), "vgg19": ("vgg19", {"hidden": 24, "dropout": 0.0}),
+    "vgg16_bn": ("vgg16_bn", {"hidden": 24, "dropout": 0.0}), "vgg19_bn": ("vgg19_bn", {"hidden": 24, "dropout": 0.0}),
+    "googlenet": ("googlenet", {"width": 16, "dropout": 0.0}),
 }
 
 
@@ -155,11 +144,16 @@ CASES = [(name, training, dtype) for name in NETS for training in (True, False) 
 @needs_torch
 @pytest.mark.parametrize("name, training, dtype", CASES)
 def test_forward_and_all_gradients_against_pytorch(name, training, dtype):
-    which, options, twin = NETS[name]
-    net = models.build(which, **{"width": 4, **options}, num_classes=7, rng=rng(1)).astype(dtype).train(training)
+    import twins
+
+    which, options = NETS[name]
+    options = {"width": 4, "num_classes": 7, **options}
+    net = models.build(which, **options, rng=rng(1)).astype(dtype).train(training)
+    randomise(net)
     images, labels = normal(4, 3, 50, 70, dtype=dtype), np.array([0, 6, 3, 3])
     silent = [f"{n}.bias" for n, m in net.modules() if training and "bn" in which and n.startswith("features")
               and isinstance(m, nn.Conv2d)]
+    twin = twins.loaded(twins.build(which, **options), net)
     twins.compare(net, twin, images, labels, 1e-9 if dtype == "float64" else 1e-4, silent=silent)
 
 
@@ -169,7 +163,7 @@ def test_forward_and_all_gradients_against_pytorch(name, training, dtype):
 def test_eval_mode_without_gradients_folds_batch_norm_and_agrees(name, options, monkeypatch):
     """The three ways through eval mode: a graph, folded, and with something looking inside."""
     net = models.build(name, **{"width": 4, **options}, num_classes=7, rng=rng(1)).eval()
-    twins.randomise(net)
+    randomise(net)
     x, asked = Tensor(normal(2, 3, 34, 40, dtype=np.float32)), []
     graph = net(x).data
     batch_norm_eval = ops.batch_norm_eval
