@@ -35,8 +35,7 @@ LAYERS = [
     ["ops", "gradient_check"],
     ["residual", "init", "optim"],
     ["nn"],
-    ["models", "weights", "tap", "cuda_graph"],
-    ["evaluate"],
+    ["models", "weights", "tap", "cuda_graph", "evaluate"],
     ["analysis", "train", "info"],
     ["runs"],
     ["commands"],
@@ -45,9 +44,8 @@ LAYERS = [
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
 APART = {"names": set(), "files": set(), "datasets": {"device", "names", "files"}, "recipes": {"names"},
          "exercise": set(), "plot": {"names"}}  # room: all it may import
-ABOVE_APART = {"models": {"names"}, "weights": {"names", "files"}, "evaluate": {"datasets", "names"},
-               "train": {"datasets", "recipes"}, "runs": {"datasets", "names", "recipes", "files", "plot"},
-               "commands": set(APART), "cli": set(APART)}  # layers that may use those
+ABOVE_APART = {"models": {"names"}, "weights": {"names", "files"}, "train": {"datasets", "recipes"},
+               "runs": {"datasets", "names", "recipes", "files", "plot"}, "commands": set(APART), "cli": set(APART)}  # layers that may use those
 FACADE = "__init__"  # minires/__init__.py shows the public names and may import any room but these
 NOT_AT_START = {"plot", "commands", "cli", "runs"}
 
