@@ -44,8 +44,9 @@ LAYERS = [
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
 APART = {"names": set(), "files": set(), "datasets": {"device", "names", "files"}, "recipes": {"names"},
          "exercise": set(), "plot": {"names"}}  # room: all it may import
+# Layers that may use those:
 ABOVE_APART = {"models": {"names"}, "weights": {"names", "files"}, "train": {"datasets", "recipes"},
-               "runs": {"datasets", "names", "recipes", "files", "plot"}, "commands": set(APART), "cli": set(APART)}  # layers that may use those
+               "runs": {"datasets", "names", "recipes", "files", "plot"}, "commands": set(APART), "cli": set(APART)}
 FACADE = "__init__"  # minires/__init__.py shows the public names and may import any room but these
 NOT_AT_START = {"plot", "commands", "cli", "runs"}
 
