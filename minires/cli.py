@@ -59,21 +59,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 BUGS = NotImplementedError, RecursionError, ZeroDivisionError, OverflowError, FloatingPointError
-PACKAGES = {"sklearn": "scikit-learn"}  # import name: pip's, where they differ
+TOO_BIG = "Maximum allowed dimension exceeded", "array is too big"  # NumPy's, where no memory could ever be enough
+PIP_NAMES = {"sklearn": "scikit-learn"}  # where pip has another name than import
 
 
 def _explained(e: Exception, debug: bool) -> tuple[int, str]:
     """The exit status of an error, and what to say."""
-    package = (e.name or "").partition(".")[0] if isinstance(e, ImportError) else ""
-    if package and package != "minires":
-        advice = f"; {PACKAGES.get(package, package)} is missing or too old: pip install --upgrade "
-        return 2, f"{e}" if "pip install" in str(e) else f"{e}{advice}{PACKAGES.get(package, package)}"
-    if isinstance(e, MemoryError):
-        return 2, f"there is not enough memory{f': {e}' if str(e) else ''}"
-    if isinstance(e, (ValueError, OSError, RuntimeError, ArithmeticError)) and not isinstance(e, BUGS) and str(e):
-        return 2, str(e)
+    what = str(e)
+    if isinstance(e, ImportError) and e.name and e.name.partition(".")[0] != "minires":
+        package = e.name.partition(".")[0]
+        return 2, what if "pip install" in what else f"{what}: pip install {PIP_NAMES.get(package, package)}"
+    if isinstance(e, MemoryError) or what.startswith(TOO_BIG):
+        return 2, f"there is not enough memory{': ' * bool(what)}{what}"
+    if isinstance(e, OSError) and e.filename is not None and e.strerror:
+        return 2, f"{os.fsdecode(e.filename)}: {e.strerror}"
+    if isinstance(e, (ValueError, OSError, RuntimeError, ArithmeticError)) and not isinstance(e, BUGS) and what:
+        return 2, what
     how = "" if debug else "; MINIRES_DEBUG=1 in the environment shows where"
-    return 1, f"this is a bug in minires, not in what you typed: {type(e).__name__}: {e}{how}"
+    return 1, f"this is a bug in minires, not in what you typed: {type(e).__name__}: {what}{how}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -254,7 +257,7 @@ def _add_evaluate(commands: Commands) -> None:
                     "counts on the images and pixels of the run.",
         epilog="Examples: minires evaluate resnet20 resnet20.th --dataset cifar10 --mean 0.485 0.456 0.406 "
                "--std 0.229 0.224 0.225; minires evaluate minires-runs/resnet20-cifar10-paper-cifar-seed0")
-    evaluate.add_argument("model", metavar="MODEL|RUN",
+    evaluate.add_argument("model", type=_text, metavar="MODEL|RUN",
                           help="name of the network, such as resnet20, or a folder that `minires train` wrote")
     evaluate.add_argument("weights", type=_path, metavar="WEIGHTS", nargs="?", help="file with the network's weights")
     _add_network_options(evaluate)
@@ -307,7 +310,8 @@ def _inspect(args: argparse.Namespace) -> int:
 
     out = args.out or _free_folder(Path("minires-inspect"))
     inspect.check_folder(out)  # before the work
-    found = inspect.find(args.source, _told(args), images=args.images, root=args.root, where=args.device)
+    told = _told(args, args.model, args.in_channels)
+    found = inspect.find(args.source, told, images=args.images, root=args.root, where=args.device)
     print(inspect.run(found, out, args.parts or (), seed=args.seed, command=args.typed,
                       progress=lambda items: tqdm(items, disable=None)))
     return 0
@@ -336,15 +340,13 @@ def _add_network_options(parser: argparse.ArgumentParser) -> None:
     add("--device", choices=DEVICES, help="default: a GPU where one works; for a run, the device of its training")
 
 
-def _told(args: argparse.Namespace) -> Told:
+def _told(args: argparse.Namespace, model: str | None = None, in_channels: int | None = None) -> Told:
     """The network options, by name."""
     from .commands.subject import Told
 
-    return Told(model=getattr(args, "model", None) if args.command == "inspect" else None, dataset=args.dataset,
-                mean=args.mean, std=args.std, normalize=args.normalize, image_size=args.image_size,
-                in_channels=args.in_channels if args.command == "inspect" else None,
-                rename=dict(args.rename) if args.rename else None, pad=args.pad, shortcut=args.shortcut,
-                width=args.width)
+    return Told(model=model, dataset=args.dataset, mean=args.mean, std=args.std, normalize=args.normalize,
+                image_size=args.image_size, in_channels=in_channels, rename=dict(args.rename) if args.rename else None,
+                pad=args.pad, shortcut=args.shortcut, width=args.width)
 
 
 # -------------------------------------------------------------------------------------- models, bench and info
@@ -413,11 +415,15 @@ def _free_folder(path: Path) -> Path:
     return next(p for p in names if not p.exists())
 
 
+def _text(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("expected a name or a path, got an empty text")
+    return text
+
+
 def _path(text: str) -> Path:
     """A path; not "", which would silently be the current folder."""
-    if not text:
-        raise argparse.ArgumentTypeError("expected a path, got an empty text")
-    return Path(text)
+    return Path(_text(text))
 
 
 def _pair(text: str) -> tuple[str, str]:

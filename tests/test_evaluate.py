@@ -138,7 +138,7 @@ def test_rename_shortcut_and_pad_reach_the_network(tiny, tmp_path, monkeypatch, 
 @pytest.mark.parametrize("args, message", [
     (["resnet21", "w", "--dataset", "stripes"], "model: unknown name 'resnet21'; did you mean resnet"),
     (["resnet20", "w", "--dataset", "stripe"], "data set: unknown name 'stripe'; did you mean stripes"),
-    (["resnet20", "no such file", "--dataset", "stripes"], "No such file or directory: 'no such file'"),
+    (["resnet20", "no such file", "--dataset", "stripes"], "no such file: No such file or directory"),
     (["resnet20", "w", "--dataset", "stripes", "--mean", "0.5", "0.5", "--std", "1", "1"],
      "normalize: mean: expected 3 finite numbers"),
     (["resnet20", "w", "--dataset", "stripes", "--std", "0", "1", "1", "--mean", "0", "0", "0"],

@@ -4,9 +4,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from .. import datasets
+from .. import datasets, models
 from ..evaluate import Score, score
-from ..names import UsageError
+from ..names import UsageError, key
 from .subject import Subject, Told, from_run, from_weights
 
 
@@ -18,6 +18,8 @@ def find(source: str, weights: Path | None, told: Told, *, root: datasets.Root =
     """
     if weights is None and Path(source).is_dir():
         return from_run(Path(source), told, root=root, where=where)
+    if weights is not None and Path(source).is_dir() and key(source) not in models.BY_NAME:
+        raise UsageError(f"{source} is a folder: leave out {weights} to evaluate the run in it, or name a network")
     missing = ["weights"] * (weights is None) + ["dataset"] * (told.dataset is None)
     if weights is None or missing:
         raise UsageError(f"{' and '.join(missing)} missing: a network's name needs both, as in minires evaluate "

@@ -16,7 +16,7 @@ import numpy as np
 from .. import analysis, datasets, info, plot
 from ..analysis.blocks import blocks, channels_in, channels_out
 from ..evaluate import error
-from ..files.atomic import write_atomically
+from ..files.atomic import check_can_hold_files, write_atomically
 from ..names import UsageError
 from . import page
 from .subject import Subject, Told, from_run, from_weights
@@ -129,19 +129,22 @@ def _on(s: Subject) -> str:
 
 
 def _caption(s: Subject) -> str:
-    return ". ".join(filter(None, (f"{s.name}, {Path(s.words['weights']).name}",
-                                   f"{s.words['data']}, {s.words['input']}" if "data" in s.words else "")))
+    """What a figure was made from. Escaped, because a file's name may hold what a figure cannot draw, or draws as
+    mathematics."""
+    facts = [f"{s.name}, {Path(s.words['weights']).name}"]
+    if "data" in s.words:
+        facts.append(f"{s.words['data']}, {s.words['input']}")
+    return ". ".join(facts).encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
 
 
 # -------------------------------------------------------------------------------------------------- the page
 
 
 def check_folder(out: Path) -> None:
-    """Raise FileExistsError where results cannot be written into the folder `out`: it holds some, or is a file."""
+    """Raise OSError where results cannot be written into the folder `out`, or it holds some."""
     if (out / "inspect.json").exists():
         raise FileExistsError(f"{out / 'inspect.json'} exists already; choose another --out, nothing is overwritten")
-    if out.exists() and not out.is_dir():
-        raise FileExistsError(f"{out} is a file; choose another --out, nothing is overwritten")
+    check_can_hold_files(out)
 
 
 def run(subject: Subject, out: Path, parts: Sequence[str] = (), *, seed: int = 0, command: str = "minires inspect",
