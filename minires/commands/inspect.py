@@ -160,7 +160,7 @@ def run(subject: Subject, out: Path, parts: Sequence[str] = (), *, seed: int = 0
     for name in parts or PARTS:
         try:
             if subject.images is None and name not in WITHOUT_IMAGES:
-                raise ValueError(f"{name} needs images: name a data set, for example --dataset cifar10")
+                raise UsageError(f"{name} needs images: name a data set, for example --dataset cifar10")
             done[name] = PARTS[name](subject, seed, progress)
         except ValueError as e:
             if parts:
