@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from minires import cli, info
+from minires import cli, info, models, nn, save_weights
 from minires.commands import inspect as inspection
 from minires.names import UsageError
 
@@ -110,6 +110,14 @@ WRONG = [
     (("train", "resnet20", *DATA, "--out", "junk"), "junk is not empty"),
     (("train", "resnet20", *DATA, "--out", "junk/new"), "junk/new: Not a directory"),
     (("train", "resnet20", *DATA, "--out", "x" * 300), "File name too long"),
+    (("train", "resnet20", "--dataset", "mnist"), "mnist: not found"),
+    (("train", "resnet20", "--dataset", "mnist", "--out", "new/folder"), "mnist: not found"),
+    (("train", "resnet20", "--dataset", "mnist", "--out", "folder"), "mnist: not found"),
+    (("train", "resnet20", *DATA, "--set", "train_images=1001"), "train_images: expected at most 1000, got 1001"),
+    (("train", "resnet20", *DATA, "--set", "image_size=5", "--out", "folder/new"), "divide the images' 16x16, got 5x5"),
+    (("train", "resnet20", *DATA, "--set", "model.width=0"), "Conv2d: expected channels and a kernel from 1, got 3"),
+    (("train", "resnet20", *DATA, "--set", f"model.width={'9' * 30}"), "Maximum allowed dimension exceeded"),
+    (("train", "resnet20", *DATA, "--set", "model.norm=x"), 'expected norm "batch", "none" or "fixup", got'),
     (("train", "--resume", "--out", "nothing"), "nothing: there is no run to go on with"),
     (("train", "--resume", "--out", "no-json"), "no-json/config.json cannot be read"),
     (("train", "--resume", "--out", "no-run"), "no-run/config.json: expected a run's settings"),
@@ -154,6 +162,16 @@ def test_what_is_wrong_ends_in_one_clear_line_and_nothing_is_written(arguments, 
     assert (status, out) == (2, "") and line.startswith("minires") and "error: " in line and message in line
     assert usage == [] or (usage[0].startswith("usage: minires") and all(u.startswith("  ") for u in usage[1:]))
     assert tree(here) == before
+
+
+def test_a_network_that_the_images_are_too_small_for_leaves_nothing_behind(here, monkeypatch, capsys):
+    def pooling(in_channels=3, num_classes=10, rng=None):
+        return nn.Sequential(nn.MaxPool2d(40), nn.Flatten(), nn.Linear(in_channels, num_classes, rng=rng))
+
+    monkeypatch.setitem(models.BY_NAME, "pooling", pooling)
+    before = tree(here)
+    assert cli.main(["train", "pooling", *DATA, "--out", "new/folder"]) == 2
+    assert "a kernel of 40x40 is larger than the input of 16x16" in capsys.readouterr().err and tree(here) == before
 
 
 def test_a_file_that_may_not_be_read(here, capsys, monkeypatch):
@@ -295,8 +313,6 @@ def test_a_wrong_environment_is_one_line(name):
 
 @pytest.mark.parametrize("name", [BAD, "cost$x_{$"], ids=["not UTF-8", "like mathematics"])
 def test_files_may_have_any_name(name, here, monkeypatch, capsys):
-    from minires import models, save_weights
-
     weights, out = f"{name}.npz", Path(f"{name}-out")
     save_weights(models.resnet20(width=2, num_classes=3), weights)
     network = "--dataset", "stripes", "--width", "2"
