@@ -35,8 +35,7 @@ LAYERS = [
     ["ops", "gradient_check"],
     ["residual", "init", "optim"],
     ["nn"],
-    ["models", "weights", "tap", "cuda_graph"],
-    ["evaluate"],
+    ["models", "weights", "tap", "cuda_graph", "evaluate"],
     ["analysis", "train", "info"],
     ["plot"],
     ["runs"],
@@ -46,9 +45,9 @@ LAYERS = [
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
 APART = {"names": set(), "files": set(), "datasets": {"device", "names", "files"}, "recipes": {"names"},
          "exercise": set()}  # room: all it may import
-ABOVE_APART = {"models": {"names"}, "weights": {"names", "files"}, "evaluate": {"datasets", "names"},
-               "train": {"datasets", "recipes"}, "plot": {"names"}, "runs": {"datasets", "names", "recipes", "files"},
-               "commands": set(APART), "cli": set(APART)}  # layers that may use those
+# Layers that may use those:
+ABOVE_APART = {"models": {"names"}, "weights": {"names", "files"}, "train": {"datasets", "recipes"}, "plot": {"names"},
+               "runs": {"datasets", "names", "recipes", "files"}, "commands": set(APART), "cli": set(APART)}
 FACADE = "__init__"  # minires/__init__.py shows the public names and may import any room but these
 NOT_AT_START = {"plot", "commands", "cli", "runs"}
 

@@ -143,7 +143,7 @@ def test_a_loss_that_is_not_finite_ends_in_one_clear_line(tmp_path, monkeypatch,
     monkeypatch.setattr(train, "Recipe", lambda epochs: _recipe(epochs, lr=1e30))
     assert cli.main(["demo", "--quick", "--jobs", "1", "--out", str(tmp_path)]) == 2
     error = capsys.readouterr().err
-    assert "minires demo: step " in error
+    assert "minires demo: error: step " in error
     assert "expected a finite number; first not finite is the output of layer" in error
 
 

@@ -105,7 +105,7 @@ def test_a_run_that_fails_leaves_the_others(tmp_path, capsys):
     spec = write(tmp_path / "s.json", seeds=[0], set=wild, models=["plain20"])
     assert cli.main(["sweep", str(spec), "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().out
-    assert "plain20-seed0 failed: minires train: step" in said and "No run is finished yet." in said
+    assert "plain20-seed0 failed: minires train: error: step" in said and "No run is finished yet." in said
 
 
 def test_a_process_that_is_killed_again_and_again_is_given_up(tmp_path, monkeypatch):
