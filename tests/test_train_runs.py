@@ -170,7 +170,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now, self.patch = 0.0, monkeypatch.setattr
-        self.patch(runs, "time", self)
+        self.patch(runs.run, "time", self)
         for module, name, seconds in (train, "step", 1.0), (train, "tally", 1.0), (checkpoint, "save", 0.4):
             self.patch(module, name, self.slow(getattr(module, name), seconds))
 
