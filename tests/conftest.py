@@ -1,5 +1,6 @@
 """How the tests are spread over processes, and the fixtures that several files use."""
 
+import gc
 import os
 
 # Set before NumPy, PyTorch and minires are loaded. A test that needs two threads opens kernels.parallel.session.
@@ -65,3 +66,9 @@ def pytest_collection_modifyitems(config, items):
     if hasattr(config, "workerinput"):
         long = {item.path for item in items if any(map(item.get_closest_marker, ("notebooks", "system", "slow")))}
         items.sort(key=lambda item: item.path not in long)
+
+
+def pytest_collection_finish():
+    """Modules and collected tests live until the end: the garbage collector need not walk through them each time."""
+    gc.collect()
+    gc.freeze()
