@@ -16,6 +16,7 @@ import gpu  # noqa: E402
 
 from minires import device  # noqa: E402
 
+pytestmark = pytest.mark.system
 needs_kernels = pytest.mark.skipif(fake_cupy.missing() is not None, reason=str(fake_cupy.missing()))
 
 

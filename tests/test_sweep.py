@@ -15,6 +15,7 @@ from minires.runs import checkpoint, config, sweep
 
 pytest.importorskip("safetensors", reason="checkpoints are safetensors files, and the package is not installed")
 
+pytestmark = pytest.mark.system
 ROOT = Path(__file__).resolve().parents[1]
 SET = {"train_images": 100, "test_images": 20, "image_size": 7, "model.width": 2, "batch_size": 10, "crop": 1,
        "epochs": 3, "drops": [0.5, 0.75]}  # fmt: skip

@@ -156,6 +156,7 @@ def test_the_masks_of_dropout_go_on_too(tmp_path, monkeypatch):
 # ---------------------------------------------------------------------------------------------- stopped and gone on
 
 
+@pytest.mark.system
 def test_three_sigkills_at_random_moments(tmp_path):
     """The script kill_and_resume.py kills as often as one likes."""
     seed = int.from_bytes(os.urandom(3))
