@@ -364,16 +364,6 @@ def test_the_search_for_float64_finds_one(notes):
 # ------------------------------------------------------------------------------------------------- memory
 
 
-@pytest.fixture
-def no_collector():
-    gc.collect()
-    gc.disable()
-    yield
-    gc.set_debug(0)
-    gc.garbage.clear()
-    gc.enable()
-
-
 def ours(o):
     return str(type(o).__module__).startswith("minires")
 

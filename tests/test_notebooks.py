@@ -85,11 +85,18 @@ def execute(path, fast, monkeypatch):
     return notebook
 
 
+QUICK = "06-skip-connection"  # the one that a run without the slow tests executes
+
+
+@pytest.mark.notebooks
+@pytest.mark.parametrize("path", [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem != QUICK))
+                                  for path in PATHS])
 def test_runs_from_a_fresh_kernel_with_short_training(path, monkeypatch):
     shown = execute(path, fast=True, monkeypatch=monkeypatch)
     assert len(run.pictures(shown)) == len(run.pictures(READ[path.stem]))  # what is shown is not changed
 
 
+@pytest.mark.notebooks
 @pytest.mark.slow
 def test_runs_whole(path, monkeypatch):
     execute(path, fast=False, monkeypatch=monkeypatch)

@@ -13,6 +13,7 @@ import pytest
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 
+pytestmark = pytest.mark.system
 ROOT = Path(__file__).resolve().parents[1]
 DATA = "fashion-mnist-12k.npz"
 TOP_LEVEL = {
