@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from . import __version__
 
@@ -290,6 +291,7 @@ def _evaluate(args: argparse.Namespace) -> int:
                          f"resnet20 resnet20.th --dataset cifar10; a run's folder, which {name} is not, needs neither")
     else:
         given["rename"] = dict(given.get("rename", ()))
+        _name_mean_and_std(given)
         weights, dataset = given["weights"], given["dataset"]
         score, words = evaluate.run(name, batch_size=args.batch_size, **given)
     if args.json:
@@ -300,6 +302,19 @@ def _evaluate(args: argparse.Namespace) -> int:
     else:
         print(f"{name} on {dataset}, {score.total} test images; input {words}\n{evaluate.text(score)}")
     return 0
+
+
+def _name_mean_and_std(given: dict[str, Any]) -> None:
+    """Put --mean and --std, which only together say how the pixels are normalised, in the place of --normalize."""
+    told = [name for name in ("mean", "std") if name in given]
+    if len(told) == 1:
+        other = "std" if told == ["mean"] else "mean"
+        raise ValueError(f"--{told[0]} is given without --{other}: give both; a --mean of 0 or a "
+                         "--std of 1 for each channel changes nothing")
+    if told and "normalize" in given:
+        raise ValueError(f"--normalize {given['normalize']} contradicts --mean and --std: leave one of them out")
+    if told:
+        given["normalize"] = given.pop("mean"), given.pop("std")
 
 
 def _leave_out(folder: Path, given: dict[str, object]) -> None:
@@ -325,6 +340,7 @@ def _inspect(args: argparse.Namespace) -> int:
         raise ValueError(f"--model is missing: say which network {source} holds weights for, as in --model resnet20")
     else:
         given["rename"] = dict(given.get("rename", ()))
+        _name_mean_and_std(given)
         subject = inspect.from_weights(source, given.pop("model"), given.pop("dataset", None), root=root,
                                           images=args.images, **given)
     out = getattr(args, "out", None) or _free_folder(Path("minires-inspect"))

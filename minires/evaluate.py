@@ -9,11 +9,8 @@ from typing import Any
 import numpy as np
 
 from . import datasets, device, kernels, models, nn
-from .names import unknown
 from .tensor import Tensor, no_grad
 from .weights import Rename, load_weights
-
-NORMALIZE = ("channel", "pixel-mean", "none")
 
 
 @dataclass(frozen=True)
@@ -116,43 +113,17 @@ def score(model: nn.Module, images: Any, labels: Any, classes: Sequence[str], ba
     return Score(int(right.sum()), len(right), per_class, seconds)
 
 
-def prepared(name: str, root: datasets.Root = None, normalize: str = "channel", mean: Sequence[float] | None = None,
-             std: Sequence[float] | None = None, image_size: int = 0) -> tuple[Any, datasets.Split, str]:
-    """The test part of a data set as a network sees it: (float32 images (N, C, H, W), the Split, how in words).
-
-    Pixels / 255, averaged to `image_size` (height and width; 0: as they are), and then: with `mean` or `std` these, one
-    for each channel (the other 0 or 1); else by `normalize`: "channel" mean and deviation of the training set's
-    channels, "pixel-mean" the training set's mean image (He et al. 2015, section 4.2), "none" nothing.
-    """
-    if normalize not in NORMALIZE:
-        raise unknown("normalize", normalize, NORMALIZE)
-    learn, test = datasets.load(name, root)
-    pixels = "pixels / 255" + (f", averaged to {image_size}x{image_size}" if image_size else "")
-    images: Any = datasets.to_float(test.images, image_size)
-    if mean is None and std is None:
-        if normalize == "none":
-            return images, test, pixels
-        train = datasets.to_float(learn.images, image_size)
-        if normalize == "pixel-mean":
-            return datasets.subtract_pixel_mean(train, images)[1], test, f"{pixels} - the training set's mean image"
-        mean = train.mean((0, 2, 3), dtype=np.float64).round(4).tolist()
-        std = train.std((0, 2, 3), dtype=np.float64).round(4).tolist()
-    mean, std = mean or [0.0] * images.shape[1], std or [1.0] * images.shape[1]
-    words = f"({pixels} - ({', '.join(f'{m:g}' for m in mean)})) / ({', '.join(f'{s:g}' for s in std)})"
-    return datasets.normalize(images, mean, std), test, words
-
-
 def run(model: str, weights: str, dataset: str, *, root: datasets.Root = None, rename: Rename | None = None,
-        batch_size: int = 500, where: str = "auto", normalize: str = "channel", mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None, image_size: int = 0, **options: Any) -> tuple[Score, str]:
+        batch_size: int = 500, where: str = "auto", normalize: str | datasets.MeanAndStd = "channel",
+        image_size: int = 0, **options: Any) -> tuple[Score, str]:
     """(the Score, the input in words) of a published network: built by name with `options`, filled from a file."""
     where = device.use(where)
     models.canonical(model)  # a wrong name is told before the data set is read
-    images, test, words = prepared(dataset, root, normalize, mean, std, image_size)
-    net = models.build(model, num_classes=len(test.classes), in_channels=images.shape[1], **options)
+    data = datasets.prepared(dataset, root, normalize=normalize, image_size=image_size, train=False, where=where)
+    images, labels = data.test
+    net = models.build(model, num_classes=len(data.classes), in_channels=images.shape[1], **options)
     load_weights(net.to(where), weights, rename)
-    return score(net, device.to(images, where), device.to(test.labels, where), test.classes, batch_size,
-                 progress=True), words
+    return score(net, images, labels, data.classes, batch_size, progress=True), data.words
 
 
 def text(result: Score) -> str:

@@ -44,7 +44,7 @@ LAYERS = [
 ]
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
 APART = {"names": set(), "files": set(), "datasets": {"device", "names", "files"}, "recipes": {"names"},
-         "exercise": set(), "plot": set()}  # room: all it may import
+         "exercise": set(), "plot": {"names"}}  # room: all it may import
 ABOVE_APART = {"models": {"names"}, "weights": {"names", "files"}, "evaluate": {"datasets", "names"},
                "train": {"datasets", "recipes"}, "runs": {"datasets", "names", "recipes", "files", "plot"},
                "commands": set(APART), "cli": set(APART)}  # layers that may use those

@@ -251,6 +251,78 @@ def test_split_refuses(change, error, message):
         Split(**{**good, **change})
 
 
+# ---- from a name to what a network sees
+
+
+def test_inputs_by_the_training_sets_channels_or_mean_image_or_as_they_are():
+    learn, test = datasets.load("stripes")
+    x, y = (split.images.transpose(0, 3, 1, 2) / 255 for split in (learn, test))
+    mean, std = (f((0, 2, 3), keepdims=True) for f in (x.mean, x.std))
+    found = datasets.prepared("stripes")
+    assert found.test[0].dtype == found.train[0].dtype == np.float32 and found.classes == test.classes
+    np.testing.assert_allclose(found.test[0], (y - mean[0]) / std[0], atol=2e-3)
+    np.testing.assert_allclose(found.train[0], (x - mean[0]) / std[0], atol=2e-3)
+    assert found.words == "(pixels / 255 - ({})) / ({})".format(
+        *(", ".join(f"{round(v, 4):g}" for v in values.ravel()) for values in (mean, std)))
+    for how, shift, scale, words in [
+            ("pixel-mean", x.mean(0), 1, "pixels / 255 - the training set's mean image"),
+            ("none", 0, 1, "pixels / 255"),
+            (([0.25] * 3, [1, 1, 1]), 0.25, 1, "(pixels / 255 - (0.25, 0.25, 0.25)) / (1, 1, 1)"),
+            (([0] * 3, [0.25, 0.5, 1]), 0, np.array([0.25, 0.5, 1])[:, None, None],
+             "(pixels / 255 - (0, 0, 0)) / (0.25, 0.5, 1)")]:
+        found = datasets.prepared("stripes", normalize=how)
+        np.testing.assert_allclose(found.train[0], (x - shift) / scale, atol=1e-6)
+        np.testing.assert_allclose(found.test[0], (y - shift) / scale, atol=1e-6)
+        assert found.words == words
+
+
+@pytest.mark.parametrize("how", ["channel", "pixel-mean", "none", ([0.5] * 3, [0.25] * 3)])
+def test_the_test_images_are_the_same_without_the_training_images(how):
+    whole, part = (datasets.prepared("stripes", normalize=how, image_size=8, train=train) for train in (True, False))
+    assert part.test[0].tobytes() == whole.test[0].tobytes() and part.train[0].shape == (0, 3, 8, 8)
+    assert part.train[1].shape == (0,) and part.train[0].base is None  # a view would keep the memory
+    assert part[2:] == whole[2:] and "averaged to 8x8" in whole.words
+
+
+def test_subsets_take_the_first_images_and_validation_the_last():
+    learn, test = datasets.load("stripes")
+    pixels = to_float(learn.images)
+    found = datasets.prepared("stripes", normalize="pixel-mean", train_images=300, test_images=20)
+    mean = pixels[:300].mean(0, dtype=np.float64).astype(np.float32)
+    np.testing.assert_array_equal(found.train[0], pixels[:300] - mean)
+    np.testing.assert_array_equal(found.test[0], to_float(test.images[:20]) - mean)
+    assert np.array_equal(found.train[1], learn.labels[:300]) and np.array_equal(found.test[1], test.labels[:20])
+    held = datasets.prepared("stripes", normalize="none", validation=70, train_images=900)
+    np.testing.assert_array_equal(held.train[0], pixels[:900])
+    np.testing.assert_array_equal(held.test[0], pixels[-70:])
+    assert np.array_equal(held.train[1], learn.labels[:900]) and np.array_equal(held.test[1], learn.labels[-70:])
+
+
+def test_the_digest_is_of_all_pixels_and_labels_as_stored():
+    content = b"".join(a.tobytes() for split in datasets.load("stripes") for a in (split.images, split.labels))
+    for options in {}, {"train_images": 10, "image_size": 8, "train": False}:
+        assert datasets.prepared("stripes", **options).sha256 == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"normalize": "channels"}, "normalize: unknown name 'channels'; did you mean channel"),
+    ({"train_images": 1001}, "stripes: train_images: expected at most 1000, got 1001"),
+    ({"train_images": -1}, "stripes: train_images: expected a number from 0, got -1"),
+    ({"test_images": 201}, "stripes: test_images: expected at most 200, got 201"),
+    ({"validation": 1000}, "stripes: validation: expected fewer than the 1000 training images, got 1000"),
+    ({"validation": -5}, "stripes: validation: expected a number from 0, got -5"),
+    ({"validation": 600, "train_images": 500}, "stripes: train_images: expected at most 400, got 500"),
+    ({"validation": 5, "test_images": 5}, "test_images=5 has no effect with validation=5"),
+    ({"image_size": 5}, "average_pool: size: expected extents that divide the images' 16x16, got 5x5"),
+    ({"normalize": ([0.5], [1.0])}, "normalize: mean: expected 3 finite numbers"),
+    ({"normalize": ([0.5] * 3, [1.0, 1, 0])}, "normalize: std: expected numbers above 0"),
+])  # fmt: skip
+def test_inputs_that_do_not_fit(options, message):
+    for with_training_images in True, False:
+        with pytest.raises(ValueError, match=message):
+            datasets.prepared("stripes", **options, train=with_training_images)
+
+
 # ---- batches
 
 

@@ -88,27 +88,6 @@ def test_labels_that_are_no_integers(tiny, count):
         count(tiny[1], np.zeros((2, 3, 8, 8), np.float32), np.array([0, 1.5]))
 
 
-# -------------------------------------------------------------------------------------------- what goes in
-
-
-def test_inputs_by_the_training_sets_channels_or_mean_image_or_as_they_are():
-    learn, test = datasets.load("stripes")
-    x, y = (split.images.transpose(0, 3, 1, 2) / 255 for split in (learn, test))
-    mean, std = (f((0, 2, 3), keepdims=True) for f in (x.mean, x.std))
-    images, split, words = evaluate.prepared("stripes")
-    assert images.dtype == np.float32 and split.classes == test.classes
-    np.testing.assert_allclose(images, (y - mean[0]) / std[0], atol=2e-3)
-    assert words == "(pixels / 255 - ({})) / ({})".format(
-        *(", ".join(f"{round(v, 4):g}" for v in values.ravel()) for values in (mean, std)))
-    np.testing.assert_allclose(evaluate.prepared("stripes", normalize="pixel-mean")[0], y - x.mean(0), atol=1e-6)
-    np.testing.assert_allclose(evaluate.prepared("stripes", normalize="none")[0], y, atol=1e-6)
-    np.testing.assert_allclose(evaluate.prepared("stripes", mean=[0.25] * 3)[0], y - 0.25, atol=1e-6)
-    np.testing.assert_allclose(evaluate.prepared("stripes", std=[0.25, 0.5, 1])[0],
-                               y / np.array([0.25, 0.5, 1])[:, None, None], atol=1e-6)
-    with pytest.raises(ValueError, match="normalize: unknown name 'channels'; did you mean channel"):
-        evaluate.prepared("stripes", normalize="channels")
-
-
 # ------------------------------------------------------------------------------------------------ the command
 
 
@@ -131,8 +110,8 @@ def test_json_is_all_that_is_on_stdout(tiny, tmp_path):
                           env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])})
     assert done.returncode == 0, done.stderr
     given, test = json.loads(done.stdout), stripes()
-    score = evaluate.score(net, evaluate.prepared("stripes", mean=(0.5, 0.4, 0.3), std=[0.25] * 3)[0], test.labels,
-                           test.classes)
+    score = evaluate.score(net, datasets.prepared("stripes", normalize=((0.5, 0.4, 0.3), [0.25] * 3)).test[0],
+                           test.labels, test.classes)
     assert (given["correct"], given["total"], given["error"]) == (score.correct, score.total, score.error)
     assert given["per_class"] == {name: {"correct": c, "total": n} for name, (c, n) in score.per_class.items()}
     assert given["images_per_second"] > 0 and given["input"] == "(pixels / 255 - (0.5, 0.4, 0.3)) / (0.25, 0.25, 0.25)"
@@ -147,8 +126,8 @@ def test_rename_shortcut_and_pad_reach_the_network(tiny, tmp_path, monkeypatch, 
     assert command(*args) == 2 and "unexpected conv_a.weight" in capsys.readouterr().err
     assert command(*args, "--rename", "conv_a=conv1", "--rename", "head=fc", "--json") == 0
     both = json.loads(capsys.readouterr().out)
-    images, test, _ = evaluate.prepared("stripes")
-    assert both["correct"] == evaluate.score(net, images, test.labels, test.classes).correct
+    data = datasets.prepared("stripes")
+    assert both["correct"] == evaluate.score(net, *data.test, data.classes).correct
 
     built, build = [], models.build
     monkeypatch.setattr(models, "build", lambda name, **given: built.append(given) or build(name, **given))
@@ -160,8 +139,14 @@ def test_rename_shortcut_and_pad_reach_the_network(tiny, tmp_path, monkeypatch, 
     (["resnet21", "w", "--dataset", "stripes"], "model: unknown name 'resnet21'; did you mean resnet"),
     (["resnet20", "w", "--dataset", "stripe"], "data set: unknown name 'stripe'; did you mean stripes"),
     (["resnet20", "no such file", "--dataset", "stripes"], "No such file or directory: 'no such file'"),
-    (["resnet20", "w", "--dataset", "stripes", "--mean", "0.5", "0.5"], "normalize: mean: expected 3 finite numbers"),
-    (["resnet20", "w", "--dataset", "stripes", "--std", "0", "1", "1"], "normalize: std: expected numbers above 0"),
+    (["resnet20", "w", "--dataset", "stripes", "--mean", "0.5", "0.5", "--std", "1", "1"],
+     "normalize: mean: expected 3 finite numbers"),
+    (["resnet20", "w", "--dataset", "stripes", "--std", "0", "1", "1", "--mean", "0", "0", "0"],
+     "normalize: std: expected numbers above 0"),
+    (["resnet20", "w", "--dataset", "stripes", "--mean", "0.5", "0.5", "0.5"], "--mean is given without --std"),
+    (["resnet20", "w", "--dataset", "stripes", "--std", "0.5", "0.5", "0.5"], "--std is given without --mean"),
+    (["resnet20", "w", "--dataset", "stripes", "--std", "1", "--mean", "0", "--normalize", "none"],
+     "leave one of them"),
     (["vgg16", "w", "--dataset", "stripes", "--pad", "end"], "model vgg16: there is no option 'pad'"),
     (["resnet20", "w", "--dataset", "cifar10", "--data-dir", "nowhere"], "cifar10: not found"),
     (["resnet20", "w"], "dataset missing: a network's name needs both"),
@@ -226,7 +211,7 @@ def test_the_published_resnet20s_logits(published):
     weights, root = published
     net = models.resnet20()
     load_weights(net, weights)
-    images = evaluate.prepared("cifar10", root, mean=MEAN, std=STD)[0]
+    images = datasets.prepared("cifar10", root, normalize=(MEAN, STD), train=False).test[0]
     np.testing.assert_allclose(evaluate.logits(net, images[:1])[0], LOGITS, atol=1e-3)
 
 

@@ -364,7 +364,7 @@ def test_bad_input_is_refused_before_anything_is_written(arguments, says, tmp_pa
 
 
 @pytest.mark.parametrize("setting, says", [("train_images=10001", "train_images: expected at most 10000, got 10001"),
-                                           ("validation=10000", "expected at most 0"),
+                                           ("validation=10000", "validation: expected fewer than the 10000"),
                                            ("image_size=9", "divide the images' 28x28, got 9x9"),
                                            ("model.shortcut=D", 'expected "A", "B" or "C"')])  # fmt: skip
 def test_what_only_the_data_or_the_model_can_tell(setting, says, tmp_path, capsys):

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import analysis, datasets, device, evaluate, info, models, nn, plot, runs
+from .. import analysis, datasets, device, info, models, nn, plot, runs
 from ..analysis.blocks import blocks, channels_in, channels_out
 from ..evaluate import is_right
 from ..files.atomic import write_atomically
@@ -61,18 +61,17 @@ def from_run(folder: Path, root: datasets.Root = None, images: int = 500, where:
 
 
 def from_weights(weights: Path, model: str, dataset: str | None = None, *, root: datasets.Root = None,
-                 images: int = 500, rename: Rename | None = None, where: str = "auto", normalize: str = "channel",
-                 mean: Sequence[float] | None = None, std: Sequence[float] | None = None, image_size: int = 0,
-                 **options: Any) -> Subject:
+                 images: int = 500, rename: Rename | None = None, where: str = "auto",
+                 normalize: str | datasets.MeanAndStd = "channel", image_size: int = 0, **options: Any) -> Subject:
     """A network by name with weights from a file; without `dataset` there are no images, and less can be measured."""
     where = device.use(where)
     words = {"network": model, "weights": str(weights), "options": ", ".join(f"{k} {v}" for k, v in options.items())}
     x = y = None
     if dataset is not None:
-        x, test, words["input"] = evaluate.prepared(dataset, root, normalize, mean, std, image_size)
-        x, y = device.to(x[:images], where), device.to(test.labels[:images], where)
-        options |= {"num_classes": len(test.classes), "in_channels": x.shape[1]}
-        words["data"] = dataset
+        data = datasets.prepared(dataset, root, normalize=normalize, image_size=image_size, train=False, where=where)
+        x, y = (array[:images] for array in data.test)
+        options |= {"num_classes": len(data.classes), "in_channels": x.shape[1]}
+        words |= {"input": data.words, "data": dataset}
 
     def fresh():
         return models.build(model, **options).to(where)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from ..names import unknown
 from .augment import crop_and_flip, random_crop, random_flip
 from .batching import batches, epoch_rng
+from .by_name import AT_HAND, BY_NAME, FROM_FILES, load
 from .cifar import cifar10, cifar100
 from .idx import read_idx
+from .inputs import NORMALIZE, MeanAndStd, Prepared, prepared
 from .mnist_family import fashion_mnist, mnist
 from .places import Root, home
 from .prepare import average_pool, normalize, subtract_pixel_mean, to_float
@@ -17,7 +16,13 @@ from .small import digits, stripes
 from .split import Split
 
 __all__ = [
+    "AT_HAND",
     "BY_NAME",
+    "FROM_FILES",
+    "NORMALIZE",
+    "MeanAndStd",
+    "Prepared",
+    "Root",
     "Split",
     "average_pool",
     "batches",
@@ -32,6 +37,7 @@ __all__ = [
     "load",
     "mnist",
     "normalize",
+    "prepared",
     "random_crop",
     "random_flip",
     "read_idx",
@@ -39,24 +45,3 @@ __all__ = [
     "subtract_pixel_mean",
     "to_float",
 ]
-
-FROM_FILES: dict[str, Callable[..., tuple[Split, Split]]] = {
-    "cifar10": cifar10, "cifar100": cifar100, "fashion_mnist": fashion_mnist, "mnist": mnist,
-}
-AT_HAND: dict[str, Callable[..., tuple[Split, Split]]] = {
-    "digits": digits, "fashion_mnist_small": fashion_mnist_small, "stripes": stripes,
-}
-BY_NAME = FROM_FILES | AT_HAND
-
-
-def load(name: str, root: Root = None, *, download: bool = False) -> tuple[Split, Split]:
-    """``(train, test)`` of the data set of this name, one of ``BY_NAME``; ValueError for another name.
-
-    ``root`` is the folder with its files, if not the usual one (``home()``), and ``download`` fetches them where they
-    are not there. Neither matters for the data sets in ``AT_HAND``, which are there already.
-    """
-    if name in AT_HAND:
-        return AT_HAND[name]()
-    if name in FROM_FILES:
-        return FROM_FILES[name](root, download=download)
-    raise unknown("data set", name, BY_NAME)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from .. import init, nn
-from ..names import unknown
+from ..names import key, unknown
 from .cifar_resnet import (
     CifarNet,
     cifar,
@@ -65,10 +65,9 @@ __all__ = ["BY_NAME", "FAMILIES", "VGG", "CifarNet", "GoogLeNet", "Listed", "Res
 def canonical(name: str) -> str:
     """The key in BY_NAME for a name as people write it: "resnet20" for "ResNet-20". ValueError, with the nearest names,
     where there is none."""
-    plain = name.lower().replace("-", "")
-    if plain not in BY_NAME:
+    if key(name) not in BY_NAME:
         raise unknown("model", name, BY_NAME)
-    return plain
+    return key(name)
 
 
 def build(name: str, **options: Any) -> nn.Module:

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import inspect
 import json
 import re
@@ -92,23 +91,8 @@ def recipe_of(config: Config) -> recipes.Recipe:
 def prepared(config: Config, root: Path | None) -> tuple[Any, Any, str, Sequence[str]]:
     """(train, test, SHA-256 of the pixels and labels as stored, names of the classes). Each of the two is (images
     float32 (N, C, H, W) less the training images' mean at every pixel, labels), on the config's device."""
-    data = Data(**config["data"])
-    learn, test = datasets.load(config["dataset"], root)
-    digest = hashlib.sha256()
-    for split in learn, test:
-        digest.update(split.images.tobytes())
-        digest.update(split.labels.tobytes())
-    for key, have in ("train_images", len(learn) - data.validation), ("test_images", len(test)):
-        if not getattr(data, key) <= have or have < 1:
-            raise ValueError(f"{config['dataset']}: {key}: expected at most {have}, got {getattr(data, key)}")
-    test = test[:data.test_images or None]
-    if data.validation:
-        learn, test = learn[:-data.validation], learn[-data.validation:]
-    learn = learn[:data.train_images or None]
-    images = datasets.subtract_pixel_mean(*(datasets.to_float(s.images, data.image_size) for s in (learn, test)))
-    train_set, test_set = ((device.to(x, config["device"]), device.to(split.labels, config["device"]))
-                           for x, split in zip(images, (learn, test), strict=True))
-    return train_set, test_set, digest.hexdigest(), learn.classes
+    found = datasets.prepared(config["dataset"], root, normalize="pixel-mean", where=config["device"], **config["data"])
+    return found.train, found.test, found.sha256, found.classes
 
 
 def build(config: Config, in_channels: int, num_classes: int) -> nn.Module:

@@ -1,0 +1,104 @@
+"""From the name of a data set to what a network sees: which images, how large, and how their pixels are normalised."""
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import device
+from ..names import unknown
+from .by_name import load
+from .places import Root
+from .prepare import normalize as normalized
+from .prepare import subtract_pixel_mean, to_float
+from .split import Split
+
+NORMALIZE = ("channel", "pixel-mean", "none")
+MeanAndStd = tuple[Sequence[float], Sequence[float]]
+Arrays = tuple[Any, Any]  # images float32 (N, C, H, W), labels uint8 (N,)
+
+
+class Prepared(NamedTuple):
+    """A data set as a network sees it, on one device."""
+
+    train: Arrays             # (images, labels)
+    test: Arrays              # the same, of the test set or of the images held out for validation
+    classes: tuple[str, ...]  # their names, in the order of the labels
+    words: str                # what was done to the pixels
+    sha256: str               # of all pixels and labels as they are stored
+
+
+def prepared(name: str, root: Root = None, *, normalize: str | MeanAndStd = "channel", image_size: int = 0,
+             train_images: int = 0, test_images: int = 0, validation: int = 0, train: bool = True,
+             where: str = "cpu") -> Prepared:
+    """Load the data set of this name and turn its images into the arrays that a network takes.
+
+    Pixels are divided by 255, averaged to `image_size`, and then normalised. All statistics are the training images':
+
+    normalize     "channel"     less the mean of each channel, divided by its standard deviation, both to 4 decimals
+                  "pixel-mean"  less the mean image (He et al. 2015, section 4.2)
+                  "none"        left as they are
+                  (mean, std)   less these means, divided by these deviations, one number for each channel
+    image_size    height and width; 0: as they are stored
+    train_images, test_images   the first so many; 0: all
+    validation    the last so many training images are held out and take the place of the test set
+    train         False leaves the training arrays empty, which saves their memory
+    where         "cpu" or "gpu"
+
+    Raises ValueError for a name, a number or statistics that do not fit; FileNotFoundError where the data set is not
+    there.
+    """
+    if isinstance(normalize, str) and normalize not in NORMALIZE:
+        raise unknown("normalize", normalize, NORMALIZE)
+    if validation and test_images:
+        raise ValueError(f"{name}: test_images={test_images} has no effect with validation={validation}, whose images "
+                         "stand in for the test set; leave one out")
+    stored = load(name, root)
+    learn, test = _chosen(name, *stored, train_images, test_images, validation)
+    images, words = _normalised(learn.images, test.images, normalize, image_size, train)
+    x, y = ((device.to(part, where), device.to(split.labels[:len(part)], where))
+            for part, split in zip(images, (learn, test), strict=True))
+    return Prepared(x, y, test.classes, words, _sha256(stored))
+
+
+def _chosen(name: str, learn: Split, test: Split, train_images: int, test_images: int, validation: int
+            ) -> tuple[Split, Split]:
+    for key, asked, have in (("validation", validation, len(learn)), ("test_images", test_images, len(test)),
+                             ("train_images", train_images, len(learn) - validation)):
+        if asked < 0:
+            raise ValueError(f"{name}: {key}: expected a number from 0, got {asked}")
+        if key == "validation" and asked >= have:
+            raise ValueError(f"{name}: validation: expected fewer than the {have} training images, got {asked}")
+        if asked > have:
+            raise ValueError(f"{name}: {key}: expected at most {have}, got {asked}")
+    test = test[:test_images or None]
+    if validation:
+        learn, test = learn[:-validation], learn[-validation:]
+    return learn[:train_images or None], test
+
+
+def _normalised(learn: np.ndarray, test: np.ndarray, how: str | MeanAndStd, size: int, train: bool
+                ) -> tuple[tuple[Any, Any], str]:
+    """((training, test images), what was done in words); no training images unless `train`."""
+    words = "pixels / 255" + (f", averaged to {size}x{size}" if size else "")
+    needed = train or (isinstance(how, str) and how != "none")
+    x, y = (to_float(images, size) for images in (learn if needed else learn[:1], test))
+    if how == "pixel-mean":
+        x, y = subtract_pixel_mean(x, y)
+        words += " - the training set's mean image"
+    elif how != "none":
+        mean, std = ([f((0, 2, 3), dtype=np.float64).round(4).tolist() for f in (x.mean, x.std)]
+                     if isinstance(how, str) else how)
+        x, y = (normalized(images, mean, std) for images in (x if train else x[:0], y))
+        words = f"({words} - ({', '.join(f'{m:g}' for m in mean)})) / ({', '.join(f'{s:g}' for s in std)})"
+    return (x if train else x[:0].copy(), y), words
+
+
+def _sha256(splits: tuple[Split, Split]) -> str:
+    digest = hashlib.sha256()
+    for split in splits:
+        digest.update(np.ascontiguousarray(split.images).data)
+        digest.update(np.ascontiguousarray(split.labels).data)
+    return digest.hexdigest()
