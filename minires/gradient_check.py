@@ -51,8 +51,8 @@ def gradcheck(f: Callable[..., Tensor], *arrays: np.ndarray, rtol: float = 1e-6,
             raise TypeError(f"gradcheck: argument {i} must be a float64 NumPy array, got {given}; differences of "
                             "float32 values are mostly rounding")
     rng = np.random.default_rng([seed, 1202])  # not default_rng(seed): with that the caller may have drawn the arrays
-    # Copies with the caller's order of axes, for every call of f: NumPy rounds a strided array in its own way. And not to
-    # be written to: a backward that writes into its inputs shall fail.
+    # Every call of f gets the same copies, because NumPy may round a sum over a strided array in another way. They are
+    # read-only, so that a backward that writes into its inputs fails.
     arrays = tuple(_read_only(a) for a in arrays)
     tensors = [Tensor(a, True) for a in arrays]
     y = f(*tensors)

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from helpers import build_wheel
 
+import minires
+
 nbformat = pytest.importorskip("nbformat", reason="the notebooks need nbformat and nbclient")
 pytest.importorskip("nbclient", reason="the notebooks need nbformat and nbclient")
-
-import minires
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "notebooks"
@@ -230,7 +230,7 @@ os.kill(os.getppid(), signal.SIGKILL)
     folder.mkdir()
     assert first_cell(folder, path=tmp_path / "bin", MINIRES_REPOSITORY=str(ROOT))[0] == -signal.SIGKILL
     assert any(folder.rglob("tensor.py"))
-    status, told, errors = first_cell(folder, MINIRES_REPOSITORY=str(ROOT))
+    status, _, errors = first_cell(folder, MINIRES_REPOSITORY=str(ROOT))
     assert status == 0, errors
     assert [p.name for p in folder.iterdir()] == ["minires-repository"]
 
@@ -245,9 +245,10 @@ def test_the_first_cell_says_what_to_do_where_there_is_nothing(tmp_path, no_git)
 
 @needs_git
 def test_the_first_cell_says_what_to_do_where_nothing_can_be_cloned(tmp_path):
-    status, _, errors = first_cell(tmp_path, MINIRES_REPOSITORY=str(tmp_path / "nowhere"))
+    address = str(tmp_path / "nowhere")
+    status, _, errors = first_cell(tmp_path, MINIRES_REPOSITORY=address)
     assert status == 1 and errors.splitlines()[-1] == (
-        f"RuntimeError: git could not clone {tmp_path / 'nowhere'}. Check MINIRES_REPOSITORY, then run this cell again.")
+        f"RuntimeError: git could not clone {address}. Check MINIRES_REPOSITORY, then run this cell again.")
 
 
 @needs_git
