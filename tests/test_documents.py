@@ -202,7 +202,8 @@ def test_the_citation_is_complete():
         assert [author["family-names"] for author in paper["authors"]] == ["He", "Zhang", "Ren", "Sun"]
 
 
-READS = re.compile(r"pickles\.read\(|np\.load\(|read_array\(|safe_open\(|deserialize\(|tomllib\.loads\(|json\.loads\((?!json)")
+READS = re.compile(r"pickles\.read\(|np\.load\(|read_array\(|safe_open\(|deserialize\(|tomllib\.loads\("
+                   r"|json\.loads\((?!json)")
 
 
 def test_the_security_page_names_every_module_that_reads_files():
