@@ -213,7 +213,7 @@ def test_the_model_is_left_bit_for_bit_as_it_was(look, fails, options, monkeypat
 
 def test_no_analysis_is_forgotten_here():
     rest = {"follow", "deepen", "deleted", "graph", "growth_per_layer", "update_ratios", "random_direction",
-            "path_shares", "autocorrelation", "gradient_on_a_line", "input_gradients", "cka",
+            "path_shares", "gradient_shares", "autocorrelation", "gradient_on_a_line", "input_gradients", "cka",
             "first_filters"}  # fmt: skip
     assert {n for n in analysis.__all__ if n[0].islower()} == rest | set(LOOKS)
 

@@ -743,9 +743,8 @@ def test_memory_is_not_used_again_while_any_view_of_it_lives(monkeypatch):
     assert not any(np.shares_memory(a, b) for i, a in enumerate(arrays) for b in arrays[:i])
 
 
-def test_memory_stays_flat_without_the_garbage_collector():
+def test_memory_stays_flat_without_the_garbage_collector(no_collector):
     given = arguments(N=64)
-    gc.disable()
     try:
         with parallel.session():
             all_kernels(*given)
@@ -757,7 +756,6 @@ def test_memory_stays_flat_without_the_garbage_collector():
             assert tracemalloc.get_traced_memory()[0] < before + 100_000
     finally:
         tracemalloc.stop()
-        gc.enable()
 
 
 def python(code, **environment):

@@ -35,19 +35,19 @@ LAYERS = [
     ["ops", "gradient_check"],
     ["residual", "init", "optim"],
     ["nn"],
-    ["models", "weights", "tap", "cuda_graph"],
-    ["evaluate"],
+    ["models", "weights", "tap", "cuda_graph", "evaluate"],
     ["analysis", "train", "info"],
+    ["plot"],
     ["runs"],
     ["commands"],
     ["cli"],
 ]
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
 APART = {"names": set(), "files": set(), "datasets": {"device", "names", "files"}, "recipes": {"names"},
-         "exercise": set(), "plot": {"names"}}  # room: all it may import
-ABOVE_APART = {"models": {"names"}, "weights": {"names", "files"}, "evaluate": {"datasets", "names"},
-               "train": {"datasets", "recipes"}, "runs": {"datasets", "names", "recipes", "files", "plot"},
-               "commands": set(APART), "cli": set(APART)}  # layers that may use those
+         "exercise": set()}  # room: all it may import
+# Layers that may use those:
+ABOVE_APART = {"models": {"names"}, "weights": {"names", "files"}, "train": {"datasets", "recipes"}, "plot": {"names"},
+               "runs": {"datasets", "names", "recipes", "files"}, "commands": set(APART), "cli": set(APART)}
 FACADE = "__init__"  # minires/__init__.py shows the public names and may import any room but these
 NOT_AT_START = {"plot", "commands", "cli", "runs"}
 
@@ -362,16 +362,6 @@ def test_the_search_for_float64_finds_one(notes):
 
 
 # ------------------------------------------------------------------------------------------------- memory
-
-
-@pytest.fixture
-def no_collector():
-    gc.collect()
-    gc.disable()
-    yield
-    gc.set_debug(0)
-    gc.garbage.clear()
-    gc.enable()
 
 
 def ours(o):

@@ -47,6 +47,11 @@ def same_shape(named: dict[str, Any]) -> list[list[str]]:
     return list(groups.values())
 
 
+def changes_shape(block: Any) -> bool:
+    """Whether the block's output has another shape than its input: fewer places, or another number of channels."""
+    return block.stride != 1 or channels_in(block) != channels_out(block)
+
+
 def channels_in(block: Any) -> int:
     """Channels of the block's input."""
     return _convolutions(block)[0].weight.shape[1]
