@@ -95,11 +95,13 @@ def he_normal(shape: Shape, mode: str = "fan_in", *, rng: np.random.Generator) -
 def redraw(model: Any, scheme: Any, *, rng: np.random.Generator) -> Any:
     """Draw the weight of every convolution and linear layer again: weight = scheme(shape, rng=rng).
 
-    Returns the model. For example `redraw(model, xavier_normal, rng=rng)`.
+    Returns the model. For example `redraw(model, xavier_normal, rng=rng)`. ValueError where there is none to draw.
     """
-    for name, t in model.state().items():
-        if t.requires_grad and name.endswith("weight") and t.ndim >= 2:
-            _set(t, scheme(t.shape, rng=rng))
+    weights = [t for name, t in model.state().items() if t.requires_grad and name.endswith("weight") and t.ndim >= 2]
+    if not weights:
+        raise ValueError("redraw: this model has no weight of a convolution or a linear layer that is trained")
+    for t in weights:
+        _set(t, scheme(t.shape, rng=rng))
     return model
 
 

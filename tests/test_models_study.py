@@ -223,6 +223,9 @@ def test_placements_move_layers_and_add_next_to_none(placement):
     (lambda: models.shortcut_study("dropout", 8, drop=1.0)(Tensor(np.ones((2, 3, 8, 8), np.float32))),
      "dropout: expected a probability"),
     (lambda: models.placement_study("preact", 8), "placement_study, placement: unknown name 'preact'"),
+    (lambda: study.PlacedBlock(4, 4, placement="bn_after_adition", rng=rng()), "placement: unknown name"),
+    (lambda: study.PlacedBottleneck(4, 4, placement="original", rng=rng()), "placement: unknown name 'original'"),
+    (lambda: study.ConstantScaling(4, 4, scales=(0.5, 0.5, 0.5), rng=rng()), "too many values"),
     (lambda: models.placement_study("bn_after_addition", 8, bottleneck=True), r"expected depth = 9n \+ 2"),
     (lambda: models.placement_study("full_preact", 8, shortcut="D"), 'shortcut: expected "A", "B" or "C"')])
 def test_wrong_arguments(make, message):

@@ -50,7 +50,8 @@ class ConstantScaling(_Impeded):
 
     def __init__(self, *args: Any, scales: tuple[float, float] = (0.5, 0.5), **options: Any):
         super().__init__(*args, **options)
-        self.scales = float(scales[0]), float(scales[1])
+        of_shortcut, of_branch = scales
+        self.scales = float(of_shortcut), float(of_branch)
 
     def join(self, skip: Tensor, branch: Tensor, x: Tensor) -> Tensor:
         return skip * self.scales[0] + branch * self.scales[1]
@@ -123,12 +124,20 @@ def shortcut_study(kind: str, depth: int = 110, *, pad: str = "both", num_classe
 # ------------------------------------------------------------------------------------------ Table 2
 
 
+MOVED = ("bn_after_addition", "relu_before_addition", "relu_only_preact")
+
+
 class _Placed:
     """A block with the layers of nn.Block or nn.Bottleneck, its BNs and ReLUs in other places (v2, Fig. 4)."""
 
-    placement: str
     branch: Any
     shortcut: Any
+
+    def place(self, placement: str, kind: str) -> None:
+        """Take one of the places in MOVED; ValueError for another."""
+        if placement not in MOVED:
+            raise unknown("placement", placement, MOVED)
+        self.placement, self.kind = placement, kind
 
     @property
     def last_norm(self) -> nn.Module | None:
@@ -154,7 +163,7 @@ class PlacedBlock(_Placed, nn.Block):
 
     def __init__(self, *args: Any, placement: str, **options: Any):
         super().__init__(*args, residual=True, **options)
-        self.placement, self.kind = placement, f", {placement}"
+        self.place(placement, f", {placement}")
 
 
 class PlacedBottleneck(_Placed, nn.Bottleneck):
@@ -162,7 +171,7 @@ class PlacedBottleneck(_Placed, nn.Bottleneck):
 
     def __init__(self, *args: Any, placement: str, **options: Any):
         super().__init__(*args, residual=True, **options)
-        self.placement, self.kind = placement, f", bottleneck, {placement}"
+        self.place(placement, f", bottleneck, {placement}")
 
 
 def placement_study(placement: str, depth: int = 110, *, bottleneck: bool = False, shortcut: str = "A",
@@ -175,9 +184,8 @@ def placement_study(placement: str, depth: int = 110, *, bottleneck: bool = Fals
     v2, section 5 asks of both kinds of pre-activation.
     """
     known = {"original": ("basic", "bottleneck"), "full_preact": ("preact", "preact_bottleneck")}
-    moved = ("bn_after_addition", "relu_before_addition", "relu_only_preact")
-    if placement not in (*known, *moved):
-        raise unknown("placement_study, placement", placement, (*known, *moved))
+    if placement not in (*known, *MOVED):
+        raise unknown("placement_study, placement", placement, (*known, *MOVED))
     sizes: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels, "width": width, "rng": rng}
     if placement in known:
         return cifar(depth, True, known[placement][bottleneck], shortcut, pad, **sizes)
