@@ -201,6 +201,8 @@ def test_no_gpu_is_a_clear_error(tmp_path, capsys):
     assert 'device "gpu" was asked for. No GPU is used: ' in capsys.readouterr().err
 
 
+@pytest.mark.slow
+@pytest.mark.system
 def test_depth_hurts_the_plain_network_and_the_skip_connection_undoes_it(tmp_path):
     """The main claim, at the defaults: the longest test, some minutes."""
     results, done = demo.run(tmp_path, train.Recipe(), jobs=min(kernels.parallel.threads(), 4))

@@ -106,7 +106,7 @@ def test_a_run_is_looked_into(run_folder, tmp_path):
     assert found["gradients"]["trained"]["weights"] == analysis.gradient_flow(
         subject.model, subject.images[:30], subject.labels[:30]).weights
     metrics = [json.loads(text) for text in (run_folder / "metrics.jsonl").read_text().splitlines()]
-    assert analysis.lesions(subject.model, subject.images, subject.labels)[""] == pytest.approx(
+    assert analysis.lesions(subject.model, subject.images, subject.labels).whole == pytest.approx(
         metrics[-1]["test_error"], abs=1e-3)  # the very images and pixels of the run
 
 

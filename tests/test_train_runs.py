@@ -157,6 +157,7 @@ def test_the_masks_of_dropout_go_on_too(tmp_path, monkeypatch):
 # ---------------------------------------------------------------------------------------------- stopped and gone on
 
 
+@pytest.mark.system
 def test_three_sigkills_at_random_moments(tmp_path):
     """The script kill_and_resume.py kills as often as one likes."""
     seed = int.from_bytes(os.urandom(3))
@@ -171,7 +172,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now, self.patch = 0.0, monkeypatch.setattr
-        self.patch(runs, "time", self)
+        self.patch(runs.run, "time", self)
         for module, name, seconds in (train, "step", 1.0), (train, "tally", 1.0), (checkpoint, "save", 0.4):
             self.patch(module, name, self.slow(getattr(module, name), seconds))
 

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import analysis, datasets, info, plot
-from ..analysis.blocks import blocks, channels_in, channels_out
 from ..evaluate import error
 from ..files.atomic import check_can_hold_files, write_atomically
 from ..names import UsageError
@@ -68,7 +67,7 @@ def look_at_responses(s: Subject, seed: int, progress: Any) -> Part:
             "training it is 1 in every layer of every network: what differs is what training did to gamma and beta. "
             "One network alone does not show that residual networks respond less; that takes its plain twin.")
     return Part("Layer responses", {"per_layer": found, "mean": means},
-                {"responses": plot.layer_responses(found, _caption(s))}, text)
+                {"responses": plot.responses(found, _caption(s))}, text)
 
 
 def look_at_gradients(s: Subject, seed: int, progress: Any) -> Part:
@@ -92,15 +91,13 @@ def look_at_gradients(s: Subject, seed: int, progress: Any) -> Part:
 def look_at_lesions(s: Subject, seed: int, progress: Any) -> Part:
     """Veit et al. 2016."""
     found = analysis.lesions(s.model, s.images, s.labels, progress)
-    changes = [n for n, b in blocks(s.model).items() if b.stride != 1 or channels_in(b) != channels_out(b)]
-    one = [error for name, error in found.items() if name]
-    worst = max((name for name in found if name), key=lambda name: found[name])
+    worst, mean = max(found.without, key=lambda name: found.without[name]), np.mean(list(found.without.values()))
     text = (f"Error on {len(s.images)} test images with one block deleted at a time, that is reduced to its shortcut, "
             "in a plain network to the shortcut it would have (Veit et al. 2016): "
-            f"{found['']:.1f} % with nothing deleted, {float(np.mean(one)):.1f} % on average with one, "
-            f"{found[worst]:.1f} % without {worst}.")
-    numbers = {"error": found[""], "error_without": {n: e for n, e in found.items() if n}, "changes_shape": changes}
-    return Part("Lesions", numbers, {"lesions": plot.lesions({s.name: found}, changes, _caption(s))}, text)
+            f"{found.whole:.1f} % with nothing deleted, {mean:.1f} % on average with one, "
+            f"{found.without[worst]:.1f} % without {worst}.")
+    numbers = {"error": found.whole, "error_without": found.without, "changes_shape": found.changes_shape}
+    return Part("Lesions", numbers, {"lesions": plot.lesions({s.name: found}, _caption(s))}, text)
 
 
 def look_at_landscape(s: Subject, seed: int, progress: Any) -> Part:

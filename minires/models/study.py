@@ -37,7 +37,7 @@ class _Impeded(nn.Block):
 
     def forward(self, x: Tensor) -> Tensor:
         branch = self.bn2(self.conv2(nn.conv_bn_relu(self.conv1, self.bn1, x)))
-        return ops.relu(self.join(self.shortcut(x, branch.shape[1]), branch, x))
+        return ops.relu(self.join(self.shortcut(x), branch, x))
 
     def join(self, skip: Tensor, branch: Tensor, x: Tensor) -> Tensor:
         raise NotImplementedError
@@ -127,19 +127,19 @@ class _Placed:
     """A block with the layers of nn.Block or nn.Bottleneck, its BNs and ReLUs in other places (v2, Fig. 4)."""
 
     placement: str
+    branch: Any
     shortcut: Any
-    layers: Any
 
     @property
     def last_norm(self) -> nn.Module | None:
         """The BatchNorm that ends the branch; none where it stands behind the addition."""
-        return None if self.placement == "bn_after_addition" else self.layers()[-1][1]
+        return None if self.placement == "bn_after_addition" else self.branch()[-1][1]
 
     def forward(self, x: Tensor) -> Tensor:
-        *inner, (conv, bn) = self.layers()
-        skip = self.shortcut(x, conv.weight.shape[0])
+        *inner, (conv, bn) = self.branch()
+        skip = self.shortcut(x)
         if self.placement == "relu_only_preact":                 # Fig. 4d
-            for c, b in self.layers():
+            for c, b in self.branch():
                 x = b(c(ops.relu(x)))
             return x + skip
         for c, b in inner:
