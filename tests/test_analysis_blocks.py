@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from helpers import difference, normal
 
-from minires import Tensor, models, nn, ops
+from minires import Tensor, models, nn, no_grad, ops
 from minires.analysis import (
     construction,
     deepen,
     delete_k,
     deleted,
+    gradient_shares,
     gradients_by_length,
     lesions,
     path_gradient,
@@ -20,7 +21,7 @@ from minires.analysis import (
     path_shares,
     swap_blocks,
 )
-from minires.analysis.blocks import last_convolution, same_shape, shortcut
+from minires.analysis.blocks import last_convolution, same_shape, shortcut_output
 from minires.analysis.deepening import dirac
 from minires.analysis.deletion import kendall
 
@@ -54,6 +55,9 @@ def test_20_layers_become_56_with_the_same_logits(residual):
     found = construction(shallow, images(4, 16, 3), 6, rng=rng())
     assert sum(isinstance(m, (nn.Conv2d, nn.Linear)) for _, m in found.model.modules()) == 56
     assert found.blocks == 18 and found.difference < 1e-4
+    with no_grad():
+        assert (found.shallow == shallow(Tensor(images(4, 16, 3))).data).all()
+    assert found.difference == abs(found.shallow - found.deep).max() and found.deep.shape == (4, 10)
     assert list(found.model.state()) == list(models.cifar(56, residual, width=8).state())
 
 
@@ -152,17 +156,18 @@ def test_lesions_delete_one_block_at_a_time():
     bars = []
     found = lesions(net, x, labels, progress=lambda names: bars.append(list(names)) or names)
     names = [f"layer{s}.{i}" for s in (1, 2, 3) for i in (0, 1)]
-    assert list(found) == ["", *names] and bars == [names] and found[""] == 0
+    assert list(found.without) == names and bars == [names] and found.whole == 0
+    assert found.changes_shape == ("layer2.0", "layer3.0")
     with deleted(net, ["layer2.1"]):
         expected = 100 * (net(Tensor(x)).data.argmax(1) != labels).mean()
-    assert found["layer2.1"] == pytest.approx(expected) and max(found.values()) > 0
+    assert found.without["layer2.1"] == pytest.approx(expected) and max(found.without.values()) > 0
 
 
 def test_a_silent_block_can_be_deleted_and_moved_at_no_cost():
     net = deepen(trained(8), 2, rng=rng())
     x, labels = classified(net)
     found = lesions(net, x, labels)
-    assert [found[f"layer{s}.{i}"] for s in (1, 2, 3) for i in (1, 2)] == [0] * 6
+    assert [found.without[f"layer{s}.{i}"] for s in (1, 2, 3) for i in (1, 2)] == [0] * 6
     shuffled = swap_blocks(net, x, labels, [0, 1, 1], rng=rng())
     # layer1 counts three blocks of one shape, of which one is not silent
     assert shuffled[0] == (1.0, 0.0) and all(s.correlation < 1 for s in shuffled[1:])
@@ -247,8 +252,17 @@ def test_the_gradient_is_the_sum_over_all_paths(options):
     ops.cross_entropy(net(t), labels).backward()
     assert len(paths) == 8 and difference(sum(paths), t.grad) < 1e-9
     assert all(difference(p, t.grad) > 1e-3 for p in paths)
-    for together, single in zip(gradients_by_length(net, x, labels), by_length, strict=True):
-        assert difference(together, sum(single)) < 1e-9
+    together = gradients_by_length(net, x, labels)
+    assert len(together) == 4
+    for part, single in zip(together, by_length, strict=True):
+        assert difference(part, sum(single)) < 1e-9
+    projected = [(part * t.grad).sum() / (t.grad**2).sum() for part in together]
+    assert gradient_shares(together) == pytest.approx(projected, rel=1e-9) and math.fsum(projected) == pytest.approx(1)
+
+
+def test_a_gradient_of_zero_has_no_shares():
+    with pytest.raises(ValueError, match="the whole gradient is 0"):
+        gradient_shares([np.ones(3), -np.ones(3)])
 
 
 @pytest.mark.parametrize("through", [set(), {"layer2.0"}, {"layer1.0", "layer2.0", "layer3.0"}], ids=len)
@@ -260,7 +274,7 @@ def test_one_path_in_v1_is_the_network_with_the_other_ways_held_constant(through
     for name in "layer1.0", "layer2.0", "layer3.0":
         block = dict(net.modules())[name]
         branch = block.bn2(block.conv2(ops.relu(block.bn1(block.conv1(h)))))
-        skip = shortcut(block, h)
+        skip = shortcut_output(block, h)
         h = ops.relu(branch + skip.detach() if name in through else branch.detach() + skip)
     ops.cross_entropy(net.fc(ops.global_avg_pool2d(h)), labels).backward()
     assert difference(path_gradient(net, x, labels, through), t.grad) < 1e-12
@@ -272,7 +286,7 @@ def test_the_path_past_all_blocks_in_v2_is_that_of_the_shortcuts():
     t = Tensor(x, True)
     out = net.conv1(t)
     for block in (net.layer1[0], net.layer2[0], net.layer3[0]):
-        full, skip = block(Tensor(out.data)), shortcut(block, out)
+        full, skip = block(Tensor(out.data)), shortcut_output(block, out)
         out = skip + Tensor(full.data - skip.data)
     ops.cross_entropy(net.fc(ops.global_avg_pool2d(nn.bn_relu(net.bn, out))), labels).backward()
     assert difference(path_gradient(net, x, labels, []), t.grad) < 1e-12
@@ -281,7 +295,8 @@ def test_the_path_past_all_blocks_in_v2_is_that_of_the_shortcuts():
 def test_path_gradients_sample_paths_of_a_length():
     net = trained(8)
     x, labels = images(), np.arange(6)
-    found = path_gradients(net, x, labels, [0, 1, 3], samples=4, rng=rng())
+    blocks, found = path_gradients(net, x, labels, [0, 1, 3], samples=4, rng=rng())
+    assert blocks == 3
     assert [len(v) for v in found.values()] == [4, 4, 4] and len(set(found[0])) == len(set(found[3])) == 1
     expected = {float(np.linalg.norm(path_gradient(net, x, labels, [n]))) for n in ("layer1.0", "layer2.0", "layer3.0")}
     assert all(any(v == pytest.approx(e, rel=1e-5) for e in expected) for v in found[1])

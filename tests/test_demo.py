@@ -254,7 +254,7 @@ def test_a_loss_that_is_not_finite_ends_in_one_clear_line(tmp_path, monkeypatch,
     for jobs in "1", "2":
         assert cli.main(["demo", "--quick", "--jobs", jobs, "--out", str(tmp_path / jobs)]) == 2
         error = capsys.readouterr().err
-        assert "minires demo: step " in error
+        assert "minires demo: error: step " in error
         assert "expected a finite number; first not finite is the output of layer" in error
 
 
@@ -369,6 +369,8 @@ def test_no_gpu_is_a_clear_error(tmp_path, capsys):
     assert 'device "gpu" was asked for. No GPU is used: ' in capsys.readouterr().err
 
 
+@pytest.mark.slow
+@pytest.mark.system
 def test_depth_hurts_the_plain_network_and_the_skip_connection_undoes_it(tmp_path):
     """The main claim, at the defaults: the longest test, some minutes."""
     results, stopped = demo.run(tmp_path / "out", demo.choose(), jobs=min(kernels.parallel.threads(), 4))

@@ -14,7 +14,7 @@ from matplotlib.colors import same_color
 from matplotlib.text import Text
 from PIL import Image
 
-from minires import plot
+from minires import analysis, names, plot
 
 FINAL = {"plain-20": 21.0, "resnet-20": 14.0, "plain-56": 62.0, "resnet-56": 17.0}  # percent after 3 epochs
 MEANS = {"plain-20": 0.85, "resnet-20": 0.75, "plain-56": 0.59, "resnet-56": 0.45}  # of the responses
@@ -23,7 +23,7 @@ GROWTH = {"plain": 1.21, "resnet": 1.05}  # of the gradient norm per layer, towa
 
 def synthetic_net(name: str, epochs: int = 3) -> dict:
     """Made-up numbers of a plausible size, laid out as the demo lays them out."""
-    kind, depth = plot.split_name(name)
+    kind, depth, _ = names.network(name)
     convolutions = depth - 1
     wave = [MEANS[name] * (1 + 0.3 * (-1) ** i) for i in range(convolutions - 1)]
     norms = [0.1 * GROWTH[kind] ** (convolutions - 1 - i) for i in range(convolutions)]
@@ -46,8 +46,8 @@ def synthetic_net(name: str, epochs: int = 3) -> dict:
     return net
 
 
-def synthetic_nets(*names: str, epochs: int = 3) -> dict[str, dict]:
-    return {name: synthetic_net(name, epochs) for name in names or FINAL}
+def synthetic_nets(*which: str, epochs: int = 3) -> dict[str, dict]:
+    return {name: synthetic_net(name, epochs) for name in which or FINAL}
 
 
 def title(figure) -> str:
@@ -73,9 +73,9 @@ def test_error_curves_have_two_panels_one_line_per_net_and_one_scale():
     for axes, key, label in ((left, "train_error", "training error"), (right, "test_error", "test error")):
         assert axes.get_xlabel() == "epoch"
         assert axes.get_ylabel() == f"{label} (%)"
-        assert lines(axes) == {plot.pretty(name): net[key] for name, net in nets.items()}
+        assert lines(axes) == {names.printed(name): net[key] for name, net in nets.items()}
         written = [text.get_text() for text in axes.texts]
-        assert sorted(written) == sorted(f"{plot.pretty(n)}  {net[key][-1]:.1f}" for n, net in nets.items())
+        assert sorted(written) == sorted(f"{names.printed(n)}  {net[key][-1]:.1f}" for n, net in nets.items())
     assert left.get_ylim() == right.get_ylim()
     figure.canvas.draw()
     low, high = left.get_xlim()
@@ -138,8 +138,8 @@ def test_responses_are_drawn_in_order_and_sorted_with_their_control():
         assert len(control) == 2 and all(set(line.get_ydata()) == {1.0} for line in control)
         for name in (f"plain-{depth}", f"resnet-{depth}"):
             expected = nets[name]["responses"]
-            assert lines(axes)[plot.pretty(name)] == (sorted(expected, reverse=True) if i >= 2 else expected)
-    assert legend(figure) == {"before training (control)", *map(plot.pretty, nets)}
+            assert lines(axes)[names.printed(name)] == (sorted(expected, reverse=True) if i >= 2 else expected)
+    assert legend(figure) == {"before training (control)", *map(names.printed, nets)}
 
 
 def test_responses_far_above_the_rest_are_drawn_on_a_logarithmic_axis_if_wanted():
@@ -199,9 +199,46 @@ def test_one_epoch_is_too_early_for_a_finding():
     assert title(plot.error_curves(nets)) == "Training and test error by epoch"
 
 
-def test_a_wrong_name_is_named():
-    with pytest.raises(ValueError, match=r"expected 'plain-<depth>' or 'resnet-<depth>', got 'vgg16'"):
-        plot.error_curves({"vgg16": {"train_error": [1.0], "test_error": [1.0]}})
+# ------------------------------------------------------------------------------------------------------ names
+
+
+@pytest.mark.parametrize("spelt", ["{}{}", "{}-{}", "{}_{}"])
+@pytest.mark.parametrize("draw", FIGURES)
+def test_the_key_and_the_printed_name_give_the_same_figure(draw, spelt):
+    """"resnet20", "resnet-20" and "ResNet-20": lines, legend and title are the same."""
+    nets = synthetic_nets()
+    figures = [draw(nets), draw({spelt.format(*names.network(name)): net for name, net in nets.items()}),
+               draw({names.printed(name): net for name, net in nets.items()})]
+    shown = [(title(f), legend(f), [lines(axes) for axes in f.axes], [t.get_text() for a in f.axes for t in a.texts])
+             for f in figures]
+    assert shown[0] == shown[1] == shown[2] and any(shown[0][2])
+
+
+OWN = ["my net", "GoogLeNet", "tiny (seed 1)"]
+
+
+@pytest.mark.parametrize("draw", FIGURES)
+def test_networks_of_any_name_are_drawn_under_it_and_called_nothing_else(draw):
+    nets = {name: synthetic_net("plain-20") for name in OWN}
+    figure = draw(nets)
+    called = {text for axes in figure.axes for text in lines(axes)} | legend(figure)
+    assert set(OWN) <= called
+    assert "plain" not in title(figure) and "residual" not in title(figure) and "Depth" not in title(figure)
+    assert called <= {*OWN, "before training (control)", "hollow: the classifier",
+                      *(f"{name} without BN" for name in OWN)}
+    drawn = [line for line in figure.axes[0].lines if line.get_label() in OWN]
+    assert len({line.get_color() for line in drawn}) == len({line.get_marker() for line in drawn}) == 3
+    assert plot.png(figure, dpi=30).startswith(b"\x89PNG")
+
+
+def test_an_own_network_beside_the_four_does_not_silence_their_finding():
+    nets = synthetic_nets() | {"my net": synthetic_net("resnet-20")}
+    assert title(plot.error_curves(nets)) == title(plot.error_curves(synthetic_nets()))
+    assert title(plot.responses(nets)) == title(plot.responses(synthetic_nets()))
+    assert title(plot.gradient_norms(nets)) == title(plot.gradient_norms(synthetic_nets()))
+    for figure in plot.gradient_norms(nets), plot.responses(nets):
+        assert [axes.get_title().split(",")[0] for axes in figure.axes[:3]] == ["depth 20", "depth 56", "others"]
+        assert ["my net" in lines(axes) for axes in figure.axes[:3]] == [False, False, True]
 
 
 # ----------------------------------------------------------------------------------------------------- titles
@@ -215,7 +252,7 @@ def test_titles_state_what_the_numbers_show():
     )
     assert title(plot.gradient_norms(nets)) == (
         "At initialisation the gradient of plain-56 with BN grows toward the input: "
-        f"× 1.21 per layer, × {plot.number(1.21**54)} in all"
+        f"× 1.21 per layer, × {plot.number(1.21**53)} from the last 3x3 layer to the second"
     )
     assert title(plot.responses(nets)) == (
         "After training the residual network's responses are smaller on average: "
@@ -260,14 +297,16 @@ def test_responses_after_different_numbers_of_epochs_are_not_compared():
 # ---------------------------------------------------------------------------------------------------- numbers
 
 
-def test_growth_is_the_geometric_mean_over_the_3x3_layers():
-    found = plot.growth([8.0, 1.0, 2.0, 1.0, 1e9])  # the classifier does not count
+def test_growth_is_that_of_the_analysis_between_stem_and_classifier():
+    norms = [1e-9, 8.0, 1.0, 2.0, 1.0, 1e9]  # the stem and the classifier do not count
+    found = plot.growth(norms)
     assert found is not None
     assert (found.total, found.steps, found.verb) == (8.0, 3, "grows")
-    assert math.isclose(found.per_layer, 2.0)
-    assert plot.growth([1.0, 8.0, 5.0]).verb == "shrinks"
-    assert plot.growth([1.5, 1.0, 5.0]).verb == "stays about level"
-    assert plot.growth([]) is plot.growth([1.0, 2.0]) is plot.growth([0.0, 1.0, 2.0]) is None
+    assert math.isclose(found.per_layer, 2.0) and math.isclose(found.per_layer**found.steps, found.total)
+    assert found.per_layer == analysis.growth_per_layer({f"layer {i}": norm for i, norm in enumerate(norms)})
+    assert plot.growth([9.0, 1.0, 8.0, 5.0]).verb == "shrinks"
+    assert plot.growth([9.0, 1.5, 1.0, 5.0]).verb == "stays about level"
+    assert plot.growth([]) is plot.growth([1.0, 2.0, 3.0]) is plot.growth([1.0, 0.0, 1.0, 2.0]) is None
 
 
 @pytest.mark.parametrize(
@@ -277,6 +316,15 @@ def test_growth_is_the_geometric_mean_over_the_3x3_layers():
 )  # fmt: skip
 def test_numbers_are_short(value, text):
     assert plot.number(value) == text
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [(31.819999999999997, "31.82"), (0.1 + 0.2, "0.3"), (1e-4, "0.0001"), (100.0, "100"), (0.0, "0"), (64000, "64000"),
+     (np.float32(0.1), "0.1"), (1234567.8, "1234568"), (2.5e-9, "2.5e-09"), ("A", "A"), (float("inf"), "inf")],
+)  # fmt: skip
+def test_any_value_is_written_as_a_person_writes_it(value, text):
+    assert plot.written(value) == text
 
 
 # --------------------------------------------------------------------------------------------- where it works
@@ -308,7 +356,8 @@ def test_a_picture_with_a_palette_is_small_and_looks_the_same():
 
 
 def test_a_heat_map_keeps_its_shades():
-    figure = plot.cka(list("abc"), list("abc"), [[0, 0.1, 0.15], [0.2, 0.25, 0.3], [0.8, 0.85, 1]])
+    values = [[0, 0.1, 0.15], [0.2, 0.25, 0.3], [0.8, 0.85, 1]]
+    figure = plot.cka_matrix(analysis.Similarity(list("abc"), list("abc"), values))
     assert Image.open(io.BytesIO(plot.png(figure, dpi=60, colours=256))).mode == "RGB"
 
 

@@ -1,7 +1,6 @@
 """Figures of the analyses: what is drawn, what the titles say, and the layout of graphs."""
 
 import itertools
-from types import SimpleNamespace as Numbers
 
 import numpy as np
 import pytest
@@ -31,36 +30,44 @@ def line(height=1.0):
     return analysis.Line([-1.0, 0.0, 1.0], [3 * height, height, 2 * height], [60.0, 10.0, 50.0], 2.5)
 
 
+def built(difference=2e-5):
+    return analysis.Construction(None, 6, difference, np.eye(3), np.eye(3) + difference)
+
+
 SURFACE = analysis.Surface([-1.0, 0.0, 1.0], [[9.0, 4.0, 8.0], [3.0, 0.5, 4.0], [9.0, 5.0, float("inf")]], (1.0, 2.0))
 REFINED = {"layer1.0": analysis.Refined(0.5, 0.8, 0.3), "layer1.1": analysis.Refined(0.25, 0.9, 0.0),
            "layer2.1": analysis.Refined(0.3, 0.9, 0.0)}  # fmt: skip
 PATCH = analysis.Patch(3, -1, 2, 7.25, np.arange(27, dtype=np.uint8).reshape(3, 3, 3))
-LESION = {"": 10.0, "layer1.0": 80.0, "layer2.0": 60.0}
+LESION = analysis.Lesions(10.0, {"layer1.0": 80.0, "layer2.0": 60.0}, ("layer2.0",))
+PARTS = [np.array([share]) for share in (0.5, 0.45, 0.1, -0.05)]  # of a gradient of one number
+CKA = analysis.Similarity(["a", "b"], ["a", "b"], [[1, 0.5], [0.5, 1]])
 
 # name: (figure with a caption, its title, labels of its legend)
 FIGURES = {
-    "signal": (lambda c: plot.signal_growth({"no BN": {str(i): 2.0**i for i in range(9)},
+    "signal": (lambda c: plot.second_moments({"no BN": {str(i): 2.0**i for i in range(9)},
                                              "BN": {str(i): 1.0 + i for i in range(9)}}, c),
                "Signal over depth: no BN × 2 per block; BN +1.00 per block", {"no BN", "BN"}),
     "gradients": (lambda c: plot.gradient_flow({0: flow(9, 8, 4, 2, 9), 10: flow(1, 1, 1, 1, 1)}, c),
                   "Gradient of the activations, per layer toward the input: step 0 × 2; step 10 × 1",
                   {"step 0", "step 10"}),
-    "activations": (lambda c: plot.activation_histograms({0: {"bn1": activation()}, 5: {"bn1": activation(0.25)}},
-                                                         caption=c),
+    "activations": (lambda c: plot.activations({0: {"bn1": activation()}, 5: {"bn1": activation(0.25)}}, caption=c),
                     "At step 5, 25 % of the units behind bn1 are dead", set()),
+    "activations of two": (lambda c: plot.activations({"a": {"bn1": activation(), "bn2": activation()},
+                                                       "b": {"bn1": activation(0.1), "bn2": activation(0.25)}}, (), c),
+                           "b: 25 % of the units behind bn2 are dead", set()),
     "updates": (lambda c: plot.update_ratios({1: {"a": 1e-2, "b": 1e-3}, 2: {"a": 1e-2, "b": 1e-4}}, c),
                 "Update-to-weight ratio per step: 0.001 at step 2, geometric mean over the layers",
                 {"a", "b", "smallest to largest layer", "rule of thumb, 1e-3"}),
-    "responses": (lambda c: plot.layer_responses({"measured": {"bn1": 0.5, "bn2": 1.0}}, c),
+    "responses": (lambda c: plot.responses({"measured": {"bn1": 0.5, "bn2": 1.0}}, c),
                   "Mean response of the 3x3 layers: measured 0.75", {"measured", "before training (control)"}),
-    "lesions": (lambda c: plot.lesions({"plain-20": LESION}, ["layer2.0"], c),
+    "lesions": (lambda c: plot.lesions({"plain-20": LESION}, c),
                 "Deleting one block raises the mean error: plain-20 10.0 % to 70.0 %",
                 {"one block deleted", "deleted block changes the shape", "nothing deleted"}),
-    "deleted": (lambda c: plot.deleted_blocks({"plain-20": {0: [10, 10], 1: [60, 80], 2: [90, 90]}}, c),
+    "deleted": (lambda c: plot.delete_k({"plain-20": {0: [10, 10], 1: [60, 80], 2: [90, 90]}}, c),
                 "Error with 1 random block deleted, mean: plain-20 70.0 %", {"plain-20, mean", "hollow: one trial"}),
-    "swapped": (lambda c: plot.swapped_blocks([Numbers(correlation=1, error=9), Numbers(correlation=0.8, error=30)], c),
+    "swapped": (lambda c: plot.swap_blocks([analysis.Shuffled(1, 9), analysis.Shuffled(0.8, 30)], c),
                 "Error with blocks exchanged: 9.0 % at rank correlation 1.00, 30.0 % at 0.80", set()),
-    "construction": (lambda c: plot.construction(np.eye(3), np.eye(3) + 2e-5, c),
+    "construction": (lambda c: plot.construction(built(), c),
                      "The deeper network built by identity layers: largest difference of logits 2.0e-5",
                      {"equal", "one logit of one image"}),
     "by depth": (lambda c: plot.errors_by_depth({"plain": {20: [9, 11.0], 6: [5.0]}, "residual": {6: [4.0], 9: []}},
@@ -76,31 +83,31 @@ FIGURES = {
                    "Training error (dashed) and test error (solid)", {"training error", "test error"}),
     "epochs": (lambda c: plot.error_curves({"plain-20": {"train_error": [9.0], "test_error": [8.0]}}, c),
                "Training and test error by epoch", set()),
-    "paths": (lambda c: plot.paths([1 / 8, 3 / 8, 3 / 8, 1 / 8], {0: [8.0, 8.0], 3: [1.0, 1.0]}, c),
+    "paths": (lambda c: plot.path_gradients(analysis.PathGradients(3, {0: [8.0, 8.0], 3: [1.0, 1.0]}), c),
               "Number of paths times norm of one: 90 % at lengths of 0 to 2 blocks, 87.5 % of all paths (measured: "
               "lengths 0 to 3)",
               set()),
-    "by length": (lambda c: plot.gradient_by_length([1 / 8, 3 / 8, 3 / 8, 1 / 8], [0.5, 0.45, 0.1, -0.05], c),
-                  "Paths of 0 to 1 blocks: 95.0 % of the gradient, 50 % of all paths",
+    "by length": (lambda c: plot.gradients_by_length(PARTS, c),
+                  "Paths of 0 to 1 blocks carry 95.0 % of the gradient and are 50 % of all",
                   {"share of all paths", "share of the gradient"}),
     "correlation": (lambda c: plot.gradient_correlation({"plain, BN": {1: 0.5, 2: 0.25}}, c),
                     "Correlation of the gradients at two inputs, 2 layers: plain, BN 0.25",
                     {"plain, BN", "2^-depth", "(3/4)^depth"}),
-    "on a line": (lambda c: plot.gradients_on_a_line({"plain": [1, 2, 0, 4.0]}, {"plain": [1.0, -0.25]}, c),
-                  "Autocorrelation of the gradient at lag 1. plain: -0.25", set()),
+    "on a line": (lambda c: plot.gradient_on_a_line({"plain": [1, 2, 0, 4.0]}, c),
+                  "Autocorrelation of the gradient at lag 1. plain: -0.52", set()),
     "loss line": (lambda c: plot.loss_line({"plain": line()}, c),
-                  "Curvature of the loss at the trained weights: plain 2.5", {"plain"}),
+                  "Curvature of the loss at the network's weights: plain 2.5", {"plain"}),
     "loss surface": (lambda c: plot.loss_surface({"plain": SURFACE}, c),
-                     "Loss around the trained weights: plain 0.5 at the centre, up to 9", set()),
+                     "Loss around the network's weights: plain 0.5 at the centre, up to 9", set()),
     "refinement": (lambda c: plot.refinement({"ResNet-8": REFINED}, c),
                    "Mean change of the features by one block, relative to them: ResNet-8 0.35", {"ResNet-8"}),
-    "cka": (lambda c: plot.cka(["a", "b"], ["a", "b"], [[1, 0.5], [0.5, 1]], c),
+    "cka": (lambda c: plot.cka_matrix(CKA, c),
             "Linear CKA: how alike two layers represent the same images", set()),
     "heat": (lambda c: plot.heat_maps({"a": [[90, 20.0, 3]], "b": [[1, np.nan, 2]]}, [0.5], [0.001, 0.1, 3],
                                       ("scale", "rate", "error (%)"), "With b", c), "With b", set()),
-    "filters": (lambda c: plot.filters(np.full((5, 3, 3, 3), 0.5), c),
-                "The 5 filters of the first layer, 3x3; grey is weight 0", set()),
-    "patches": (lambda c: plot.patches({"conv1, channel 0": [PATCH, PATCH]}, c),
+    "filters": (lambda c: plot.first_filters(np.full((5, 3, 3, 3), 0.5), c),
+                "Filters of the first layer, 5 of 3x3; grey is weight 0", set()),
+    "patches": (lambda c: plot.exciting_patches({"conv1, channel 0": [PATCH, PATCH]}, c),
                 "The image patches that excite a channel most, and how much of the image its units see", set()),
 }  # fmt: skip
 
@@ -129,13 +136,15 @@ def test_captions_legends_and_axes_do_not_overlap(draw, says, entries):
 
 
 EMPTY = {
-    "signal": lambda: plot.signal_growth({}), "gradients": lambda: plot.gradient_flow({}),
-    "activations": lambda: plot.activation_histograms({}), "updates": lambda: plot.update_ratios({}),
-    "responses": lambda: plot.layer_responses({}), "lesions": lambda: plot.lesions({}),
-    "deleted": lambda: plot.deleted_blocks({}), "swapped": lambda: plot.swapped_blocks([]),
-    "construction": lambda: plot.construction([], []), "correlation": lambda: plot.gradient_correlation({}),
-    "on a line": lambda: plot.gradients_on_a_line({}, {}), "loss line": lambda: plot.loss_line({}),
-    "by length": lambda: plot.gradient_by_length([], []), "loss surface": lambda: plot.loss_surface({}),
+    "signal": lambda: plot.second_moments({}), "gradients": lambda: plot.gradient_flow({}),
+    "activations": lambda: plot.activations({}), "updates": lambda: plot.update_ratios({}),
+    "responses": lambda: plot.responses({}), "lesions": lambda: plot.lesions({}),
+    "deleted": lambda: plot.delete_k({}), "swapped": lambda: plot.swap_blocks([]),
+    "construction": lambda: plot.construction({}), "correlation": lambda: plot.gradient_correlation({}),
+    "on a line": lambda: plot.gradient_on_a_line({}), "loss line": lambda: plot.loss_line({}),
+    "by length": lambda: plot.gradients_by_length([]), "paths": lambda: plot.path_gradients({}),
+    "loss surface": lambda: plot.loss_surface({}), "cka": lambda: plot.cka_matrix({}),
+    "filters": lambda: plot.first_filters({}), "patches": lambda: plot.exciting_patches([]),
     "refinement": lambda: plot.refinement({}), "heat": lambda: plot.heat_maps({}, [], [], ("", "", "")),
     "by depth": lambda: plot.errors_by_depth({}), "gaps": lambda: plot.error_gaps({}),
 }  # fmt: skip
@@ -160,12 +169,12 @@ def test_matrices_share_one_scale():
 
 
 def test_no_finding_where_there_is_none():
-    better = {"plain-20": {"": 50.0, "layer1.0": 40.0}}
+    better = {"plain-20": analysis.Lesions(50.0, {"layer1.0": 40.0})}
     assert title(plot.lesions(better)) == "Error with one block deleted"
-    assert title(plot.signal_growth({"short": {"a": 1.0, "b": 2.0}})) == "Signal over depth"
+    assert title(plot.second_moments({"short": {"a": 1.0, "b": 2.0}})) == "Signal over depth"
     level = {str(i): 1.0 - 0.01 * i for i in range(9)}
-    assert title(plot.signal_growth({"He": level})) == "Signal over depth: He about level"
-    assert title(plot.paths([1.0], {})) == "Paths by length"
+    assert title(plot.second_moments({"He": level})) == "Signal over depth: He about level"
+    assert title(plot.path_gradients(analysis.PathGradients(0, {}))) == "Paths by length"
     assert title(plot.gradient_flow({"a": flow(1, 0, 0, 0, 1)})) == "Gradient norm per layer"
 
 
@@ -189,7 +198,7 @@ def test_plain_and_residual_networks_look_the_same_in_every_figure():
 
 def test_an_activation_that_is_not_there_is_named():
     with pytest.raises(ValueError, match="no activation named fc; there are bn1"):
-        plot.activation_histograms({0: {"bn1": activation()}}, ["fc"])
+        plot.activations({0: {"bn1": activation()}}, ["fc"])
 
 
 def test_lines_of_two_stages_are_not_joined():

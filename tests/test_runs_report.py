@@ -149,7 +149,7 @@ def test_labels_do_not_overlap_and_stay_in_order():
 def test_the_figure_of_nothing_of_one_epoch_and_of_validation():
     assert plot.png(plot.training_curves({"resnet20": [[]]})).startswith(b"\x89PNG")
     figure = plot.training_curves({"vgg16": [metrics(50.0, 1, "validation_error")]})
-    assert figure.axes[0].get_title() == "vgg" and plot.png(figure).startswith(b"\x89PNG")
+    assert [t.get_text() for t in figure.axes[0].texts] == ["vgg16  50.0"] and plot.png(figure).startswith(b"\x89PNG")
     assert figure.legends[0].get_texts()[1].get_text() == "validation error"
 
 

@@ -17,6 +17,7 @@ from minires.train import NotFinite
 
 pytest.importorskip("safetensors", reason="checkpoints are safetensors files, and the package is not installed")
 
+pytestmark = pytest.mark.system
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = ["train_images=1000", "test_images=20", "image_size=7", "model.width=2", "batch_size=2", "epochs=9"]
 

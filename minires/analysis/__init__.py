@@ -5,23 +5,23 @@
 from .common import follow
 from .computation import Graph, graph
 from .deepening import Construction, construction, deepen
-from .deletion import delete_k, deleted, lesions, swap_blocks
+from .deletion import Lesions, Shuffled, delete_k, deleted, lesions, swap_blocks
 from .gradients import GradientFlow, gradient_flow, growth_per_layer
 from .iterative import Refined, refinement
 from .landscape import Line, Surface, curvature, loss_line, loss_surface, random_direction
 from .layer_responses import responses, responses_closed_form, responses_from_parameters
-from .paths import gradients_by_length, path_gradient, path_gradients, path_shares
+from .paths import PathGradients, gradient_shares, gradients_by_length, path_gradient, path_gradients, path_shares
 from .shattering import autocorrelation, gradient_correlation, gradient_on_a_line, input_gradients
 from .signal import second_moments
-from .similarity import cka, cka_matrix
+from .similarity import Similarity, cka, cka_matrix
 from .units import Activation, activations
 from .updates import update_ratios
 from .vision import Field, Patch, exciting_patches, first_filters, receptive_fields
 
-__all__ = ["Activation", "Construction", "Field", "GradientFlow", "Graph", "Line", "Patch", "Refined", "Surface",
-           "activations", "autocorrelation", "cka", "cka_matrix", "construction", "curvature", "deepen", "delete_k",
-           "deleted", "exciting_patches", "first_filters", "follow", "gradient_correlation", "gradient_flow",
-           "gradient_on_a_line", "gradients_by_length", "graph", "growth_per_layer", "input_gradients", "lesions",
-           "loss_line", "loss_surface", "path_gradient", "path_gradients", "path_shares", "random_direction",
-           "receptive_fields", "refinement", "responses", "responses_closed_form", "responses_from_parameters",
-           "second_moments", "swap_blocks", "update_ratios"]
+__all__ = ["Activation", "Construction", "Field", "GradientFlow", "Graph", "Lesions", "Line", "Patch", "PathGradients",
+           "Refined", "Shuffled", "Similarity", "Surface", "activations", "autocorrelation", "cka", "cka_matrix",
+           "construction", "curvature", "deepen", "delete_k", "deleted", "exciting_patches", "first_filters", "follow",
+           "gradient_correlation", "gradient_flow", "gradient_on_a_line", "gradient_shares", "gradients_by_length",
+           "graph", "growth_per_layer", "input_gradients", "lesions", "loss_line", "loss_surface", "path_gradient",
+           "path_gradients", "path_shares", "random_direction", "receptive_fields", "refinement", "responses",
+           "responses_closed_form", "responses_from_parameters", "second_moments", "swap_blocks", "update_ratios"]

@@ -23,9 +23,11 @@ from .blocks import ACTIVATES_LAST, blocks, channels_out, last_convolution
 class Construction(NamedTuple):
     """A deeper network, and how far it is from computing the same."""
 
-    model: Any         # the deeper network
-    blocks: int        # how many it has more
-    difference: float  # largest |difference of logits| on the images, in eval mode
+    model: Any           # the deeper network
+    blocks: int          # how many it has more
+    difference: float    # largest |difference of logits| on the images, in eval mode
+    shallow: np.ndarray  # logits (N, classes) of the network itself, on the CPU
+    deep: np.ndarray     # of the deeper one
 
 
 def construction(model: Any, images: Any, extra: int, *, rng: np.random.Generator) -> Construction:
@@ -35,8 +37,9 @@ def construction(model: Any, images: Any, extra: int, *, rng: np.random.Generato
     do not matter. The model is left as it was.
     """
     deeper = deepen(model, extra, rng=rng)
-    difference = float(abs(logits(model, images) - logits(deeper, images)).max())
-    return Construction(deeper, len(blocks(deeper)) - len(blocks(model)), difference)
+    shallow, deep = (device.to(logits(net, images), "cpu") for net in (model, deeper))
+    more = len(blocks(deeper)) - len(blocks(model))
+    return Construction(deeper, more, float(abs(shallow - deep).max()), shallow, deep)
 
 
 def deepen(model: Any, extra: int, *, rng: np.random.Generator) -> Any:

@@ -15,20 +15,28 @@ import numpy as np
 
 from .. import nn, ops
 from . import common
-from .blocks import activates_last, blocks, replaced, same_shape, shortcut
+from .blocks import activates_last, blocks, changes_shape, replaced, same_shape, shortcut_output
 
 
-def lesions(model: nn.Module, images: Any, labels: Any, progress: common.Progress = iter) -> dict[str, float]:
-    """{"": error of the whole network, name of a block: error without it}, in percent, in eval mode.
+class Lesions(NamedTuple):
+    """Errors in percent, in eval mode, of one network with all its blocks and without each of them."""
+
+    whole: float                         # with nothing deleted
+    without: dict[str, float]            # {name of a block: error without it}, in layer order
+    changes_shape: tuple[str, ...] = ()  # the blocks whose output has another shape than their input
+
+
+def lesions(model: nn.Module, images: Any, labels: Any, progress: common.Progress = iter) -> Lesions:
+    """Delete one block at a time and measure the error.
 
     images (N, C, H, W), labels (N,). The model is left as it was. progress=tqdm.auto.tqdm shows a bar.
     """
-    found = {"": common.error(model, images, labels)}
+    whole, without = common.error(model, images, labels), {}
     named = blocks(model)
     for name in progress(list(named)):
         with deleted(model, [name]):
-            found[name] = common.error(model, images, labels)
-    return found
+            without[name] = common.error(model, images, labels)
+    return Lesions(whole, without, tuple(name for name, block in named.items() if changes_shape(block)))
 
 
 def delete_k(model: nn.Module, images: Any, labels: Any, counts: Sequence[int], trials: int = 5, *,
@@ -89,7 +97,7 @@ def deleted(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
         raise ValueError(f"deleted: no block named {', '.join(missing)}; there are {', '.join(named)}")
 
     def without(block):
-        return lambda x: ops.relu(shortcut(block, x)) if activates_last(block) else shortcut(block, x)
+        return lambda x: ops.relu(shortcut_output(block, x)) if activates_last(block) else shortcut_output(block, x)
 
     with replaced(model, {name: without(named[name]) for name in names}):
         yield

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import device, nn, ops, tap
 from ..tensor import Tensor
 from . import common
-from .blocks import activates_last, blocks, replaced, shortcut
+from .blocks import activates_last, blocks, replaced, shortcut_output
 
 
 def path_shares(blocks: int) -> list[float]:
@@ -45,9 +45,16 @@ def path_gradient(model: nn.Module, images: Any, labels: Any, through: Iterable[
     return x.grad
 
 
+class PathGradients(NamedTuple):
+    """The gradient along single paths of one network."""
+
+    blocks: int                    # how many the network has
+    norms: dict[int, list[float]]  # {path length: Euclidean norms of the gradient at the input, one for each path}
+
+
 def path_gradients(model: nn.Module, images: Any, labels: Any, lengths: Sequence[int], samples: int = 5, *,
-                   rng: np.random.Generator, progress: common.Progress = iter) -> dict[int, list[float]]:
-    """{path length: Euclidean norms of the gradient at the input along `samples` random paths of that length}.
+                   rng: np.random.Generator, progress: common.Progress = iter) -> PathGradients:
+    """Norms of the gradient at the input along `samples` random paths of each of these lengths.
 
     images (N, C, H, W), labels (N,). The model is left as it was. Veit et al. 2016, section 5 and Fig. 6b.
     """
@@ -58,7 +65,7 @@ def path_gradients(model: nn.Module, images: Any, labels: Any, lengths: Sequence
     for k in progress([k for k in lengths for _ in range(samples)]):
         through = rng.choice(names, k, replace=False).tolist()
         found[k].append(tap.norm(path_gradient(model, images, labels, through)))
-    return found
+    return PathGradients(len(names), found)
 
 
 def gradients_by_length(model: nn.Module, images: Any, labels: Any) -> list[Any]:
@@ -100,6 +107,20 @@ def gradients_by_length(model: nn.Module, images: Any, labels: Any) -> list[Any]
         return _pull(stem, images, found)
 
 
+def gradient_shares(parts: Sequence[Any]) -> list[float]:
+    """The share of each path length in the whole gradient: <part, whole> / <whole, whole>, the whole being their sum.
+
+    parts: what `gradients_by_length` returns. The shares add up to 1; where paths cancel, one may be < 0 or > 1.
+    ValueError where the whole gradient is 0.
+    """
+    arrays = [device.to(part, "cpu").astype(np.float64) for part in parts]
+    whole = sum(arrays)
+    square = float(np.sum(whole * whole))
+    if not square:
+        raise ValueError("gradient_shares: the whole gradient is 0")
+    return [float((part * whole).sum()) / square for part in arrays]
+
+
 def _pull(forward: Any, x: Any, gradients: list[Any]) -> list[Any]:
     """The gradient at x for each of these gradients at forward(x); in eval mode images know nothing of each other, so
     one pass over copies of x does for all."""
@@ -127,7 +148,7 @@ def _one_way(block: Any, through: bool) -> Any:
     forward = block.forward
 
     def run(x: Tensor) -> Tensor:
-        y, skip = forward(x), shortcut(block, x)
+        y, skip = forward(x), shortcut_output(block, x)
         if activates_last(block):
             skip = skip * Tensor((y.data > 0).astype(y.dtype))
         return y - skip + skip.detach() if through else skip + (y - skip).detach()

@@ -15,6 +15,8 @@ import numpy as np
 from .. import device, init, nn
 from ..tensor import Tensor, no_grad
 
+ENDS = -2.0, 2.0  # of the line of `gradient_on_a_line`
+
 
 def input_gradients(model: nn.Module, x: Any, *, rng: np.random.Generator) -> Any:
     """(N, size of an input): for each input the gradient of one random mixture of the outputs, drawn once from N(0, 1).
@@ -71,7 +73,7 @@ def gradient_on_a_line(depth: int, beta: float | None = None, width: int = 200, 
     f is a random network of one input, one output and `depth` hidden layers: h <- W relu(BN(h)), or with `beta`
     h <- h + beta W relu(BN(h)). BN normalises over the points.
     """
-    x = np.linspace(-2, 2, points, dtype=np.float64).reshape(-1, 1)
+    x = np.linspace(*ENDS, points, dtype=np.float64).reshape(-1, 1)
     hidden = [_Layer(width, beta, rng=rng) for _ in range(depth)]
     net = nn.Sequential(nn.Linear(1, width, rng=rng), *hidden, nn.Linear(width, 1, rng=rng))
     init.redraw(net, init.he_normal, rng=rng)

@@ -6,7 +6,7 @@ common scale), less under any other linear map.
 """
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,9 +25,17 @@ def cka(x: Any, y: Any, debiased: bool = False) -> float:
     return _alike(_gram(x), _gram(y), debiased)
 
 
+class Similarity(NamedTuple):
+    """The CKA of the layers of two networks, or of one with itself."""
+
+    rows: list[str]            # layers of the one
+    columns: list[str]         # layers of the other
+    values: list[list[float]]  # values[i][j]: of rows[i] with columns[j]
+
+
 def cka_matrix(model: nn.Module, images: Any, other: nn.Module | None = None, *, kinds: tuple[type, ...] = (),
-               debiased: bool = False) -> tuple[list[str], list[str], list[list[float]]]:
-    """(names, names of `other`'s, CKA of every layer of `model` with every layer of `other`), in eval mode.
+               debiased: bool = False) -> Similarity:
+    """The CKA of every layer of `model` with every layer of `other`, in eval mode.
 
     Without `other` the model is compared with itself. kinds: the modules looked at (default: convolutions and linear
     layers in layer order). Only an N x N matrix is kept of every layer. Models are left as they were.
@@ -35,11 +43,11 @@ def cka_matrix(model: nn.Module, images: Any, other: nn.Module | None = None, *,
     mine = _grams(model, images, kinds)
     theirs = mine if other is None else _grams(other, images, kinds)
     rows = [[_alike(a, b, debiased) for b in theirs.values()] for a in mine.values()]
-    return list(mine), list(theirs), rows
+    return Similarity(list(mine), list(theirs), rows)
 
 
 def _grams(model: nn.Module, images: Any, kinds: tuple[type, ...]) -> dict[str, np.ndarray]:
-    wanted = {n for n, m in model.modules() if isinstance(m, kinds)} if kinds else set(common.layers(model))
+    wanted = {n for n, m in model.modules() if isinstance(m, kinds)} if kinds else set(common.weight_layers(model))
     if not wanted:
         raise ValueError("cka_matrix: the model has no such module to look at")
     found: dict[str, np.ndarray] = {}

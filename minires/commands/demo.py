@@ -77,6 +77,7 @@ def run(out: Path, nets: Nets, *, jobs: int = 1, resume: bool = False, command: 
     say = say or progress.say
     began, config = time.monotonic(), next(iter(nets.values()))
     sets = config.inputs()
+    out.mkdir(parents=True, exist_ok=True)
     say(f"Training {', '.join(map(printed, nets))} on {len(sets.train[0]):,} images, {_times(config.recipe.epochs)} "
         f"each, {f'{jobs} networks at a time, ' if jobs > 1 else ''}on the {config.device}. Results go to {out}.")
     stopped = _train(out, nets, sets, jobs, command, say)

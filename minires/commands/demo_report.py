@@ -15,7 +15,8 @@ from .. import plot
 from ..files import records
 from ..files.atomic import write_atomically
 from ..files.records import Between
-from ..plot import mean, number, percent, points, pretty
+from ..names import network, printed
+from ..plot import mean, number, percent, points
 from ..runs.metrics import Percent
 from .page import document, escaped, figure, pairs_table
 
@@ -99,10 +100,9 @@ def check_results(results: Any, where: str = "results") -> dict[str, Any]:
     """The results, each value of the type that it should be; ValueError, which begins with `where`, if one is not."""
     checked: dict[str, Any] = records.checked(results, Whole, where)
     for name, net in checked["nets"].items():
-        try:
-            plot.split_name(name)
-        except ValueError as error:
-            raise ValueError(f"{where}: nets: {error}") from error
+        found = network(name)
+        if found is None or found.family not in ("plain", "resnet"):
+            raise ValueError(f"{where}: nets: expected the names of plain and residual networks, got {name!r}")
         if len(net["train_error"]) != len(net["test_error"]):
             raise ValueError(f"{where}: nets.{name}: expected as many test errors as training errors, got "
                              f"{len(net['test_error'])} and {len(net['train_error'])}")
@@ -151,7 +151,7 @@ def table_rows(results: Results) -> list[list[str]]:
         done = len(net["train_error"])
         rows.append(
             [
-                pretty(name),
+                printed(name),
                 str(plot.layers(name, net)),
                 f"{net['parameters']:,}",
                 f"{net['macs']:,}",
@@ -200,17 +200,17 @@ def headline(results: Results) -> str:
     against = _against(nets, hurt, pair)
     text = f"After {_epochs(hurt.epoch)} depth hurts the plain network in training error: {against}"
     if repair is None:
-        residual = pair[1].replace("plain", "resnet")
-        missing = not nets.get(residual, {}).get("train_error")
+        residual = plot.residual_of(nets, pair[1])
+        missing = residual is None or not nets[residual].get("train_error")
         return f"{text}; " + (
             "the residual network of that depth has no finished epoch."
             if missing
             else "this run does not show that the skip connection helps."
         )
     verb, found = repair
-    residual = pair[1].replace("plain", "resnet")
+    residual = plot.residual_of(nets, pair[1]) or ""
     when = "" if found.epoch == hurt.epoch else f" after {_epochs(found.epoch)}"
-    reached = f"{percent(found.error[residual])} with {pretty(residual)}"
+    reached = f"{percent(found.error[residual])} with {printed(residual)}"
     return f"{text}; the skip connection {verb} it ({reached}{when})."
 
 
@@ -229,7 +229,7 @@ def about_errors(results: Results) -> str:
             "so it says nothing about what depth does to them, or what the skip connection undoes."
         )
     shallow, deep = pair
-    residual = deep.replace("plain", "resnet")
+    residual = plot.residual_of(nets, deep) or printed(deep).replace("plain", "ResNet")
     if hurt is None:
         return (
             f"Degradation: {_run(results).lower()} {_too_little(results)} show that depth hurts a plain "
@@ -238,8 +238,8 @@ def about_errors(results: Results) -> str:
         )
     more = points(hurt.error[deep], hurt.error[shallow])
     first = (
-        f"Degradation: after {_epochs(hurt.epoch)} the training error of {deep} is "
-        f"{percent(hurt.error[deep])}, {more:.1f} points above that of {shallow} "
+        f"Degradation: after {_epochs(hurt.epoch)} the training error of {printed(deep)} is "
+        f"{percent(hurt.error[deep])}, {more:.1f} points above that of {printed(shallow)} "
         f"({percent(hurt.error[shallow])}). "
         "This is error on the very images the networks were trained on. Overfitting is a low training error "
         "with a high test error; here the training error itself is higher, so overfitting does not "
@@ -249,7 +249,7 @@ def about_errors(results: Results) -> str:
     skip = plot.errors_at_common_epoch(nets, [deep, residual])
     if skip is None:
         text.append(
-            f"{pretty(residual)} has no finished epoch, so the run says nothing about the skip connection."
+            f"{printed(residual)} has no finished epoch, so the run says nothing about the skip connection."
         )
     elif repair is None:
         text.append(
@@ -259,7 +259,7 @@ def about_errors(results: Results) -> str:
         )
     else:
         text.append(_about_skip(nets, deep, residual, repair))
-    text.append(_about_residual_depth(nets, shallow.replace("plain", "resnet"), residual))
+    text.append(_about_residual_depth(nets, plot.residual_of(nets, shallow), residual))
     return " ".join(filter(None, text))
 
 
@@ -268,16 +268,16 @@ def _about_skip(nets: plot.Nets, deep: str, residual: str, repair: tuple[str, pl
     same = nets[deep]["parameters"] == nets[residual]["parameters"]
     less = points(found.error[deep], found.error[residual])
     return (
-        f"The skip connection {verb} it: after {_epochs(found.epoch)} {pretty(residual)}"
+        f"The skip connection {verb} it: after {_epochs(found.epoch)} {printed(residual)}"
         f"{', with the same number of parameters,' if same else ''} is at {percent(found.error[residual])}, "
-        f"{less:.1f} points below {deep}."
+        f"{less:.1f} points below {printed(deep)}."
     )
 
 
-def _about_residual_depth(nets: plot.Nets, shallow: str, deep: str) -> str:
+def _about_residual_depth(nets: plot.Nets, shallow: str | None, deep: str) -> str:
     """The other half of the truth: whether the deeper residual net is better than the shallower one."""
     found = plot.errors_at_common_epoch(nets, [shallow, deep])
-    if found is None:
+    if found is None or shallow is None:
         return ""
     more = points(found.error[deep], found.error[shallow])
     against = (
@@ -285,10 +285,10 @@ def _about_residual_depth(nets: plot.Nets, shallow: str, deep: str) -> str:
     )
     if more >= 0:
         return (
-            f"{pretty(deep)} is not better than {pretty(shallow)} {against}: this run does not show a "
+            f"{printed(deep)} is not better than {printed(shallow)} {against}: this run does not show a "
             "residual network gaining from depth."
         )
-    return f"{pretty(deep)} is {-more:.1f} points better than {pretty(shallow)} {against}."
+    return f"{printed(deep)} is {-more:.1f} points better than {printed(shallow)} {against}."
 
 
 def about_gradients(results: Results) -> str:
@@ -296,7 +296,7 @@ def about_gradients(results: Results) -> str:
     nets = results["nets"]
     found = plot.depths(nets, "plain", "gradient_norms_init")
     depth = found[-1] if found else 0
-    plain = nets.get(f"plain-{depth}", {})
+    plain, residual = (nets.get(plot.of_depth(nets, family, depth) or "", {}) for family in ("plain", "resnet"))
     change = plot.growth(plain.get("gradient_norms_init") or ())
     not_claimed = (
         "Not claimed: that skip connections cure vanishing gradients, or what causes the degradation."
@@ -305,14 +305,14 @@ def about_gradients(results: Results) -> str:
         return f"Gradients: this run has no measurement of a plain network's gradients. {not_claimed}"
     first = (
         f"Gradients: at initialisation, on one batch, the gradient norm of plain-{depth} with BN "
-        f"{change.verb} toward the input: the first 3x3 layer's is {number(change.total)} times the last 3x3 "
+        f"{change.verb} toward the input: the second 3x3 layer's is {number(change.total)} times the last 3x3 "
         f"layer's, a factor of {number(change.per_layer)} per layer (geometric mean over {change.steps} "
         "steps)."
     )
     text = [first]
     for label, net, key in (
         (f"In plain-{depth} without BN", plain, "gradient_norms_init_without_bn"),
-        (f"In ResNet-{depth}", nets.get(f"resnet-{depth}", {}), "gradient_norms_init"),
+        (f"In ResNet-{depth}", residual, "gradient_norms_init"),
     ):
         other = plot.growth(net.get(key) or ())
         if other:
@@ -352,7 +352,7 @@ def about_responses(results: Results) -> str:
             f"{max(before):.2f}: the control fails, and what follows should not be trusted."
         )
     after = {name: mean(nets[name]["responses"]) for name in plot.by_depth(nets)}
-    means = ", ".join(f"{pretty(name)} {value:.2f}" for name, value in after.items() if value is not None)
+    means = ", ".join(f"{printed(name)} {value:.2f}" for name, value in after.items() if value is not None)
     text.append(
         f"After training the means over layers are: {means}."
         if means
@@ -410,7 +410,7 @@ def _errors(nets: plot.Nets, names: Sequence[str]) -> str:
     if found is None:
         return "none"
     return (
-        ", ".join(f"{pretty(n)} {percent(e)}" for n, e in found.error.items())
+        ", ".join(f"{printed(n)} {percent(e)}" for n, e in found.error.items())
         + f" after {_epochs(found.epoch)}"
     )
 
@@ -476,7 +476,7 @@ def _describe_errors(results: Results) -> tuple[str, str]:
     """Text alternative and caption."""
     nets = results["nets"]
     last = "; ".join(
-        f"{pretty(n)} {percent(nets[n]['train_error'][-1])} and {percent(nets[n]['test_error'][-1])}"
+        f"{printed(n)} {percent(nets[n]['train_error'][-1])} and {percent(nets[n]['test_error'][-1])}"
         for n in plot.by_depth(nets)
         if nets[n]["train_error"]
     )
@@ -495,10 +495,10 @@ def _describe_gradients(results: Results) -> tuple[str, str]:
         for key, label in (("gradient_norms_init_without_bn", " without BN"), ("gradient_norms_init", "")):
             change = plot.growth(nets[name].get(key) or ())
             if change:
-                parts.append(f"{pretty(name)}{label} {change.verb}, factor {number(change.total)} in all")
+                parts.append(f"{printed(name)}{label} {change.verb}, factor {number(change.total)} in all")
     alt = (
         "Line charts of the gradient norm of each layer at initialisation, log scale. From the last 3x3 "
-        f"layer to the first: {'; '.join(parts) or 'no data'}."
+        f"layer to the second: {'; '.join(parts) or 'no data'}."
     )
     caption = (
         "L2 norm of the loss's gradient with respect to each layer's weights, before any training, in train "
@@ -511,7 +511,7 @@ def _describe_gradients(results: Results) -> tuple[str, str]:
 
 def _describe_responses(results: Results) -> tuple[str, str]:
     nets = results["nets"]
-    means = ((pretty(n), mean(nets[n]["responses"])) for n in plot.by_depth(nets))
+    means = ((printed(n), mean(nets[n]["responses"])) for n in plot.by_depth(nets))
     after = ", ".join(f"{n} {value:.2f}" for n, value in means if value is not None)
     alt = (
         "Line charts of the layer responses, in layer order and sorted, before and after training. "

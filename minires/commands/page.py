@@ -6,6 +6,8 @@ import html
 from collections.abc import Mapping
 from typing import Any
 
+from ..plot import written
+
 # No script, no font, no address: the page opens from disk, prints, and follows the reader's light or dark
 # setting.
 STYLE = """
@@ -77,7 +79,8 @@ def figure(image: bytes, alt: str, caption: str) -> str:
 
 def pairs_table(title: str, pairs: Mapping[str, Any]) -> str:
     """Names and values in two columns."""
-    body = "\n".join(f'<tr><th scope="row">{escaped(k)}</th><td>{escaped(v)}</td></tr>' for k, v in pairs.items())
+    body = "\n".join(f'<tr><th scope="row">{escaped(name)}</th><td>{escaped(written(value))}</td></tr>'
+                     for name, value in pairs.items())
     return (
         f'<table>\n<caption>{escaped(title)}</caption>\n<thead><tr><th scope="col">name</th>'
         f'<th scope="col">value</th></tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>'

@@ -6,36 +6,55 @@ few times; (4) and moved toward their neighbours, keeping a distance.
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import matplotlib.patches
+from matplotlib.axes import Axes
 from matplotlib.path import Path
 
-from .style import GREY, INK, Figure, new_figure
+from .labels import labelled
+from .style import GREY, INK, LABEL, Figure, new_figure
 
 WIDTH, HEIGHT, GAP = 1.75, 0.62, 0.22  # of a node's box, and between two, in inches
+Point = tuple[float, float]
 FILL = {"operation": "#e6eef7", "parameter": "#fde0c8", "constant": "#f2f2f2"}
 EDGE = {"operation": "solid", "parameter": "solid", "constant": (0, (3, 2))}
 
 
 def graph(found: Any, title: str = "", caption: str = "") -> Figure:
-    """The picture of an analysis.Graph: names, operations, shapes, and gradients once a backward has passed.
+    """The picture of an analysis.Graph, or of several, {label: graph}, side by side: names, operations, shapes, and
+    gradients once a backward has passed.
 
     Up to about 60 nodes it can be read; larger ones are drawn all the same.
     """
-    boxes, edges, size = layout([node.inputs for node in found.nodes])
-    texts = [node.lines() for node in found.nodes]
-    counted = {kind: sum(n.kind == kind for n in found.nodes) for kind in FILL}
-    title = title or ", ".join(f"{n} {kind}{'s' * (n != 1)}" for kind, n in counted.items() if n)
+    shown = labelled(found)
+    layouts = {label: layout([node.inputs for node in graph.nodes]) for label, graph in shown.items()}
+    sizes = [size for _, _, size in layouts.values()]
+    nodes = [node for graph in shown.values() for node in graph.nodes]
+    counted = {kind: sum(n.kind == kind for n in nodes) for kind in FILL}
+    title = title or ", ".join(f"{n} {kind}{'s' * (n != 1)}" for kind, n in counted.items() if n) or "no graph"
     caption = f"Thick frames: leaves that require a gradient; dashed: constants. {caption}".strip()
-    figure = new_figure(title, size[1] + 1.0, caption)
-    figure.set_size_inches(max(8.6, size[0] + 0.4), size[1] + 1.0)
-    axes = figure.subplots()
+    high = max((size[1] for size in sizes), default=0.0) + 1.0
+    figure = new_figure(title, high, caption)
+    figure.set_size_inches(max(figure.get_size_inches()[0], sum(size[0] + 0.4 for size in sizes)), high)
+    panels = figure.subplots(1, max(1, len(shown)), squeeze=False,
+                             width_ratios=[size[0] for size in sizes] or None)[0]
+    for axes in panels:
+        axes.axis("off")
+    for axes, (label, graph) in zip(panels, shown.items(), strict=False):
+        _draw(axes, graph.nodes, *layouts[label])
+        axes.set_title(label, fontsize=LABEL, color=INK)
+    return figure
+
+
+def _draw(axes: Axes, nodes: Sequence[Any], boxes: list[Point], edges: list[list[Point]], size: Point) -> None:
     for line in edges:
         axes.add_patch(matplotlib.patches.FancyArrowPatch(path=curve(line), arrowstyle="-|>", mutation_scale=9,
                                                           color=GREY, linewidth=1.0, zorder=1))
-    for (x, y), lines, node in zip(boxes, texts, found.nodes, strict=True):
+    for (x, y), node in zip(boxes, nodes, strict=True):
+        lines = node.lines()
         axes.add_patch(matplotlib.patches.FancyBboxPatch(
             (x - WIDTH / 2, y - HEIGHT / 2), WIDTH, HEIGHT, boxstyle="round,pad=0,rounding_size=0.09", zorder=2,
             facecolor=FILL[node.kind], edgecolor=INK, linestyle=EDGE[node.kind],
@@ -46,16 +65,11 @@ def graph(found: Any, title: str = "", caption: str = "") -> Figure:
     axes.set_xlim(-0.1, size[0] + 0.1)
     axes.set_ylim(-0.1, size[1] + 0.1)
     axes.set_aspect("equal")
-    axes.axis("off")
-    return figure
 
 
 def _short(text: str, most: int = 22) -> str:
     """A name too long for its box loses its middle."""
     return text if len(text) <= most else f"{text[:most // 2 - 1]}…{text[-most // 2:]}"
-
-
-Point = tuple[float, float]
 
 
 def layout(inputs: list[tuple[int, ...]]) -> tuple[list[Point], list[list[Point]], Point]:

@@ -2,35 +2,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from .labels import labelled, said
 from .style import LABEL, TICK, Figure, colour_bar, dress, layer_ticks, legend_below, new_figure, series
 
 
-def refinement(found: Mapping[str, Mapping[str, Any]], caption: str = "") -> Figure:
-    """How much each block changes features, and their distance from the stage's last; {label: analysis.refinement}."""
-    means = "; ".join(f"{label} {np.mean([r.change for r in values.values()]):.2f}" for label, values in found.items()
-                      if values)
+def refinement(found: Any, caption: str = "") -> Figure:
+    """How much each block changes features, and their distance from the stage's last: what analysis.refinement returns,
+    or {label: such a result}."""
+    shown = labelled(found, 1)
+    means = "; ".join(said(label, f"{np.mean([r.change for r in values.values()]):.2f}")
+                      for label, values in shown.items() if values)
     title = f"Mean change of the features by one block, relative to them: {means}" if means else "Refinement by block"
     figure = new_figure(title, 4.2, caption)
     panels = figure.subplots(1, 3)
-    for axes, (key, text) in zip(panels, MEASURES.items(), strict=True):
+    for axes, (key, says) in zip(panels, MEASURES.items(), strict=True):
         most = 1
-        for label, style in series(found).items():
-            blocks = list(found[label].values())
+        for label, style in series(shown).items():
+            blocks = list(shown[label].values())
             most = max(most, len(blocks))
             ends = [i for i, r in enumerate(blocks, 1) if r.distance == 0]  # of stages: a line must not join two
             for first, last in pairwise([0, *ends, len(blocks)]):
                 numbers = [getattr(r, key) for r in blocks[first:last]]
                 axes.plot(range(first + 1, last + 1), numbers, **style)
-                style["label"] = "_" + str(label)  # one entry in the legend
+                style["label"] = ""  # one entry in the legend
         axes.set_ylim(bottom=0)
         axes.set_xticks(layer_ticks(most))
-        dress(axes, text, "block that keeps the shape", "", empty=not found)
+        dress(axes, says, "block that keeps the shape", "relative to x" if axes is panels[0] else "", empty=not shown)
     legend_below(figure, panels)
     return figure
 
@@ -38,19 +41,27 @@ def refinement(found: Mapping[str, Mapping[str, Any]], caption: str = "") -> Fig
 MEASURES = {"change": "|y - x| / |x|", "cosine": "cosine of x and y", "distance": "|y - last| / |last|"}
 
 
-def cka(rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[float]], caption: str = "",
-        row_label: str = "layer", column_label: str = "layer") -> Figure:
-    """How alike layers are: the three results of analysis.cka_matrix. White is 1."""
-    figure = new_figure("Linear CKA: how alike two layers represent the same images", 6.2, caption)
-    axes = figure.subplots()
-    image = axes.imshow(np.asarray(values, float), cmap="gray", vmin=0, vmax=1, origin="lower", interpolation="nearest")
-    for names, set_ticks in ((columns, axes.set_xticks), (rows, axes.set_yticks)):
-        shown = [i - 1 for i in layer_ticks(len(names))] if len(names) > 20 else range(len(names))
-        set_ticks(list(shown), [names[i] for i in shown])
-    dress(axes, "", column_label, row_label)
-    axes.tick_params(axis="x", rotation=90)
-    axes.grid(False)
-    colour_bar(figure, image, axes, "CKA")
+def cka_matrix(found: Any, caption: str = "", row_label: str = "layer", column_label: str = "layer") -> Figure:
+    """How alike layers are: what analysis.cka_matrix returns, or {label: such a result}, a panel for each. White is
+    1."""
+    shown = labelled(found)
+    figure = new_figure("Linear CKA: how alike two layers represent the same images", 6.2 if len(shown) < 2 else 4.8,
+                        caption)
+    panels = figure.subplots(1, max(1, len(shown)), squeeze=False)[0]
+    image, room = None, 20 // max(1, len(shown))
+    for axes, (label, alike) in zip(panels, shown.items(), strict=False):
+        image = axes.imshow(np.asarray(alike.values, float), cmap="gray", vmin=0, vmax=1, origin="lower",
+                            interpolation="nearest")
+        for names, set_ticks in ((alike.columns, axes.set_xticks), (alike.rows, axes.set_yticks)):
+            ticks = [i - 1 for i in layer_ticks(len(names))] if len(names) > room else range(len(names))
+            set_ticks(list(ticks), [names[i] for i in ticks])
+        dress(axes, label, column_label, row_label if axes is panels[0] else "")
+        axes.tick_params(axis="x", rotation=90)
+        axes.grid(False)
+    if image is None:
+        dress(panels[0], "", column_label, row_label, empty=True)
+    else:
+        colour_bar(figure, image, list(panels), "CKA")
     return figure
 
 
@@ -69,38 +80,46 @@ def matrices(found: Mapping[str, Any], title: str, row_label: str, column_label:
     return figure
 
 
-def filters(images: Any, caption: str = "") -> Figure:
-    """First-layer filters, (filters, height, width, channels) in [0, 1], as analysis.first_filters gives them."""
-    images = np.asarray(images)
-    columns = min(16, max(8, math.ceil(math.sqrt(len(images)))))
-    rows = math.ceil(len(images) / columns)
-    size = images.shape[1]
-    figure = new_figure(f"The {len(images)} filters of the first layer, {size}x{images.shape[2]}; grey is weight 0",
-                        0.9 + 0.75 * rows + (0.3 if caption else 0), caption)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for i, axes in enumerate(grid.flat):
-        axes.axis("off")
-        if i < len(images):
-            axes.imshow(_shown(images[i]), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+def first_filters(found: Any, caption: str = "") -> Figure:
+    """First-layer filters: what analysis.first_filters returns, (filters, height, width, channels) in [0, 1], or
+    {label: such an array}, rows for each."""
+    shown = {label: np.asarray(images) for label, images in labelled(found).items()}
+    most = max((len(images) for images in shown.values()), default=1)
+    columns = min(16, max(8, math.ceil(math.sqrt(most))))
+    rows = {label: math.ceil(len(images) / columns) for label, images in shown.items()}
+    sizes = "; ".join(said(label, f"{len(v)} of {v.shape[1]}x{v.shape[2]}", ": ") for label, v in shown.items())
+    figure = new_figure("Filters of the first layer" + (f", {sizes}; grey is weight 0" if shown else ""),
+                        0.9 + 0.75 * sum(rows.values()) + (0.3 if caption else 0), caption)
+    grid = figure.subplots(max(1, sum(rows.values())), columns, squeeze=False)
+    places = iter(grid)
+    for axes in grid.flat:
+        _bare(axes)
+    for label, images in shown.items():
+        block = np.concatenate([next(places) for _ in range(rows[label])])
+        _beside(block[0], label)
+        for axes, image in zip(block, images, strict=False):
+            axes.imshow(_shown(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    if not shown:
+        dress(grid[0][0], "", "", "", empty=True)
     return figure
 
 
-def patches(found: Mapping[str, Sequence[Any]], caption: str = "") -> Figure:
-    """The patches that excite a channel most, a row for each {label: analysis.exciting_patches(...)}, best first.
+def exciting_patches(found: Any, caption: str = "") -> Figure:
+    """The patches that excite a channel most, best first: what analysis.exciting_patches returns, or {label: such a
+    result}, a row for each.
 
-    Patches are scaled to one size; the number on the left is how many pixels wide they are.
+    Patches are scaled to one size; the size on the left is theirs in pixels, the number below the activation.
     """
+    shown = {label: places for label, places in labelled(found).items() if places}
     figure = new_figure("The image patches that excite a channel most, and how much of the image its units see",
-                        1.0 + 0.95 * max(1, len(found)) + (0.3 if caption else 0), caption)
-    columns = max((len(p) for p in found.values()), default=1)
-    grid = figure.subplots(max(1, len(found)), columns, squeeze=False)
+                        1.0 + 0.95 * max(1, len(shown)) + (0.3 if caption else 0), caption)
+    columns = max((len(p) for p in shown.values()), default=1)
+    grid = figure.subplots(max(1, len(shown)), columns, squeeze=False)
     for axes in grid.flat:
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.set_frame_on(False)
-    for row, (label, places) in zip(grid, found.items(), strict=False):
+        _bare(axes)
+    for row, (label, places) in zip(grid, shown.items(), strict=False):
         high, wide = places[0].pixels.shape[:2]
-        row[0].set_ylabel(f"{label}\n{high}x{wide}", fontsize=LABEL - 1.5, rotation=0, ha="right", va="center")
+        _beside(row[0], said(label, f"{high}x{wide}", "\n"))
         values = [p.pixels for p in places]
         low, top = min(float(v.min()) for v in values), max(float(v.max()) for v in values)
         for axes, place in zip(row, places, strict=False):
@@ -109,7 +128,20 @@ def patches(found: Mapping[str, Sequence[Any]], caption: str = "") -> Figure:
                 pixels = (pixels - low) / ((top - low) or 1)
             axes.imshow(_shown(pixels), cmap="gray", interpolation="nearest")
             axes.set_xlabel(f"{place.value:.2f}", fontsize=TICK - 2)
+    if not shown:
+        dress(grid[0][0], "", "", "", empty=True)
     return figure
+
+
+def _bare(axes: Any) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_frame_on(False)
+
+
+def _beside(axes: Any, label: str) -> None:
+    """A row's label, to its left."""
+    axes.set_ylabel(label, fontsize=LABEL - 1.5, rotation=0, ha="right", va="center")
 
 
 def _shown(image: Any) -> Any:

@@ -1,12 +1,18 @@
 """What the numbers of a training run say: functions of numbers that decide whether a title or a sentence may state a
-finding. The figures and the report's sentences use the same ones."""
+finding. The figures and the report's sentences use the same ones.
+
+A run's networks are {name: its lists}. Names may be any text. Those of plain and residual networks, in any spelling
+that `names.network` reads ("plain20", "plain-20", "ResNet-20"), are compared with each other; others are only drawn.
+"""
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from ..analysis import growth_per_layer
+from ..names import network
+from .numbers import mean, points
 
 Net = Mapping[str, Any]
 Nets = Mapping[str, Net]
@@ -14,50 +20,37 @@ Nets = Mapping[str, Net]
 # Smaller differences than these are not called a finding.
 ERROR_POINTS = 2.0  # percentage points
 RESPONSE_SHARE = 0.02  # of the plain net's mean response
-GROWTH_TOTAL = 2.0  # between the first and the last 3x3 layer; below 1/2 is "shrinks"
-
-
-def split_name(name: str) -> tuple[str, int]:
-    """The kind and depth in a name: ("resnet", 56) for "resnet-56"."""
-    match = re.fullmatch(r"(plain|resnet)-([1-9][0-9]*)", name)
-    if match is None:
-        raise ValueError(f"name of a net: expected 'plain-<depth>' or 'resnet-<depth>', got {name!r}")
-    return match[1], int(match[2])
-
-
-def pretty(name: str) -> str:
-    """The spelling used in text: "ResNet-56" for "resnet-56"."""
-    return name.replace("resnet", "ResNet")
+GROWTH_TOTAL = 2.0  # between the first and the last inner layer; below 1/2 is "shrinks"
 
 
 def by_depth(nets: Nets) -> list[str]:
-    """Names from shallow to deep, plain before residual."""
-    return sorted(nets, key=lambda name: (split_name(name)[1], split_name(name)[0]))
+    """Names from shallow to deep, plain before residual; then those that tell no depth, in the order given."""
+    known = {name: found for name in nets if (found := network(name))}
+    ranked = sorted(known, key=lambda name: (known[name].depth, known[name].family))
+    return ranked + [name for name in nets if name not in known]
 
 
-def depths(nets: Nets, kind: str, key: str) -> list[int]:
-    """Depths of the nets of this kind ("plain", "resnet") whose list ``key`` is not empty, ascending."""
-    return sorted(d for k, d, net in ((*split_name(n), nets[n]) for n in nets) if k == kind and net.get(key))
+def depths(nets: Nets, family: str, key: str) -> list[int]:
+    """Depths of the nets of this family ("plain", "resnet") whose list ``key`` is not empty, ascending."""
+    found = ((network(name), net) for name, net in nets.items())
+    return sorted(n.depth for n, net in found if n and n.family == family and net.get(key))
+
+
+def of_depth(nets: Nets, family: str, depth: int) -> str | None:
+    """The name under which `nets` has the net of this family and depth, if it has one."""
+    return next((name for name in nets if (n := network(name)) and (n.family, n.depth) == (family, depth)), None)
+
+
+def residual_of(nets: Nets, plain: str) -> str | None:
+    """The name of the residual net as deep as this plain one, if there is one."""
+    found = network(plain)
+    return of_depth(nets, "resnet", found.depth) if found else None
 
 
 def layers(name: str, net: Net) -> int:
-    """Number of weight layers: as counted in the net if it was measured, else as its name says."""
-    return len(net.get("gradient_norms_init") or ()) or split_name(name)[1]
-
-
-def mean(values: Sequence[float]) -> float | None:
-    """Arithmetic mean, None for an empty list."""
-    return math.fsum(values) / len(values) if len(values) else None
-
-
-def percent(value: float) -> str:
-    """12.34 -> "12.3 %"."""
-    return f"{value:.1f} %"
-
-
-def points(value: float, other: float) -> float:
-    """value - other in percentage points, of the rounded numbers, so that a reader's subtraction agrees."""
-    return round(round(value, 1) - round(other, 1), 1)
+    """Number of weight layers: as counted in the net if it was measured, else as its name says, else 0."""
+    found = network(name)
+    return len(net.get("gradient_norms_init") or ()) or (found.depth if found else 0)
 
 
 @dataclass(frozen=True)
@@ -68,16 +61,18 @@ class Errors:
     error: dict[str, float]
 
 
-def errors_at_common_epoch(nets: Nets, names: Sequence[str], key: str = "train_error") -> Errors | None:
+def errors_at_common_epoch(nets: Nets, names: Sequence[str | None], key: str = "train_error") -> Errors | None:
     """Errors after the last epoch that all ``names`` have finished, or None. An interrupted net has fewer."""
-    epoch = min((len(nets[name].get(key) or ()) if name in nets else 0 for name in names), default=0)
-    return Errors(epoch, {name: float(nets[name][key][epoch - 1]) for name in names}) if epoch else None
+    known = [name for name in names if name is not None and name in nets]
+    epoch = min((len(nets[name].get(key) or ()) for name in known), default=0) if len(known) == len(names) else 0
+    return Errors(epoch, {name: float(nets[name][key][epoch - 1]) for name in known}) if epoch else None
 
 
 def plain_pair(nets: Nets) -> tuple[str, str] | None:
     """Names of the shallowest and the deepest plain net with a finished epoch, if there are two."""
     found = depths(nets, "plain", "train_error")
-    return (f"plain-{found[0]}", f"plain-{found[-1]}") if len(found) > 1 else None
+    pair = [of_depth(nets, "plain", depth) for depth in (found[0], found[-1])] if len(found) > 1 else []
+    return (pair[0], pair[1]) if len(pair) == 2 and pair[0] and pair[1] and pair[0] != pair[1] else None
 
 
 def depth_hurts(nets: Nets) -> Errors | None:
@@ -102,9 +97,9 @@ def skip_repairs(nets: Nets) -> tuple[str, Errors] | None:
     if pair is None or depth_hurts(nets) is None:
         return None
     shallow, deep = pair
-    residual = deep.replace("plain", "resnet")
+    residual = residual_of(nets, deep)
     found = errors_at_common_epoch(nets, [shallow, deep, residual])
-    if found is None:
+    if found is None or residual is None:
         return None
     gap = points(found.error[deep], found.error[shallow])
     gone = points(found.error[deep], found.error[residual])
@@ -115,10 +110,10 @@ def skip_repairs(nets: Nets) -> tuple[str, Errors] | None:
 
 @dataclass(frozen=True)
 class Growth:
-    """How the gradient norm changes from the last 3x3 layer to the first, the way it travels."""
+    """How the gradient norm changes from the last inner layer to the first, the way it travels."""
 
-    total: float  # first layer's norm / last layer's norm
-    per_layer: float  # geometric mean of the ratios of neighbouring layers
+    total: float  # first inner layer's norm / last inner layer's norm
+    per_layer: float  # analysis.growth_per_layer
     steps: int
 
     @property
@@ -129,22 +124,22 @@ class Growth:
 
 
 def growth(norms: Sequence[float]) -> Growth | None:
-    """Growth over the 3x3 layers of ``norms`` (input first; the last entry, the classifier, is left out)."""
-    convolutions = norms[:-1]
-    if len(convolutions) < 2 or min(convolutions[0], convolutions[-1]) <= 0:
+    """Growth by `analysis.growth_per_layer` of norms by layer, input first: the stem and the classifier are left out.
+    None for fewer than two layers between them, or a norm of 0 at their ends."""
+    try:
+        per_layer = growth_per_layer(dict(enumerate(norms)))
+    except ValueError:
         return None
-    total = convolutions[0] / convolutions[-1]
-    steps = len(convolutions) - 1
-    return Growth(total, total ** (1 / steps), steps)
+    return Growth(norms[1] / norms[-2], per_layer, len(norms) - 3)
 
 
 def response_pairs(nets: Nets) -> dict[int, tuple[float, float]]:
     """{depth: (plain net's mean response, residual net's)} where measured after equally many epochs."""
     pairs = {}
     for depth in depths(nets, "plain", "responses"):
-        plain, residual = nets[f"plain-{depth}"], nets.get(f"resnet-{depth}", {})
+        plain, residual = (nets.get(of_depth(nets, family, depth) or "", {}) for family in ("plain", "resnet"))
         trained = [len(net.get("train_error") or ()) for net in (plain, residual)]
-        p, r = mean(plain["responses"]), mean(residual.get("responses") or ())
+        p, r = (mean(net.get("responses") or ()) for net in (plain, residual))
         if p is not None and r is not None and trained[0] == trained[1]:
             pairs[depth] = (p, r)
     return pairs
@@ -154,12 +149,3 @@ def responses_smaller(nets: Nets) -> bool:
     """Whether the residual net's mean response is smaller by 2 % or more at every depth measured."""
     pairs = response_pairs(nets).values()
     return bool(pairs) and all(r <= (1 - RESPONSE_SHARE) * p for p, r in pairs)
-
-
-def number(value: float) -> str:
-    """Three digits: "1.21", "14.1", "3,730", and "2.8e4" where that is shorter to read."""
-    if value == 0 or 0.001 <= abs(value) < 9999.5:
-        rounded = float(f"{value:.3g}")
-        return f"{rounded:,.0f}" if abs(rounded) >= 100 else f"{rounded:.3g}"
-    mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa}e{int(exponent)}"

@@ -3,17 +3,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import MaxNLocator
 
-from .findings import GROWTH_TOTAL, number
+from .findings import GROWTH_TOTAL, growth
+from .labels import labelled, nested, said
+from .numbers import number
 from .style import (
-    GREY,
     INK,
     LABEL,
+    LIMIT,
+    MARK,
+    THEORY,
     TICK,
     Figure,
     colour_bar,
@@ -26,21 +32,21 @@ from .style import (
     series,
 )
 
-Layers = Mapping[str, float]  # {layer: number}, in layer order
 
-
-def signal_growth(found: Mapping[str, Layers], caption: str = "") -> Figure:
-    """Second moment of every block's output, {label: analysis.second_moments(...)}, log scale."""
-    factors = {label: _factor(list(values.values())) for label, values in found.items()}
-    title = "Signal over depth: " + "; ".join(f"{label} {text}" for label, text in factors.items() if text)
-    figure = new_figure(title if any(factors.values()) else "Signal over depth", 4.4, caption)
+def second_moments(found: Any, caption: str = "") -> Figure:
+    """Second moment of every block's output on a log scale: what analysis.second_moments returns, or {label: such a
+    result}."""
+    shown = labelled(found, 1)
+    factors = {label: _factor(list(values.values())) for label, values in shown.items()}
+    listed = "; ".join(said(label, words) for label, words in factors.items() if words)
+    figure = new_figure(f"Signal over depth: {listed}" if listed else "Signal over depth", 4.4, caption)
     axes = figure.subplots()
-    for label, style in series(found).items():
-        values = list(found[label].values())
+    for label, style in series(shown).items():
+        values = list(shown[label].values())
         axes.plot(range(len(values)), values, markevery=every(len(values)), **style)
     log_scale(axes)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    dress(axes, "", "block (0 = the first block's input)", "second moment of the output", empty=not found)
+    dress(axes, "", "block (0 = the first block's input)", "second moment of the output", empty=not shown)
     legend_below(figure, [axes])
     return figure
 
@@ -60,130 +66,138 @@ def _factor(moments: Sequence[float]) -> str:
     return f"{step:+.2f} per block"
 
 
-def gradient_flow(found: Mapping[str, Any], caption: str = "") -> Figure:
-    """Gradient norms of weights (left) and activations (right) per layer, {label: analysis.gradient_flow(...)}.
+def gradient_flow(found: Any, caption: str = "") -> Figure:
+    """Gradient norms of weights (left) and activations (right) per layer: what analysis.gradient_flow returns, or
+    {label: such a result}.
 
     Labels may be steps of a training ({0: ..., 100: ...}, from `follow`) or networks. Log scale, without norms of 0.
+    The title has analysis.growth_per_layer of up to four of them.
     """
-    figure = new_figure(_flow_title(found), 4.4, caption)
+    shown = labelled(found)
+    figure = new_figure(_flow_title(shown), 4.4, caption)
     panels = figure.subplots(1, 2)
     for axes, kind in zip(panels, ("weights", "activations"), strict=True):
         most = 0
-        for label, style in series(found).items():
-            norms = list(getattr(found[label], kind).values())
+        for label, style in series(shown).items():
+            norms = list(getattr(shown[label], kind).values())
             most = max(most, len(norms))
-            style["label"] = f"step {label}" if isinstance(label, int) else label
             axes.plot(range(1, len(norms) + 1), norms, markevery=every(len(norms), 8), **style)
         log_scale(axes)
         axes.set_xticks(layer_ticks(max(most, 1)))
-        dress(axes, f"of the {kind}", "layer (1 = nearest the input)", "gradient norm, L2", empty=not found)
+        dress(axes, f"of the {kind}", "layer (1 = nearest the input)", "gradient norm, L2", empty=not shown)
     legend_below(figure, panels, columns=5)
     return figure
 
 
-def _flow_title(found: Mapping[Any, Any]) -> str:
-    parts = []
-    for label, flow in found.items():
-        norms = list(flow.activations.values())[1:-1]
-        if len(norms) > 2 and min(norms[0], norms[-1]) > 0:
-            rate = (norms[0] / norms[-1]) ** (1 / (len(norms) - 1))
-            parts.append(f"{'step ' if isinstance(label, int) else ''}{label} × {number(rate)}")
+def _flow_title(shown: Mapping[str, Any]) -> str:
+    rates = {label: growth(list(flow.activations.values())) for label, flow in shown.items()}
+    parts = [said(label, f"× {number(rate.per_layer)}") for label, rate in rates.items() if rate]
     if not parts or len(parts) > 4:
         return "Gradient norm per layer"
     return "Gradient of the activations, per layer toward the input: " + "; ".join(parts)
 
 
-def activation_histograms(history: Mapping[int, Mapping[str, Any]], names: Sequence[str] = (),
-                          caption: str = "") -> Figure:
-    """What goes into the nonlinearities over a training, {step: analysis.activations(...)}: colour is how often a value
-    occurs; the line is the share of dead units. One panel for each of `names` (default: first, middle and last)."""
-    steps = sorted(history)
-    known = list(history[steps[0]]) if steps else []
-    missing = [n for n in names if n not in known]
-    if missing:
-        raise ValueError(f"activation_histograms: no activation named {', '.join(missing)}; there are "
-                         + ", ".join(known))
-    shown = list(names) or [known[i] for i in sorted({0, len(known) // 2, len(known) - 1})] if known else []
-    dead = {n: history[steps[-1]][n].dead for n in shown}
-    worst = max(dead, key=lambda n: dead[n], default="")
-    title = (f"At step {steps[-1]}, {100 * dead[worst]:.0f} % of the units behind {worst} are dead"
-             if worst and dead[worst] > 0 else "What goes into the nonlinearities, over the training")
-    figure = new_figure(title, 4.2, caption)
-    panels = figure.subplots(1, max(1, len(shown)), sharey=True, squeeze=False)[0]
-    image = None
-    for axes, name in zip(panels, shown, strict=False):
-        first = history[steps[0]][name]
-        counts = np.array([history[s][name].counts for s in steps], float).T
-        image = axes.imshow(np.where(counts > 0, counts, np.nan), aspect="auto", origin="lower", cmap="Greys",
-                            norm=LogNorm(1, max(2.0, counts.max())), interpolation="nearest",
-                            extent=(-0.5, len(steps) - 0.5, -first.limit, first.limit))
-        axes.axhline(0, color="#d94801", linewidth=1.0, linestyle=(0, (4, 2)))
-        dress(axes, name, "step", "input of the nonlinearity" if axes is panels[0] else "")
-        axes.grid(False)
-        ticks = sorted({round(i) for i in np.linspace(0, len(steps) - 1, min(len(steps), 5))})
-        axes.set_xticks(ticks, [str(steps[i]) for i in ticks])
-        share = [100 * history[s][name].dead for s in steps]
-        if max(share) > 0:
-            twin = axes.twinx()
-            twin.plot(range(len(steps)), share, color="white", linewidth=4.5)  # a rim: the line crosses dark ground
-            twin.plot(range(len(steps)), share, color="#08519c", linewidth=2, marker="o", markersize=5,
-                      markeredgecolor="white")
-            twin.set_ylim(0, 105)
-            twin.set_ylabel("dead units (%), line" if axes is panels[-1] else "", fontsize=LABEL, color="#08519c")
-            twin.tick_params(labelsize=TICK, colors="#08519c")
-    if image is not None:
-        colour_bar(figure, image, list(panels), "count")
+def activations(found: Any, names: Sequence[str] = (), caption: str = "") -> Figure:
+    """What goes into the nonlinearities: what analysis.activations returns, {label: such a result}, or {step: such a
+    result} over a training, from `follow`.
+
+    Colour is how often a value occurs; the line is the share of dead units. A network has one panel with a column for
+    each nonlinearity; over a training each of `names` has a panel (by default the first, the middle and the last), with
+    a column for each step. ValueError for a name that there is not.
+    """
+    over_time = nested(found) == 2 and all(isinstance(step, Integral) for step in found)
+    shown = {str(step): found[step] for step in sorted(found)} if over_time else labelled(found, 1)
+    shown = {label: result for label, result in shown.items() if result}
+    known = list(next(iter(shown.values()), {}))
+    missing = [n for n in names if any(n not in result for result in shown.values())]
+    if missing and shown:
+        raise ValueError(f"activations: no activation named {', '.join(missing)}; there are " + ", ".join(known))
+    panels: dict[str, dict[str, Any]]  # {title: {column: Activation}}
+    if over_time:
+        chosen = list(names) or [known[i] for i in sorted({0, len(known) // 2, len(known) - 1})] if known else []
+        panels = {name: {step: result[name] for step, result in shown.items()} for name in chosen}
     else:
-        dress(panels[0], "", "step", "input of the nonlinearity", empty=True)
+        panels = {label: {n: a for n, a in result.items() if n in (names or result)} for label, result in shown.items()}
+    figure = new_figure(_dead_title(panels, over_time), 4.2, caption)
+    grid = figure.subplots(1, max(1, len(panels)), sharey=True, squeeze=False)[0]
+    image = None
+    for axes, (title, columns) in zip(grid, panels.items(), strict=False):
+        image = _histograms(axes, list(columns.values()), last=axes is grid[-1])
+        ticks = sorted({round(i) for i in np.linspace(0, len(columns) - 1, min(len(columns), 5))})
+        axes.set_xticks(ticks, [list(columns)[i] if over_time else str(i + 1) for i in ticks])
+        x = "step" if over_time else "nonlinearity (1 = nearest the input)"
+        dress(axes, title, x, "input of the nonlinearity" if axes is grid[0] else "")
+        axes.grid(False)
+    if image is not None:
+        colour_bar(figure, image, list(grid), "share of the inputs")
+    else:
+        dress(grid[0], "", "step", "input of the nonlinearity", empty=True)
     return figure
 
 
-def update_ratios(history: Mapping[int, Layers], caption: str = "") -> Figure:
-    """||update|| / ||weight|| of every layer over a training, {step: {layer: ratio}} of analysis.update_ratios.
+def _dead_title(panels: Mapping[str, Mapping[str, Any]], over_time: bool) -> str:
+    """The largest share of dead units: at the last step of a training, or of all nonlinearities."""
+    dead = [(list(columns.items())[-1][1].dead, "", title) for title, columns in panels.items()] if over_time else \
+        [(a.dead, label, name) for label, columns in panels.items() for name, a in columns.items()]
+    share, label, name = max(dead, key=lambda found: found[0], default=(0.0, "", ""))
+    if not share:
+        return "What goes into the nonlinearities" + ", over the training" * over_time
+    words = f"{100 * share:.0f} % of the units behind {name} are dead"
+    return f"At step {list(panels[name])[-1]}, {words}" if over_time else said(label, words, ": ")
+
+
+def _histograms(axes: Axes, columns: Sequence[Any], last: bool) -> Any:
+    """The histograms side by side, with the share of dead units over them where there are any."""
+    counts = np.array([a.counts for a in columns], float).T
+    shares = counts / counts.sum(0)
+    limit = columns[0].limit
+    image = axes.imshow(np.where(shares > 0, shares, np.nan), aspect="auto", origin="lower", cmap="Greys",
+                        norm=LogNorm(1e-4, 1), interpolation="nearest",
+                        extent=(-0.5, len(columns) - 0.5, -limit, limit))
+    axes.axhline(0, color=MARK, linewidth=1.0, linestyle=LIMIT)
+    dead = [100 * a.dead for a in columns]
+    if max(dead) > 0:
+        twin = axes.twinx()
+        twin.plot(range(len(dead)), dead, color="white", linewidth=4.5)  # a rim: the line crosses dark ground
+        twin.plot(range(len(dead)), dead, color=DEAD, linewidth=2, marker="o", markersize=5, markeredgecolor="white")
+        twin.set_ylim(0, 105)
+        twin.set_ylabel("dead units (%), line" if last else "", fontsize=LABEL, color=DEAD)
+        twin.tick_params(labelsize=TICK, colors=DEAD)
+    return image
+
+
+DEAD = "#08519c"
+
+
+def update_ratios(found: Any, caption: str = "") -> Figure:
+    """||update|| / ||weight|| of every layer over a training: what analysis.update_ratios returns, {step: {layer:
+    ratio}}, or {label: such a result}, a panel for each.
 
     A band from the smallest to the largest layer, and lines for the first, the middle and the last; log scale.
     """
-    steps = sorted(history)
-    layers = [n for n in (history[steps[-1]] if steps else ()) if all(history[s].get(n) for s in steps)]
-    last = [history[steps[-1]][n] for n in layers] if steps else []
-    title = "Update-to-weight ratio per step"
-    if last:
-        mean = math.exp(float(np.mean(np.log(last))))
-        title += f": {number(mean)} at step {steps[-1]}, geometric mean over the layers"
-    figure = new_figure(title, 4.2, caption)
-    axes = figure.subplots()
-    if layers:
-        grid = np.array([[history[s][n] for n in layers] for s in steps])
+    shown = {label: history for label, history in labelled(found, 2).items() if any(history.values())}
+    layers = {label: [n for n in history[max(history)] if all(history[s].get(n) for s in history)]
+              for label, history in shown.items()}
+    means = {label: math.exp(float(np.mean(np.log([history[max(history)][n] for n in layers[label]]))))
+             for label, history in shown.items() if layers[label]}
+    listed = "; ".join(said(label, f"{number(mean)} at step {max(shown[label])}") for label, mean in means.items())
+    figure = new_figure("Update-to-weight ratio per step" + (f": {listed}, geometric mean over the layers"
+                                                             if listed else ""), 4.2, caption)
+    panels = figure.subplots(1, max(1, len(means)), sharey=True, squeeze=False)[0]
+    for axes, label in zip(panels, means, strict=False):
+        steps, names = sorted(shown[label]), layers[label]
+        grid = np.array([[shown[label][s][n] for n in names] for s in steps])
         axes.fill_between(steps, grid.min(1), grid.max(1), color="#c6c6c6", label="smallest to largest layer")
-        shown = [layers[i] for i in sorted({0, len(layers) // 2, len(layers) - 1})]
-        for name, style in series(shown).items():
-            axes.plot(steps, grid[:, layers.index(name)], markevery=every(len(steps)), **style)
-    axes.axhline(1e-3, color=INK, linewidth=0.9, linestyle=(0, (1, 2)), label="rule of thumb, 1e-3")
-    log_scale(axes)
-    dress(axes, "", "step", "|update| / |weight|", empty=not layers)
-    legend_below(figure, [axes], columns=5)
-    return figure
-
-
-def layer_responses(found: Mapping[str, Layers], caption: str = "") -> Figure:
-    """Layer responses of any network in layer order (left) and sorted (right), {label: analysis.responses(...)}.
-
-    The line at 1 is every network's before training: the control. Compare He et al. 2015, Figure 7; for the networks
-    of a run side by side see `responses`.
-    """
-    means = "; ".join(f"{label} {np.mean(list(values.values())):.2f}" for label, values in found.items() if values)
-    figure = new_figure(f"Mean response of the 3x3 layers: {means}" if means else "Layer responses", 4.2, caption)
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, order in zip(panels, ("in layer order", "sorted"), strict=True):
-        count = max((len(values) for values in found.values()), default=0)
-        for label, style in series(found).items():
-            values = list(found[label].values())
-            values = sorted(values, reverse=True) if order == "sorted" else values
-            axes.plot(range(1, len(values) + 1), values, markevery=every(len(values)), **style)
-        axes.axhline(1, color=GREY, linewidth=1.1, linestyle=(0, (1, 2)), label="before training (control)")
-        axes.set_ylim(bottom=0)
-        axes.set_xticks(layer_ticks(max(count, 1)))
-        x = "3x3 layer (1 = nearest the input)" if order != "sorted" else "rank (1 = largest response)"
-        dress(axes, order, x, "std of the output after BN" if order != "sorted" else "", empty=not found)
-    legend_below(figure, panels)
+        at = sorted({0, len(names) // 2, len(names) - 1})
+        # Layers of several networks have different names; what their lines share is the place.
+        called = [names[i] for i in at] if len(means) == 1 else ["first layer", "middle layer", "last layer"][:len(at)]
+        for i, style in zip(at, series(called).values(), strict=True):
+            axes.plot(steps, grid[:, i], markevery=every(len(steps)), **style)
+    for axes in panels:
+        axes.axhline(1e-3, color=INK, linewidth=0.9, linestyle=THEORY, label="rule of thumb, 1e-3")
+        log_scale(axes)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes, label in zip(panels, means or [""], strict=False):
+        dress(axes, label, "step", "|update| / |weight|" if axes is panels[0] else "", empty=not means)
+    legend_below(figure, panels, columns=5)
     return figure

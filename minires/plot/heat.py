@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .findings import number
+from .numbers import number
 from .style import INK, TICK, Figure, colour_bar, dress, new_figure
 
 
@@ -31,7 +31,7 @@ def heat_maps(found: Mapping[str, Sequence[Sequence[float]]], rows: Sequence[flo
         image = panel.imshow(values, origin="lower", aspect="auto", cmap="Greys", vmin=low, vmax=high)
         for (i, j), value in np.ndenumerate(values):
             colour = "white" if value > (low + high) / 2 else INK
-            panel.text(j, i, f"{value:.3g}" if np.isfinite(value) else "",
+            panel.text(j, i, number(value) if np.isfinite(value) else "",
                        ha="center", va="center", fontsize=TICK - 0.5, color=colour)
         panel.set_xticks(range(len(columns)), [number(c) for c in columns])
         panel.set_yticks(range(len(rows)), [number(r) for r in rows])

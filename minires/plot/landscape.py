@@ -1,51 +1,54 @@
 """The loss surface: Li et al. 2018, Figures 1 and 2."""
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from .findings import number
-from .style import INK, Figure, colour_bar, dress, every, legend_below, log_scale, new_figure, series
+from .labels import labelled, said
+from .numbers import number
+from .style import INK, MARK, Figure, colour_bar, dress, every, legend_below, log_scale, new_figure, series
 
 
-def loss_line(found: Mapping[str, Any], caption: str = "") -> Figure:
-    """Loss (left, log scale) and error (right) along a direction, {label: analysis.loss_line(...)}."""
-    sharp = "; ".join(f"{label} {number(line.curvature)}" for label, line in found.items())
-    title = f"Curvature of the loss at the trained weights: {sharp}" if found else "Loss along a direction"
-    figure = new_figure(title, 4.2, caption)
+def loss_line(found: Any, caption: str = "") -> Figure:
+    """Loss (left, log scale) and error (right) along a direction: what analysis.loss_line returns, or {label: such a
+    result}."""
+    shown = labelled(found)
+    sharp = "; ".join(said(label, number(line.curvature)) for label, line in shown.items())
+    figure = new_figure(f"Curvature of the loss at the network's weights: {sharp}" if shown else
+                        "Loss along a direction", 4.2, caption)
     left, right = figure.subplots(1, 2)
-    for label, style in series(found).items():
-        line = found[label]
+    for label, style in series(shown).items():
+        line = shown[label]
         style["markevery"] = every(len(line.at), 10)
         left.plot(line.at, line.loss, **style)
         right.plot(line.at, line.error, **style)
     log_scale(left)
     right.set_ylim(bottom=0)
-    dress(left, "", "along a filter-normalised direction", "cross-entropy", empty=not found)
-    dress(right, "", "along a filter-normalised direction", "error (%)", empty=not found)
+    dress(left, "", "along a filter-normalised direction", "cross-entropy", empty=not shown)
+    dress(right, "", "along a filter-normalised direction", "error (%)", empty=not shown)
     legend_below(figure, [left])
     return figure
 
 
-def loss_surface(found: Mapping[str, Any], caption: str = "") -> Figure:
-    """Contours of the loss over two directions, one panel for each {label: analysis.loss_surface(...)}."""
-    ranges = "; ".join(f"{label} {number(s.loss[len(s.at) // 2][len(s.at) // 2])} at the centre, up to "
-                       f"{number(_largest(s.loss))}" for label, s in found.items())
-    title = f"Loss around the trained weights: {ranges}" if found else "Loss surface"
-    figure = new_figure(title, 4.6, caption)
-    panels = figure.subplots(1, max(1, len(found)), squeeze=False)[0]
-    logs = {label: np.log10(np.maximum(np.asarray(s.loss, float), 1e-12)) for label, s in found.items()}
+def loss_surface(found: Any, caption: str = "") -> Figure:
+    """Contours of the loss over two directions: what analysis.loss_surface returns, or {label: such a result}, a panel
+    for each. The cross is where the network is."""
+    shown = labelled(found)
+    ranges = "; ".join(said(label, f"{number(s.loss[len(s.at) // 2][len(s.at) // 2])} at the centre, up to "
+                                   f"{number(_largest(s.loss))}") for label, s in shown.items())
+    figure = new_figure(f"Loss around the network's weights: {ranges}" if shown else "Loss surface", 4.6, caption)
+    panels = figure.subplots(1, max(1, len(shown)), squeeze=False)[0]
+    logs = {label: np.log10(np.maximum(np.asarray(s.loss, float), 1e-12)) for label, s in shown.items()}
     low = min((_largest(-v) * -1 for v in logs.values()), default=0.0)
     high = max((_largest(v) for v in logs.values()), default=1.0)
     levels = np.linspace(low, max(high, low + 1e-6), 15)
     image = None
-    for axes, (label, surface) in zip(panels, found.items(), strict=False):
+    for axes, (label, surface) in zip(panels, shown.items(), strict=False):
         image = axes.contourf(surface.at, surface.at, logs[label].T, levels=levels, cmap="Greys", extend="both")
         axes.contour(surface.at, surface.at, logs[label].T, levels=levels, colors=INK, linewidths=0.5,
                      linestyles="solid")
-        axes.plot([0], [0], marker="+", color="#d94801", markersize=12, markeredgewidth=2)
+        axes.plot([0], [0], marker="+", color=MARK, markersize=12, markeredgewidth=2)
         dress(axes, label, "first direction", "second direction" if axes is panels[0] else "")
         axes.grid(False)
         axes.set_aspect("equal")

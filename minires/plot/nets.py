@@ -1,17 +1,18 @@
 """Errors, gradients and responses of the networks of a run, as `minires demo` measures them.
 
-Every function takes ``nets``, the dict found under ``"nets"`` in results.json: names such as "plain-20" or
-"resnet-56" against a dict of lists.
+Every function takes ``nets``, {name of a network: dict of lists}, as results.json has it under ``"nets"``. A network
+may have any name; what is compared is found from names such as "plain-20" or "resnet56", where they can be read.
 """
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex, to_rgb
 from matplotlib.ticker import MaxNLocator
 
+from ..names import printed
 from .findings import (
     Nets,
     by_depth,
@@ -19,15 +20,15 @@ from .findings import (
     depths,
     growth,
     layers,
-    number,
-    percent,
+    of_depth,
     plain_pair,
-    pretty,
+    residual_of,
     response_pairs,
     responses_smaller,
     skip_repairs,
-    split_name,
 )
+from .labels import labelled, said
+from .numbers import number, percent
 from .style import (
     COLOURS,
     DASHES,
@@ -35,13 +36,17 @@ from .style import (
     INK,
     LABEL,
     MARKERS,
+    THEORY,
     TICK,
     Figure,
+    depth,
     dress,
+    every,
     layer_ticks,
     legend_below,
     log_scale,
     new_figure,
+    series,
 )
 
 
@@ -54,6 +59,7 @@ def error_curves(nets: Nets, caption: str = "") -> Figure:
     figure = new_figure(_error_title(nets), 4.5, caption)
     left, right = figure.subplots(1, 2, sharey=True)
     shown = [name for name in by_depth(nets) if nets[name].get("train_error")]
+    styles = _styles(by_depth(nets))
     largest = max(
         (e for n in shown for key in ("train_error", "test_error") for e in nets[n].get(key) or ()),
         default=100.0,
@@ -65,95 +71,138 @@ def error_curves(nets: Nets, caption: str = "") -> Figure:
             values = nets[name].get(key) or []
             if not values:
                 continue
-            epochs = range(1, len(values) + 1)
-            axes.plot(epochs, values, **_line(name, nets), markevery=max(1, len(values) // 12))
+            axes.plot(range(1, len(values) + 1), values, markevery=every(len(values), 12), **styles[name])
             ends[name] = (len(values), values[-1])
         axes.set_ylim(0, top)
         last = max((epoch for epoch, _ in ends.values()), default=1)
         axes.set_xlim((0.8, last + 0.2) if last > 1 else (0.5, 1.5))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, nbins=8))
-        _label_ends(axes, ends, nets, top)
+        _label_ends(axes, ends, styles, top)
         dress(axes, label, "epoch", f"{label} (%)", empty=not shown)
         axes.yaxis.set_tick_params(labelleft=True)  # shared, but easier to read with numbers
     return figure
 
 
-def gradient_norms(nets: Nets) -> Figure:
+def gradient_norms(nets: Nets, caption: str = "") -> Figure:
     """Gradient norm of every weight layer at initialisation, log scale. v1 says it in words, in section 4.1.
 
-    One panel per depth. Uses ``nets[name]["gradient_norms_init"]`` and, for plain nets,
+    One panel per depth, and one for networks whose names tell none. Uses ``nets[name]["gradient_norms_init"]`` and
     ``["gradient_norms_init_without_bn"]``: L2 norms of dLoss/dWeight, (layers,), input first, classifier
     last. The classifier is drawn as a hollow marker, because it is not a 3x3 layer. A norm of zero has no
     place on a log axis and is left out.
     """
-    figure = new_figure(_gradient_title(nets), height=4.6)
+    figure = new_figure(_gradient_title(nets), 4.6, caption)
     key = "gradient_norms_init"
-    found = sorted({*depths(nets, "plain", key), *depths(nets, "resnet", key)})
-    panels = figure.subplots(1, max(1, len(found)), sharey=True, squeeze=False)[0]
-    for axes, depth in zip(panels, found, strict=False):
-        plain, residual = nets.get(f"plain-{depth}", {}), nets.get(f"resnet-{depth}", {})
-        _draw_norms(axes, plain.get(key + "_without_bn"), "plain without BN", GREY, (0, (1, 1.4)), "v")
-        _draw_norms(axes, plain.get(key), "plain with BN", COLOURS["plain"][1], DASHES["plain"], "D")
-        _draw_norms(axes, residual.get(key), "residual with BN", COLOURS["resnet"][0], DASHES["resnet"], "o")
-        axes.set_yscale("log", nonpositive="mask")
-        axes.set_xticks(layer_ticks(max(len(plain.get(key) or ()), len(residual.get(key) or ()))))
-        dress(axes, f"depth {depth}", "weight layer (1 = nearest the input)", "gradient norm, L2")
-        axes.yaxis.set_tick_params(labelleft=True)
-    if not found:
+    pairs = sorted({*depths(nets, "plain", key), *depths(nets, "resnet", key)})
+    paired = {name for d in pairs for family in FAMILIES if (name := of_depth(nets, family, d))}
+    others = [name for name, net in nets.items() if name not in paired and net.get(key)]
+    panels = figure.subplots(1, max(1, len(pairs) + bool(others)), sharey=True, squeeze=False)[0]
+    for axes, d in zip(panels, pairs, strict=False):
+        plain, residual = (nets.get(of_depth(nets, family, d) or "", {}) for family in FAMILIES)
+        _draw_norms(axes, plain.get(key + "_without_bn"), WITHOUT_BN | {"label": "plain without BN"})
+        _draw_norms(axes, plain.get(key), _paired("plain", 1) | {"label": "plain with BN"})
+        _draw_norms(axes, residual.get(key), _paired("resnet", 0) | {"label": "residual with BN"})
+        _dress_norms(axes, f"depth {d}", max(len(net.get(key) or ()) for net in (plain, residual)))
+    if others:
+        for name, style in _styles(others).items():
+            without = WITHOUT_BN | {"marker": style["marker"], "label": f"{printed(name)} without BN"}
+            _draw_norms(panels[-1], nets[name].get(key + "_without_bn"), without)
+            _draw_norms(panels[-1], nets[name].get(key), style)
+        _dress_norms(panels[-1], "others" if pairs else "", max(len(nets[name][key]) for name in others))
+    if not pairs and not others:
         panels[0].set_yscale("log")
         panels[0].set_xticks([])
         dress(panels[0], "", "weight layer (1 = nearest the input)", "gradient norm, L2", empty=True)
-    legend_below(figure, panels, extra="hollow: the classifier" if found else "")
+    legend_below(figure, panels, extra="hollow: the classifier" if pairs or others else "")
     return figure
 
 
-def responses(nets: Nets, caption: str = "", log: bool = False) -> Figure:
-    """Layer responses in layer order (top) and sorted, descending (bottom); compare v1, Figure 7.
+def responses(found: Any, caption: str = "", log: bool = False) -> Figure:
+    """Layer responses in layer order and sorted, descending; compare He et al. 2015, Figure 7.
 
-    One column per depth, each with its own y axis, from 0, or with `log` logarithmic where the largest is over 3. Uses
-    ``nets[name]["responses"]`` (after training) and ``["responses_init"]`` (before): the standard deviation of each 3x3
-    layer's output after BN, (3x3 layers,), no unit. Before training the response of every layer is 1 by construction:
-    the thin line, which is the control.
+    found: what `analysis.responses` and its kin return, {layer: response}, or {label: such a result}; or the nets of a
+    run, of which ``nets[name]["responses"]`` (after training) and ``["responses_init"]`` (before) are drawn. The
+    response is the standard deviation of each 3x3 layer's output after BN, no unit. Before training that of every layer
+    is 1 by construction: the thin line, which is the control.
+
+    Where names tell different depths, each depth has panels of its own, and what tells none has others, with their own
+    y axis: a deep plain net early in training reaches many times the others' range. It starts at 0, or with `log` is
+    logarithmic where the largest is over 3.
     """
-    figure = new_figure(_response_title(nets), 6.6, caption)
-    shown = [n for n in by_depth(nets) if nets[n].get("responses") or nets[n].get("responses_init")]
-    columns = sorted({split_name(name)[1] for name in shown})
-    # Each depth has a y axis of its own: a deep plain net early in training reaches many times the others' range.
-    grid = figure.subplots(2, max(1, len(columns)), sharey="col", sharex="col", squeeze=False)
+    measured = _measured(found)
+    title = _response_title(found) if _is_run(found) else _mean_title(measured)
+    told = {depth(m.label) for m in measured}
+    columns: list[int | None] = [*sorted(d for d in told if d)]
+    columns = [] if len(columns) < 2 else columns + [None] * (None in told)
+    figure = new_figure(title, 6.6 if columns else 4.4, caption)
+    # A column for each depth, rows by order; for one depth alone the orders stand side by side.
+    grid = figure.subplots(2, len(columns), sharey="col", sharex="col", squeeze=False) if columns else \
+        figure.subplots(1, 2, sharey=True, squeeze=False).T
+    styles = series(m.label for m in measured)
     for row, order in enumerate(("in layer order", "sorted")):
-        arrange = _descending if order == "sorted" else list
-        for column, depth in enumerate(columns):
-            axes, count, largest = grid[row][column], 0, 1.0
-            for name in (n for n in shown if split_name(n)[1] == depth):
-                style = _line(name, nets)
-                before, after = nets[name].get("responses_init") or [], nets[name].get("responses") or []
-                count, largest = max(count, len(before), len(after)), max(largest, *before, *after)
-                if before:
-                    axes.plot(
-                        range(1, len(before) + 1),
-                        arrange(before),
-                        label="before training (control)",
-                        color=GREY,
-                        linewidth=1.1,
-                        linestyle=(0, (1, 2)),
-                    )
-                if after:
-                    style |= {"markersize": 4.5, "linewidth": 1.6, "markevery": max(1, len(after) // 18)}
-                    axes.plot(range(1, len(after) + 1), arrange(after), **style)
+        for column, axes in enumerate(grid[row]):
+            mine = [m for m in measured if not columns or depth(m.label) == columns[column]]
+            count, largest = 0, 1.0
+            for m in mine:
+                lines = [(before, {"color": GREY, "linewidth": 1.1, "linestyle": THEORY, "label": CONTROL})
+                         for before in (m.before,) if len(before)]
+                lines += [(m.after, styles[m.label] | {"markevery": every(len(m.after), 18)})] if len(m.after) else []
+                for values, style in lines:
+                    count, largest = max(count, len(values)), max(largest, *values)
+                    arranged = sorted(values, reverse=True) if order == "sorted" else values
+                    axes.plot(range(1, len(values) + 1), arranged, **style)
             if log and largest > 3:
                 log_scale(axes)
             else:
                 axes.set_ylim(0, 1.08 * largest)
-            axes.set_xticks(layer_ticks(count))
+            axes.set_xticks(layer_ticks(count) if count else [])
             x = "3x3 layer (1 = nearest the input)" if row == 0 else "rank (1 = largest response)"
-            dress(axes, f"depth {depth}, {order}", x, "")
+            where = [f"depth {d}" if d else "others" for d in columns[column:column + 1]]
+            dress(axes, ", ".join([*where, order]), x, "", empty=not count)
             axes.tick_params(labelbottom=True, labelleft=True)
-        if not columns:
-            grid[row][0].set_xticks([])
-            dress(grid[row][0], order, "layer" if row == 0 else "rank", "", empty=True)
     figure.supylabel("std of the 3x3 layer's output after BN", fontsize=LABEL, color=INK)
-    legend_below(figure, grid[0], columns=5)
+    legend_below(figure, list(grid[0]), columns=5)
     return figure
+
+
+FAMILIES = "plain", "resnet"
+CONTROL = "before training (control)"
+WITHOUT_BN: dict[str, Any] = {"color": GREY, "linestyle": (0, (1, 1.4)), "marker": "v"}
+
+
+class _Measured(NamedTuple):
+    """The responses of one network, by layer."""
+
+    label: str
+    after: Sequence[float]
+    before: Sequence[float]
+
+
+def _is_run(found: Any) -> bool:
+    """Whether these are the nets of a run, which hold lists, and not results of an analysis, which hold numbers."""
+    nets = found.values() if isinstance(found, Mapping) else ()
+    return any(isinstance(value, (list, tuple)) for net in nets if isinstance(net, Mapping) for value in net.values())
+
+
+def _measured(found: Any) -> list[_Measured]:
+    if not _is_run(found):
+        return [_Measured(label, list(values.values()), [1.0] * len(values))
+                for label, values in labelled(found, 1).items()]
+    seen = (_Measured(printed(name), found[name].get("responses") or [], found[name].get("responses_init") or [])
+            for name in by_depth(found))
+    return [m for m in seen if m.after or m.before]
+
+
+def _mean_title(measured: Sequence[_Measured]) -> str:
+    means = "; ".join(said(m.label, f"{np.mean(m.after):.2f}") for m in measured if len(m.after))
+    return f"Mean response of the 3x3 layers: {means}" if means else "Layer responses"
+
+
+def _response_title(nets: Nets) -> str:
+    if not responses_smaller(nets):
+        return "Layer responses before and after training"
+    means = "; ".join(f"{r:.2f} against {p:.2f} at depth {d}" for d, (p, r) in response_pairs(nets).items())
+    return f"After training the residual network's responses are smaller on average: {means}"
 
 
 def _error_title(nets: Nets) -> str:
@@ -168,11 +217,11 @@ def _error_title(nets: Nets) -> str:
         f"{layers(deep, nets[deep])} layers against {percent(hurt.error[shallow])} at "
         f"{layers(shallow, nets[shallow])}{_after(hurt.epoch, last)}"
     )
-    if repair is None:
+    residual = residual_of(nets, deep)
+    if repair is None or residual is None:
         return title
     verb, found = repair
-    residual = deep.replace("plain", "resnet")
-    reached = f"{percent(found.error[residual])} with {pretty(residual)}{_after(found.epoch, last)}"
+    reached = f"{percent(found.error[residual])} with {printed(residual)}{_after(found.epoch, last)}"
     return f"{title}. The skip connection {verb} it: {reached}"
 
 
@@ -183,72 +232,53 @@ def _after(epoch: int, last: int) -> str:
 def _gradient_title(nets: Nets) -> str:
     neutral = "Gradient norm per layer at initialisation"
     found = depths(nets, "plain", "gradient_norms_init")
-    change = growth(nets[f"plain-{found[-1]}"]["gradient_norms_init"]) if found else None
-    if change is None or change.verb == "stays about level":
+    deepest = of_depth(nets, "plain", found[-1]) if found else None
+    change = growth(nets[deepest]["gradient_norms_init"]) if deepest else None
+    if deepest is None or change is None or change.verb == "stays about level":
         return neutral
     return (
-        f"At initialisation the gradient of plain-{found[-1]} with BN {change.verb} toward the input: "
-        f"× {change.per_layer:.2f} per layer, × {number(change.total)} in all"
+        f"At initialisation the gradient of {printed(deepest)} with BN {change.verb} toward the input: "
+        f"× {change.per_layer:.2f} per layer, × {number(change.total)} from the last 3x3 layer to the second"
     )
 
 
-def _response_title(nets: Nets) -> str:
-    if not responses_smaller(nets):
-        return "Layer responses before and after training"
-    means = "; ".join(f"{r:.2f} against {p:.2f} at depth {d}" for d, (p, r) in response_pairs(nets).items())
-    return f"After training the residual network's responses are smaller on average: {means}"
+def _styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """{name of a net: style of its line}, labelled with its printed name."""
+    styles = series(names)
+    return {name: style | {"label": printed(name), "markersize": 6} for name, style in styles.items()}
 
 
-def _line(name: str, nets: Nets) -> dict[str, Any]:
-    """Colour, dashes, width and marker of a net's line: its kind and its rank among the depths shown."""
-    kind, depth = split_name(name)
-    ranked = sorted({split_name(other)[1] for other in nets})
-    # A single depth is drawn dark. Between the shallowest and the deepest the shade is mixed.
-    share = ranked.index(depth) / (len(ranked) - 1) if len(ranked) > 1 else 1.0
-    light, dark = (to_rgb(colour) for colour in COLOURS[kind])
-    red, green, blue = ((1 - share) * a + share * b for a, b in zip(light, dark, strict=True))
-    return {
-        "label": pretty(name),
-        "color": to_hex((red, green, blue)),
-        "linestyle": DASHES[kind],
-        "linewidth": 1.5 + share,
-        "marker": MARKERS[kind][share > 0.5],
-        "markersize": 6,
-    }
+def _paired(kind: str, shade: int) -> dict[str, Any]:
+    """The style of the only network of its kind in a panel."""
+    return {"color": COLOURS[kind][shade], "linestyle": DASHES[kind], "marker": MARKERS[kind][kind == "plain"]}
 
 
-def _descending(values: Sequence[float]) -> list[float]:
-    return sorted(values, reverse=True)
-
-
-def _draw_norms(
-    axes: Axes, norms: Sequence[float] | None, label: str, colour: str, dashes: Any, marker: str
-) -> None:
+def _draw_norms(axes: Axes, norms: Sequence[float] | None, style: Mapping[str, Any]) -> None:
+    """A line for all layers but the classifier, which is a hollow marker."""
     if not norms:
         return
-    axes.plot(
-        range(1, len(norms)),
-        norms[:-1],
-        label=label,
-        color=colour,
-        linestyle=dashes,
-        linewidth=1.9,
-        marker=marker,
-        markersize=5,
-        markevery=max(1, len(norms) // 18),
-    )
+    axes.plot(range(1, len(norms)), norms[:-1],
+              **{**style, "linewidth": 1.9, "markersize": 5, "markevery": every(len(norms), 18)})
     axes.plot(
         [len(norms)],
         norms[-1:],
         linestyle="none",
-        marker=marker,
+        marker=style["marker"],
         markersize=6,
         markerfacecolor="white",
-        markeredgecolor=colour,
+        markeredgecolor=style["color"],
     )
 
 
-def _label_ends(axes: Axes, ends: Mapping[str, tuple[int, float]], nets: Nets, top: float) -> None:
+def _dress_norms(axes: Axes, title: str, count: int) -> None:
+    axes.set_yscale("log", nonpositive="mask")
+    axes.set_xticks(layer_ticks(count))
+    dress(axes, title, "weight layer (1 = nearest the input)", "gradient norm, L2")
+    axes.yaxis.set_tick_params(labelleft=True)
+
+
+def _label_ends(axes: Axes, ends: Mapping[str, tuple[int, float]], styles: Mapping[str, Mapping[str, Any]],
+                top: float) -> None:
     """Write "name value" at the right edge beside each line's end, moved apart where they would overlap."""
     gap = 0.066 * top
     names = sorted(ends, key=lambda name: ends[name][1])
@@ -262,11 +292,11 @@ def _label_ends(axes: Axes, ends: Mapping[str, tuple[int, float]], nets: Nets, t
     last = max((epoch for epoch, _ in ends.values()), default=0)
     for name, height in zip(names, heights, strict=True):
         epoch, value = ends[name]
-        colour = _line(name, nets)["color"]
+        colour = styles[name]["color"]
         # An interrupted net's leader crosses epochs that were not trained: dotted, so that it is no curve.
         stopped = epoch < last
         axes.annotate(
-            f"{pretty(name)}  {value:.1f}" + (f" (ep. {epoch})" if stopped else ""),
+            f"{printed(name)}  {value:.1f}" + (f" (ep. {epoch})" if stopped else ""),
             xy=(epoch, value),
             xytext=(right + 0.04 * span, height),
             fontsize=TICK,

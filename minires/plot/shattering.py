@@ -1,56 +1,62 @@
 """Shattered gradients: Balduzzi et al. 2017, Figures 1 and 2."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from .style import GREY, SERIES, Figure, dress, legend_below, log_scale, new_figure, series
+from ..analysis import autocorrelation
+from ..analysis.shattering import ENDS
+from .labels import labelled, said
+from .style import GREY, Figure, dress, legend_below, log_scale, new_figure, series
 
 
-def gradient_correlation(found: Mapping[str, Mapping[int, float]], caption: str = "") -> Figure:
-    """Correlation of gradients at different inputs by depth, {label: {depth: correlation}}, beside the theory at
-    initialisation: 2^-depth for plain networks, (3/4)^depth for residual ones without BN."""
-    depths = sorted({d for values in found.values() for d in values})
-    common = [d for d in depths if all(d in values for values in found.values())]
-    at = "; ".join(f"{label} {values[common[-1]]:.2g}" for label, values in found.items()) if common else ""
+def gradient_correlation(found: Any, caption: str = "") -> Figure:
+    """Correlation of gradients at different inputs by depth, beside the theory at initialisation: 2^-depth for plain
+    networks, (3/4)^depth for residual ones without BN.
+
+    found: {depth: what analysis.gradient_correlation returns for a network of that depth}, or {label: such a mapping}.
+    """
+    shown = labelled(found, 1)
+    depths = sorted({d for values in shown.values() for d in values})
+    common = [d for d in depths if all(d in values for values in shown.values())]
+    at = "; ".join(said(label, f"{values[common[-1]]:.2g}") for label, values in shown.items()) if common else ""
     figure = new_figure(f"Correlation of the gradients at two inputs, {common[-1]} layers: {at}" if common else
                         "How alike the gradients at two inputs are, by depth", 4.2, caption)
     axes = figure.subplots()
-    for label, style in series(found).items():
-        axes.plot(list(found[label]), list(found[label].values()), **style)
+    for label, style in series(shown).items():
+        axes.plot(list(shown[label]), list(shown[label].values()), **style)
     for base, dots, label in ((2.0**-1, (1, 2), "2^-depth"), (0.75, (6, 2, 1, 2), "(3/4)^depth")):
         axes.plot(depths, [base**d for d in depths], color=GREY, linewidth=1.0, linestyle=(0, dots), label=label)
     log_scale(axes)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    dress(axes, "", "hidden layers", "correlation", empty=not found)
+    dress(axes, "", "hidden layers", "correlation", empty=not shown)
     legend_below(figure, [axes])
     return figure
 
 
-def gradients_on_a_line(found: Mapping[str, Sequence[float]], autocorrelations: Mapping[str, Sequence[float]],
-                        caption: str = "") -> Figure:
+def gradient_on_a_line(found: Any, caption: str = "", lags: int = 16) -> Figure:
     """df/dx along a line (above, each scaled to deviation 1) and its autocorrelation at lags 0, 1, 2, ... (below).
 
-    found: {label: analysis.gradient_on_a_line(...)} over x from -2 to 2; autocorrelations: {label: values by lag}.
+    found: what analysis.gradient_on_a_line returns, or {label: such a result}, a column for each.
     """
-    at_1 = [f"{label}: {values[1]:.2f}" for label, values in autocorrelations.items() if len(values) > 1]
-    title = "Autocorrelation of the gradient at lag 1. " + "; ".join(at_1) if at_1 else "The gradient along a line"
+    shown = {label: np.asarray(values, float) for label, values in labelled(found).items()}
+    alike = {label: autocorrelation(g.tolist(), range(min(lags, len(g)))) for label, g in shown.items() if np.ptp(g)}
+    at_1 = "; ".join(said(label, f"{values[1]:.2f}", ": ") for label, values in alike.items() if len(values) > 1)
+    title = f"Autocorrelation of the gradient at lag 1. {at_1}" if at_1 else "The gradient along a line"
     figure = new_figure(title, 5.4, caption)
-    grid = figure.subplots(2, max(1, len(found)), sharey="row", squeeze=False)
-    for i, (label, values) in enumerate(found.items()):
-        colour = SERIES[""][i % 5][0]
-        g = np.asarray(values, float)
-        above, below = grid[0][i], grid[1][i]
-        above.plot(np.linspace(-2, 2, len(g)), (g - g.mean()) / (g.std() or 1), color=colour, linewidth=0.9)
+    grid = figure.subplots(2, max(1, len(shown)), sharey="row", squeeze=False)
+    for i, (label, style) in enumerate(series(shown).items()):
+        g, (above, below) = shown[label], grid[:, i]
+        above.plot(np.linspace(*ENDS, len(g)), (g - g.mean()) / (g.std() or 1), color=style["color"], linewidth=0.9)
         dress(above, label, "input x", "df/dx, standardised" if i == 0 else "")
-        lags = autocorrelations.get(label, ())
-        below.vlines(range(len(lags)), 0, lags, color=colour, linewidth=2.4)
+        drawn = alike.get(label, [])
+        below.vlines(range(len(drawn)), 0, drawn, color=style["color"], linewidth=2.4)
         below.axhline(0, color=GREY, linewidth=0.8)
         below.xaxis.set_major_locator(MaxNLocator(integer=True))
         dress(below, "", "lag (points)", "autocorrelation" if i == 0 else "")
-    if not found:
+    if not shown:
         for axes in grid[:, 0]:
             dress(axes, "", "", "", empty=True)
     return figure

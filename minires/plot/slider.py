@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib.figure
 
+from .numbers import written
 from .style import png
 
 
@@ -41,7 +42,7 @@ class Slider:
         """The slider and its picture, as an ipywidgets.VBox."""
         import ipywidgets
 
-        options = [(str(value), i) for i, value in enumerate(self.values)]
+        options = [(written(value), i) for i, value in enumerate(self.values)]
         slider = ipywidgets.SelectionSlider(options=options, value=self.at, description=self.name,
                                             style={"description_width": "initial"}, layout={"width": "60%"})
         image = ipywidgets.Image(value=self.picture(self.at), format="png")
@@ -50,7 +51,7 @@ class Slider:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         """A notebook takes the richest form that it can show."""
-        still = {"image/png": self.picture(self.at), "text/plain": f"{self.name} = {self.values[self.at]}"}
+        still = {"image/png": self.picture(self.at), "text/plain": f"{self.name} = {written(self.values[self.at])}"}
         if importlib.util.find_spec("ipywidgets") is None:
             return still
         # What ipywidgets 8 would say itself; 7, which Google Colab has, knows no _repr_mimebundle_.

@@ -1,7 +1,8 @@
-"""What all figures share: the Figure, its title, axes and legend."""
+"""What all figures share: the Figure, its title, axes and legend, and the colours of networks."""
 from __future__ import annotations
 
 import io
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,22 +12,24 @@ import matplotlib.lines
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from .findings import number
+from ..names import network
+from .numbers import number
 
 # Orange against blue survives colour blindness, light against dark survives grey print, and dashes and
 # markers do the rest. Text and lines are dark enough on white (4:1) to be read.
 COLOURS = {"plain": ("#d94801", "#7f2704"), "resnet": ("#3182bd", "#08306b")}  # shallowest, deepest
-MARKERS = {"plain": ("s", "D"), "resnet": ("o", "^")}
-DASHES = {"plain": (0, (4, 1.6)), "resnet": "solid"}
-SERIES: dict[str, list[tuple[str, Any, str]]] = {
-    "plain": [("#d94801", (0, (4, 1.6)), "s"), ("#7f2704", (0, (7, 1.5)), "D")],
-    "res": [("#3182bd", "solid", "o"), ("#08306b", (0, (9, 1, 1.5, 1)), "^")],
-    "": [("#1a1a1a", "solid", "o"), ("#238b45", (0, (1.2, 1.2)), "^"), ("#d94801", (0, (5, 1.8)), "s"),
-         ("#3182bd", (0, (6, 1.5, 1.2, 1.5)), "D"), ("#9e5db5", (0, (3, 1, 1, 1, 1, 1)), "v")]}
-INK, GREY, GRID = "#1a1a1a", "#6b6b6b", "#dcdcdc"
-TITLE, LABEL, TICK = 12.5, 11.0, 10.0  # points; figures are about 8.5 inches wide
+MARKERS = {"plain": ("s", "D", "v", "X"), "resnet": ("o", "^", "P", "p")}
+DASHES: dict[str, Any] = {"plain": (0, (4, 1.6)), "resnet": "solid"}
+OTHERS: tuple[tuple[str, Any, str], ...] = (  # colour, dashes, marker of what is neither
+    ("#1a1a1a", "solid", "o"), ("#238b45", (0, (1.2, 1.2)), "^"), ("#d94801", (0, (5, 1.8)), "s"),
+    ("#3182bd", (0, (6, 1.5, 1.2, 1.5)), "D"), ("#9e5db5", (0, (3, 1, 1, 1, 1, 1)), "v"))
+INK, GREY, GRID, MARK = "#1a1a1a", "#6b6b6b", "#dcdcdc", "#d94801"  # MARK: a line or cross over shades of grey
+THEORY, LIMIT = (0, (1, 2)), (0, (4, 2))  # dashes of a line that is no measurement, and of one to compare with
+TITLE, LABEL, TICK = 12.5, 11.0, 10.0  # points
+WIDTH = 8.6  # of a figure, inches
 
 
 class Figure(matplotlib.figure.Figure):
@@ -69,7 +72,7 @@ def png(figure: matplotlib.figure.Figure, dpi: float = 150, colours: int = 0) ->
 
 def new_figure(title: str, height: float, caption: str = "") -> Figure:
     """An empty figure 8.6 inches wide under its title, above its caption (data, seed, settings)."""
-    figure = Figure(figsize=(8.6, height), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)  # the canvas that draws into memory
     title = title.replace(" %", "\N{NO-BREAK SPACE}%").replace(" × ", "\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}")
     figure.suptitle(textwrap.fill(title, 80), fontsize=TITLE, fontweight="bold", color=INK)
@@ -90,7 +93,8 @@ def layer_ticks(count: int) -> list[int]:
 
 def dress(axes: Axes, title: str, x: str, y: str, empty: bool = False) -> None:
     """Labels, grid and frame. Colours and sizes are given here, so a user's style cannot hide them."""
-    axes.set_title(title, fontsize=LABEL, color=INK)
+    grid = axes.get_gridspec()
+    axes.set_title(textwrap.fill(title, 90 // (grid.ncols if grid else 1)), fontsize=LABEL, color=INK)
     axes.set_xlabel(x, fontsize=LABEL, color=INK)
     axes.set_ylabel(y, fontsize=LABEL, color=INK)
     axes.tick_params(labelsize=TICK, colors=INK)
@@ -124,35 +128,75 @@ def legend_below(figure: Figure, panels: Sequence[Axes], extra: str = "", column
         handles[extra] = matplotlib.lines.Line2D(
             [], [], linestyle="none", marker="o", markersize=6, markerfacecolor="white", markeredgecolor=INK
         )
+    if not handles:
+        return
+    widest = 0.7 + 0.078 * max(map(len, handles))  # inches: the line, and letters of 10 points
+    columns = max(1, min(columns, len(handles), int(figure.get_size_inches()[0] / widest)))
     place: dict[str, Any] = {"loc": "outside lower center"}
-    if handles and figure.caption_share:  # matplotlib makes room for one thing outside the axes, not for two
+    if figure.caption_share:  # matplotlib makes room for one thing outside the axes, not for two
         rows = -(-len(handles) // columns)
         figure.keep_free(figure.caption_share + (0.24 * rows + 0.1) / figure.get_size_inches()[1])
         place = {"loc": "lower center", "bbox_to_anchor": (0.5, figure.caption_share)}
-    if handles:
-        figure.legend(
-            list(handles.values()),
-            list(handles),
-            **place,
-            ncols=min(columns, len(handles)),
-            fontsize=TICK,
-            frameon=False,
-            labelcolor=INK,
-            handlelength=2.8,
-        )
+    figure.legend(
+        list(handles.values()),
+        list(handles),
+        **place,
+        ncols=columns,
+        fontsize=TICK,
+        frameon=False,
+        labelcolor=INK,
+        handlelength=2.8,
+    )
+
+
+def kind(label: str) -> str:
+    """"plain" or "resnet" where the label begins with the name of such a network, or with "plain" or "residual"; else
+    ""."""
+    if (found := network(label, more=True)) is not None:
+        return "resnet" if found.residual else "plain" if found.family == "plain" else ""
+    word = re.match(r"(plain|resnet|residual)\b", label, re.IGNORECASE)
+    return "" if word is None else "plain" if word[1].lower() == "plain" else "resnet"
+
+
+def depth(label: str) -> int | None:
+    """56 for "plain-56, width 8"; None for a label that does not begin with a network's name."""
+    found = network(label, more=True)
+    return found.depth or None if found else None
 
 
 def series(labels: Iterable[Any]) -> dict[Any, dict[str, Any]]:
-    """{label: colour, dashes and marker} of several lines, told apart in grey by all three: plain networks in orange,
-    residual ones in blue, as in every figure; other labels in the other colours."""
-    found, used = {}, {"plain": 0, "res": 0, "": 0}
+    """{label: colour, dashes and marker} of several lines, told apart in grey by all three.
+
+    Plain networks are orange and dashed, residual ones blue and solid, as in every figure, the shallowest light and the
+    deepest dark; where their names tell no different depths, the first light and the last dark. Other labels get the
+    other colours in turn.
+    """
+    labels = list(labels)
+    by_kind: dict[str, list[Any]] = {}
     for label in labels:
-        kind = next(k for k in used if str(label).lower().startswith(k))
-        colour, dashes, marker = SERIES[kind][used[kind] % len(SERIES[kind])]
-        used[kind] += 1
-        found[label] = {"label": label, "color": colour, "linestyle": dashes, "marker": marker, "linewidth": 1.8,
-                        "markersize": 5}
-    return found
+        by_kind.setdefault(kind(str(label)), []).append(label)
+    found: dict[Any, dict[str, Any]] = {}
+    for which, members in by_kind.items():
+        depths = [depth(str(label)) or 0 for label in members]
+        if which and 0 not in depths and len(set(depths)) == len(depths):
+            members = [label for _, label in sorted(zip(depths, members, strict=True), key=lambda pair: pair[0])]
+        for i, label in enumerate(members):
+            share = i / (len(members) - 1) if len(members) > 1 else 0.0
+            if which:
+                colour, dashes = _mixed(which, share), DASHES[which]
+                marker = MARKERS[which][i % len(MARKERS[which])]
+            else:
+                (colour, dashes, _), marker = OTHERS[i % 5], OTHERS[(i + i // 5) % 5][2]
+            shown = f" {label}" if str(label).startswith("_") else label  # matplotlib would leave it out of legends
+            found[label] = {"label": shown, "color": colour, "linestyle": dashes, "marker": marker,
+                            "linewidth": 1.6 + 0.6 * share if which else 1.8, "markersize": 5}
+    return {label: found[label] for label in labels}
+
+
+def _mixed(which: str, share: float) -> str:
+    """A colour between the shallowest network's (share 0) and the deepest's (1)."""
+    red, green, blue = ((1 - share) * a + share * b for a, b in zip(*map(to_rgb, COLOURS[which]), strict=True))
+    return to_hex((red, green, blue))
 
 
 def log_scale(axes: Axes) -> None:

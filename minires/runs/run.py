@@ -158,11 +158,18 @@ def _folder(out: Path, chosen: RunConfig | None, resume: bool) -> Iterator[RunCo
     if there and chosen and (found := there.differences(chosen)):
         raise ValueError(f"{out} holds a run of other settings: {'; '.join(found)}. Leave these as they are there, or "
                          "choose another --out")
+    new = [path for path in (out / ".lock", out, *out.parents) if not path.exists()]
     out.mkdir(parents=True, exist_ok=True)
-    with locked(out / ".lock"):
-        for left in out.glob(".*.tmp"):  # of a process that was killed while it wrote
-            left.unlink()
-        yield there
+    try:
+        with locked(out / ".lock"):
+            for left in out.glob(".*.tmp"):  # of a process that was killed while it wrote
+                left.unlink()
+            yield there
+    except BaseException:
+        with contextlib.suppress(OSError):  # a folder stays once there is a run in it
+            for path in new:
+                path.rmdir() if path.is_dir() else path.unlink()
+        raise
 
 
 # ------------------------------------------------------------------------------------------------------- the run
@@ -247,6 +254,8 @@ class _Run:
         self.train, self.test = sets.train, sets.test
         self.model = _built(config, out, sets)
         self.images = len(self.train[0])
+        with _naming(out):
+            self.model.macs(self.train[0].shape[1:])  # ValueError for images too small, before a file is written
         # A forward pass is a third of a step's work; a half, to be sure.
         pace.errors_in_steps = (self.images + len(self.test[0])) / config.recipe.batch_size / 2
         now = Recorded(
