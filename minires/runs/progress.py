@@ -44,11 +44,3 @@ def say(text: str) -> None:
     from tqdm.auto import tqdm
 
     tqdm.write(text)
-
-
-def bars_are_drawn() -> bool:
-    """Does a person look: would a `Bar` draw anything?"""
-    from tqdm.auto import tqdm
-
-    with tqdm(delay=1e9, disable=None) as bar:  # it is closed before it is drawn
-        return not bar.disable
