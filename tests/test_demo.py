@@ -116,6 +116,26 @@ def test_without_a_terminal_it_says_what_it_does_and_how_long_it_takes(quick):
     assert "\r" not in done.stdout
 
 
+@pytest.mark.system
+def test_a_log_is_written_line_by_line_and_sigterm_keeps_what_is_done(tmp_path):
+    """As a batch system runs it, and ends it. Each line is read when it is written: the demo is not done yet."""
+    command = [sys.executable, "-m", "minires", "demo", "--quick", "--jobs", "1", "--out", str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        lines = [process.stdout.readline()]
+        assert lines[0].endswith(f"Results go to {tmp_path / 'out'}.\n")
+        assert not (tmp_path / "out" / "results.json").exists()
+        while not lines[-1].startswith("resnet20: epoch 1"):
+            lines.append(process.stdout.readline())
+        assert process.poll() is None
+        process.terminate()
+        lines += process.stdout
+    assert process.returncode == 143
+    said = f"Stopped by SIGTERM; keeping what is done. minires demo --resume --out {tmp_path / 'out'} goes on.\n"
+    assert said in lines
+    nets = demo_report.load(tmp_path / "out" / "results.json")["nets"]
+    assert nets["resnet-20"]["complete"] and not nets.get("plain-56", {"complete": False})["complete"]
+
+
 def test_overwrites_nothing(quick, capsys):
     out, _ = quick
     before = (out / "results.json").read_bytes()
@@ -153,6 +173,7 @@ def test_nothing_to_resume(options, says, tmp_path, capsys):
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("jobs, finished, interrupted, waiting", [
     ("1", "plain-20", "ResNet-20", "plain-56"),
     ("2", "ResNet-56", "ResNet-20", None),  # the deepest first

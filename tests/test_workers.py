@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from minires import runs
-from minires.runs import checkpoint, workers
+from minires.runs import checkpoint, run, workers
 from minires.runs.config import configure
 from minires.runs.progress import Passed
 from minires.train import NotFinite
@@ -62,7 +62,8 @@ def test_a_signal_stops_those_that_run_and_begins_no_other(tmp_path, number, nam
         if isinstance(event, Passed) and event.images == 6:
             os.kill(os.getpid(), number)
 
-    outcomes = workers.side_by_side({who: job(tmp_path / who) for who in "ab"}, 1, tell, never)
+    outcomes, stopped = workers.side_by_side({who: job(tmp_path / who) for who in "ab"}, 1, tell, never)
+    assert stopped == name
     assert set(outcomes) == {"a"} == {who for who, _ in said} and not (tmp_path / "b").exists()
     assert outcomes["a"].stopped == name and 3 <= outcomes["a"].step == step_of(tmp_path / "a") < 4500
     assert outcomes["a"].steps == 4500 and signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -71,7 +72,8 @@ def test_a_signal_stops_those_that_run_and_begins_no_other(tmp_path, number, nam
 def test_what_a_training_raises_is_raised_with_its_name_and_the_others_go_on(tmp_path):
     jobs = {"wild": job(tmp_path / "wild", "lr=1e30"), "short": job(tmp_path / "short", "train_images=20", "epochs=1")}
     failed = {}
-    outcomes = workers.side_by_side(jobs, 2, lambda *event: None, failed.__setitem__)
+    outcomes, stopped = workers.side_by_side(jobs, 2, lambda *event: None, failed.__setitem__)
+    assert stopped == ""
     assert set(failed) == {"wild"} and type(failed["wild"]) is NotFinite and "step 2: " in str(failed["wild"])
     assert outcomes["short"].finished and outcomes["short"].step == 10
 
@@ -85,7 +87,7 @@ def test_a_process_that_ends_otherwise_is_told(script, says, tmp_path, monkeypat
     (tmp_path / "python").chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     failed = {}
-    assert workers.side_by_side({"a": job(tmp_path / "a")}, 1, never, failed.__setitem__) == {}
+    assert workers.side_by_side({"a": job(tmp_path / "a")}, 1, never, failed.__setitem__) == ({}, "")
     assert type(failed["a"]) is RuntimeError and says in str(failed["a"])
 
 
@@ -116,7 +118,23 @@ def test_one_after_the_other_in_this_process(tmp_path):
         if name == "b" and isinstance(event, Passed) and event.images == 4:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    outcomes = workers.in_turn(short, tell)
+    outcomes, stopped = workers.in_turn(short, tell)
+    assert stopped == "SIGTERM"
     assert list(outcomes) == ["a", "b"] and list(dict.fromkeys(said)) == ["a", "b"]
     assert outcomes["a"].finished and outcomes["b"].stopped == "SIGTERM"
     assert outcomes["b"].step == step_of(tmp_path / "b")
+
+
+def test_a_signal_at_the_very_end_of_one_stops_before_the_next(tmp_path, monkeypatch):
+    """The run is finished although the signal came; the next does not begin."""
+    finish = run._Run._finish
+
+    def finish_and_signal(self):
+        finish(self)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(run._Run, "_finish", finish_and_signal)
+    jobs = {name: job(tmp_path / name, "train_images=20", "epochs=1") for name in "ab"}
+    outcomes, stopped = workers.in_turn(jobs, lambda *event: None)
+    assert list(outcomes) == ["a"] and outcomes["a"].finished and stopped == "SIGTERM"
+    assert workers.in_turn({"b": jobs["b"]}, lambda *event: None)[1] == ""  # all is done: nothing was stopped

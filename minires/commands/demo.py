@@ -131,12 +131,10 @@ def _train(out: Path, nets: Nets, sets: Prepared, jobs: int, command: str, say: 
 
     with contextlib.ExitStack() as stack:
         if jobs == 1:
-            outcomes = workers.in_turn(todo, tell)
+            _, stopped = workers.in_turn(todo, tell)
         else:  # the deepest first: the others fit beside it
-            outcomes = workers.side_by_side(dict(reversed(todo.items())), jobs, tell, failed)
-    if stopped := [outcome.stopped for outcome in outcomes.values() if not outcome.finished]:
-        return stopped[0]
-    return "" if len(outcomes) == len(todo) else "Ctrl-C"
+            _, stopped = workers.side_by_side(dict(reversed(todo.items())), jobs, tell, failed)
+    return stopped
 
 
 def _macs(config: RunConfig, sets: Prepared) -> int:

@@ -1,6 +1,7 @@
 """How far a run is: a bar in a terminal and in Jupyter, nothing anywhere else."""
 from __future__ import annotations
 
+import sys
 from typing import Any, NamedTuple
 
 
@@ -40,7 +41,8 @@ class Bar:
 
 
 def say(text: str) -> None:
-    """Print a line, above the bars where there are some."""
+    """Print a line at once, also into a file, and above the bars where there are some."""
     from tqdm.auto import tqdm
 
     tqdm.write(text)
+    sys.stdout.flush()

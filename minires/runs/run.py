@@ -403,26 +403,34 @@ class _Run:
         write_atomically(self.out / "curves.png", plot.png(curves))
 
 
+class _Note:
+    """A handler of signals that notes the first one, and breaks off at the second."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def __call__(self, number: int, frame: object) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked.append("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name)
+
+
 @contextlib.contextmanager
 def stop_signals() -> Iterator[list[str]]:
     """Inside, Ctrl-C and SIGTERM are noted in the list instead of breaking a step in two; a second one breaks it.
 
-    A signal that is ignored outside stays ignored, as in other programs that stop in an orderly way.
+    A signal that is ignored outside stays ignored, as in other programs that stop in an orderly way. Within another
+    `stop_signals` it is the same list: what comes at the very end of one run stops the next one.
     """
-    asked: list[str] = []
-    if threading.current_thread() is not threading.main_thread():  # only there can signals be caught
-        yield asked
+    outer = signal.getsignal(signal.SIGTERM)
+    if isinstance(outer, _Note) or threading.current_thread() is not threading.main_thread():
+        yield outer.asked if isinstance(outer, _Note) else []  # only in the main thread can signals be caught
         return
-
-    def note(number, frame):
-        if asked:
-            raise KeyboardInterrupt
-        asked.append("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name)
-
+    note = _Note()
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)
               if signal.getsignal(number) is not signal.SIG_IGN}
     try:
-        yield asked
+        yield note.asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -14,6 +14,7 @@ from ..files import records
 from ..kernels import parallel
 from . import report
 from .config import Option, RunConfig, configure
+from .progress import say as say_at_once
 from .run import read_config
 from .workers import Event, Job, side_by_side
 
@@ -68,7 +69,7 @@ def read(path: Path) -> Spec:
 
 
 def run(spec: Spec, out: Path, *, jobs: int | None = None, scheduler: str | None = None, every_seconds: float = 600,
-        command: str = "minires sweep", say: Say = print) -> tuple[str, dict[str, str]]:
+        command: str = "minires sweep", say: Say = say_at_once) -> tuple[str, dict[str, str]]:
     """Train the whole grid in folders of `out`, resuming what is there; (the table, {run that failed: why}).
 
     Here `jobs` runs share the cores; with `scheduler`, the address of a Dask scheduler, its workers do the work. Their
@@ -106,12 +107,12 @@ def _here(todo: Mapping[str, Job], jobs: int | None, say: Say) -> dict[str, str]
     def note(name: str, error: Exception) -> None:
         failed[name] = str(error)
 
-    outcomes = side_by_side({name: dataclasses.replace(job, threads=threads) for name, job in todo.items()}, jobs,
-                            tell, note)
-    if stopped := [name for name, outcome in outcomes.items() if not outcome.finished]:
-        for name in stopped:
-            say(f"{name}: stopped by {outcomes[name].stopped} at step {outcomes[name].step} of {outcomes[name].steps}")
-    if len(outcomes) + len(failed) < len(todo) or stopped:
+    sharing = {name: dataclasses.replace(job, threads=threads) for name, job in todo.items()}
+    outcomes, stopped = side_by_side(sharing, jobs, tell, note)
+    for name, outcome in outcomes.items():
+        if not outcome.finished:
+            say(f"{name}: stopped by {outcome.stopped} at step {outcome.step} of {outcome.steps}")
+    if stopped:
         raise KeyboardInterrupt
     return failed
 

@@ -55,20 +55,29 @@ class Job:
                          command=self.command, say=say, watch=watch)
 
 
-def in_turn(jobs: Mapping[str, Job], tell: Tell) -> dict[str, Outcome]:
-    """Train one after the other in this process; {name: how it ended}. One that is stopped is the last. What a
-    training raises is raised."""
+def in_turn(jobs: Mapping[str, Job], tell: Tell) -> tuple[dict[str, Outcome], str]:
+    """Train one after the other in this process, until one is stopped; {name: how it ended}, and what stopped them, ""
+    where all are finished. What a training raises is raised."""
     outcomes: dict[str, Outcome] = {}
-    for name, job in jobs.items():
-        outcomes[name] = job.train(partial(tell, name), partial(tell, name))
-        if not outcomes[name].finished:
-            break
-    return outcomes
+    with stop_signals() as stop:
+        for name, job in jobs.items():
+            if stop:
+                break
+            outcomes[name] = job.train(partial(tell, name), partial(tell, name))
+    return outcomes, _stopped(jobs, outcomes, stop)
+
+
+def _stopped(jobs: Mapping[str, Job], outcomes: Mapping[str, Outcome], stop: list[str]) -> str:
+    """What stopped them: a signal to this process, or to one of theirs."""
+    if sum(outcome.finished for outcome in outcomes.values()) == len(jobs):
+        return ""
+    return next((reason for reason in (*stop, *(o.stopped for o in outcomes.values())) if reason), "")
 
 
 def side_by_side(jobs: Mapping[str, Job], at_a_time: int, tell: Tell,
-                 failed: Callable[[str, Exception], None]) -> dict[str, Outcome]:
-    """Train in processes, `at_a_time` together, started in the order given; {name: how it ended}.
+                 failed: Callable[[str, Exception], None]) -> tuple[dict[str, Outcome], str]:
+    """Train in processes, `at_a_time` together, started in the order given; {name: how it ended}, and what stopped
+    them, "" where nothing did.
 
     A process that a signal kills is started again and resumes its run, up to DEATHS times. `failed` is called with
     what a training raised, or a RuntimeError for a process that died; where `failed` raises, all are stopped. Ctrl-C
@@ -116,7 +125,7 @@ def side_by_side(jobs: Mapping[str, Job], at_a_time: int, tell: Tell,
                 for process in running.values():
                     process.kill()
                 raise
-    return outcomes
+    return outcomes, _stopped(jobs, outcomes, stop)
 
 
 class _Process:
