@@ -107,7 +107,8 @@ def test_without_a_terminal_it_says_what_it_does_and_how_long_it_takes(quick):
     out, done = quick
     assert done.stderr == ""
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("Training plain-20, ResNet-20, plain-56, ResNet-56 on 1,000 images, 1 epoch each, ")
+    assert lines[0].startswith("Training plain-20, ResNet-20, plain-56, ResNet-56 on 1,000 images of Fashion-MNIST, 1 "
+                               "epoch each, ")
     assert lines[0].endswith(f"Results go to {out.name}.")
     for name in demo.NETS.values():
         assert len([line for line in lines if line.startswith(f"{name}: epoch 1, step 10 of 10, loss ")]) == 1
@@ -130,7 +131,7 @@ def test_a_log_is_written_line_by_line_and_sigterm_keeps_what_is_done(tmp_path):
         process.terminate()
         lines += process.stdout
     assert process.returncode == 143
-    said = f"Stopped by SIGTERM; keeping what is done. minires demo --resume --out {tmp_path / 'out'} goes on.\n"
+    said = f"Stopped by SIGTERM; keeping what is done. minires demo --resume --out {tmp_path / 'out'} continues.\n"
     assert said in lines
     nets = demo_report.load(tmp_path / "out" / "results.json")["nets"]
     assert nets["resnet-20"]["complete"] and not nets.get("plain-56", {"complete": False})["complete"]
@@ -164,9 +165,17 @@ def test_a_resumed_demo_of_other_settings_says_which(quick, capsys):
     assert (quick[0] / "results.json").read_bytes() == before
 
 
+def test_results_that_somebody_spoilt_are_refused_before_anything_trains(quick, tmp_path, capsys):
+    shutil.copytree(quick[0], tmp_path / "done")
+    (tmp_path / "done" / "results.json").write_text("{}")
+    assert cli.main(["demo", "--resume", "--jobs", "1", "--out", str(tmp_path / "done")]) == 2
+    said = capsys.readouterr()
+    assert f"{tmp_path / 'done' / 'results.json'}: there is no nets" in said.err and said.out == ""
+
+
 @pytest.mark.parametrize("options, says", [
     (["--resume"], "--resume needs --out DIR"),
-    (["--resume", "--out", "{empty}"], "there is no demo to go on with; leave out --resume"),
+    (["--resume", "--out", "{empty}"], "there is no demo to continue; leave out --resume"),
 ])
 def test_nothing_to_resume(options, says, tmp_path, capsys):
     assert cli.main(["demo", *(option.format(empty=tmp_path) for option in options)]) == 2

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -52,7 +53,7 @@ def begun(out: Path) -> Nets:
     for name in NETS.values():
         if (out / "runs" / name / "config.json").exists():
             return _of_all(runs.read_config(out / "runs" / name))
-    raise FileNotFoundError(f"{out}: there is no demo to go on with; leave out --resume to begin one")
+    raise FileNotFoundError(f"{out}: there is no demo to continue; leave out --resume to begin one")
 
 
 def _of_all(config: RunConfig) -> Nets:
@@ -65,25 +66,26 @@ def run(out: Path, nets: Nets, *, jobs: int = 1, resume: bool = False, command: 
     """Train the four networks; write results.json, the figures and report.html into `out`.
 
     `jobs` networks are trained at a time, each in a process of its own if there are several; the numbers are the same.
-    Ctrl-C and SIGTERM stop, and what was done until then is written; `resume` goes on with it. Returns the results and
+    Ctrl-C and SIGTERM stop, and what was done until then is written; `resume` continues it. Returns the results and
     what stopped it, "" if nothing did.
     FileExistsError if `out` holds a demo already, unless `resume`.
     """
     if jobs < 1:
         raise ValueError(f"demo: expected jobs >= 1, got {jobs}")
     if taken := [path for path in (out / "results.json", out / "runs") if path.exists() and not resume]:
-        raise FileExistsError(f"{taken[0]} exists already; choose another --out, nothing is overwritten; --resume goes "
-                              "on with a demo that was stopped")
+        raise FileExistsError(f"{taken[0]} exists already; choose another --out, nothing is overwritten; --resume "
+                              "continues a demo that was stopped")
     say = say or progress.say
     began, config = time.monotonic(), next(iter(nets.values()))
-    sets = config.inputs()
+    earlier, sets = _seconds_before(out), config.inputs()
     out.mkdir(parents=True, exist_ok=True)
-    say(f"Training {', '.join(map(printed, nets))} on {len(sets.train[0]):,} images, {_times(config.recipe.epochs)} "
-        f"each, {f'{jobs} networks at a time, ' if jobs > 1 else ''}on the {config.device}. Results go to {out}.")
+    say(f"Training {', '.join(map(printed, nets))} on {len(sets.train[0]):,} images of Fashion-MNIST, "
+        f"{_times(config.recipe.epochs)} each, {f'{jobs} networks at a time, ' if jobs > 1 else ''}on the "
+        f"{config.device}. Results go to {out}.")
     stopped = _train(out, nets, sets, jobs, command, say)
     if stopped:
-        say(f"Stopped by {stopped}; keeping what is done. minires demo --resume --out {out} goes on.")
-    earlier = _seconds_before(out)
+        say(f"Stopped by {stopped}; keeping what is done. minires demo --resume --out {shlex.quote(str(out))} "
+            "continues.")
     results = collect(out, nets, sets)
     results["seconds"] = round(earlier + time.monotonic() - began, 1)
     write_atomically(out / "results.json", records.text(results) + "\n")
