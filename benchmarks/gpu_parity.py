@@ -53,7 +53,7 @@ OPERATIONS = {
                               (5, 3, 4, 5)),
     "batch_norm_eval": (lambda x, g, b: ops.batch_norm_eval(x, g, b, abs(g.data), abs(b.data) + 1), (5, 3, 4, 5),
                         (3,), (3,)),
-    "shortcut": (lambda x: ops.shortcut(x, 2, 7, "both"), (2, 3, 5, 4)),
+    "subsample_and_pad": (lambda x: ops.subsample_and_pad(x, 2, 7, "both"), (2, 3, 5, 4)),
     "dropout": (lambda x: ops.dropout(x, 0.4, rng=np.random.default_rng(0)), (4, 5)),
     "softmax": (lambda x: ops.softmax(x, 1), (4, 5)), "log_softmax": (lambda x: ops.log_softmax(x, 0), (4, 5)),
     "cross_entropy": (lambda z: ops.cross_entropy(z, device.of(z.data).asarray(np.array([1, 0, 4]))), (3, 5)),

@@ -8,13 +8,13 @@ from . import device, init, kernels, nn, ops
 from .gradient_check import gradcheck
 from .tensor import Function, Tensor, no_grad
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Function", "Tensor", "device", "gradcheck", "init", "kernels", "nn", "no_grad", "ops"]
 
 # Loaded at first use, so that importing the engine stays quick.
 _ROOMS = ("analysis", "cuda_graph", "datasets", "evaluate", "exercise", "models", "optim", "plot", "recipes",
           "residual", "runs", "tap", "train", "weights")
-_NAMES = {"load_weights": "weights", "save_weights": "weights"}
+_NAMES = {"load_weights": "weights", "save_weights": "weights", "shipped_file": "files.shipped"}
 
 
 def __getattr__(name):

@@ -1,4 +1,4 @@
-"""How many images a network gets right: `minires evaluate`, and what training measures its errors with."""
+"""How many images a network gets right: logits, tallies, scores, and the error in percent."""
 from __future__ import annotations
 
 import time
@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from . import datasets, device, kernels, models, nn
+from . import device, kernels, nn
 from .tensor import Tensor, no_grad
-from .weights import Rename, load_weights
 
 
 @dataclass(frozen=True)
@@ -25,12 +24,27 @@ class Score:
     @property
     def error(self) -> float:
         """Percent of the images that were classified wrongly."""
-        return 100 * (self.total - self.correct) / self.total
+        return error_percent(self.total - self.correct, self.total)
 
     @property
     def images_per_second(self) -> float:
         """How fast the network was."""
         return self.total / self.seconds
+
+
+def error_percent(wrong: int, total: int) -> float:
+    """Give the error in percent of `total` answers of which `wrong` are wrong.
+
+    Raises ValueError where `total` is not positive or `wrong` is not between 0 and `total`.
+    """
+    if not 0 <= wrong <= total or total < 1:
+        raise ValueError(f"error_percent: expected 0 <= wrong <= total and total >= 1, got {wrong} of {total}")
+    return 100 * (int(wrong) / total)
+
+
+def error(model: nn.Module, images: Any, labels: Any, batch_size: int = 500) -> float:
+    """Percent of `images` that the model classifies wrongly, in eval mode; its modes are left as they were."""
+    return error_of_tally(device.to(tally(model, images, labels, batch_size), "cpu"), len(images))
 
 
 def logits(model: nn.Module, images: Any, batch_size: int = 500, *, each: Callable[[int], Any] | None = None) -> Any:
@@ -66,7 +80,7 @@ def _right(found: Any, labels: Any) -> Any:
 
 
 def tally(model: nn.Module, images: Any, labels: Any, batch_size: int = 500) -> Any:
-    """(4,) integers for `percent_wrong`: wrong answers, lowest label, highest label, number of classes. They are still
+    """(4,) integers for `error_of_tally`: wrong answers, lowest label, highest label, number of classes. They are still
     where the images are: several tallies, joined, are fetched from a GPU at once."""
     _check(images, labels)
     found, labels = logits(model, images, batch_size), labels.astype(np.int64)
@@ -74,11 +88,11 @@ def tally(model: nn.Module, images: Any, labels: Any, batch_size: int = 500) -> 
     return xp.stack([wrong, labels.min(), labels.max(), xp.full((), found.shape[1], np.int64)])
 
 
-def percent_wrong(numbers: np.ndarray, total: int) -> float:
-    """From a fetched tally of `total` images; ValueError for labels that are not in 0..K-1."""
+def error_of_tally(numbers: np.ndarray, total: int) -> float:
+    """The error in percent, from a fetched tally of `total` images; ValueError for labels that are not in 0..K-1."""
     wrong, lowest, highest, classes = numbers.tolist()
     _check_range(lowest, highest, classes)
-    return 100 * (wrong / total)
+    return error_percent(wrong, total)
 
 
 def _check(images: Any, labels: Any) -> None:
@@ -111,25 +125,3 @@ def score(model: nn.Module, images: Any, labels: Any, classes: Sequence[str], ba
     labels = device.to(labels, "cpu")
     per_class = {name: (int(right[labels == k].sum()), int((labels == k).sum())) for k, name in enumerate(classes)}
     return Score(int(right.sum()), len(right), per_class, seconds)
-
-
-def run(model: str, weights: str, dataset: str, *, root: datasets.Root = None, rename: Rename | None = None,
-        batch_size: int = 500, where: str = "auto", normalize: str | datasets.MeanAndStd = "channel",
-        image_size: int = 0, **options: Any) -> tuple[Score, str]:
-    """(the Score, the input in words) of a published network: built by name with `options`, filled from a file."""
-    where = device.use(where)
-    models.canonical(model)  # a wrong name is told before the data set is read
-    data = datasets.prepared(dataset, root, normalize=normalize, image_size=image_size, train=False, where=where)
-    images, labels = data.test
-    net = models.build(model, num_classes=len(data.classes), in_channels=images.shape[1], **options)
-    load_weights(net.to(where), weights, rename)
-    return score(net, images, labels, data.classes, batch_size, progress=True), data.words
-
-
-def text(result: Score) -> str:
-    """The Score as lines to print."""
-    width = max(map(len, result.per_class))
-    lines = [f"{result.correct}/{result.total} correct, error {result.error:.2f} %, "
-             f"{result.images_per_second:,.0f} images/s"]
-    return "\n".join(lines + [f"  {name:{width}}  {right}/{of}" + (f"  {100 * right / of:.1f} %" if of else "")
-                              for name, (right, of) in result.per_class.items()])

@@ -51,7 +51,10 @@ def gradcheck(f: Callable[..., Tensor], *arrays: np.ndarray, rtol: float = 1e-6,
             raise TypeError(f"gradcheck: argument {i} must be a float64 NumPy array, got {given}; differences of "
                             "float32 values are mostly rounding")
     rng = np.random.default_rng([seed, 1202])  # not default_rng(seed): with that the caller may have drawn the arrays
-    tensors = [Tensor(_read_only(a), True) for a in arrays]  # a backward that writes into its inputs shall fail
+    # Every call of f gets the same copies, because NumPy may round a sum over a strided array in another way. They are
+    # read-only, so that a backward that writes into its inputs fails.
+    arrays = tuple(_read_only(a) for a in arrays)
+    tensors = [Tensor(a, True) for a in arrays]
     y = f(*tensors)
     if not isinstance(y, Tensor) or y.dtype != np.float64:
         raise TypeError("gradcheck: expected f to return a float64 Tensor, got "
@@ -106,7 +109,7 @@ def _slope(loss: Callable[[np.ndarray], float], a: np.ndarray, j: int, eps: floa
     """(central difference at entry j, None), or (0, (left slope, right slope)) if the entry lies on a kink."""
 
     def sides(h: float) -> tuple[float, float]:
-        up, down = a.copy(), a.copy()
+        up, down = a.copy(order="K"), a.copy(order="K")
         up.flat[j] += h
         down.flat[j] -= h
         return (value - loss(down)) / h, (loss(up) - value) / h

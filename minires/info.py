@@ -39,10 +39,15 @@ def blas() -> str:
     loaded = [lib for lib in _thread_pools() if lib.get("user_api") == "blas"]
     if loaded:
         lib = loaded[0]
-        return f"{lib['internal_api']} {lib['version']}, {lib['num_threads']} threads"
+        return f"{lib['internal_api']} {lib['version']}, {threads_in_words(lib['num_threads'])}"
     built: Any = np.show_config(mode="dicts")
     found = built.get("Build Dependencies", {}).get("blas", {})
     return f"{found.get('name', 'unknown')} {found.get('version', '')}".strip()
+
+
+def threads_in_words(count: int) -> str:
+    """ "1 thread" or "2 threads"."""
+    return f"{count} thread{'s' * (count != 1)}"
 
 
 def _thread_pools() -> list[dict[str, Any]]:
@@ -63,7 +68,7 @@ def cores() -> int:
 def _kernels() -> str:
     """Which kernels float32 arrays on the CPU get, and how many threads share them."""
     chosen = kernels.of(np.zeros(0, np.float32)).__name__.rpartition(".")[2]
-    return f"{chosen}, {kernels.parallel.threads()} threads" if chosen == "blocked" else chosen
+    return f"{chosen}, {threads_in_words(kernels.parallel.threads())}" if chosen == "blocked" else chosen
 
 
 def text() -> str:

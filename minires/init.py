@@ -8,6 +8,9 @@ The model functions change a model that was built with the defaults (convolution
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -16,10 +19,22 @@ from . import device
 
 Shape = tuple[int, ...]
 
+_draws: ContextVar[bool] = ContextVar("draws", default=True)
 
-# Given as `rng`, it draws nothing: all weights are zeros whose memory is never touched. For counting parameters and
-# multiplications of networks that take long to draw: `models.build("vgg19", rng=init.UNDRAWN)`.
-UNDRAWN: Any = object()
+
+@contextmanager
+def undrawn() -> Iterator[None]:
+    """Inside, no weight is drawn: all are zeros, and no memory is touched. It serves to count the parameters and
+    multiplications of networks that take long to draw:
+
+        with init.undrawn():
+            net = models.build("vgg19")
+    """
+    token = _draws.set(False)
+    try:
+        yield
+    finally:
+        _draws.reset(token)
 
 
 def fans(shape: Shape) -> tuple[int, int]:
@@ -37,14 +52,14 @@ def constant(shape: Shape, value: float) -> np.ndarray:
 
 def normal(shape: Shape, std: float = 0.01, *, rng: np.random.Generator) -> np.ndarray:
     """N(0, std^2). std 0.01 is the fixed choice of Krizhevsky et al. 2012, section 5."""
-    if rng is UNDRAWN:
+    if not _draws.get():
         return np.zeros(shape, np.float32)
     return rng.standard_normal(shape, np.float32) * float(std)  # float(): np.float64 would promote
 
 
 def uniform(shape: Shape, limit: float, *, rng: np.random.Generator) -> np.ndarray:
     """Uniform on +-limit: variance limit^2 / 3."""
-    if rng is UNDRAWN:
+    if not _draws.get():
         return np.zeros(shape, np.float32)
     return (2 * rng.random(shape, np.float32) - 1) * float(limit)
 
@@ -80,11 +95,13 @@ def he_normal(shape: Shape, mode: str = "fan_in", *, rng: np.random.Generator) -
 def redraw(model: Any, scheme: Any, *, rng: np.random.Generator) -> Any:
     """Draw the weight of every convolution and linear layer again: weight = scheme(shape, rng=rng).
 
-    Returns the model. For example `redraw(model, xavier_normal, rng=rng)`.
+    Returns the model. For example `redraw(model, xavier_normal, rng=rng)`. ValueError where there is none to draw.
     """
-    for name, t in model.state().items():
-        if t.requires_grad and name.endswith("weight") and t.ndim >= 2:
-            _set(t, scheme(t.shape, rng=rng))
+    weights = [t for name, t in model.state().items() if t.requires_grad and name.endswith("weight") and t.ndim >= 2]
+    if not weights:
+        raise ValueError("redraw: this model has no weight of a convolution or a linear layer that is trained")
+    for t in weights:
+        _set(t, scheme(t.shape, rng=rng))
     return model
 
 

@@ -74,9 +74,18 @@ def key(name: str) -> str:
     return found.key if found else name
 
 
-def unknown(what: str, given: object, known: Iterable[str]) -> ValueError:
-    """The error to raise where `given` is none of the `known` names: says which come nearest, or all of them."""
+class UsageError(ValueError):
+    """What the user typed or chose does not fit: a name, an option, or several of them together."""
+
+
+SHOWN = 60  # names in an error: all networks, but not all weights of one
+
+
+def unknown(what: str, given: object, known: Iterable[str]) -> UsageError:
+    """The error to raise where `given` is none of the `known` names: says which come nearest, or which
+    there are."""
     names = sorted(known)
     near = difflib.get_close_matches(str(given), names, n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
-    return ValueError(f"{what}: unknown name {given!r}; {hint}")
+    more = f" and {len(names) - SHOWN} more" * (len(names) > SHOWN)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names[:SHOWN])}{more}"
+    return UsageError(f"{what}: unknown name {given!r}; {hint}")

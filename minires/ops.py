@@ -1,5 +1,7 @@
-"""The differentiable operations: each a small Function, its derivative beside it, and Tensor's operators.
+"""The differentiable operations, and Tensor's operators.
 
+Each operation is one screen: its Function with forward and backward, what it asks of its arrays, and directly below
+the function or the operator of Tensors that users call.
 In every backward, g is dL/d(output), and what is returned is dL/d(input) for each input, by the chain rule.
 Arrays broadcast as NumPy's do; the engine sums the gradients back (`broadcasts = True`).
 A ValueError raised in a forward gets the operation's name and its inputs' shapes in front, from the engine.
@@ -16,7 +18,27 @@ import numpy as np
 from . import device
 from .tensor import Function, Tensor
 
-# ---------------------------------------------------------------------------------- arithmetic
+# ----------------------------------------------------------------------------------------- arguments
+
+
+def as_tensor(value: Any, like: Tensor) -> Tensor:
+    """`value` as a Tensor. A number takes the dtype and device of `like`, so float32 * 2.0 stays float32."""
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, numbers.Real):
+        return Tensor(device.of(like.data).asarray(value, like.dtype))
+    return Tensor(value)
+
+
+def pair(value: Any, what: str = "pair") -> tuple[int, int]:
+    """3 -> (3, 3); (3, 2) -> (3, 2)."""
+    values = tuple(value) if isinstance(value, Sequence) else (value, value)
+    if len(values) != 2 or not all(isinstance(v, numbers.Integral) for v in values):
+        raise ValueError(f"{what}: expected an integer or a pair of integers (vertical, horizontal), got {value!r}")
+    return int(values[0]), int(values[1])
+
+
+# ---------------------------------------------------------------------------------------- arithmetic
 
 
 class Add(Function):
@@ -25,10 +47,17 @@ class Add(Function):
     def backward(self, g): return g, g
 
 
+Tensor.__add__ = Tensor.__radd__ = lambda a, b: Add.apply(a, as_tensor(b, a))
+
+
 class Sub(Function):
     broadcasts = True
     def forward(self, a, b): return a - b
     def backward(self, g): return g, -g
+
+
+Tensor.__sub__ = lambda a, b: Sub.apply(a, as_tensor(b, a))
+Tensor.__rsub__ = lambda a, b: Sub.apply(as_tensor(b, a), a)
 
 
 class Mul(Function):
@@ -41,6 +70,9 @@ class Mul(Function):
     def backward(self, g): return g * self.b, g * self.a
 
 
+Tensor.__mul__ = Tensor.__rmul__ = lambda a, b: Mul.apply(a, as_tensor(b, a))
+
+
 class Div(Function):
     broadcasts = True
 
@@ -51,9 +83,16 @@ class Div(Function):
     def backward(self, g): return g / self.b, -g * self.a / (self.b * self.b)
 
 
+Tensor.__truediv__ = lambda a, b: Div.apply(a, as_tensor(b, a))
+Tensor.__rtruediv__ = lambda a, b: Div.apply(as_tensor(b, a), a)
+
+
 class Neg(Function):
     def forward(self, x): return -x
     def backward(self, g): return -g
+
+
+Tensor.__neg__ = lambda x: Neg.apply(x)
 
 
 class Pow(Function):
@@ -67,12 +106,23 @@ class Pow(Function):
         return g * (self.n * self.x ** (self.n - 1))
 
 
+def pow(x: Tensor, exponent: float) -> Tensor:
+    """x ** exponent for a constant exponent."""
+    if not isinstance(exponent, numbers.Real):
+        raise TypeError(f"pow: expected a number as exponent, got {type(exponent).__name__}; "
+                        "for two Tensors write exp(b * log(a))")
+    return Pow.apply(x, exponent=exponent if isinstance(exponent, int) else float(exponent))
+
+
 class Exp(Function):
     def forward(self, x):
         self.y = self.xp.exp(x)
         return self.y
 
     def backward(self, g): return g * self.y
+
+
+def exp(x: Tensor) -> Tensor: return Exp.apply(x)
 
 
 class Log(Function):
@@ -83,12 +133,18 @@ class Log(Function):
     def backward(self, g): return g / self.x
 
 
+def log(x: Tensor) -> Tensor: return Log.apply(x)
+
+
 class Sqrt(Function):
     def forward(self, x):
         self.y = self.xp.sqrt(x)
         return self.y
 
     def backward(self, g): return g * 0.5 / self.y
+
+
+def sqrt(x: Tensor) -> Tensor: return Sqrt.apply(x)
 
 
 class Tanh(Function):
@@ -99,6 +155,9 @@ class Tanh(Function):
     def backward(self, g): return g * (1 - self.y * self.y)
 
 
+def tanh(x: Tensor) -> Tensor: return Tanh.apply(x)
+
+
 class Sigmoid(Function):
     def forward(self, x):
         e = self.xp.exp(-self.xp.abs(x))  # 1 / (1 + exp(-x)) overflows for x << 0; this does not
@@ -106,6 +165,9 @@ class Sigmoid(Function):
         return self.y
 
     def backward(self, g): return g * self.y * (1 - self.y)
+
+
+def sigmoid(x: Tensor) -> Tensor: return Sigmoid.apply(x)
 
 
 class Relu(Function):
@@ -118,6 +180,9 @@ class Relu(Function):
     def backward(self, g): return g * self.on
 
 
+def relu(x: Tensor) -> Tensor: return Relu.apply(x)
+
+
 class Abs(Function):
     """|x|. Its derivative at 0 is taken as 0."""
 
@@ -126,6 +191,9 @@ class Abs(Function):
         return self.xp.abs(x)
 
     def backward(self, g): return g * self.sign
+
+
+def abs(x: Tensor) -> Tensor: return Abs.apply(x)
 
 
 class Maximum(Function):
@@ -140,6 +208,11 @@ class Maximum(Function):
     def backward(self, g): return g * self.a_wins, g * ~self.a_wins
 
 
+def maximum(a: Tensor, b: Any) -> Tensor:
+    """max(a, b) element by element; where they tie the gradient goes to a."""
+    return Maximum.apply(a, as_tensor(b, a))
+
+
 class AsType(Function):
     converts = True
 
@@ -150,7 +223,10 @@ class AsType(Function):
     def backward(self, g): return g.astype(self.dtype)
 
 
-# -------------------------------------------------------------------------------- matrix products
+Tensor.astype = lambda x, dtype: AsType.apply(x, dtype=dtype)
+
+
+# ----------------------------------------------------------------------------------- matrix products
 
 
 class MatMul(Function):
@@ -166,6 +242,17 @@ class MatMul(Function):
         return self.K.matmul(g, self.b.swapaxes(-1, -2)), self.K.matmul(self.a.swapaxes(-1, -2), g)
 
 
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b as NumPy's: (..., n, k) @ (..., k, m), leading axes broadcast; a vector counts as one row or column."""
+    if a.ndim == 1:
+        y = matmul(a.reshape(1, -1), b)
+        return y.reshape(y.shape[:-2] + y.shape[-1:]) if b.ndim > 1 else y.reshape(())
+    if b.ndim == 1:
+        y = matmul(a, b.reshape(-1, 1))
+        return y.reshape(y.shape[:-1])
+    return MatMul.apply(a, b)
+
+
 class Linear(Function):
     """x (N, I), w (O, I), optional bias (O,) -> x w^T + bias, (N, O)."""
 
@@ -179,60 +266,12 @@ class Linear(Function):
     def backward(self, g): return (self.K.matmul(g, self.w), self.K.matmul(g.T, self.x), g.sum(0))[:len(self.inputs)]
 
 
-# ------------------------------------------------------------------------------------- reductions
+def linear(x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x (N, I) times w (O, I) transposed, plus bias (O,) -> (N, O)."""
+    return Linear.apply(x, w) if bias is None else Linear.apply(x, w, bias)
 
 
-class Sum(Function):
-    def forward(self, x, axis, keepdims):
-        self.shape, self.axes = x.shape, _axes(axis, x.ndim)
-        return x.sum(self.axes, keepdims=keepdims)
-
-    def backward(self, g): return self.xp.broadcast_to(_unreduced(g, self.shape, self.axes), self.shape)
-
-
-class Mean(Function):
-    def forward(self, x, axis, keepdims):
-        self.shape, self.axes = x.shape, _axes(axis, x.ndim)
-        self.count = _count(x.shape, self.axes)
-        return x.mean(self.axes, keepdims=keepdims)
-
-    def backward(self, g):
-        return self.xp.broadcast_to(_unreduced(g, self.shape, self.axes) / self.count, self.shape)
-
-
-class Var(Function):
-    """Mean squared deviation from the mean; divided by count - correction instead of count."""
-
-    def forward(self, x, axis, keepdims, correction):
-        self.axes = _axes(axis, x.ndim)
-        self.divisor = _count(x.shape, self.axes) - correction
-        if self.divisor <= 0:
-            raise ValueError(f"variance of {_count(x.shape, self.axes)} elements with correction {correction}")
-        self.centred = x - x.mean(self.axes, keepdims=True)
-        return (self.centred * self.centred).sum(self.axes, keepdims=keepdims) / self.divisor
-
-    def backward(self, g):  # the mean's own share is zero, because the deviations sum to zero
-        return _unreduced(g, self.centred.shape, self.axes) * self.centred * (2 / self.divisor)
-
-
-class Max(Function):
-    """Largest element over the axes. Where several tie the gradient goes to the first."""
-
-    def forward(self, x, axis, keepdims):
-        self.shape, self.axes = x.shape, tuple(sorted(_axes(axis, x.ndim)))  # "first" in memory's order of axes
-        _count(x.shape, self.axes)
-        kept = [a for a in range(x.ndim) if a not in self.axes]
-        self.order = (*kept, *self.axes)                       # reduced axes last ...
-        self.ordered_shape = tuple(x.shape[a] for a in self.order)
-        self.kept_shape = self.ordered_shape[:len(kept)]
-        self.winner = x.transpose(self.order).reshape(*self.kept_shape, -1).argmax(-1)  # ... and as one
-        return x.max(self.axes, keepdims=keepdims)
-
-    def backward(self, g):
-        count = _count(self.shape, self.axes)
-        won = self.xp.arange(count) == self.winner[..., None]
-        gx = (g.reshape(*self.kept_shape, 1) * won).reshape(self.ordered_shape)
-        return gx.transpose(_inverse(self.order))
+# ---------------------------------------------------------------------------------------- reductions
 
 
 def _axes(axis: Any, ndim: int) -> tuple[int, ...]:
@@ -263,7 +302,83 @@ def _inverse(order: Sequence[int]) -> list[int]:
     return sorted(range(len(order)), key=order.__getitem__)
 
 
-# ----------------------------------------------------------------------------------------- shapes
+class Sum(Function):
+    def forward(self, x, axis, keepdims):
+        self.shape, self.axes = x.shape, _axes(axis, x.ndim)
+        return x.sum(self.axes, keepdims=keepdims)
+
+    def backward(self, g): return self.xp.broadcast_to(_unreduced(g, self.shape, self.axes), self.shape)
+
+
+def sum(x: Tensor, axis=None, keepdims: bool = False) -> Tensor:
+    return Sum.apply(x, axis=axis, keepdims=keepdims)
+
+
+class Mean(Function):
+    def forward(self, x, axis, keepdims):
+        self.shape, self.axes = x.shape, _axes(axis, x.ndim)
+        self.count = _count(x.shape, self.axes)
+        return x.mean(self.axes, keepdims=keepdims)
+
+    def backward(self, g):
+        return self.xp.broadcast_to(_unreduced(g, self.shape, self.axes) / self.count, self.shape)
+
+
+def mean(x: Tensor, axis=None, keepdims: bool = False) -> Tensor:
+    return Mean.apply(x, axis=axis, keepdims=keepdims)
+
+
+class Var(Function):
+    """Mean squared deviation from the mean; divided by count - correction instead of count."""
+
+    def forward(self, x, axis, keepdims, correction):
+        self.axes = _axes(axis, x.ndim)
+        self.divisor = _count(x.shape, self.axes) - correction
+        if self.divisor <= 0:
+            raise ValueError(f"variance of {_count(x.shape, self.axes)} elements with correction {correction}")
+        self.centred = x - x.mean(self.axes, keepdims=True)
+        return (self.centred * self.centred).sum(self.axes, keepdims=keepdims) / self.divisor
+
+    def backward(self, g):  # the mean's own share is zero, because the deviations sum to zero
+        return _unreduced(g, self.centred.shape, self.axes) * self.centred * (2 / self.divisor)
+
+
+def var(x: Tensor, axis=None, keepdims: bool = False, correction: int = 0) -> Tensor:
+    """Variance, biased by default, as batch normalisation uses it; correction=1 for the unbiased one."""
+    return Var.apply(x, axis=axis, keepdims=keepdims, correction=int(correction))
+
+
+class Max(Function):
+    """Largest element over the axes. Where several tie the gradient goes to the first."""
+
+    def forward(self, x, axis, keepdims):
+        self.shape, self.axes = x.shape, tuple(sorted(_axes(axis, x.ndim)))  # "first" in memory's order of axes
+        _count(x.shape, self.axes)
+        kept = [a for a in range(x.ndim) if a not in self.axes]
+        self.order = (*kept, *self.axes)                       # reduced axes last ...
+        self.ordered_shape = tuple(x.shape[a] for a in self.order)
+        self.kept_shape = self.ordered_shape[:len(kept)]
+        self.winner = x.transpose(self.order).reshape(*self.kept_shape, -1).argmax(-1)  # ... and as one
+        return x.max(self.axes, keepdims=keepdims)
+
+    def backward(self, g):
+        count = _count(self.shape, self.axes)
+        won = self.xp.arange(count) == self.winner[..., None]
+        gx = (g.reshape(*self.kept_shape, 1) * won).reshape(self.ordered_shape)
+        return gx.transpose(_inverse(self.order))
+
+
+def max(x: Tensor, axis=None, keepdims: bool = False) -> Tensor:
+    """Largest element over the axes; where several tie the gradient goes to the first."""
+    return Max.apply(x, axis=axis, keepdims=keepdims)
+
+
+# -------------------------------------------------------------------------------------------- shapes
+
+
+def _one_tuple(args: tuple) -> tuple:
+    """Both f(x, 2, 3) and f(x, (2, 3)) give (2, 3)."""
+    return tuple(args[0]) if len(args) == 1 and not isinstance(args[0], numbers.Integral) else args
 
 
 class Reshape(Function):
@@ -274,12 +389,21 @@ class Reshape(Function):
     def backward(self, g): return g.reshape(self.shape)
 
 
+def reshape(x: Tensor, *shape) -> Tensor:
+    return Reshape.apply(x, shape=_one_tuple(shape))
+
+
 class Transpose(Function):
     def forward(self, x, axes):
         self.axes = _axes(axes, x.ndim)
         return x.transpose(self.axes)
 
     def backward(self, g): return g.transpose(_inverse(self.axes))
+
+
+def transpose(x: Tensor, *axes) -> Tensor:
+    """Axes permuted to the given order; reversed without one."""
+    return Transpose.apply(x, axes=_one_tuple(axes) or tuple(reversed(range(x.ndim))))
 
 
 class GetItem(Function):
@@ -301,6 +425,9 @@ class GetItem(Function):
         return gx
 
 
+Tensor.__getitem__ = lambda x, index: GetItem.apply(x, index=index)
+
+
 class Concatenate(Function):
     def forward(self, *parts, axis):
         self.axis = axis
@@ -308,6 +435,13 @@ class Concatenate(Function):
         return self.xp.concatenate(parts, axis)
 
     def backward(self, g): return tuple(self.xp.split(g, self.cuts, self.axis))
+
+
+def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
+    """Tensors of equal shape but for `axis`, one behind the other along it."""
+    if not tensors:
+        raise ValueError("concatenate: expected at least one Tensor, got none")
+    return Concatenate.apply(*tensors, axis=axis)
 
 
 class Pad(Function):
@@ -320,13 +454,33 @@ class Pad(Function):
     def backward(self, g): return g[self.inside]
 
 
+def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
+    """x with a border of `value`: one (before, after) pair for each axis."""
+    return Pad.apply(x, widths=tuple(tuple(w) for w in widths), value=value)
+
+
 class BroadcastTo(Function):
     broadcasts = True
     def forward(self, x, shape): return self.xp.broadcast_to(x, shape)
     def backward(self, g): return g
 
 
-# --------------------------------------------------------------------------------- network layers
+def broadcast_to(x: Tensor, shape: Sequence[int]) -> Tensor:
+    return BroadcastTo.apply(x, shape=tuple(shape))
+
+
+# --------------------------------------------------------------------------- convolution and pooling
+
+
+def _not_empty(x: Any) -> None:
+    if x.size == 0:
+        raise ValueError("the batch is empty")
+
+
+def _is_image(x: Any) -> None:
+    if x.ndim != 4:
+        raise ValueError("expected x (N, C, H, W)")
+    _not_empty(x)
 
 
 class Conv2d(Function):
@@ -346,6 +500,24 @@ class Conv2d(Function):
         return (gx, gw) if len(self.inputs) == 2 else (gx, gw, g.sum((0, 2, 3)))
 
 
+def check_conv2d(x: Any, w: Any) -> None:
+    """What a convolution asks of its arrays; ValueError says what is not so."""
+    if x.ndim != 4 or w.ndim != 4:
+        raise ValueError("expected x (N, C, H, W) and w (O, C, kh, kw)")
+    if x.shape[1] != w.shape[1]:
+        raise ValueError(f"the input has {x.shape[1]} channels, the weight expects {w.shape[1]}")
+    _not_empty(x)
+
+
+def conv2d(x: Tensor, w: Tensor, bias: Tensor | None = None, stride=1, padding=0) -> Tensor:
+    """Cross-correlation, (N, C, H, W) with (O, C, kh, kw) -> (N, O, Ho, Wo), Ho = (H + 2 padding - kh) // stride + 1.
+
+    `stride` and `padding` (with zeros) are integers or pairs (vertical, horizontal).
+    """
+    inputs = (x, w) if bias is None else (x, w, bias)
+    return Conv2d.apply(*inputs, stride=pair(stride, "conv2d, stride"), padding=pair(padding, "conv2d, padding"))
+
+
 class MaxPool2d(Function):
     def forward(self, x, kernel, stride, padding):
         _is_image(x)
@@ -356,252 +528,6 @@ class MaxPool2d(Function):
         return y
 
     def backward(self, g): return self.K.max_pool2d_backward(g, self.winner, *self.geometry)
-
-
-class AvgPool2d(Function):
-    def forward(self, x, kernel, stride, padding):
-        _is_image(x)
-        self.geometry = x.shape, kernel, stride, padding
-        return self.K.avg_pool2d(x, kernel, stride, padding)
-
-    def backward(self, g): return self.K.avg_pool2d_backward(g, *self.geometry)
-
-
-class BatchNorm(Function):
-    """Normalised by the batch's own statistics, which are left in `stats` as [mean, biased variance]."""
-
-    def forward(self, x, gamma, beta, eps, stats):
-        check_batch_norm(x, gamma, beta)
-        self.gamma = gamma
-        y, *stats[:], self.saved = self.K.batch_norm(x, gamma, beta, eps)
-        return y
-
-    def backward(self, g): return self.K.batch_norm_backward(g, self.gamma, self.saved)
-
-
-class BatchNormRelu(Function):
-    """relu(BatchNorm(x)), or relu(BatchNorm(x) + skip), as one kernel; `stats` as in BatchNorm."""
-
-    def forward(self, x, gamma, beta, *skip, eps, stats):
-        check_batch_norm(x, gamma, beta)
-        if skip and skip[0].shape != x.shape:
-            raise ValueError(f"expected a skip of the input's shape {x.shape}")
-        self.gamma = gamma
-        y, *stats[:], self.saved = self.K.batch_norm_relu(x, gamma, beta, eps, *skip)
-        return y
-
-    def backward(self, g):
-        return self.K.batch_norm_relu_backward(g, self.gamma, self.saved)[:len(self.inputs)]
-
-
-class BatchNormEval(Function):
-    """Normalised by given statistics, which are constants."""
-
-    def forward(self, x, gamma, beta, mean, var, eps):
-        check_batch_norm(x, gamma, beta, mean, var)
-        self.gamma = gamma
-        y, self.saved = self.K.batch_norm_eval(x, gamma, beta, mean, var, eps)
-        return y
-
-    def backward(self, g): return self.K.batch_norm_eval_backward(g, self.gamma, self.saved)
-
-
-class Shortcut(Function):
-    """Option A (He et al. 2015, section 3.3): every stride-th pixel, new channels zero."""
-
-    def forward(self, x, stride, channels, pad):
-        check_shortcut(x, channels, pad)
-        self.geometry = x.shape, stride, pad
-        return self.K.shortcut(x, stride, channels, pad)
-
-    def backward(self, g): return self.K.shortcut_backward(g, *self.geometry)
-
-
-class Dropout(Function):
-    def forward(self, x, mask):
-        self.mask = mask
-        return x * mask
-
-    def backward(self, g): return g * self.mask
-
-
-class LogSoftmax(Function):
-    def forward(self, z, axis):
-        self.axis = axis
-        self.log_p = self.K.log_softmax(z, axis)
-        return self.log_p
-
-    def backward(self, g): return g - self.xp.exp(self.log_p) * g.sum(self.axis, keepdims=True)
-
-
-class Softmax(Function):
-    def forward(self, z, axis):
-        self.axis = axis
-        self.p = self.xp.exp(self.K.log_softmax(z, axis))
-        return self.p
-
-    def backward(self, g): return self.p * (g - (g * self.p).sum(self.axis, keepdims=True))
-
-
-class CrossEntropy(Function):
-    def forward(self, z, labels):
-        self.labels = labels
-        loss, self.saved = self.K.cross_entropy(z, labels)
-        return loss
-
-    def backward(self, g): return self.K.cross_entropy_backward(g, self.saved, self.labels)
-
-
-def _not_empty(x: Any) -> None:
-    if x.size == 0:
-        raise ValueError("the batch is empty")
-
-
-def _is_image(x: Any) -> None:
-    if x.ndim != 4:
-        raise ValueError("expected x (N, C, H, W)")
-    _not_empty(x)
-
-
-def check_conv2d(x: Any, w: Any) -> None:
-    """What a convolution asks of its arrays; ValueError says what is not so."""
-    if x.ndim != 4 or w.ndim != 4:
-        raise ValueError("expected x (N, C, H, W) and w (O, C, kh, kw)")
-    if x.shape[1] != w.shape[1]:
-        raise ValueError(f"the input has {x.shape[1]} channels, the weight expects {w.shape[1]}")
-    _not_empty(x)
-
-
-def check_shortcut(x: Any, channels: int, pad: str) -> None:
-    """What option A asks for; ValueError says what is not so."""
-    _is_image(x)
-    if pad not in ("both", "end"):
-        raise ValueError(f'pad: expected "both" or "end", got {pad!r}')
-    if channels < x.shape[1]:
-        raise ValueError(f"channels: expected at least the input's {x.shape[1]}, got {channels}")
-
-
-def check_batch_norm(x: Any, *per_channel: Any) -> None:
-    """What batch normalisation asks of its arrays; ValueError says what is not so."""
-    if x.ndim not in (2, 4):
-        raise ValueError("expected x (N, C) or (N, C, H, W)")
-    if any(v.shape != x.shape[1:2] for v in per_channel):
-        raise ValueError(f"expected gamma, beta and statistics of shape {x.shape[1:2]}, one for each channel, got "
-                         + ", ".join(str(v.shape) for v in per_channel))
-    if any(v.dtype != x.dtype for v in per_channel):
-        raise ValueError(f"expected gamma, beta and statistics of dtype {x.dtype}, got "
-                         + ", ".join(str(v.dtype) for v in per_channel))
-    _not_empty(x)
-
-
-# ------------------------------------------------------------------- the same as functions of Tensors
-
-
-def as_tensor(value: Any, like: Tensor) -> Tensor:
-    """`value` as a Tensor. A number takes the dtype and device of `like`, so float32 * 2.0 stays float32."""
-    if isinstance(value, Tensor):
-        return value
-    if isinstance(value, numbers.Real):
-        return Tensor(device.of(like.data).asarray(value, like.dtype))
-    return Tensor(value)
-
-
-def pair(value: Any, what: str = "pair") -> tuple[int, int]:
-    """3 -> (3, 3); (3, 2) -> (3, 2)."""
-    values = tuple(value) if isinstance(value, Sequence) else (value, value)
-    if len(values) != 2 or not all(isinstance(v, numbers.Integral) for v in values):
-        raise ValueError(f"{what}: expected an integer or a pair of integers (vertical, horizontal), got {value!r}")
-    return int(values[0]), int(values[1])
-
-
-def exp(x: Tensor) -> Tensor: return Exp.apply(x)
-def log(x: Tensor) -> Tensor: return Log.apply(x)
-def sqrt(x: Tensor) -> Tensor: return Sqrt.apply(x)
-def tanh(x: Tensor) -> Tensor: return Tanh.apply(x)
-def sigmoid(x: Tensor) -> Tensor: return Sigmoid.apply(x)
-def relu(x: Tensor) -> Tensor: return Relu.apply(x)
-def abs(x: Tensor) -> Tensor: return Abs.apply(x)
-
-
-def maximum(a: Tensor, b: Any) -> Tensor:
-    """max(a, b) element by element; where they tie the gradient goes to a."""
-    return Maximum.apply(a, as_tensor(b, a))
-
-
-def pow(x: Tensor, exponent: float) -> Tensor:
-    """x ** exponent for a constant exponent."""
-    if not isinstance(exponent, numbers.Real):
-        raise TypeError(f"pow: expected a number as exponent, got {type(exponent).__name__}; "
-                        "for two Tensors write exp(b * log(a))")
-    return Pow.apply(x, exponent=exponent if isinstance(exponent, int) else float(exponent))
-
-
-def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b as NumPy's: (..., n, k) @ (..., k, m), leading axes broadcast; a vector counts as one row or column."""
-    if a.ndim == 1:
-        y = matmul(a.reshape(1, -1), b)
-        return y.reshape(y.shape[:-2] + y.shape[-1:]) if b.ndim > 1 else y.reshape(())
-    if b.ndim == 1:
-        y = matmul(a, b.reshape(-1, 1))
-        return y.reshape(y.shape[:-1])
-    return MatMul.apply(a, b)
-
-
-def sum(x: Tensor, axis=None, keepdims: bool = False) -> Tensor:
-    return Sum.apply(x, axis=axis, keepdims=keepdims)
-
-
-def mean(x: Tensor, axis=None, keepdims: bool = False) -> Tensor:
-    return Mean.apply(x, axis=axis, keepdims=keepdims)
-
-
-def var(x: Tensor, axis=None, keepdims: bool = False, correction: int = 0) -> Tensor:
-    """Variance, biased by default, as batch normalisation uses it; correction=1 for the unbiased one."""
-    return Var.apply(x, axis=axis, keepdims=keepdims, correction=int(correction))
-
-
-def max(x: Tensor, axis=None, keepdims: bool = False) -> Tensor:
-    """Largest element over the axes; where several tie the gradient goes to the first."""
-    return Max.apply(x, axis=axis, keepdims=keepdims)
-
-
-def reshape(x: Tensor, *shape) -> Tensor:
-    return Reshape.apply(x, shape=_one_tuple(shape))
-
-
-def transpose(x: Tensor, *axes) -> Tensor:
-    """Axes permuted to the given order; reversed without one."""
-    return Transpose.apply(x, axes=_one_tuple(axes) or tuple(reversed(range(x.ndim))))
-
-
-def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
-    """Tensors of equal shape but for `axis`, one behind the other along it."""
-    if not tensors:
-        raise ValueError("concatenate: expected at least one Tensor, got none")
-    return Concatenate.apply(*tensors, axis=axis)
-
-
-def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
-    """x with a border of `value`: one (before, after) pair for each axis."""
-    return Pad.apply(x, widths=tuple(tuple(w) for w in widths), value=value)
-
-
-def broadcast_to(x: Tensor, shape: Sequence[int]) -> Tensor:
-    return BroadcastTo.apply(x, shape=tuple(shape))
-
-
-def linear(x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x (N, I) times w (O, I) transposed, plus bias (O,) -> (N, O)."""
-    return Linear.apply(x, w) if bias is None else Linear.apply(x, w, bias)
-
-
-def conv2d(x: Tensor, w: Tensor, bias: Tensor | None = None, stride=1, padding=0) -> Tensor:
-    """Cross-correlation, (N, C, H, W) with (O, C, kh, kw) -> (N, O, Ho, Wo), Ho = (H + 2 padding - kh) // stride + 1.
-
-    `stride` and `padding` (with zeros) are integers or pairs (vertical, horizontal).
-    """
-    inputs = (x, w) if bias is None else (x, w, bias)
-    return Conv2d.apply(*inputs, stride=pair(stride, "conv2d, stride"), padding=pair(padding, "conv2d, padding"))
 
 
 def max_pool2d(x: Tensor, kernel, stride=None, padding=0, ceil_mode: bool = False) -> Tensor:
@@ -626,6 +552,15 @@ def _overhang(size: int, kernel: int, stride: int, padding: int) -> int:
     return over if start < size + padding else 0
 
 
+class AvgPool2d(Function):
+    def forward(self, x, kernel, stride, padding):
+        _is_image(x)
+        self.geometry = x.shape, kernel, stride, padding
+        return self.K.avg_pool2d(x, kernel, stride, padding)
+
+    def backward(self, g): return self.K.avg_pool2d_backward(g, *self.geometry)
+
+
 def avg_pool2d(x: Tensor, kernel, stride=None, padding=0) -> Tensor:
     """Mean of every window, padding zeros included; stride defaults to the kernel."""
     return AvgPool2d.apply(x, kernel=pair(kernel, "avg_pool2d, kernel"),
@@ -640,6 +575,62 @@ def global_avg_pool2d(x: Tensor) -> Tensor:
     return mean(x, (2, 3))
 
 
+class SubsampleAndPad(Function):
+    """Option A (He et al. 2015, section 3.3): every stride-th pixel, new channels zero."""
+
+    def forward(self, x, stride, channels, pad):
+        check_subsample_and_pad(x, channels, pad)
+        self.geometry = x.shape, stride, pad
+        return self.K.shortcut(x, stride, channels, pad)
+
+    def backward(self, g): return self.K.shortcut_backward(g, *self.geometry)
+
+
+def check_subsample_and_pad(x: Any, channels: int, pad: str) -> None:
+    """What option A asks for; ValueError says what is not so."""
+    _is_image(x)
+    if pad not in ("both", "end"):
+        raise ValueError(f'pad: expected "both" or "end", got {pad!r}')
+    if channels < x.shape[1]:
+        raise ValueError(f"channels: expected at least the input's {x.shape[1]}, got {channels}")
+
+
+def subsample_and_pad(x: Tensor, stride: int, channels: int, pad: str = "both") -> Tensor:
+    """Option A: x (N, C, H, W) -> (N, channels, H/stride, W/stride), subsampled, new channels zero.
+
+    pad="both" puts half of the new channels before the old ones, "end" all behind them.
+    """
+    return SubsampleAndPad.apply(x, stride=stride, channels=channels, pad=pad)
+
+
+# ------------------------------------------------------------------- batch normalisation and dropout
+
+
+class BatchNorm(Function):
+    """Normalised by the batch's own statistics, which are left in `stats` as [mean, biased variance]."""
+
+    def forward(self, x, gamma, beta, eps, stats):
+        check_batch_norm(x, gamma, beta)
+        self.gamma = gamma
+        y, *stats[:], self.saved = self.K.batch_norm(x, gamma, beta, eps)
+        return y
+
+    def backward(self, g): return self.K.batch_norm_backward(g, self.gamma, self.saved)
+
+
+def check_batch_norm(x: Any, *per_channel: Any) -> None:
+    """What batch normalisation asks of its arrays; ValueError says what is not so."""
+    if x.ndim not in (2, 4):
+        raise ValueError("expected x (N, C) or (N, C, H, W)")
+    if any(v.shape != x.shape[1:2] for v in per_channel):
+        raise ValueError(f"expected gamma, beta and statistics of shape {x.shape[1:2]}, one for each channel, got "
+                         + ", ".join(str(v.shape) for v in per_channel))
+    if any(v.dtype != x.dtype for v in per_channel):
+        raise ValueError(f"expected gamma, beta and statistics of dtype {x.dtype}, got "
+                         + ", ".join(str(v.dtype) for v in per_channel))
+    _not_empty(x)
+
+
 def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> tuple[Tensor, Any, Any]:
     """(y, mean, var): x (N, C) or (N, C, H, W) normalised by its own statistics per channel, times gamma plus beta.
 
@@ -648,6 +639,21 @@ def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> tup
     stats: list[Any] = []
     y = BatchNorm.apply(x, gamma, beta, eps=float(eps), stats=stats)
     return y, *stats
+
+
+class BatchNormRelu(Function):
+    """relu(BatchNorm(x)), or relu(BatchNorm(x) + skip), as one kernel; `stats` as in BatchNorm."""
+
+    def forward(self, x, gamma, beta, *skip, eps, stats):
+        check_batch_norm(x, gamma, beta)
+        if skip and skip[0].shape != x.shape:
+            raise ValueError(f"expected a skip of the input's shape {x.shape}")
+        self.gamma = gamma
+        y, *stats[:], self.saved = self.K.batch_norm_relu(x, gamma, beta, eps, *skip)
+        return y
+
+    def backward(self, g):
+        return self.K.batch_norm_relu_backward(g, self.gamma, self.saved)[:len(self.inputs)]
 
 
 def batch_norm_relu(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5, skip: Tensor | None = None) \
@@ -659,18 +665,30 @@ def batch_norm_relu(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5, s
     return y, *stats
 
 
+class BatchNormEval(Function):
+    """Normalised by given statistics, which are constants."""
+
+    def forward(self, x, gamma, beta, mean, var, eps):
+        check_batch_norm(x, gamma, beta, mean, var)
+        self.gamma = gamma
+        y, self.saved = self.K.batch_norm_eval(x, gamma, beta, mean, var, eps)
+        return y
+
+    def backward(self, g): return self.K.batch_norm_eval_backward(g, self.gamma, self.saved)
+
+
 def batch_norm_eval(x: Tensor, gamma: Tensor, beta: Tensor, mean, var, eps: float = 1e-5) -> Tensor:
     """x normalised by the given statistics, arrays (C,), which are constants to the gradient."""
     device.of(x.data, mean, var, operation="batch_norm_eval")
     return BatchNormEval.apply(x, gamma, beta, mean=mean, var=var, eps=float(eps))
 
 
-def shortcut(x: Tensor, stride: int, channels: int, pad: str = "both") -> Tensor:
-    """Option A: x (N, C, H, W) -> (N, channels, H/stride, W/stride), subsampled, new channels zero.
+class Dropout(Function):
+    def forward(self, x, mask):
+        self.mask = mask
+        return x * mask
 
-    pad="both" puts half of the new channels before the old ones, "end" all behind them.
-    """
-    return Shortcut.apply(x, stride=stride, channels=channels, pad=pad)
+    def backward(self, g): return g * self.mask
 
 
 def dropout(x: Tensor, p: float = 0.5, training: bool = True, *, rng: np.random.Generator) -> Tensor:
@@ -684,8 +702,40 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, *, rng: np.random.
     return Dropout.apply(x, mask=device.of(x.data).asarray(mask))
 
 
+# ------------------------------------------------------------------------------ softmax and its loss
+
+
+class LogSoftmax(Function):
+    def forward(self, z, axis):
+        self.axis = axis
+        self.log_p = self.K.log_softmax(z, axis)
+        return self.log_p
+
+    def backward(self, g): return g - self.xp.exp(self.log_p) * g.sum(self.axis, keepdims=True)
+
+
 def log_softmax(z: Tensor, axis: int = -1) -> Tensor: return LogSoftmax.apply(z, axis=axis)
+
+
+class Softmax(Function):
+    def forward(self, z, axis):
+        self.axis = axis
+        self.p = self.xp.exp(self.K.log_softmax(z, axis))
+        return self.p
+
+    def backward(self, g): return self.p * (g - (g * self.p).sum(self.axis, keepdims=True))
+
+
 def softmax(z: Tensor, axis: int = -1) -> Tensor: return Softmax.apply(z, axis=axis)
+
+
+class CrossEntropy(Function):
+    def forward(self, z, labels):
+        self.labels = labels
+        loss, self.saved = self.K.cross_entropy(z, labels)
+        return loss
+
+    def backward(self, g): return self.K.cross_entropy_backward(g, self.saved, self.labels)
 
 
 def cross_entropy(logits: Tensor, labels: Any) -> Tensor:
@@ -706,28 +756,14 @@ def cross_entropy(logits: Tensor, labels: Any) -> Tensor:
     return CrossEntropy.apply(logits, labels=labels)
 
 
-def _one_tuple(args: tuple) -> tuple:
-    """Both f(x, 2, 3) and f(x, (2, 3)) give (2, 3)."""
-    return tuple(args[0]) if len(args) == 1 and not isinstance(args[0], numbers.Integral) else args
+# -------------------------------------------------------------------- Tensor's operators and methods
 
-
-# ------------------------------------------------------------------------------- Tensor's operators
-
-Tensor.__add__ = Tensor.__radd__ = lambda a, b: Add.apply(a, as_tensor(b, a))
-Tensor.__sub__ = lambda a, b: Sub.apply(a, as_tensor(b, a))
-Tensor.__rsub__ = lambda a, b: Sub.apply(as_tensor(b, a), a)
-Tensor.__mul__ = Tensor.__rmul__ = lambda a, b: Mul.apply(a, as_tensor(b, a))
-Tensor.__truediv__ = lambda a, b: Div.apply(a, as_tensor(b, a))
-Tensor.__rtruediv__ = lambda a, b: Div.apply(as_tensor(b, a), a)
-Tensor.__neg__ = lambda x: Neg.apply(x)
 Tensor.__pow__ = pow
 Tensor.__matmul__ = lambda a, b: matmul(a, as_tensor(b, a))
 Tensor.__rmatmul__ = lambda a, b: matmul(as_tensor(b, a), a)
-Tensor.__getitem__ = lambda x, index: GetItem.apply(x, index=index)
 Tensor.__abs__ = Tensor.abs = abs
 Tensor.exp, Tensor.log, Tensor.sqrt = exp, log, sqrt
 Tensor.tanh, Tensor.sigmoid, Tensor.relu = tanh, sigmoid, relu
 Tensor.sum, Tensor.mean, Tensor.var, Tensor.max = sum, mean, var, max
 Tensor.reshape, Tensor.transpose = reshape, transpose
 Tensor.T = property(transpose)
-Tensor.astype = lambda x, dtype: AsType.apply(x, dtype=dtype)

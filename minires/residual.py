@@ -12,13 +12,14 @@ With F the branch, s the shortcut and z = F(x) + s(x) the sum before the last Re
 Two rules carry the block. Where two values are ADDED, both get the same gradient: dL/dz goes into the branch
 and, unchanged, into the shortcut. Where one value is USED TWICE, its gradients add: x gets the branch's and
 the shortcut's. On the identity shortcut dL/dz reaches x untouched, whatever the branch does to its own share.
+A name that ends in _s belongs to the shortcut: w_s are the weights of its projection (W_s in v1's equation 2).
 
 Autograd does the same to the block composed of operations (nn.Block); with the reference kernels the two
 agree bit for bit.
 """
 from __future__ import annotations
 
-from .ops import check_batch_norm, check_conv2d, check_shortcut
+from .ops import check_batch_norm, check_conv2d, check_subsample_and_pad
 from .tensor import Function
 
 ONE, NONE = (1, 1), (0, 0)  # stride 1; no padding (and ONE is the padding of every 3x3 here)
@@ -28,7 +29,7 @@ class Residual(Function):
     """The block of v1 as one step. Inputs, with C channels in and O out:
 
     x (N, C, H, W), w1 (O, C, 3, 3), gamma1, beta1 (O,), w2 (O, O, 3, 3), gamma2, beta2 (O,), and for a projection
-    (option B) also ws (O, C, 1, 1), gammas, betas (O,). Without it the shortcut is the identity where shapes
+    (option B) also w_s (O, C, 1, 1), gamma_s, beta_s (O,). Without it the shortcut is the identity where shapes
     allow, else option A with `pad`. `eps`: one for each BatchNorm. `stats` receives each one's (mean, variance,
     number of values per channel).
     """
@@ -41,14 +42,15 @@ class Residual(Function):
         h, mean1, var1, self.bn1 = K.batch_norm_relu(a1, gamma1, beta1, eps[0])
         a2 = K.conv2d(h, w2, ONE, ONE)
         if projection:
-            ws, gammas, betas = projection
-            s, means, vars_, self.bns = K.batch_norm(K.conv2d(x, ws, (stride, stride), NONE), gammas, betas, eps[2])
+            w_s, gamma_s, beta_s = projection
+            a_s = K.conv2d(x, w_s, (stride, stride), NONE)
+            skip, mean_s, var_s, self.bn_s = K.batch_norm(a_s, gamma_s, beta_s, eps[2])
         else:
-            s = shortcut(K, x, stride, len(w2), pad)
-        y, mean2, var2, self.bn2 = K.batch_norm_relu(a2, gamma2, beta2, eps[1], skip=s)
+            skip = parameter_free_shortcut(K, x, stride, len(w2), pad)
+        y, mean2, var2, self.bn2 = K.batch_norm_relu(a2, gamma2, beta2, eps[1], skip=skip)
 
         count = y.size // y.shape[1]
-        stats += [(mean1, var1, count), (mean2, var2, count)] + ([(means, vars_, count)] if projection else [])
+        stats += [(mean1, var1, count), (mean2, var2, count)] + ([(mean_s, var_s, count)] if projection else [])
         self.saved = x, w1, gamma1, h, w2, gamma2, projection
         return y
 
@@ -62,14 +64,14 @@ class Residual(Function):
         gx, gw1 = K.conv2d_backward(ga1, x, w1, (self.stride, self.stride), ONE, need_x=self.needs[0])
         gprojection: tuple = ()
         if projection:
-            ws, gammas, _ = projection
-            gas, ggammas, gbetas = K.batch_norm_backward(gz, gammas, self.bns)
-            gs, gws = K.conv2d_backward(gas, x, ws, (self.stride, self.stride), NONE, need_x=self.needs[0])
-            gprojection = gws, ggammas, gbetas
+            w_s, gamma_s, _ = projection
+            ga_s, ggamma_s, gbeta_s = K.batch_norm_backward(gz, gamma_s, self.bn_s)
+            gx_s, gw_s = K.conv2d_backward(ga_s, x, w_s, (self.stride, self.stride), NONE, need_x=self.needs[0])
+            gprojection = gw_s, ggamma_s, gbeta_s
         else:
-            gs = shortcut_backward(K, gz, x.shape, self.stride, self.pad)
+            gx_s = parameter_free_shortcut_backward(K, gz, x.shape, self.stride, self.pad)
         if self.needs[0]:
-            gx = K.add(gx, gs)  # x was used twice
+            gx = K.add(gx, gx_s)  # x was used twice
         return gx, gw1, ggamma1, gbeta1, gw2, ggamma2, gbeta2, *gprojection
 
 
@@ -82,7 +84,7 @@ class PreactResidual(Function):
 
     Nothing stands behind the addition, so dL/dy itself runs along the shortcut.
     Inputs: x (N, C, H, W), gamma1, beta1 (C,), w1 (O, C, 3, 3), gamma2, beta2 (O,), w2 (O, O, 3, 3) and for a
-    projection ws (O, C, 1, 1). `split_after_activation`: the shortcut starts behind relu(bn1(x)), as in the first
+    projection w_s (O, C, 1, 1). `split_after_activation`: the shortcut starts behind relu(bn1(x)), as in the first
     block of a network (v2, section 5) and at every projection.
     """
 
@@ -95,11 +97,11 @@ class PreactResidual(Function):
         h1, mean1, var1, self.bn1 = K.batch_norm_relu(x, gamma1, beta1, eps[0])
         h2, mean2, var2, self.bn2 = K.batch_norm_relu(K.conv2d(h1, w1, (stride, stride), ONE), gamma2, beta2, eps[1])
         start = h1 if split_after_activation else x
-        s = (K.conv2d(start, projection[0], (stride, stride), NONE) if projection
-             else shortcut(K, start, stride, len(w2), pad))
+        skip = (K.conv2d(start, projection[0], (stride, stride), NONE) if projection
+                else parameter_free_shortcut(K, start, stride, len(w2), pad))
         stats += [(mean1, var1, x.size // x.shape[1]), (mean2, var2, h2.size // h2.shape[1])]
         self.saved = x, gamma1, h1, w1, gamma2, h2, w2, projection
-        return K.add(K.conv2d(h2, w2, ONE, ONE), s)
+        return K.add(K.conv2d(h2, w2, ONE, ONE), skip)
 
     def backward(self, g):
         K = self.K
@@ -109,24 +111,24 @@ class PreactResidual(Function):
         gh1, gw1 = K.conv2d_backward(ga2, h1, w1, (self.stride, self.stride), ONE)
         gprojection = ()
         if projection:
-            gs, *gprojection = K.conv2d_backward(g, h1 if self.split_after_activation else x, projection[0],
-                                                 (self.stride, self.stride), NONE)
+            gstart, *gprojection = K.conv2d_backward(g, h1 if self.split_after_activation else x, projection[0],
+                                                     (self.stride, self.stride), NONE)
         else:
-            gs = shortcut_backward(K, g, x.shape, self.stride, self.pad)
+            gstart = parameter_free_shortcut_backward(K, g, x.shape, self.stride, self.pad)
         if self.split_after_activation:
-            gh1 = K.add(gh1, gs)  # h1 was used twice ...
+            gh1 = K.add(gh1, gstart)  # h1 was used twice ...
         gx, ggamma1, gbeta1, _ = K.batch_norm_relu_backward(gh1, gamma1, self.bn1)
         if not self.split_after_activation:
-            gx = K.add(gx, gs)    # ... or x was
+            gx = K.add(gx, gstart)    # ... or x was
         return gx, ggamma1, gbeta1, gw1, ggamma2, gbeta2, gw2, *gprojection
 
 
-def shortcut(K, x, stride, channels, pad):
+def parameter_free_shortcut(K, x, stride, channels, pad):
     """The shortcut without weights: x itself where the shape allows, else option A."""
-    check_shortcut(x, channels, pad)
+    check_subsample_and_pad(x, channels, pad)
     return x if stride == 1 and channels == x.shape[1] else K.shortcut(x, stride, channels, pad)
 
 
-def shortcut_backward(K, g, shape, stride, pad):
+def parameter_free_shortcut_backward(K, g, shape, stride, pad):
     """dL/dx of the shortcut without weights."""
     return g if g.shape == shape else K.shortcut_backward(g, shape, stride, pad)

@@ -14,7 +14,8 @@ from . import device, kernels, nn, ops
 from .cuda_graph import GraphedStep
 from .datasets.augment import random_crop, random_flip
 from .datasets.batching import batches, epoch_rng
-from .evaluate import percent_wrong, tally
+from .evaluate import error as error  # train.error is public
+from .evaluate import error_of_tally, tally
 from .nn import untouched
 from .optim import SGD, Schedule, step_decay
 from .recipes import Recipe
@@ -132,7 +133,7 @@ def _measured(model: nn.Module, optimizer: SGD, *sets: Arrays) -> tuple[bool, li
     xp = optimizer.xp
     numbers = [xp.isfinite(optimizer.flat).all().reshape(1), *(tally(model, *s) for s in sets)]
     finite, *tallies = np.split(device.to(xp.concatenate(numbers), "cpu"), range(1, 4 * len(sets), 4))
-    return bool(finite[0]), [percent_wrong(t, len(x)) for t, (x, _) in zip(tallies, sets, strict=True)]
+    return bool(finite[0]), [error_of_tally(t, len(x)) for t, (x, _) in zip(tallies, sets, strict=True)]
 
 
 def _draws(rng: np.random.Generator | int, epoch: int, *batch: int) -> np.random.Generator:
@@ -208,8 +209,3 @@ def first_not_finite(model: nn.Module, images: Any) -> str:
         model.train()
         model(Tensor(images))
     return found[0] if found else "the loss itself: every layer's output is finite"
-
-
-def error(model: nn.Module, images: Any, labels: Any, batch_size: int = 500) -> float:
-    """Percent of `images` that the model classifies wrongly, in eval mode; its modes are left as they were."""
-    return percent_wrong(device.to(tally(model, images, labels, batch_size), "cpu"), len(images))

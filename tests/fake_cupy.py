@@ -11,8 +11,10 @@ What it cannot show: the numerics of the device's own library functions, memory 
 import contextlib
 import ctypes
 import functools
+import hashlib
 import inspect
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -23,6 +25,7 @@ import types
 from pathlib import Path
 
 import numpy as np
+from once import made_once
 
 HERE = Path(__file__).resolve().parent
 NAMES = json.loads((HERE / "cupy_names.json").read_text(encoding="utf-8"))
@@ -464,21 +467,35 @@ KERNEL = re.compile(r'extern "C" __global__ void (\w+)\((.*?)\)\s*\{', re.DOTALL
 C_TYPES = {"float": np.float32, "int": np.int32}
 
 
+COMMAND = ["g++", "-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC", "-Wall", "-Wno-sign-compare"]
+
+
 @functools.cache
 def compiled(code):
-    """The kernels of a program as functions for the CPU."""
-    folder = Path(tempfile.mkdtemp(prefix="cuda-on-cpu-"))
-    try:
-        source, library = folder / "kernels.cpp", folder / "kernels.so"
-        launchers = "\n".join(f"LAUNCHER({name})" for name, _ in KERNEL.findall(code))
-        source.write_text(f'#include "{HERE / "cuda_on_cpu.h"}"\n{code}\n{launchers}\n', encoding="utf-8")
-        done = subprocess.run(["g++", "-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC", "-Wall",
-                               "-Wno-sign-compare", "-o", str(library), str(source)], capture_output=True, text=True)
+    """The kernels of a program as functions for the CPU.
+
+    The library is kept in the folder MINIRES_COMPILED, where the environment names one, under a name that changes with
+    the source, the header and the compiler.
+    """
+    launchers = "\n".join(f"LAUNCHER({name})" for name, _ in KERNEL.findall(code))
+    source = f"{(HERE / 'cuda_on_cpu.h').read_text(encoding='utf-8')}\n{code}\n{launchers}\n"
+
+    def make(library):
+        done = subprocess.run([*COMMAND, "-x", "c++", "-o", str(library), "-"], input=source, capture_output=True,
+                              text=True)
         if done.returncode:
             raise RuntimeError(f"g++: {done.stderr}")
-        return ctypes.CDLL(str(library))
-    finally:
-        shutil.rmtree(folder)
+
+    with contextlib.ExitStack() as stack:
+        folder = os.environ.get("MINIRES_COMPILED") or stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="cuda-on-cpu-"))
+        name = hashlib.sha256("\n".join([*COMMAND, compiler(), source]).encode()).hexdigest()
+        return ctypes.CDLL(str(made_once(Path(folder) / f"{name}.so", make)))
+
+
+@functools.cache
+def compiler():
+    return subprocess.run(["g++", "--version"], capture_output=True, text=True, check=True).stdout
 
 
 class RawModule:

@@ -1,5 +1,9 @@
 """What several test files share: arrays, comparisons, and PyTorch where it is installed."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -54,3 +58,27 @@ def torch_output_and_grads(f, arrays, g):
     y.backward(torch.tensor(g).reshape(y.shape))
     return y.detach().numpy(), [np.zeros_like(a) if t.grad is None else t.grad.numpy()
                                 for a, t in zip(arrays, tensors, strict=True)]
+
+
+def randomise(net, seed=2):
+    """Random BatchNorms and biases, statistics included: gamma 1, beta 0 and mean 0 would hide mistakes."""
+    draw = np.random.default_rng(seed)
+    for name, t in net.state().items():
+        if t.ndim == 1:
+            v = 0.2 * draw.standard_normal(t.shape)
+            t.data = (v if name.endswith(("bias", "mean")) else 1 + v).astype(t.dtype)
+
+
+def build_wheel(out):
+    """The wheel, written into the folder `out`. It is built from the source distribution, so both are complete.
+
+    Nothing is downloaded. Skips the test where the tools are not installed.
+    """
+    for module in ("build", "hatchling"):
+        pytest.importorskip(module, reason=f"{module} is not installed (pip install -e '.[test]')")
+    root = Path(__file__).resolve().parents[1]
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(root)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(path.suffix for path in out.iterdir()) == [".gz", ".whl"]
+    return next(out.glob("*.whl"))

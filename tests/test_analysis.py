@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import needs_torch, torch
 
 from minires import Tensor, analysis, models, nn, ops
 from minires.analysis import gradient_flow, responses
@@ -115,25 +116,29 @@ def test_gradient_flow_is_what_autograd_gives(options):
         assert flow.activations[name] == pytest.approx(np.linalg.norm(output), rel=1e-12)
 
 
+@needs_torch
 def test_gradient_flow_follows_pytorch():
-    torch = pytest.importorskip("torch", reason="torch is not installed (pip install -e '.[oracle]')")
+    import twins
+
     images, labels = batch()
     model = net(residual=False)
     flow = gradient_flow(model, images, labels)
-    F = torch.nn.functional
-    state = {n: torch.tensor(t.data.copy(), requires_grad=t.requires_grad) for n, t in model.state().items()}
-    h, outputs = torch.tensor(images), {}
-    for norm in norms_in_order(model):
-        conv = norm.replace("bn", "conv")
-        stride = 2 if conv in ("layer2.0.conv1", "layer3.0.conv1") else 1
-        h = outputs[conv] = F.conv2d(h, state[f"{conv}.weight"], stride=stride, padding=1)
-        h.retain_grad()
-        h = F.relu(F.batch_norm(h, None, None, state[f"{norm}.weight"], state[f"{norm}.bias"], True))
-    outputs["fc"] = h.mean((2, 3)) @ state["fc.weight"].T + state["fc.bias"]
-    outputs["fc"].retain_grad()
-    F.cross_entropy(outputs["fc"], torch.tensor(labels)).backward()
+    twin, outputs = twins.loaded(twins.cifar(8, False, in_channels=1), model), {}
+
+    def keep(name):
+        def see(module, inputs, out):
+            out.retain_grad()
+            outputs[name] = out
+        return see
+
+    for name, m in twin.named_modules():
+        if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear)):
+            m.register_forward_hook(keep(name))
+    torch.nn.functional.cross_entropy(twin(torch.tensor(images)), torch.tensor(labels)).backward()
+    assert list(outputs) == list(flow.weights)
     for name, out in outputs.items():
-        assert flow.weights[name] == pytest.approx(state[f"{name}.weight"].grad.norm().item(), rel=1e-9)
+        weight = twin.get_parameter(f"{name}.weight")
+        assert flow.weights[name] == pytest.approx(weight.grad.norm().item(), rel=1e-9)
         assert flow.activations[name] == pytest.approx(out.grad.norm().item(), rel=1e-9)
 
 

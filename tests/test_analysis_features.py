@@ -120,7 +120,8 @@ def test_refinement_is_numpys():
 def test_receptive_fields_of_the_networks_for_imagenet(name, layer, size):
     """ResNet-18: 435, as published tables have it; ResNet-50 with v1's strides; GoogLeNet's first module
     with torchvision's 3x3 in place of the 5x5: 7 + 2 * 2 + 2 * 4 + 2 * 4 + 2 * 8."""
-    net = models.build(name, num_classes=2, rng=init.UNDRAWN)
+    with init.undrawn():
+        net = models.build(name, num_classes=2)
     fields = receptive_fields(net, np.zeros((1, 3, 64, 64), np.float32))
     assert fields[layer].size == (size, size)
 
@@ -203,7 +204,7 @@ def test_first_filters_are_scaled_for_the_eye():
 def test_a_planted_pattern_is_found_at_its_place():
     pattern = normal(3, 3)
     net = nn.Sequential(nn.Conv2d(1, 2, 3, 2, 1, rng=rng()), nn.ReLU()).astype(np.float64)
-    net.layers()[0].weight.data[1, 0] = pattern
+    net[0].weight.data[1, 0] = pattern
     x = 0.05 * normal(6, 1, 9, 11)
     x[4, 0, 3:6, 5:8] = pattern       # where output (2, 3) looks: rows 2 * 2 - 1 ... + 2
     x[2, 0, :2, :2] = 0.5 * pattern[1:, 1:]  # at the corner, partly outside

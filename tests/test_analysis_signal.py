@@ -156,9 +156,9 @@ def test_responses_two_ways_and_from_parameters_alone(options):
 
 def test_activations_of_a_small_network_by_hand():
     net = nn.Sequential(nn.Linear(3, 4, rng=rng()), nn.ReLU(), nn.Linear(4, 2, rng=rng(1)))
-    net.layers()[0].bias.data[1] = -100  # a unit that no input wakes
+    net[0].bias.data[1] = -100  # a unit that no input wakes
     x = normal(50, 3, dtype=np.float32)
-    h = x @ net.layers()[0].weight.data.T + net.layers()[0].bias.data
+    h = x @ net[0].weight.data.T + net[0].bias.data
     found = activations(net, x, bins=8, limit=2)
     assert list(found) == ["1"]
     a = found["1"]

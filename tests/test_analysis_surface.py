@@ -165,7 +165,7 @@ def test_a_surface_does_not_change_when_weights_are_scaled_to_no_effect():
     for c in (1.0, 8.0):
         net = nn.Sequential(nn.Linear(5, 6, bias=False, rng=rng()), nn.ReLU(), nn.Linear(6, 3, rng=rng(1)))
         net = net.astype(np.float64)
-        first, _, last = net.layers()
+        first, _, last = net
         first.weight.data, last.weight.data = first.weight.data * c, last.weight.data / c
         one, two = random_direction(net, rng=rng(2)), random_direction(net, rng=rng(3))
         surfaces.append(loss_surface(net, x, labels, one, two, points=5))

@@ -25,6 +25,7 @@ BENCHMARKS = ROOT / "benchmarks"
 if not BENCHMARKS.is_dir():
     pytest.skip("there are no benchmarks beside these tests", allow_module_level=True)
 TINY = ["--rounds", "2", "--pause", "0"]
+pytestmark = pytest.mark.system
 
 
 def run(name, *words):

@@ -703,11 +703,11 @@ def test_memory_of_dead_arrays_is_used_again_within_a_session_and_let_go_after(m
         for _ in range(3):  # now in used memory
             for a, b in zip(all_kernels(x, g, w, gamma, beta), expected, strict=True):
                 np.testing.assert_array_equal(a, b)
-        assert parallel._free
-    assert not parallel._free
+        assert parallel.memory.free
+    assert not parallel.memory.free
     late = blocked.conv2d(x, w, (1, 1), (1, 1))
     del late
-    assert not parallel._free
+    assert not parallel.memory.free
 
 
 def test_a_session_leaves_blas_alone_between_kernels(two_blas_threads):
@@ -722,10 +722,10 @@ def test_kept_memory_is_bounded_by_what_was_alive_at_once(monkeypatch):
     with parallel.session():
         for n in range(1, 40):  # every batch has another size
             y = blocked.conv2d(np.ones((n, 3, 8, 8), np.float32), w, (1, 1), (1, 1))
-            kept = sum(m.nbytes for memory in parallel._free.values() for m in memory)
-            assert kept == parallel._kept <= parallel._most_lent <= 2 * y.nbytes
+            kept = sum(m.nbytes for arrays in parallel.memory.free.values() for m in arrays)
+            assert kept == parallel.memory.kept <= parallel.memory.most_lent <= 2 * y.nbytes
         del y
-    assert parallel._kept == 0 and not parallel._free
+    assert parallel.memory.kept == 0 and not parallel.memory.free
 
 
 def test_memory_is_not_used_again_while_any_view_of_it_lives(monkeypatch):
@@ -743,9 +743,8 @@ def test_memory_is_not_used_again_while_any_view_of_it_lives(monkeypatch):
     assert not any(np.shares_memory(a, b) for i, a in enumerate(arrays) for b in arrays[:i])
 
 
-def test_memory_stays_flat_without_the_garbage_collector():
+def test_memory_stays_flat_without_the_garbage_collector(no_collector):
     given = arguments(N=64)
-    gc.disable()
     try:
         with parallel.session():
             all_kernels(*given)
@@ -757,7 +756,6 @@ def test_memory_stays_flat_without_the_garbage_collector():
             assert tracemalloc.get_traced_memory()[0] < before + 100_000
     finally:
         tracemalloc.stop()
-        gc.enable()
 
 
 def python(code, **environment):

@@ -35,8 +35,7 @@ LAYERS = [
     ["ops", "gradient_check"],
     ["residual", "init", "optim"],
     ["nn"],
-    ["models", "weights", "tap", "cuda_graph"],
-    ["evaluate"],
+    ["models", "weights", "tap", "cuda_graph", "evaluate"],
     ["analysis", "train", "info"],
     ["plot"],
     ["runs"],
@@ -46,9 +45,9 @@ LAYERS = [
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
 APART = {"names": set(), "files": set(), "datasets": {"device", "names", "files"}, "recipes": {"names"},
          "exercise": set()}  # room: all it may import
-ABOVE_APART = {"models": {"names"}, "weights": {"names", "files"}, "evaluate": {"datasets", "names"},
-               "train": {"datasets", "recipes"}, "plot": {"names"}, "runs": {"datasets", "names", "recipes", "files"},
-               "commands": set(APART), "cli": set(APART)}  # layers that may use those
+# Layers that may use those:
+ABOVE_APART = {"models": {"names"}, "weights": {"names", "files"}, "train": {"datasets", "recipes"}, "plot": {"names"},
+               "runs": {"datasets", "names", "recipes", "files"}, "commands": set(APART), "cli": set(APART)}
 FACADE = "__init__"  # minires/__init__.py shows the public names and may import any room but these
 NOT_AT_START = {"plot", "commands", "cli", "runs"}
 
@@ -165,6 +164,47 @@ def test_everything_public_has_a_docstring(path):
     missing = [n.name for n in public if not ast.get_docstring(n)
                and not (short and (isinstance(n, ast.ClassDef) or len(n.body) == 1))]  # fmt: skip
     assert ast.get_docstring(tree) and missing == []
+
+
+def applied(statement):
+    """The Functions that a statement of a module applies: A and B for one in which A.apply and B.apply stand."""
+    return {n.value.id for n in ast.walk(statement)
+            if isinstance(n, ast.Attribute) and n.attr == "apply" and isinstance(n.value, ast.Name)}
+
+
+def gaps(tree):
+    """{Function: (lines from its end to the first statement that applies it, lines from its start to the end of the
+    last such statement, the Functions that begin in between)}"""
+    functions = [n for n in tree.body if isinstance(n, ast.ClassDef) and ast.unparse(n.bases[0]) == "Function"]
+    found = {}
+    for f in functions:
+        users = [n for n in tree.body if f.name in applied(n)]
+        first, last = min(n.lineno for n in users), max(n.end_lineno for n in users)
+        between = [g.name for g in functions if f.end_lineno < g.lineno < last]
+        found[f.name] = first - f.end_lineno, last - f.lineno + 1, between
+    return found
+
+
+def test_an_operation_is_one_screen():
+    """In ops.py a Function, the check of its arguments and the function or operator that users call stand together."""
+    found = gaps(TREES[PACKAGE / "ops.py"])
+    defined = {name for name, f in vars(ops).items() if isinstance(f, type) and issubclass(f, Function)} - {"Function"}
+    assert set(found) == defined and len(found) > 30
+    for name, (gap, screen, between) in found.items():
+        assert 0 < gap <= 20 and screen <= 40 and between == [], f"{name}: {gap} lines to its function, {screen} in all"
+
+
+def test_the_look_at_operations_sees_one_that_is_torn_apart():
+    near = "class A(Function):\n    pass\ndef a(x): return A.apply(x)\n"
+    far = "class A(Function):\n    pass\nclass B(Function):\n    pass\ndef b(x): B.apply(x)\ndef a(x): A.apply(x)\n"
+    assert gaps(ast.parse(near)) == {"A": (1, 3, [])}
+    assert gaps(ast.parse(far)) == {"A": (4, 6, ["B"]), "B": (1, 3, [])}
+
+
+def test_no_state_of_a_module_is_assigned_by_its_functions():
+    """What changes while the library runs is an attribute of an object or a context variable, never a `global`."""
+    said = [f"{path.name}:{n.lineno}" for path in FILES for n in ast.walk(TREES[path]) if isinstance(n, ast.Global)]
+    assert said == [] and any(isinstance(n, ast.Global) for n in ast.walk(ast.parse("def f():\n    global x\n")))
 
 
 BRANCHES = {("ops.py", "cross_entropy")}  # documented there: the check of the labels would wait for the device
@@ -322,16 +362,6 @@ def test_the_search_for_float64_finds_one(notes):
 
 
 # ------------------------------------------------------------------------------------------------- memory
-
-
-@pytest.fixture
-def no_collector():
-    gc.collect()
-    gc.disable()
-    yield
-    gc.set_debug(0)
-    gc.garbage.clear()
-    gc.enable()
 
 
 def ours(o):

@@ -17,23 +17,14 @@ NETS = {"residual": {}, "by hand": {"by_hand": True}, "option B": {"shortcut": "
 
 @pytest.fixture(params=["cpu", "gpu"])
 def where(request):
-    if request.param == "cpu":
-        yield "cpu"
-        return
-    if fake_cupy.missing():
-        pytest.skip(fake_cupy.missing())
-    undo = fake_cupy.install()
-    yield "gpu"
-    undo()
+    if request.param == "gpu":
+        request.getfixturevalue("gpu")
+    return request.param
 
 
 @pytest.fixture
-def gpu():
-    if fake_cupy.missing():
-        pytest.skip(fake_cupy.missing())
-    undo = fake_cupy.install()
-    yield
-    undo()
+def gpu(gpu_kernels, cp):
+    return cp
 
 
 def make(where, **options):

@@ -33,20 +33,6 @@ def how(request):
     undo()
 
 
-@pytest.fixture
-def cp():
-    undo = fake_cupy.install()
-    import cupy
-    yield cupy
-    undo()
-
-
-@pytest.fixture
-def gpu_kernels():
-    if fake_cupy.missing():
-        pytest.skip(fake_cupy.missing())
-
-
 def data(*shape, seed=0, dtype=F4):
     return normal(*shape, seed=seed, dtype=dtype)
 

@@ -27,6 +27,7 @@ from minires.datasets import (
     to_float,
 )
 from minires.datasets import shipped as module
+from minires.files import shipped as shipped_files
 
 ROOT = Path(__file__).resolve().parents[1]
 OFFICIAL = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package dataset-fashion-mnist puts them
@@ -87,8 +88,8 @@ def test_damaged_file_is_refused(tmp_path):
 def test_missing_file_says_where_it_was_looked_for(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"fashion_mnist_small: there is no file .*absent\.npz"):
         fashion_mnist_small(tmp_path / "absent.npz")
-    monkeypatch.setattr(module, "__file__", str(tmp_path / "minires" / "datasets" / "shipped.py"))
-    with pytest.raises(FileNotFoundError, match="ships with minires but is neither of") as raised:
+    monkeypatch.setattr(shipped_files, "__file__", str(tmp_path / "minires" / "files" / "shipped.py"))
+    with pytest.raises(FileNotFoundError, match=r"fashion-mnist-12k\.npz: minires ships no such file") as raised:
         fashion_mnist_small()
     for folder in (tmp_path / "minires" / "data", tmp_path / "data"):
         assert str(folder / module.SMALL) in str(raised.value)

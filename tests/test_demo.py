@@ -143,7 +143,7 @@ def test_a_loss_that_is_not_finite_ends_in_one_clear_line(tmp_path, monkeypatch,
     monkeypatch.setattr(train, "Recipe", lambda epochs: _recipe(epochs, lr=1e30))
     assert cli.main(["demo", "--quick", "--jobs", "1", "--out", str(tmp_path)]) == 2
     error = capsys.readouterr().err
-    assert "minires demo: step " in error
+    assert "minires demo: error: step " in error
     assert "expected a finite number; first not finite is the output of layer" in error
 
 
@@ -201,6 +201,8 @@ def test_no_gpu_is_a_clear_error(tmp_path, capsys):
     assert 'device "gpu" was asked for. No GPU is used: ' in capsys.readouterr().err
 
 
+@pytest.mark.slow
+@pytest.mark.system
 def test_depth_hurts_the_plain_network_and_the_skip_connection_undoes_it(tmp_path):
     """The main claim, at the defaults: the longest test, some minutes."""
     results, done = demo.run(tmp_path, train.Recipe(), jobs=min(kernels.parallel.threads(), 4))

@@ -49,11 +49,23 @@ def test_the_score_is_the_plain_loops(tiny, batch_size):
     right = [f == label for f, label in zip(found, test.labels, strict=True)]
     assert (score.correct, score.total) == (sum(right), len(right)) and 0 < score.correct < score.total
     assert score.error == pytest.approx(100 * (1 - sum(right) / len(right)))
-    assert score.error == pytest.approx(train.error(net, images, test.labels))
+    assert score.error == train.error(net, images, test.labels) == evaluate.error(net, images, test.labels)
     for k, name in enumerate(test.classes):
         of_class = [r for r, label in zip(right, test.labels, strict=True) if label == k]
         assert score.per_class[name] == (sum(of_class), len(of_class))
     assert score.images_per_second == pytest.approx(score.total / score.seconds) and score.seconds > 0
+
+
+@pytest.mark.parametrize("wrong, total, percent", [(0, 7, 0.0), (7, 7, 100.0), (3, 8, 37.5), (np.int64(1), 4, 25.0)])
+def test_the_error_in_percent(wrong, total, percent):
+    assert evaluate.error_percent(wrong, total) == percent
+
+
+@pytest.mark.parametrize("wrong, total", [(-1, 7), (8, 7), (0, 0), (0, -1)])
+def test_an_error_of_nothing_or_of_more_than_all_is_refused(wrong, total):
+    with pytest.raises(ValueError, match=f"error_percent: expected 0 <= wrong <= total and total >= 1, got {wrong} of "
+                                         f"{total}"):
+        evaluate.error_percent(wrong, total)
 
 
 def test_logits_are_in_eval_mode_and_modes_are_kept(tiny):
@@ -138,7 +150,7 @@ def test_rename_shortcut_and_pad_reach_the_network(tiny, tmp_path, monkeypatch, 
 @pytest.mark.parametrize("args, message", [
     (["resnet21", "w", "--dataset", "stripes"], "model: unknown name 'resnet21'; did you mean resnet"),
     (["resnet20", "w", "--dataset", "stripe"], "data set: unknown name 'stripe'; did you mean stripes"),
-    (["resnet20", "no such file", "--dataset", "stripes"], "No such file or directory: 'no such file'"),
+    (["resnet20", "no such file", "--dataset", "stripes"], "no such file: No such file or directory"),
     (["resnet20", "w", "--dataset", "stripes", "--mean", "0.5", "0.5", "--std", "1", "1"],
      "normalize: mean: expected 3 finite numbers"),
     (["resnet20", "w", "--dataset", "stripes", "--std", "0", "1", "1", "--mean", "0", "0", "0"],
@@ -153,12 +165,12 @@ def test_rename_shortcut_and_pad_reach_the_network(tiny, tmp_path, monkeypatch, 
     (["resnet20", "w", "--dataset", "stripes", "--image-size", "5"], "average_pool"),
     (["resnet20"], "weights and dataset missing: a network's name needs both"),
     (["."], ". is no run's folder: there is no config.json in it"),
-    ([".", "--pad", "end", "--normalize", "channel", "--device", "cpu"], "leave out --pad, --normalize\n")])
+    ([".", "--pad", "end", "--normalize", "channel", "--device", "cpu"], "is no run's folder: there is no")])
 def test_errors_of_use_are_one_line(args, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert command(*args) == 2
     out, err = capsys.readouterr()
-    assert out == "" and message in err and err.startswith("minires evaluate: ") and err.count("\n") == 1
+    assert out == "" and message in err and err.startswith("minires evaluate: error: ") and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("pair", ["fc", "=fc", ""])

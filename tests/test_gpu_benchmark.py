@@ -16,6 +16,7 @@ import gpu  # noqa: E402
 
 from minires import device  # noqa: E402
 
+pytestmark = pytest.mark.system
 needs_kernels = pytest.mark.skipif(fake_cupy.missing() is not None, reason=str(fake_cupy.missing()))
 
 
@@ -142,13 +143,12 @@ def other_sections(tmp_path, monkeypatch):
     (tmp_path / "worker.py").write_text(WORKER.format(folder=str(BENCHMARKS)), encoding="utf-8")
     monkeypatch.setattr(gpu, "SECOND", [sys.executable, str(tmp_path / "worker.py")])
     names = ["device", "aborts", "leaves", "hangs", "numbers"]
-    monkeypatch.setattr(gpu, "SECTIONS", dict.fromkeys(names, (None, 0)))
+    monkeypatch.setattr(gpu, "SECTIONS", dict.fromkeys(names, (None, 60)) | {"hangs": (None, 1 - gpu.GRACE)})
     return names
 
 
 @needs_kernels
 def test_a_crash_a_hang_or_a_lost_device_costs_one_section(other_sections, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(gpu, "GRACE", 10.0)
     assert gpu.main(["--dry-run", "--out", str(tmp_path)]) == 1
     told = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["sections"]
     assert [*told] == other_sections and told["device"]["name"] == "a stand-in"

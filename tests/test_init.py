@@ -73,6 +73,20 @@ def test_the_same_rng_draws_the_same_weights():
     assert not same_bits(init.he_normal((3, 4), rng=rng(5)), init.he_normal((3, 4), rng=rng(6)))
 
 
+def test_undrawn_weights_are_zeros_and_leave_the_generator_where_it_is():
+    generator = rng()
+    before = generator.bit_generator.state
+    with init.undrawn():
+        with init.undrawn():
+            made = [init.normal((3, 2), rng=generator)]
+        made += [init.he_normal((3, 2), rng=generator), init.fan_in_uniform((3, 2), rng=generator)]
+    assert all(a.shape == (3, 2) and a.dtype == np.float32 and not a.any() for a in made)
+    assert generator.bit_generator.state == before
+    with pytest.raises(KeyError), init.undrawn():
+        raise KeyError
+    assert init.normal((3, 2), rng=generator).all()
+
+
 def test_a_wrong_mode_is_refused():
     with pytest.raises(ValueError, match='he_normal: expected mode "fan_in" or "fan_out", got \'fan\''):
         init.he_normal((3, 4), "fan", rng=rng())
@@ -127,6 +141,11 @@ def test_redraw_draws_in_order():
     draw = rng(9)
     for w in (net.state()["0.weight"], net.state()["1.weight"]):
         assert same_bits(w.data, init.xavier_normal(w.shape, rng=draw))
+
+
+def test_redraw_refuses_a_model_without_weights_to_draw():
+    with pytest.raises(ValueError, match="redraw: this model has no weight"):
+        init.redraw(nn.Sequential(nn.BatchNorm2d(3), nn.ReLU()), init.xavier_normal, rng=rng())
 
 
 def test_weights_stay_in_the_dtype_of_the_model():

@@ -10,6 +10,7 @@ import minires
 from minires import analysis, cli, models
 from minires.commands import inspect as inspection
 from minires.commands.page import POLICY
+from minires.commands.subject import Subject, Told, from_run
 from minires.runs.config import configure
 
 
@@ -101,7 +102,7 @@ def test_a_run_is_looked_into(run_folder, tmp_path):
     assert inspect(run_folder, "--images", "30", "--lesion", "--gradients", "--out", tmp_path) == 0
     found = json.loads((tmp_path / "inspect.json").read_text())
     assert found["subject"]["network"] == "resnet8" and found["images"] == 30
-    subject = inspection.from_run(run_folder, images=60)
+    subject = from_run(run_folder, Told())
     assert found["gradients"]["trained"]["weights"] == analysis.gradient_flow(
         subject.model, subject.images[:30], subject.labels[:30]).weights
     metrics = [json.loads(text) for text in (run_folder / "metrics.jsonl").read_text().splitlines()]
@@ -127,8 +128,17 @@ def test_what_is_wrong_is_said_and_nothing_written(arguments, message, weights, 
     out = tmp_path / "out"
     assert inspect(*(a.format(**places) for a in arguments), "--out", out) == 2
     error = capsys.readouterr().err
-    assert error.startswith("minires inspect: ") and message in error and error.count("\n") == 1
+    assert error.startswith("minires inspect: error: ") and message in error and error.count("\n") == 1
     assert not out.exists()
+
+
+def test_evaluate_refuses_options_for_a_run_too(run_folder, capsys):
+    assert cli.main(["evaluate", str(run_folder), "--pad", "end", "--normalize", "none", "--json"]) == 2
+    assert capsys.readouterr().err == (f"minires evaluate: error: {run_folder} is a run's folder, which says all about "
+                                       "the network: leave out --normalize, --pad\n")
+    assert cli.main(["evaluate", str(run_folder), "--device", "cpu", "--batch-size", "7"]) == 0
+    assert capsys.readouterr().out.startswith("resnet8 on fashion_mnist_small, 60 test images; input pixels / 255, "
+                                              "averaged to 14x14 - the training set's mean image\n")
 
 
 def test_an_unfinished_run_says_how_to_go_on(run_folder, tmp_path, capsys):
@@ -151,7 +161,7 @@ def test_a_network_without_blocks_shows_the_rest(tmp_path):
     net = nn.Sequential(nn.Conv2d(1, 4, 3, rng=rng), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3, rng=rng),
                         nn.ReLU(), nn.Conv2d(4, 4, 3, rng=rng), nn.GlobalAvgPool2d(), nn.Linear(4, 3, rng=rng))
     x, y = rng.standard_normal((9, 1, 8, 8)).astype("f4"), rng.integers(0, 3, 9)
-    subject = inspection.Subject("mine", net, lambda: net, x, y, {"network": "mine", "weights": "none"})
+    subject = Subject("mine", net, lambda: net, x, y, {"network": "mine", "weights": "none"})
     inspection.run(subject, tmp_path)
     found = json.loads((tmp_path / "inspect.json").read_text())
     assert list(found["left_out"]) == ["lesion"] and "no residual or plain block" in found["left_out"]["lesion"]
@@ -161,9 +171,3 @@ def test_a_network_without_blocks_shows_the_rest(tmp_path):
 
 def test_numbers_that_json_does_not_know_become_null():
     assert inspection._plain({"a": [1.0, float("inf")], "b": (float("nan"), 2)}) == {"a": [1.0, None], "b": [None, 2]}
-
-
-@pytest.mark.parametrize("model, spelt", [("resnet20", "ResNet-20"), ("plain-56", "plain-56"), ("vgg16", "vgg16"),
-                                          ("ResNet-110", "ResNet-110")])  # fmt: skip
-def test_names_are_spelt_as_in_the_papers(model, spelt):
-    assert inspection._spelt(model) == spelt

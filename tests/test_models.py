@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-import twins
-from helpers import needs_torch, normal
+from helpers import needs_torch, normal, randomise
 
 from minires import Tensor, init, models, nn, no_grad
 
@@ -103,20 +102,17 @@ def test_plain_and_residual_networks_of_one_seed_have_the_same_weights():
 # ----------------------------------------------------------------------------------------- against PyTorch
 
 
-NETS = {  # options of cifar, and the block that the twin uses
-    "plain": ({"depth": 20, "residual": False}, twins.post(residual=False)),
-    "A both": ({"depth": 20}, twins.post()),
-    "A end": ({"depth": 20, "pad": "end"}, twins.post(pad="end")),
-    "B": ({"depth": 20, "shortcut": "B"}, twins.post()),
-    "C": ({"depth": 20, "shortcut": "C"}, twins.post()),
-    "preact A": ({"depth": 20, "block": "preact"}, twins.pre()),
-    "preact B": ({"depth": 20, "block": "preact", "shortcut": "B"}, twins.pre()),
-    "preact plain": ({"depth": 14, "block": "preact", "residual": False}, twins.pre(residual=False)),
-    "bottleneck A end": ({"depth": 20, "block": "bottleneck", "pad": "end"}, twins.post(twins.V1, pad="end")),
-    "bottleneck B": ({"depth": 29, "block": "bottleneck", "shortcut": "B"}, twins.post(twins.V1)),
-    "bottleneck plain": ({"depth": 11, "block": "bottleneck", "residual": False}, twins.post(twins.V1, residual=False)),
-    "preact bottleneck A": ({"depth": 20, "block": "preact_bottleneck"}, twins.pre(twins.V1)),
-    "preact bottleneck B": ({"depth": 29, "block": "preact_bottleneck", "shortcut": "B"}, twins.pre(twins.V1)),
+NETS = {  # options of cifar, here and in PyTorch
+    "plain": {"depth": 20, "residual": False},
+    "A both": {"depth": 20}, "A end": {"depth": 20, "pad": "end"}, "B": {"depth": 20, "shortcut": "B"},
+    "C": {"depth": 20, "shortcut": "C"},
+    "preact A": {"depth": 20, "block": "preact"}, "preact B": {"depth": 20, "block": "preact", "shortcut": "B"},
+    "preact plain": {"depth": 14, "block": "preact", "residual": False},
+    "bottleneck A end": {"depth": 20, "block": "bottleneck", "pad": "end"},
+    "bottleneck B": {"depth": 29, "block": "bottleneck", "shortcut": "B"},
+    "bottleneck plain": {"depth": 11, "block": "bottleneck", "residual": False},
+    "preact bottleneck A": {"depth": 20, "block": "preact_bottleneck"},
+    "preact bottleneck B": {"depth": 29, "block": "preact_bottleneck", "shortcut": "B"},
 }
 
 
@@ -127,11 +123,13 @@ NETS = {  # options of cifar, and the block that the twin uses
                                                 (np.float32, "reference", 1e-4)],
                          ids=["float64", "float32", "float32 by the reference kernels"])
 def test_forward_and_all_gradients_against_pytorch(name, training, dtype, which, rtol):
-    options, block = NETS[name]
-    net = models.cifar(**options, width=4, rng=rng(1)).astype(dtype).train(training)
+    import twins
+
+    net = models.cifar(**NETS[name], width=4, rng=rng(1)).astype(dtype).train(training)
+    randomise(net)
     # Small images: where a ReLU's input is within float32's rounding of 0, two correct programs differ visibly.
     images, labels = normal(5, 3, 10, 7, dtype=dtype), np.array([0, 9, 3, 3, 1])
-    twins.compare(net, lambda t, x: twins.resnet(t, x, block), images, labels, rtol, which)
+    twins.compare(net, twins.loaded(twins.cifar(**NETS[name]), net), images, labels, rtol, which)
 
 
 # ----------------------------------------------------------------------------------------------- errors

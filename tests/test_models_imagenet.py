@@ -4,10 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import twins
-from helpers import difference, needs_torch, normal
+from helpers import difference, needs_torch, normal, randomise
 
-from minires import Tensor, init, models, nn, no_grad
+from minires import Tensor, init, models, nn, no_grad, ops
 
 IMAGE = (3, 224, 224)
 
@@ -22,21 +21,23 @@ PUBLISHED = [(18, 11_689_512, 1.814, 1.814), (34, 21_797_672, 3.664, 3.664), (50
 
 
 @pytest.mark.parametrize("depth, parameters, v1, v15", PUBLISHED)
+@init.undrawn()
 def test_published_sizes(depth, parameters, v1, v15):
     for version, gmac in ("v1", v1), ("v1.5", v15):
-        net = models.build(f"resnet{depth}", version=version, rng=init.UNDRAWN)
+        net = models.build(f"resnet{depth}", version=version)
         assert net.count_parameters() == parameters and round(net.macs(IMAGE) / 1e9, 3) == gmac
         assert net.depth(IMAGE) == depth
-    default = models.imagenet(depth, rng=init.UNDRAWN)
+    default = models.imagenet(depth)
     assert round(default.macs(IMAGE) / 1e9, 3) == v15
 
 
 @pytest.mark.parametrize("depth", [18, 34])
+@init.undrawn()
 def test_options_and_plain_networks(depth):
     """Option A adds no weights: the plain network's. B adds 1x1 convolutions with BN at three places, C everywhere."""
-    size = {s: models.imagenet(depth, shortcut=s, rng=init.UNDRAWN).count_parameters() for s in "ABC"}
-    plain = models.build(f"plain{depth}", rng=init.UNDRAWN)
-    blocks = models.imagenet(depth, rng=init.UNDRAWN).blocks()
+    size = {s: models.imagenet(depth, shortcut=s).count_parameters() for s in "ABC"}
+    plain = models.build(f"plain{depth}")
+    blocks = models.imagenet(depth).blocks()
     first = sum(a * 2 * a + 2 * 2 * a for a in (64, 128, 256))
     rest = sum(b.conv2.weight.shape[0] ** 2 + 2 * b.conv2.weight.shape[0] for b in blocks if b.downsample is None)
     assert size["A"] == plain.count_parameters() and plain.depth(IMAGE) == depth
@@ -51,8 +52,9 @@ def test_the_bottleneck_costs_less_than_the_basic_block():
 
 @pytest.mark.parametrize("depth, convolutions, parameters, gmac", [
     (16, (2, 2, 3, 3, 3), 138_357_544, 15.470), (19, (2, 2, 4, 4, 4), 143_667_240, 19.632)])
+@init.undrawn()
 def test_vgg_sizes(depth, convolutions, parameters, gmac):
-    nets = [models.build(f"vgg{depth}{bn}", rng=init.UNDRAWN) for bn in ("", "_bn")]
+    nets = [models.build(f"vgg{depth}{bn}") for bn in ("", "_bn")]
     assert nets[0].count_parameters() == parameters
     channels = sum(n * c for n, c in zip(convolutions, (64, 128, 256, 512, 512), strict=True))
     assert nets[1].count_parameters() == parameters + 2 * channels
@@ -66,9 +68,10 @@ def test_vgg_sizes(depth, convolutions, parameters, gmac):
         assert net.macs(IMAGE) == macs and round(macs / 1e9, 3) == gmac and net.depth(IMAGE) == depth
 
 
+@init.undrawn()
 def test_googlenet_sizes():
     """22 layers deep (the paper's abstract), 6,624,904 parameters (torchvision's, without auxiliary classifiers)."""
-    net, shapes = models.googlenet(rng=init.UNDRAWN), {}
+    net, shapes = models.googlenet(), {}
     names = {id(m): n for n, m in net.modules()}
     assert net.count_parameters() == 6_624_904 and net.depth(IMAGE) == 22
     with nn.watched(lambda m, i, out: shapes.update({names[id(m)]: out.shape[1:]})):
@@ -82,8 +85,9 @@ def test_googlenet_sizes():
         (832, 7, 7), (832, 7, 7), (1024, 7, 7), (1024,), (1000,)]
 
 
+@init.undrawn()
 def test_the_stages_are_those_of_the_table():
-    net, shapes = models.build("resnet50", rng=init.UNDRAWN), {}
+    net, shapes = models.build("resnet50"), {}
     names = {id(m): n for n, m in net.modules()}
     with nn.watched(lambda m, i, out: shapes.update({names[id(m)]: out.shape[1:]})):
         net.macs(IMAGE)
@@ -110,32 +114,23 @@ def torchvisions():
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "vgg16", "vgg16_bn", "googlenet"])
+@init.undrawn()
 def test_names_and_shapes_are_torchvisions(name):
-    net = models.build(name, rng=init.UNDRAWN)
+    net = models.build(name)
     assert [(n, t.shape) for n, t in net.state().items()] == torchvisions()[name]
 
 
 # ----------------------------------------------------------------------------------------- against PyTorch
 
 
-def resnet(block):
-    return lambda t, x: twins.resnet(t, x, block, imagenet=True)
-
-
-NETS = {
-    "resnet18 A": ("resnet18", {"shortcut": "A", "pad": "end"}, resnet(twins.post(pad="end"))),
-    "resnet18 B": ("resnet18", {}, resnet(twins.post())),
-    "resnet34 C": ("resnet34", {"shortcut": "C"}, resnet(twins.post())),
-    "plain34": ("plain34", {}, resnet(twins.post(residual=False))),
-    "resnet50 v1": ("resnet50", {"version": "v1"}, resnet(twins.post(twins.V1))),
-    "resnet50 v1.5": ("resnet50", {}, resnet(twins.post(twins.V15))),
-    "resnet101": ("resnet101", {"version": "v1.5"}, resnet(twins.post(twins.V15))),
-    "resnet152": ("resnet152", {"version": "v1"}, resnet(twins.post(twins.V1))),
-    "vgg16": ("vgg16", {"hidden": 24, "dropout": 0}, lambda t, x: twins.vgg(t, x, (2, 2, 3, 3, 3), False)),
-    "vgg19": ("vgg19", {"hidden": 24, "dropout": 0}, lambda t, x: twins.vgg(t, x, (2, 2, 4, 4, 4), False)),
-    "vgg16_bn": ("vgg16_bn", {"hidden": 24, "dropout": 0}, lambda t, x: twins.vgg(t, x, (2, 2, 3, 3, 3), True)),
-    "vgg19_bn": ("vgg19_bn", {"hidden": 24, "dropout": 0}, lambda t, x: twins.vgg(t, x, (2, 2, 4, 4, 4), True)),
-    "googlenet": ("googlenet", {"width": 16, "dropout": 0}, twins.googlenet),
+NETS = {  # the network's name and options, here and in PyTorch
+    "resnet18 A": ("resnet18", {"shortcut": "A", "pad": "end"}), "resnet18 B": ("resnet18", {}),
+    "resnet34 C": ("resnet34", {"shortcut": "C"}), "plain34": ("plain34", {}),
+    "resnet50 v1": ("resnet50", {"version": "v1"}), "resnet50 v1.5": ("resnet50", {}),
+    "resnet101": ("resnet101", {"version": "v1.5"}), "resnet152": ("resnet152", {"version": "v1"}),
+    "vgg16": ("vgg16", {"hidden": 24, "dropout": 0.0}), "vgg19": ("vgg19", {"hidden": 24, "dropout": 0.0}),
+    "vgg16_bn": ("vgg16_bn", {"hidden": 24, "dropout": 0.0}), "vgg19_bn": ("vgg19_bn", {"hidden": 24, "dropout": 0.0}),
+    "googlenet": ("googlenet", {"width": 16, "dropout": 0.0}),
 }
 
 
@@ -149,11 +144,16 @@ CASES = [(name, training, dtype) for name in NETS for training in (True, False) 
 @needs_torch
 @pytest.mark.parametrize("name, training, dtype", CASES)
 def test_forward_and_all_gradients_against_pytorch(name, training, dtype):
-    which, options, twin = NETS[name]
-    net = models.build(which, **{"width": 4, **options}, num_classes=7, rng=rng(1)).astype(dtype).train(training)
+    import twins
+
+    which, options = NETS[name]
+    options = {"width": 4, "num_classes": 7, **options}
+    net = models.build(which, **options, rng=rng(1)).astype(dtype).train(training)
+    randomise(net)
     images, labels = normal(4, 3, 50, 70, dtype=dtype), np.array([0, 6, 3, 3])
     silent = [f"{n}.bias" for n, m in net.modules() if training and "bn" in which and n.startswith("features")
               and isinstance(m, nn.Conv2d)]
+    twin = twins.loaded(twins.build(which, **options), net)
     twins.compare(net, twin, images, labels, 1e-9 if dtype == "float64" else 1e-4, silent=silent)
 
 
@@ -163,11 +163,11 @@ def test_forward_and_all_gradients_against_pytorch(name, training, dtype):
 def test_eval_mode_without_gradients_folds_batch_norm_and_agrees(name, options, monkeypatch):
     """The three ways through eval mode: a graph, folded, and with something looking inside."""
     net = models.build(name, **{"width": 4, **options}, num_classes=7, rng=rng(1)).eval()
-    twins.randomise(net)
+    randomise(net)
     x, asked = Tensor(normal(2, 3, 34, 40, dtype=np.float32)), []
     graph = net(x).data
-    batch_norm_eval = nn.ops.batch_norm_eval
-    monkeypatch.setattr(nn.ops, "batch_norm_eval", lambda *a: asked.append(1) or batch_norm_eval(*a))
+    batch_norm_eval = ops.batch_norm_eval
+    monkeypatch.setattr(ops, "batch_norm_eval", lambda *a: asked.append(1) or batch_norm_eval(*a))
     with no_grad():
         folded, not_folded = net(x).data, len(asked)
         with nn.watched(lambda *_: None):

@@ -26,7 +26,7 @@ def test_every_name_builds_its_network(listed):
     for name, function in models.BY_NAME.items():
         assert getattr(models, name) is function and name in models.__all__
     assert type(models.build("ResNet-20", width=2)) is models.CifarNet
-    assert models.build("VGG-16_bn", width=2, hidden=4).features.layers()[1].weight.shape == (2,)
+    assert models.build("VGG-16_bn", width=2, hidden=4).features[1].weight.shape == (2,)
 
 
 def test_an_unknown_name_or_option_is_refused():
@@ -42,7 +42,8 @@ def test_an_unknown_name_or_option_is_refused():
 def test_undrawn_weights_have_the_same_shapes():
     for name, options in ("resnet20", {}), ("vgg16_bn", {"hidden": 4}), ("googlenet", {}):
         drawn = models.build(name, width=4, **options).state()
-        zeros = models.build(name, width=4, **options, rng=init.UNDRAWN).state()
+        with init.undrawn():
+            zeros = models.build(name, width=4, **options).state()
         assert [(n, t.shape, t.dtype) for n, t in zeros.items()] == [(n, t.shape, t.dtype) for n, t in drawn.items()]
         assert not any(t.data.any() for t in zeros.values() if t.ndim > 1)
 
@@ -212,7 +213,8 @@ def test_a_summary_names_what_did_not_run(capsys):
 
 
 def test_the_repr_of_a_deep_network_is_short():
-    text = repr(models.resnet1202(rng=init.UNDRAWN))
+    with init.undrawn():
+        text = repr(models.resnet1202())
     assert len(text.splitlines()) < 50 and "layer1.0 ... layer1.199 (200 alike): Block(residual" in text
     assert "layer2.0: Block" in text and "layer2.1 ... layer2.199 (199 alike): Block" in text
     assert "(2 alike)" not in repr(models.cifar(8, norm="fixup"))  # conv1 and conv2 have names of their own
@@ -295,10 +297,10 @@ def test_the_analyses_find_the_layers(name):
 def test_zero_last_gamma_makes_every_block_its_shortcut(net):
     init.zero_last_gamma(net.eval())
     for block in net.blocks():
-        channels, stride = block.layers()[0][0].weight.shape[1], block.stride
+        channels, stride = block.branch()[0][0].weight.shape[1], block.stride
         x = Tensor(np.abs(normal(2, channels, 6, 8, dtype=np.float32)))
-        out = block.layers()[-1][0].weight.shape[0]
-        skip = block.shortcut(x, out).data
+        out = block.branch()[-1][0].weight.shape[0]
+        skip = block.shortcut(x).data
         assert block(x).shape == (2, out, 6 // stride, 8 // stride)
         assert (np.maximum(block(x).data, 0) == np.maximum(skip, 0)).all()
 

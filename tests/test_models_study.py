@@ -4,8 +4,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-import twins
-from helpers import needs_torch, normal, same_bits
+from helpers import needs_torch, normal, randomise, same_bits
 
 from minires import Tensor, gradcheck, models, nn, ops
 from minires.models import study
@@ -22,7 +21,7 @@ def rng(seed=0):
 
 def shortcut_and_branch(block, x):
     h = ops.relu(block.bn1(block.conv1(x)))
-    return block.shortcut(x, block.conv2.weight.shape[0]).data, block.bn2(block.conv2(h)).data
+    return block.shortcut(x).data, block.bn2(block.conv2(h)).data
 
 
 @pytest.mark.parametrize("channels, stride", [(4, 1), (6, 2)])
@@ -69,7 +68,7 @@ def test_the_1x1_convolution_is_option_c():
 @pytest.mark.parametrize("cls", [study.PlacedBlock, study.PlacedBottleneck])
 def test_a_silent_branch_shows_what_stands_on_the_shortcuts_way(cls, placement, left):
     block = cls(4, 4, placement=placement, rng=rng(1)).astype(np.float64)
-    conv, bn = block.layers()[-1]
+    conv, bn = block.branch()[-1]
     conv.weight.data = np.zeros_like(conv.weight.data)
     x = normal(3, 4, 5, 6)
     normalised = (x - x.mean((0, 2, 3), keepdims=True)) / np.sqrt(x.var((0, 2, 3), keepdims=True) + bn.eps)
@@ -82,7 +81,7 @@ def test_a_silent_branch_shows_what_stands_on_the_shortcuts_way(cls, placement, 
 def inside(make, i=4, o=4, stride=2):
     """(x, *parameters) -> block(x), and the arrays to start from."""
     block = make(i, o, stride, rng=rng(1)).astype(np.float64)
-    twins.randomise(block)
+    randomise(block)
     names = [n for n, t in block.state().items() if t.requires_grad]
 
     def f(x, *parameters):
@@ -127,48 +126,51 @@ def test_gradcheck_of_inception():
 
 
 def joined(join):
-    """v1's basic block with join(skip, branch, gate) for skip + branch."""
-    def block(t, name, h, stride, first):
-        f = t.bn(f"{name}.bn2", t.conv(f"{name}.conv2", t.bn(f"{name}.bn1", t.conv(f"{name}.conv1", h, stride)).relu()))
-        g = t.conv(f"{name}.gate", h, stride).sigmoid() if f"{name}.gate.weight" in t.p else None
-        return join(t.shortcut(name, h, stride, f.shape[1]), f, g).relu()
-    return block
+    """The forward of v1's basic block with join(skip, branch, gate) for skip + branch."""
+    def run(block, x):
+        f = block.bn2(block.conv2(block.bn1(block.conv1(x)).relu()))
+        g = block.gate(x).sigmoid() if hasattr(block, "gate") else None
+        return join(block.skip(x, f.shape[1]), f, g).relu()
+    return run
 
 
-def moved(placement, convolutions):
-    def block(t, name, h, stride, first):
-        strides = [stride] + [1] * (convolutions - 1)
-        f = h
-        for i, s in enumerate(strides, 1):
+def moved(placement):
+    """The forward of a block with its BNs and ReLUs in other places."""
+    def run(block, x):
+        f = x
+        for i, (conv, bn) in enumerate(block.pairs(), 1):
             if placement == "relu_only_preact":
                 f = f.relu()
-            f = t.conv(f"{name}.conv{i}", f, s)
-            if i < convolutions or placement != "bn_after_addition":
-                f = t.bn(f"{name}.bn{i}", f)
-            if placement != "relu_only_preact" and (i < convolutions or placement == "relu_before_addition"):
+            f = conv(f)
+            if i < block.layers or placement != "bn_after_addition":
+                f = bn(f)
+            if placement != "relu_only_preact" and (i < block.layers or placement == "relu_before_addition"):
                 f = f.relu()
-        f = f + t.shortcut(name, h, stride, f.shape[1])
-        return t.bn(f"{name}.bn{convolutions}", f).relu() if placement == "bn_after_addition" else f
-    return block
+        f = f + block.skip(x, f.shape[1])
+        return bn(f).relu() if placement == "bn_after_addition" else f
+    return run
 
 
-NETS = {
-    "constant": (partial(models.shortcut_study, "constant_scaling", 14), joined(lambda s, f, g: 0.5 * s + 0.5 * f)),
+BOTTLENECK = {"depth": 20, "block": "bottleneck", "shortcut": "B"}
+NETS = {  # ours, and the options of the twin
+    "constant": (partial(models.shortcut_study, "constant_scaling", 14),
+                 {"run": joined(lambda s, f, g: 0.5 * s + 0.5 * f)}),
     "constant 0.5, 1": (partial(models.shortcut_study, "constant_scaling", 14, scales=(0.5, 1)),
-                        joined(lambda s, f, g: 0.5 * s + f)),
+                        {"run": joined(lambda s, f, g: 0.5 * s + f)}),
     "exclusive": (partial(models.shortcut_study, "exclusive_gating", 14, gate_bias=-1),
-                  joined(lambda s, f, g: (1 - g) * s + g * f)),
+                  {"run": joined(lambda s, f, g: (1 - g) * s + g * f), "gate": True}),
     "shortcut-only": (partial(models.shortcut_study, "shortcut_only_gating", 14, gate_bias=0),
-                      joined(lambda s, f, g: (1 - g) * s + f)),
-    "identity": (partial(models.shortcut_study, "identity", 14), twins.post()),
-    "original": (partial(models.placement_study, "original", 14), twins.post()),
-    "original bottleneck": (partial(models.placement_study, "original", 20, bottleneck=True), twins.post(twins.V1)),
-    "full": (partial(models.placement_study, "full_preact", 14), twins.pre()),
+                      {"run": joined(lambda s, f, g: (1 - g) * s + f), "gate": True}),
+    "identity": (partial(models.shortcut_study, "identity", 14), {}),
+    "original": (partial(models.placement_study, "original", 14), {}),
+    "original bottleneck": (partial(models.placement_study, "original", 20, bottleneck=True),
+                            {"depth": 20, "block": "bottleneck"}),
+    "full": (partial(models.placement_study, "full_preact", 14), {"block": "preact"}),
     "full bottleneck": (partial(models.placement_study, "full_preact", 20, bottleneck=True, shortcut="B"),
-                        twins.pre(twins.V1)),
-    **{p: (partial(models.placement_study, p, 14), moved(p, 2)) for p in MOVED},
-    **{f"{p} bottleneck": (partial(models.placement_study, p, 20, bottleneck=True, shortcut="B"), moved(p, 3))
-       for p in MOVED},
+                        {**BOTTLENECK, "block": "preact_bottleneck"}),
+    **{p: (partial(models.placement_study, p, 14), {"run": moved(p)}) for p in MOVED},
+    **{f"{p} bottleneck": (partial(models.placement_study, p, 20, bottleneck=True, shortcut="B"),
+                           {**BOTTLENECK, "run": moved(p)}) for p in MOVED},
 }
 
 
@@ -177,12 +179,16 @@ NETS = {
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("dtype, rtol", [(np.float64, 1e-10), (np.float32, 1e-4)], ids=["float64", "float32"])
 def test_forward_and_all_gradients_against_pytorch(name, training, dtype, rtol):
-    make, block = NETS[name]
+    import twins
+
+    make, options = NETS[name]
     net = make(width=4, rng=rng(1)).astype(dtype).train(training)
+    randomise(net)
     images, labels = normal(5, 3, 10, 7, dtype=dtype), np.array([0, 9, 3, 3, 1])
     # What a projection's BN adds to a channel, the next BN takes away, where no ReLU and no border stands between.
     taken = {"bn_after_addition bottleneck": (1, 2, 3), "relu_before_addition bottleneck": (1, 2)}.get(name, ())
-    twins.compare(net, lambda t, x: twins.resnet(t, x, block, last_relu="relu_only" in name), images, labels, rtol,
+    twin = twins.loaded(twins.cifar(**{"depth": 14, "last_relu": "relu_only" in name, **options}), net)
+    twins.compare(net, twin, images, labels, rtol,
                   silent=[f"layer{stage}.0.downsample.1.bias" for stage in taken if training])
 
 
@@ -217,6 +223,9 @@ def test_placements_move_layers_and_add_next_to_none(placement):
     (lambda: models.shortcut_study("dropout", 8, drop=1.0)(Tensor(np.ones((2, 3, 8, 8), np.float32))),
      "dropout: expected a probability"),
     (lambda: models.placement_study("preact", 8), "placement_study, placement: unknown name 'preact'"),
+    (lambda: study.PlacedBlock(4, 4, placement="bn_after_adition", rng=rng()), "placement: unknown name"),
+    (lambda: study.PlacedBottleneck(4, 4, placement="original", rng=rng()), "placement: unknown name 'original'"),
+    (lambda: study.ConstantScaling(4, 4, scales=(0.5, 0.5, 0.5), rng=rng()), "too many values"),
     (lambda: models.placement_study("bn_after_addition", 8, bottleneck=True), r"expected depth = 9n \+ 2"),
     (lambda: models.placement_study("full_preact", 8, shortcut="D"), 'shortcut: expected "A", "B" or "C"')])
 def test_wrong_arguments(make, message):

@@ -204,12 +204,12 @@ def shortcut_value():
         expected = np.zeros((2, 7, 3, 2))
         for n, c, i, j in np.ndindex(2, 3, 3, 2):
             expected[n, before + c, i, j] = x[n, c, 2 * i, 2 * j]
-        np.testing.assert_array_equal(ops.shortcut(Tensor(x), 2, 7, pad).data, expected, err_msg="plain loop")
+        np.testing.assert_array_equal(ops.subsample_and_pad(Tensor(x), 2, 7, pad).data, expected, err_msg="plain loop")
 
 
 def shortcut_gradient():
     for pad in "both", "end":
-        gradcheck(lambda x, pad=pad: ops.shortcut(x, 2, 7, pad), *drawn((2, 3, 5, 4)))
+        gradcheck(lambda x, pad=pad: ops.subsample_and_pad(x, 2, 7, pad), *drawn((2, 3, 5, 4)))
 
 
 # --------------------------------------------------------------------------- checks: batch norm and SGD
@@ -455,23 +455,25 @@ SHIPPED = {
         [(K, "batch_norm_eval_backward", "gamma * inv", "inv")], batch_norm_eval, WRONG),
     "eval mode using batch statistics": (
         [(nn.BatchNorm, "forward", "not self.training", "False")], batch_norm_eval, "eval mode"),
-    "skip gradient dropped": ([(R, "backward", "gx = K.add(gx, gs)", "gx = gx")], by_hand, HAND),
-    "skip gradient doubled": ([(R, "backward", "gx = K.add(gx, gs)", "gx = gx + 2 * gs")], by_hand, HAND),
+    "skip gradient dropped": ([(R, "backward", "gx = K.add(gx, gx_s)", "gx = gx")], by_hand, HAND),
+    "skip gradient doubled": ([(R, "backward", "gx = K.add(gx, gx_s)", "gx = gx + 2 * gx_s")], by_hand, HAND),
     "skip gradient taken before the outer ReLU's mask": (
-        [(R, "backward", "shortcut_backward(K, gz,", "shortcut_backward(K, g,")], by_hand, HAND),
+        [(R, "backward", "parameter_free_shortcut_backward(K, gz,", "parameter_free_shortcut_backward(K, g,")],
+        by_hand, HAND),
 }  # fmt: skip
 
 P = residual.PreactResidual
 MORE = {
     "skip gradient dropped, seen by gradcheck": (
-        [(R, "backward", "gx = K.add(gx, gs)", "gx = gx")], block_gradient, WRONG),
+        [(R, "backward", "gx = K.add(gx, gx_s)", "gx = gx")], block_gradient, WRONG),
     "skip gradient doubled, seen by gradcheck": (
-        [(R, "backward", "gx = K.add(gx, gs)", "gx = gx + 2 * gs")], block_gradient, WRONG),
+        [(R, "backward", "gx = K.add(gx, gx_s)", "gx = gx + 2 * gx_s")], block_gradient, WRONG),
     "skip gradient before the mask, seen by gradcheck": (
-        [(R, "backward", "shortcut_backward(K, gz,", "shortcut_backward(K, g,")], block_gradient, WRONG),
+        [(R, "backward", "parameter_free_shortcut_backward(K, gz,", "parameter_free_shortcut_backward(K, g,")],
+        block_gradient, WRONG),
     "projection's gradient before the mask": (
-        [(R, "backward", "K.batch_norm_backward(gz, gammas", "K.batch_norm_backward(g, gammas")], by_hand, HAND),
-    "projection's input gradient overwrites": ([(R, "backward", "gx = K.add(gx, gs)", "gx = gs")], by_hand, HAND),
+        [(R, "backward", "K.batch_norm_backward(gz, gamma_s", "K.batch_norm_backward(g, gamma_s")], by_hand, HAND),
+    "projection's input gradient overwrites": ([(R, "backward", "gx = K.add(gx, gx_s)", "gx = gx_s")], by_hand, HAND),
     "relu' = 1 at the inner ReLU": (
         [(R, "backward", "K.batch_norm_relu_backward(gh, gamma1, self.bn1)",
           "(*K.batch_norm_backward(gh, gamma1, self.bn1[0]), None)")], by_hand, HAND),
@@ -480,20 +482,20 @@ MORE = {
           "(*K.batch_norm_backward(gh, gamma1, self.bn1[0]), None)")], block_gradient, WRONG),
     "relu' = 1 in the fused kernel": ([(K, "batch_norm_relu_backward", "g = g * on", "g = g + 0")], by_hand, HAND),
     "relu' = 1 in the operation": ([(ops.Relu, "backward", "g * self.on", "g + 0")], by_hand, HAND),
-    "pre-activation: skip gradient dropped": ([(P, "backward", "gx = K.add(gx, gs)", "gx = gx")], by_hand, HAND),
+    "pre-activation: skip gradient dropped": ([(P, "backward", "gx = K.add(gx, gstart)", "gx = gx")], by_hand, HAND),
     "pre-activation: skip gradient dropped behind the activation": (
-        [(P, "backward", "gh1 = K.add(gh1, gs)", "gh1 = gh1")], by_hand, HAND),
+        [(P, "backward", "gh1 = K.add(gh1, gstart)", "gh1 = gh1")], by_hand, HAND),
     "pre-activation: skip gradient at the wrong end": (
         [(P, "backward", "if not self.split_after_activation", "if self.split_after_activation",
-          "gh1 = K.add(gh1, gs)", "pass")],
+          "gh1 = K.add(gh1, gstart)", "pass")],
         by_hand, HAND),
-    "by hand: statistics not updated": ([(nn, "_by_hand", "bn.update(mean, var, count)", "pass")],
+    "by hand: statistics not updated": ([(nn.blocks, "_by_hand", "bn.update(mean, var, count)", "pass")],
         by_hand, "running_mean"),
     "by hand: gamma and beta swapped": (
         [(nn.Block, "forward_by_hand", "self.bn1.weight, self.bn1.bias", "self.bn1.bias, self.bn1.weight")],
         by_hand, HAND),
     "by hand: no shortcut at all": (
-        [(R, "forward", "skip=s", "skip=None"), (R, "backward", "gx = K.add(gx, gs)", "gx = gx")], by_hand,
+        [(R, "forward", "skip=skip", "skip=None"), (R, "backward", "gx = K.add(gx, gx_s)", "gx = gx")], by_hand,
         "differ: output"),
     "Bessel's m - 1 in BN backward": (
         [(K, "batch_norm_backward", "g.size // g.shape[1]", "g.size // g.shape[1] - 1")], batch_norm_gradient, WRONG),

@@ -65,3 +65,11 @@ def test_a_label_may_begin_with_a_networks_name():
 def test_what_a_network_s_name_tells():
     assert [names.network(n).residual for n in ("plain20", "resnet20", "preact_resnet20", "vgg16")] == [
         False, True, True, False]  # fmt: skip
+
+
+def test_an_unknown_name_is_an_error_of_use_that_lists_no_more_names_than_a_person_reads():
+    error = names.unknown("layer", "???", [f"layer{i:03}" for i in range(100)])
+    assert isinstance(error, names.UsageError) and isinstance(error, ValueError)
+    assert str(error).startswith("layer: unknown name '???'; there are layer000, layer001, ")
+    assert str(error).endswith(", layer059 and 40 more")
+    assert str(names.unknown("layer", "???", "ab")) == "layer: unknown name '???'; there are a, b"

@@ -164,6 +164,47 @@ def test_sequential_applies_in_order_and_numbers_its_children():
     assert many(Tensor([1.0])).item() == value
 
 
+def test_sequential_is_a_sequence():
+    parts = [nn.Linear(3, 3, rng=rng(i)) for i in range(3)]
+    net = nn.Sequential(*parts)
+    assert len(net) == 3 and [*net] == parts and net[1] is parts[1] and net[-1] is parts[2]
+    for i in 3, -4:
+        with pytest.raises(IndexError):
+            net[i]
+    with pytest.raises(TypeError, match="slice"):
+        net[1:]
+    assert len(nn.Sequential()) == 0 and same_bits(nn.Sequential()(Tensor(normal(2, 3))).data, normal(2, 3))
+
+
+def test_sequential_runs_what_holds_a_number_and_nothing_else():
+    x, net = Tensor(normal(2, 3)), nn.Sequential(nn.ReLU(), nn.Identity())
+    net.spare = nn.Linear(3, 4, rng=rng())
+    assert same_bits(net(x).data, np.maximum(x.data, 0)) and "spare.weight" in net.state()
+    setattr(net, "2", nn.Linear(3, 5, rng=rng()).astype(np.float64))
+    assert net(x).shape == (2, 5) and len(net) == 3
+    setattr(net, "0", nn.Identity())
+    assert same_bits(net(x).data, net[2](x).data)
+
+
+@pytest.mark.parametrize("wrong", [ops.relu, nn.ReLU, None, [nn.ReLU()]])
+def test_sequential_refuses_what_is_no_module(wrong):
+    """It was left out in silence."""
+    said = f"Sequential: expected a Module as number 1 of 3, got {type(wrong).__name__}"
+    with pytest.raises(TypeError, match=said):
+        nn.Sequential(nn.ReLU(), wrong, nn.ReLU())
+    net = nn.Sequential(nn.ReLU(), nn.ReLU(), nn.ReLU())
+    setattr(net, "1", wrong)
+    with pytest.raises(TypeError, match=said):
+        net(Tensor(normal(2, 3)))
+
+
+def test_sequential_refuses_a_gap():
+    net = nn.Sequential(nn.ReLU(), nn.ReLU(), nn.ReLU())
+    delattr(net, "1")
+    with pytest.raises(TypeError, match=r"as number 1 of 2, got NoneType; nn.Identity\(\) leaves a place empty"):
+        net(Tensor(normal(2, 3)))
+
+
 # --------------------------------------------------------------------------- batch norm's running statistics
 
 

@@ -2,12 +2,17 @@
 import importlib.util
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
-import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
+from helpers import build_wheel
+
+import minires
 
 nbformat = pytest.importorskip("nbformat", reason="the notebooks need nbformat and nbclient")
 pytest.importorskip("nbclient", reason="the notebooks need nbformat and nbclient")
@@ -16,7 +21,6 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "notebooks"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
 READ = {path.stem: nbformat.read(path, as_version=4) for path in PATHS}
-REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
 _SPEC = importlib.util.spec_from_file_location("run_notebooks", FOLDER / "run.py")
 run = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(run)
@@ -39,11 +43,6 @@ def solutions(notebook):
     """The python code in the folds named Solution, in order."""
     text = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     return re.findall(r"<summary>Solution</summary>\s*```python\n(.*?)```\s*</details>", text, re.DOTALL)
-
-
-def colab(path):
-    """Where Google Colab opens it."""
-    return f"{REPOSITORY.replace('github.com', 'colab.research.google.com/github')}/blob/main/notebooks/{path.name}"
 
 
 def said(cell):
@@ -72,24 +71,60 @@ for slider in [o for o in gc.get_objects() if type(o) is Slider]:
 """
 
 
-def execute(path, fast, monkeypatch):
-    """Run it with its exercises as they stand and solved: all checks say "not yet" first and "right" afterwards."""
+def execute(path, fast, monkeypatch, extra=""):
+    """Run it with its exercises as they stand and solved: all checks say "not yet" first and "right" afterwards.
+    `extra`: a last cell."""
     monkeypatch.setenv("MINIRES_FAST", "1" if fast else "0")
     monkeypatch.setenv("PYTHONWARNINGS", "default")
     notebook = solved(nbformat.read(path, as_version=4))
-    notebook.cells.append(nbformat.v4.new_code_cell(SLIDERS))
-    run.run(notebook)
+    notebook.cells += [nbformat.v4.new_code_cell(SLIDERS), nbformat.v4.new_code_cell(extra)]
+    run.run(notebook, path.parent)
     for before, after in zip(tagged(notebook, "check"), tagged(notebook, "solved"), strict=True):
         assert said(before).startswith("not yet: "), before.source
         assert said(after) == "right\n", after.source + said(after)
     return notebook
 
 
-def test_runs_from_a_fresh_kernel_with_short_training(path, monkeypatch):
-    shown = execute(path, fast=True, monkeypatch=monkeypatch)
+QUICK = "06-skip-connection"  # the one that a run without the slow tests executes
+SOME = [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem != QUICK)) for path in PATHS]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A folder with minires as a wheel installs it."""
+    folder = tmp_path_factory.mktemp("site")
+    with zipfile.ZipFile(build_wheel(tmp_path_factory.mktemp("dist"))) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+@pytest.mark.notebooks
+@pytest.mark.parametrize("path", SOME)
+def test_runs_alone_in_an_empty_folder_with_minires_installed(path, site, tmp_path, monkeypatch):
+    """With short training. No file of the repository can be reached."""
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    installed = f"assert minires.__file__ == {str(site / 'minires/__init__.py')!r} and ROOT is None, minires.__file__"
+    shown = execute(Path(shutil.copy(path, tmp_path)), fast=True, monkeypatch=monkeypatch, extra=installed)
     assert len(run.pictures(shown)) == len(run.pictures(READ[path.stem]))  # what is shown is not changed
 
 
+NEED_MORE = [path for path in PATHS if any(re.search(r"\bROOT\b", c.source) for c in code(READ[path.stem])[1:])]
+
+
+@pytest.mark.slow
+@pytest.mark.notebooks
+@pytest.mark.parametrize("path", NEED_MORE, ids=lambda path: path.stem)
+def test_runs_in_the_repository_with_short_training(path, monkeypatch):
+    """Those that use more of the repository than the package."""
+    shown = execute(path, fast=True, monkeypatch=monkeypatch, extra="assert ROOT")
+    assert len(run.pictures(shown)) == len(run.pictures(READ[path.stem]))
+
+
+def test_one_notebook_needs_more_than_the_package():
+    assert [path.stem for path in NEED_MORE] == ["10-gpu"]
+
+
+@pytest.mark.notebooks
 @pytest.mark.slow
 def test_runs_whole(path, monkeypatch):
     execute(path, fast=False, monkeypatch=monkeypatch)
@@ -112,7 +147,6 @@ def test_keeps_to_the_form(path):
     notebook = READ[path.stem]
     first, setup, *_ = notebook.cells
     assert re.match(r"# \d+\. ", first.source) and "**You will learn**" in first.source
-    assert colab(path) in first.source
     assert setup.source == next(iter(READ.values())).cells[1].source  # the same first cell everywhere
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     assert text.count("**Predict") >= 2
@@ -130,25 +164,115 @@ def test_links_lead_somewhere(path):
                 assert link.startswith("https://") or (FOLDER / link).exists(), link
 
 
-def test_the_first_cell_fetches_the_repository_where_there_is_none(tmp_path):
-    """A notebook opened alone, as on Colab: here the repository is cloned from this one."""
-    if not (ROOT / ".git").exists():
-        pytest.skip("this is not a git repository")
+# ------------------------------------------------------------------------------------------- the first cell
+
+
+def first_cell(folder, installed=False, path=None, **environ):
+    """(status, printed, errors) of the first cell, run in `folder`, as if minires were not `installed`.
+
+    `path`: the PATH on which git is looked for. The version, where minires is from and ROOT are printed.
+    """
+    hide = """import pathlib, sys
+sys.path[:] = [p for p in sys.path if not (pathlib.Path(p) / "minires/tensor.py").exists()]
+"""
+    show = "\nprint(minires.__version__, minires.__file__, ROOT, FAST, sep='|')"
+    environ = {**os.environ, "MINIRES_FAST": "1", "PYTHONWARNINGS": "error", **environ}
+    environ |= {"PATH": str(path)} if path else {}
     setup = next(iter(READ.values())).cells[1].source
-    assert REPOSITORY in setup
-    environ = {**os.environ, "MINIRES_REPOSITORY": str(ROOT), "MINIRES_FAST": "1"}
-    code = f"{setup}\nprint(FAST, minires.__file__, (ROOT / 'data/weights').is_dir())"
-    for _ in "fetched", "there already":
-        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environ, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.split()[-3:] == ["True", str(tmp_path / "minires-clone/minires/__init__.py"), "True"]
+    done = subprocess.run([sys.executable, "-c", hide * (not installed) + setup + show], cwd=folder, env=environ,
+                          capture_output=True, text=True, timeout=120)
+    return done.returncode, done.stdout.splitlines()[-1:], done.stderr
 
 
-def test_the_readme_lists_every_notebook_with_its_badge():
+def shown(folder, root):
+    return [f"{minires.__version__}|{folder / 'minires/__init__.py'}|{root}|True"]
+
+
+needs_git = pytest.mark.skipif(not (ROOT / ".git").exists() or not shutil.which("git"), reason="not a git repository")
+
+
+@pytest.fixture
+def no_git(tmp_path):
+    """A PATH without git."""
+    (tmp_path / "bin").mkdir()
+    return tmp_path / "bin"
+
+
+def test_the_first_cell_takes_an_installed_minires(site, tmp_path, no_git):
+    status, told, errors = first_cell(tmp_path, installed=True, path=no_git, PYTHONPATH=str(site))
+    assert (status, told) == (0, shown(site, None)), errors
+    assert [p.name for p in tmp_path.iterdir()] == ["bin"]
+
+
+def test_the_first_cell_takes_the_repository_that_holds_the_notebook(no_git):
+    status, told, errors = first_cell(FOLDER, path=no_git)
+    assert (status, told) == (0, shown(ROOT, ROOT)), errors
+
+
+@needs_git
+def test_the_first_cell_clones_the_repository_that_it_is_told(tmp_path):
+    """Here this one. The second time it is there already."""
+    clone = tmp_path / "minires-repository"
+    for address in str(ROOT), "":
+        status, told, errors = first_cell(tmp_path, MINIRES_REPOSITORY=address)
+        assert status == 0, errors
+        assert told[0].split("|")[1] == str(clone / "minires/__init__.py")
+    assert [p.name for p in tmp_path.iterdir()] == ["minires-repository"]
+
+
+@needs_git
+def test_the_first_cell_does_not_take_an_interrupted_clone_for_a_whole_one(tmp_path):
+    (tmp_path / "bin").mkdir()
+    git = tmp_path / "bin/git"
+    git.write_text(f"""#!{sys.executable}
+import os, pathlib, signal, sys
+package = pathlib.Path(sys.argv[-1], "minires")
+package.mkdir(parents=True)
+for name in "__init__", "tensor":
+    (package / f"{{name}}.py").write_text("raise ImportError('half a clone')")
+os.kill(os.getppid(), signal.SIGKILL)
+""", encoding="utf-8")
+    git.chmod(0o755)
+    folder = tmp_path / "notebook"
+    folder.mkdir()
+    assert first_cell(folder, path=tmp_path / "bin", MINIRES_REPOSITORY=str(ROOT))[0] == -signal.SIGKILL
+    assert any(folder.rglob("tensor.py"))
+    status, _, errors = first_cell(folder, MINIRES_REPOSITORY=str(ROOT))
+    assert status == 0, errors
+    assert [p.name for p in folder.iterdir()] == ["minires-repository"]
+
+
+def test_the_first_cell_says_what_to_do_where_there_is_nothing(tmp_path, no_git):
+    status, _, errors = first_cell(tmp_path, path=no_git, MINIRES_REPOSITORY="")
+    assert status == 1 and errors.splitlines()[-1].startswith(
+        "ModuleNotFoundError: minires is not installed here, and this notebook does not lie in its repository. Either "
+        "install it: pip install")
+    assert "%env MINIRES_REPOSITORY=ADDRESS" in errors and [p.name for p in tmp_path.iterdir()] == ["bin"]
+
+
+@needs_git
+def test_the_first_cell_says_what_to_do_where_nothing_can_be_cloned(tmp_path):
+    address = str(tmp_path / "nowhere")
+    status, _, errors = first_cell(tmp_path, MINIRES_REPOSITORY=address)
+    assert status == 1 and errors.splitlines()[-1] == (
+        f"RuntimeError: git could not clone {address}. Check MINIRES_REPOSITORY, then run this cell again.")
+
+
+@needs_git
+def test_a_folder_called_minires_is_not_minires(tmp_path):
+    (tmp_path / "minires").mkdir()
+    assert first_cell(tmp_path, MINIRES_REPOSITORY="")[0] == 1
+    status, told, errors = first_cell(tmp_path, MINIRES_REPOSITORY=str(ROOT))
+    assert status == 0 and "minires-repository" in told[0], errors
+
+
+# ------------------------------------------------------------------------------------------- all of them
+
+
+def test_the_readme_lists_every_notebook():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for path in PATHS:
         assert f"(notebooks/{path.name})" in readme
-        assert colab(path) in readme
 
 
 def test_there_are_ten_in_order():

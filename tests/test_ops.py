@@ -167,8 +167,8 @@ case("max_pool2d strided", lambda x: ops.max_pool2d(x, 3, 2, 1), lambda x: nn().
 case("global_avg_pool2d", ops.global_avg_pool2d, lambda x: nn().adaptive_avg_pool2d(x, 1).flatten(1), (2, 3, 4, 5))
 for channels, stride, where in [(4, 1, "both"), (7, 2, "both"), (7, 2, "end"), (6, 3, "both"), (3, 2, "end")]:
     before = (channels - 3) // 2 if where == "both" else 0
-    case(f"shortcut {channels} channels, stride {stride}, {where}",
-         lambda x, a=(stride, channels, where): ops.shortcut(x, *a),
+    case(f"subsample_and_pad {channels} channels, stride {stride}, {where}",
+         lambda x, a=(stride, channels, where): ops.subsample_and_pad(x, *a),
          lambda x, s=stride, b=before, c=channels: nn().pad(x[:, :, ::s, ::s], (0, 0, 0, 0, b, c - 3 - b)),
          (2, 3, 5, 4))
 

@@ -207,6 +207,60 @@ def test_three_steps_of_a_whole_network_give_the_same_bits(block, shortcut, pad)
     assert_same(*left)
 
 
+# What a user may change in a block by hand that residual.py does not compute.
+def biased(conv):
+    conv.bias = Tensor(np.arange(1.0, 1 + len(conv.weight)), True)
+
+
+def padded(block):
+    block.conv1.padding, block.conv2.padding = (0, 0), (2, 2)
+
+
+def strides_exchanged(block):
+    block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
+
+
+def projection_changed(block):
+    if block.downsample is not None:
+        setattr(block.downsample, "0", nn.Sequential(block.downsample[0], nn.ReLU()))
+
+
+def projection_longer(block):
+    if block.downsample is not None:
+        setattr(block.downsample, str(len(block.downsample)), nn.ReLU())
+
+
+CHANGES = {
+    "a bias in conv1": lambda b: biased(b.conv1), "a bias in conv2": lambda b: biased(b.conv2), "padding": padded,
+    "strides exchanged": strides_exchanged, "another projection": projection_changed,
+    "a longer projection": projection_longer, "residual=False": lambda b: setattr(b, "residual", False),
+    "another shortcut": lambda b: setattr(b, "shortcut", lambda x: type(b).shortcut(b, x) * 2),
+    "bn1's forward": lambda b: setattr(b.bn1, "forward", lambda x: x * 2),
+    "conv2's forward": lambda b: setattr(b.conv2, "forward", lambda x: nn.Conv2d.forward(b.conv2, x) * 2),
+}
+
+
+@every_kind
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_block_that_somebody_changed_computes_what_it_says(kind, change):
+    stride = 1 if change == "padding" else 2  # at stride 2 the branch's output would have another size
+    x, g = arrays(kind, stride)
+    blocks = build(kind, stride, True), build(kind, stride, False)
+    for block in blocks:
+        CHANGES[change](block)
+    ours, composed = (run(block, x, g) for block in blocks)
+    assert_same(ours, composed)
+
+
+def test_a_subclass_with_another_shortcut_is_not_run_by_hand():
+    class Doubled(nn.Block):
+        def shortcut(self, x):
+            return super().shortcut(x) * 2
+
+    made = [Doubled(4, 4, by_hand=hand, rng=np.random.default_rng(0)).astype(np.float64) for hand in (True, False)]
+    assert_same(*(run(block, *arrays("v1 identity", 1)) for block in made))
+
+
 # -------------------------------------------------------------------------------- finite differences
 
 
@@ -309,48 +363,26 @@ def test_a_silent_preactivation_branch_leaves_the_identity(by_hand):
 # ------------------------------------------------------------------------------------- against PyTorch
 
 
-def torch_block(kind, stride, p, x):
-    """The block from its definition in the papers, with the parameters `p` by name."""
-    F = torch.nn.functional
-    cls, i, o, options = KINDS[kind]
-
-    def bn(name, h):
-        return F.batch_norm(h, p[f"{name}.running_mean"], p[f"{name}.running_var"], p[f"{name}.weight"],
-                            p[f"{name}.bias"], training=True, momentum=0.1, eps=1e-5)
-
-    def conv(name, h, s, pad):
-        return F.conv2d(h, p[f"{name}.weight"], None, s, pad)
-
-    def shortcut(h):
-        if "downsample.0.weight" in p:
-            h = conv("downsample.0", h, stride, 0)
-            return bn("downsample.1", h) if "downsample.1.weight" in p else h
-        before = (o - i) // 2 if options.get("pad", "both") == "both" else 0
-        return F.pad(h[:, :, ::stride, ::stride], (0, 0, 0, 0, before, o - i - before))
-
-    if cls is nn.Block:
-        h = F.relu(bn("bn1", conv("conv1", x, stride, 1)))
-        return F.relu(bn("bn2", conv("conv2", h, 1, 1)) + shortcut(x))
-    a = F.relu(bn("bn1", x))
-    h = conv("conv2", F.relu(bn("bn2", conv("conv1", a, stride, 1))), 1, 1)
-    behind = options.get("split_after_activation") or "downsample.0.weight" in p
-    return h + shortcut(a if behind else x)
-
-
 @needs_torch
 @every_kind
 @both_strides
 @pytest.mark.parametrize("by_hand", [True, False])
 def test_against_pytorch(kind, stride, by_hand):
+    import twins
+
     block = build(kind, stride, by_hand)
     assert ("downsample.0.weight" in block.state()) == (kind[3] == "C" or kind[3] == "B")
-    p = {n: torch.tensor(t.data, requires_grad=t.requires_grad) for n, t in block.state().items()}
+    cls, i, o, options = KINDS[kind]
+    options = dict(options)
+    first = options.pop("split_after_activation", False)
+    twin = twins.loaded(twins.Block("preact" if cls is nn.PreactBlock else "basic", i, o, stride, first, **options),
+                        block)
     x, g = arrays(kind, stride)
     tx = torch.tensor(x, requires_grad=True)
-    y = torch_block(kind, stride, p, tx)
+    y = twin(tx)
     y.backward(torch.tensor(g))
-    expected = {"y": y.detach(), "dx": tx.grad}
-    expected |= {f"d {n}" if t.requires_grad else n: t.grad if t.requires_grad else t for n, t in p.items()}
+    expected = {"y": y.detach(), "dx": tx.grad} | {f"d {n}": p.grad for n, p in twin.named_parameters()}
+    expected |= {n: a for n, a in twin.named_buffers() if not n.endswith("num_batches_tracked")}
     left = run(block, x, g)
     assert left.keys() == expected.keys()
     for name, value in left.items():

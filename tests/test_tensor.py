@@ -148,19 +148,14 @@ def test_a_long_graph_can_be_dropped_without_backward(length):
     assert x.grad is None
 
 
-def test_the_graph_leaves_no_cycles():
-    gc.collect()
-    gc.disable()
-    try:
-        x = leaf(1.0, 2.0)
-        for keep in (True, False):
-            y = square_plus(x * 2).sum()
-            if keep:
-                y.backward()
-            del y
-        assert gc.collect() == 0
-    finally:
-        gc.enable()
+def test_the_graph_leaves_no_cycles(no_collector):
+    x = leaf(1.0, 2.0)
+    for keep in (True, False):
+        y = square_plus(x * 2).sum()
+        if keep:
+            y.backward()
+        del y
+    assert gc.collect() == 0
 
 
 def test_two_losses_in_one_backward_and_in_two():

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from helpers import needs_torch, torch
 
 from minires import Tensor, kernels, models, nn, train
 from minires.optim import SGD
@@ -270,51 +271,28 @@ def test_a_tiny_net_learns_a_separable_set(options):
 # ------------------------------------------------------------------------------------------------ PyTorch
 
 
-@pytest.fixture
-def torch():
-    return pytest.importorskip("torch", reason="torch is not installed (pip install -e '.[oracle]')")
-
-
-def torch_forward(torch, state, x, options):
-    """The same network from PyTorch's functions, in train mode; `state` maps names to torch tensors."""
-    F = torch.nn.functional
-    conv = lambda x, name, s, p: F.conv2d(x, state[f"{name}.weight"], stride=s, padding=p)
-    of_norm = "running_mean", "running_var", "weight", "bias"
-    norm = lambda x, name: F.batch_norm(x, *(state[f"{name}.{s}"] for s in of_norm), True)
-    h = F.relu(norm(conv(x, "conv1", 1, 1), "bn1"))
-    for layer, stride in (1, 1), (2, 2), (3, 2):
-        at = f"layer{layer}.0"
-        out = norm(conv(F.relu(norm(conv(h, f"{at}.conv1", stride, 1), f"{at}.bn1")), f"{at}.conv2", 1, 1), f"{at}.bn2")
-        if options.get("residual", True):
-            if f"{at}.downsample.0.weight" in state:
-                h = norm(conv(h, f"{at}.downsample.0", stride, 0), f"{at}.downsample.1")
-            else:
-                new = out.shape[1] - h.shape[1]
-                h = F.pad(h[:, :, ::stride, ::stride], (0, 0, 0, 0, new // 2, new - new // 2))
-            out = out + h
-        h = F.relu(out)
-    return h.mean((2, 3)) @ state["fc.weight"].T + state["fc.bias"]
-
-
+@needs_torch
 @pytest.mark.parametrize("options", [{"residual": False}, {"by_hand": True}, {}, {"by_hand": True, "shortcut": "B"}],
                          ids=["plain", "by hand", "composed", "option B"])  # fmt: skip
-def test_thirty_steps_follow_pytorch(torch, options):
+def test_thirty_steps_follow_pytorch(options):
+    import twins
+
     images, labels = data(60, channels=3, dtype=F8)
     model = small(F8, in_channels=3, width=4, **options)
-    state = {n: torch.tensor(t.data.copy(), requires_grad=t.requires_grad) for n, t in model.state().items()}
-    sgd = torch.optim.SGD([t for t in state.values() if t.requires_grad], 0.05, 0.9, weight_decay=1e-3)
+    twin = twins.loaded(twins.cifar(8, **{k: v for k, v in options.items() if k != "by_hand"}), model)
+    sgd = torch.optim.SGD(twin.parameters(), 0.05, 0.9, weight_decay=1e-3)
     optimizer = SGD(model.parameters(), 0.05, 0.9, 1e-3)
     order = np.random.default_rng(4).permuted(np.tile(np.arange(60), (5, 1)), axis=1).reshape(30, 10)
     for rows in order:
         mine = step(model, optimizer, images[rows], labels[rows])
         sgd.zero_grad()
-        logits = torch_forward(torch, state, torch.tensor(images[rows]), options)
-        loss = torch.nn.functional.cross_entropy(logits, torch.tensor(labels[rows]))
+        loss = torch.nn.functional.cross_entropy(twin(torch.tensor(images[rows])), torch.tensor(labels[rows]))
         loss.backward()
         sgd.step()
         assert mine == pytest.approx(loss.item(), rel=1e-8)
+    state = twin.state_dict()
     for name, t in model.state().items():
-        np.testing.assert_allclose(t.data, state[name].detach().numpy(), rtol=1e-8, atol=1e-8, err_msg=name)
+        np.testing.assert_allclose(t.data, state[name].numpy(), rtol=1e-8, atol=1e-8, err_msg=name)
 
 
 def test_a_schedule_sets_the_learning_rate_of_every_step():

@@ -16,7 +16,7 @@ from fuzz import fuzz_pytorch, mutations
 from helpers import difference, needs_torch, same_bits, torch
 
 import minires
-from minires import Tensor, load_weights, models, nn, ops, save_weights
+from minires import Tensor, load_weights, models, nn, save_weights
 from minires.files import pickles
 
 FILES = fuzz_pytorch.TODAY, fuzz_pytorch.LEGACY
@@ -595,50 +595,32 @@ def test_the_two_files_of_the_fuzz_hold_the_same():
 # ------------------------------------------------------------------------------------------------ against PyTorch
 
 
-def twins():
-    """{family: (ours, PyTorch's, shape of an image)}."""
-    import torch_nets as t
-
-    def ours(depth, *args, **options): return lambda: models.cifar(depth, *args, width=4, **options)
-
-    def wide(f, **options): return lambda: f(num_classes=7, **options)
-
-    x, big = (3, 10, 7), (3, 40, 36)
-    return {
-        "plain": (ours(20, False), lambda: t.cifar(3, residual=False), x),
-        "A both": (ours(20), lambda: t.cifar(3), x),
-        "A end": (ours(20, pad="end"), lambda: t.cifar(3, pad="end"), x),
-        "B": (ours(20, shortcut="B"), lambda: t.cifar(3, shortcut="B"), x),
-        "C": (ours(14, shortcut="C"), lambda: t.cifar(2, shortcut="C"), x),
-        "bottleneck B": (ours(20, block="bottleneck", shortcut="B"),
-                         lambda: t.cifar(2, "bottleneck", shortcut="B"), x),
-        "preact A": (ours(20, block="preact"), lambda: t.cifar(3, "preact"), x),
-        "preact B": (ours(20, block="preact", shortcut="B"), lambda: t.cifar(3, "preact", shortcut="B"), x),
-        "preact bottleneck": (ours(20, block="preact_bottleneck", shortcut="B"),
-                              lambda: t.cifar(2, "preact_bottleneck", shortcut="B"), x),
-        "resnet18": (wide(models.resnet18, width=4), lambda: t.imagenet([2, 2, 2, 2], shortcut="B"), big),
-        "resnet34 A end": (wide(models.resnet34, width=4, shortcut="A", pad="end"),
-                           lambda: t.imagenet([3, 4, 6, 3], pad="end"), big),
-        "plain18": (wide(models.plain18, width=4), lambda: t.imagenet([2, 2, 2, 2], residual=False), big),
-        "resnet50": (wide(models.resnet50, width=4),
-                     lambda: t.imagenet([3, 4, 6, 3], "bottleneck", shortcut="B", version="v1.5"), big),
-        "resnet50 v1": (wide(models.resnet50, width=4, version="v1"),
-                        lambda: t.imagenet([3, 4, 6, 3], "bottleneck", shortcut="B", version="v1"), big),
-        "vgg16": (wide(models.vgg16, width=4, hidden=12, dropout=0.0),
-                  lambda: t.VGG((2, 2, 3, 3, 3), 4, 12, 7, False), (3, 40, 36)),
-        "vgg19_bn": (wide(models.vgg19_bn, width=4, hidden=12, dropout=0.0),
-                     lambda: t.VGG((2, 2, 4, 4, 4), 4, 12, 7, True), (3, 64, 48)),
-        "googlenet": (wide(models.googlenet, width=8, dropout=0.0), lambda: t.GoogLeNet(2, 7), (3, 64, 48)),
-    }
+VGG = {"width": 4, "hidden": 12, "dropout": 0.0}
+FAMILIES = {  # a depth for CIFAR or a name for ImageNet, the options here and in PyTorch, the shape of an image
+    "plain": (20, {"residual": False}, (3, 10, 7)),
+    "A both": (20, {}, (3, 10, 7)), "A end": (20, {"pad": "end"}, (3, 10, 7)),
+    "B": (20, {"shortcut": "B"}, (3, 10, 7)), "C": (14, {"shortcut": "C"}, (3, 10, 7)),
+    "bottleneck B": (20, {"block": "bottleneck", "shortcut": "B"}, (3, 10, 7)),
+    "preact A": (20, {"block": "preact"}, (3, 10, 7)),
+    "preact B": (20, {"block": "preact", "shortcut": "B"}, (3, 10, 7)),
+    "preact bottleneck": (20, {"block": "preact_bottleneck", "shortcut": "B"}, (3, 10, 7)),
+    "resnet18": ("resnet18", {"width": 4}, (3, 40, 36)),
+    "resnet34 A end": ("resnet34", {"width": 4, "shortcut": "A", "pad": "end"}, (3, 40, 36)),
+    "plain18": ("plain18", {"width": 4}, (3, 40, 36)), "resnet50": ("resnet50", {"width": 4}, (3, 40, 36)),
+    "resnet50 v1": ("resnet50", {"width": 4, "version": "v1"}, (3, 40, 36)),
+    "vgg16": ("vgg16", VGG, (3, 40, 36)), "vgg19_bn": ("vgg19_bn", VGG, (3, 64, 48)),
+    "googlenet": ("googlenet", {"width": 8, "dropout": 0.0}, (3, 64, 48)),
+}
 
 
-FAMILIES = ["plain", "A both", "A end", "B", "C", "bottleneck B", "preact A", "preact B", "preact bottleneck",
-            "resnet18", "resnet34 A end", "plain18", "resnet50", "resnet50 v1", "vgg16", "vgg19_bn", "googlenet"]
+def both(family):
+    """(our network, PyTorch's)."""
+    import twins
 
-
-@needs_torch
-def test_every_family_is_compared():
-    assert list(twins()) == FAMILIES
+    which, options, _ = FAMILIES[family]
+    if isinstance(which, int):
+        return models.cifar(which, width=4, **options), twins.cifar(which, **options)
+    return models.build(which, num_classes=7, **options), twins.build(which, **options)
 
 
 @needs_torch
@@ -646,10 +628,10 @@ def test_every_family_is_compared():
 @pytest.mark.parametrize("family", FAMILIES)
 def test_saved_by_pytorch_loaded_here(tmp_path, family, legacy):
     """Random weights and statistics through a file: logits in eval mode, then a step's gradients and statistics."""
-    import torch_nets
+    import twins
 
-    ours, theirs, shape = (make() if callable(make) else make for make in twins()[family])
-    torch_nets.randomised(theirs, seed=2)
+    (ours, theirs), shape = both(family), FAMILIES[family][2]
+    twins.randomised(theirs, seed=2)
     state = collections.OrderedDict((f"module.{n}", v) for n, v in theirs.state_dict().items())
     checkpoint = {"state_dict": state, "epoch": 3, "best_prec1": torch.tensor(91.2), "best": np.float64(91.2),
                   "args": argparse.Namespace(lr=0.1), "optimizer": {"state": {0: state}}}
@@ -669,32 +651,15 @@ def test_saved_by_pytorch_loaded_here(tmp_path, family, legacy):
     # also in float64. The seed is one without such a place.
     wide = copy.deepcopy(ours).astype(np.float64), copy.deepcopy(theirs).double()
     for (a, b), x, rtol in ((ours, theirs), images, 1e-4), (wide, images.astype(np.float64), 1e-9):
-        same_step(a.train(), b.train(), x, labels, rtol)
-
-
-def same_step(ours, theirs, images, labels, rtol):
-    """A batch forward and backward in train mode: logits, every gradient, every running statistic."""
-    x, tx = Tensor(images, True), torch.tensor(images, requires_grad=True)
-    logits, expected = ours(x), theirs(tx)
-    ops.cross_entropy(logits, labels).backward()
-    torch.nn.functional.cross_entropy(expected, torch.tensor(labels)).backward()
-    assert difference(logits.data, expected.detach().numpy()) < rtol
-    assert difference(x.grad, tx.grad.numpy()) < rtol
-    parameters, buffers = dict(theirs.named_parameters()), dict(theirs.named_buffers())
-    largest = max(np.linalg.norm(p.grad) for p in parameters.values())
-    for name, t in ours.state().items():
-        if t.requires_grad:  # the gradient of a bias before a BatchNorm is 0 but for rounding
-            error = np.linalg.norm(t.grad - parameters[name].grad.numpy())
-            assert error < rtol * max(np.linalg.norm(parameters[name].grad), 0.1 * largest), name
-        else:
-            assert difference(t.data, buffers[name].numpy()) < rtol, name
+        # the gradient of a bias before a BatchNorm is 0 but for rounding
+        twins.compare(a.train(), b.train(), x, labels, rtol, floor=0.1)
 
 
 @needs_torch
 @pytest.mark.parametrize("family", ["B", "preact A", "vgg19_bn", "googlenet"])
 @pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
 def test_what_is_saved_here_loads_into_pytorch(tmp_path, family, suffix):
-    ours, theirs = (make() for make in twins()[family][:2])
+    ours, theirs = both(family)
     ours.load_state({n: np.abs(a) if n.endswith("var") else a for n, a in drawn(ours).items()})
     save_weights(ours, tmp_path / f"w{suffix}")
     if suffix == ".npz":

@@ -1,146 +1,266 @@
-"""The networks a second time, by PyTorch's functions alone, as the papers draw them; and the comparison with ours.
+"""The networks a second time, in PyTorch: drawn from the papers with torch.nn alone; and their comparison with ours.
 
-A twin takes the parameters of one of our networks by name, {name: torch.Tensor}. Nothing of minires computes in here.
+There is one twin of each network, for all tests. Its parameters have names and shapes of their own, those of
+torchvision, so a comparison begins with the question whether our state fits. Nothing of minires computes in here.
+Importing this file needs PyTorch: tests import it where they use it, and are marked `needs_torch`.
+
+A twin shares with ours that one reader read the papers. What bears witness beside it: torchvision_names.txt, written by
+torchvision; the shipped weights; and in test_residual.py, test_models_study.py and test_gradcheck.py the blocks' own
+formulas in NumPy, their Jacobians and differences.
 """
-
 import numpy as np
-from helpers import difference, torch
+import torch
+from helpers import difference
+from torch import nn
+from torch.nn import functional as F
 
 from minires import Tensor, kernels, ops
 
 
-class Twin:
-    """Layers by name. Every convolution here pads by half its kernel."""
+class Block(nn.Module):
+    """A block of two 3x3 convolutions, or a bottleneck; "preact_..." where BN and ReLU come before a convolution.
 
-    def __init__(self, p, training):
-        self.p, self.training = p, training
+    first: is it the first block of a network? gate: a 1x1 convolution with bias besides. run(block, x): a forward
+    in the place of the block's own.
+    """
 
-    def conv(self, name, h, stride=1):
-        w = self.p[f"{name}.weight"]
-        return torch.nn.functional.conv2d(h, w, self.p.get(f"{name}.bias"), stride, w.shape[2] // 2)
+    def __init__(self, block, channels, out, stride=1, first=False, *, residual=True, shortcut="A", pad="both",
+                 version="v1", gate=False, run=None):
+        super().__init__()
+        self.preact, self.residual, self.stride, self.pad, self.run = "preact" in block, residual, stride, pad, run
+        if "bottleneck" in block:
+            one, three = (stride, 1) if version == "v1" else (1, stride)
+            convs = [(channels, out // 4, 1, one), (out // 4, out // 4, 3, three), (out // 4, out, 1, 1)]
+        else:
+            convs = [(channels, out, 3, stride), (out, out, 3, 1)]
+        self.layers = len(convs)
+        for i, (c, o, k, s) in enumerate(convs, 1):
+            setattr(self, f"conv{i}", nn.Conv2d(c, o, k, s, k // 2, bias=False))
+            setattr(self, f"bn{i}", nn.BatchNorm2d(c if self.preact else o))
+        changes = stride > 1 or channels != out
+        if residual and (shortcut == "C" or (shortcut == "B" and changes)):
+            norm = () if self.preact else (nn.BatchNorm2d(out),)
+            self.downsample = nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), *norm)
+        if gate:
+            self.gate = nn.Conv2d(channels, out, 1, stride)
+        self.skip_from_relu = self.preact and (first or hasattr(self, "downsample"))
 
-    def bn(self, name, h, eps=1e-5):
-        mean, var, gamma, beta = (self.p[f"{name}.{s}"] for s in ("running_mean", "running_var", "weight", "bias"))
-        return torch.nn.functional.batch_norm(h, mean, var, gamma, beta, self.training, 0.1, eps)
+    def pairs(self):
+        """(convolution, BN) of each layer."""
+        return [(getattr(self, f"conv{i}"), getattr(self, f"bn{i}")) for i in range(1, self.layers + 1)]
 
-    def linear(self, name, h):
-        return h @ self.p[f"{name}.weight"].T + self.p[f"{name}.bias"]
+    def skip(self, x, channels):
+        if hasattr(self, "downsample"):
+            return self.downsample(x)
+        new = channels - x.shape[1]
+        before = new // 2 if self.pad == "both" else 0
+        return F.pad(x[:, :, ::self.stride, ::self.stride], (0, 0, 0, 0, before, new - before))
 
-    def shortcut(self, name, h, stride, channels, pad="both"):
-        if f"{name}.downsample.0.weight" in self.p:
-            h = self.conv(f"{name}.downsample.0", h, stride)
-            return self.bn(f"{name}.downsample.1", h) if f"{name}.downsample.1.weight" in self.p else h
-        new = channels - h.shape[1]
-        before = new // 2 if pad == "both" else 0
-        return torch.nn.functional.pad(h[:, :, ::stride, ::stride], (0, 0, 0, 0, before, new - before))
-
-
-def post(strides=(1, 0), residual=True, pad="both"):
-    """v1's block. strides[i] is 1 where convolution i takes the block's stride."""
-    def block(t, name, h, stride, first):
-        f = h
-        for i, takes in enumerate(strides, 1):
-            f = t.bn(f"{name}.bn{i}", t.conv(f"{name}.conv{i}", f, stride if takes else 1))
-            f = f.relu() if i < len(strides) else f
-        return (f + t.shortcut(name, h, stride, f.shape[1], pad) if residual else f).relu()
-    return block
-
-
-def pre(strides=(1, 0), pad="both", residual=True):
-    """v2's block."""
-    def block(t, name, h, stride, first):
-        f = a = t.bn(f"{name}.bn1", h).relu()
-        for i, takes in enumerate(strides, 1):
-            f = f if i == 1 else t.bn(f"{name}.bn{i}", f).relu()
-            f = t.conv(f"{name}.conv{i}", f, stride if takes else 1)
-        split = a if first or f"{name}.downsample.0.weight" in t.p else h
-        return f + t.shortcut(name, split, stride, f.shape[1], pad) if residual else f
-    return block
-
-
-V1, V15 = (1, 0, 0), (0, 1, 0)  # strides of a bottleneck's three convolutions
-
-
-def resnet(t, x, block, *, imagenet=False, last_relu=False):
-    h = t.conv("conv1", x, 2 if imagenet else 1)
-    if "bn1.weight" in t.p:
-        h = t.bn("bn1", h).relu()
-    if imagenet:
-        h = torch.nn.functional.max_pool2d(h, 3, 2, 1)
-    for stage in range(1, 5):
-        i = 0
-        while f"layer{stage}.{i}.conv1.weight" in t.p:
-            h = block(t, f"layer{stage}.{i}", h, 2 if stage > 1 and i == 0 else 1, stage == 1 and i == 0)
-            i += 1
-    if "bn.weight" in t.p:
-        h = t.bn("bn", h).relu()
-    if last_relu:
-        h = h.relu()
-    return t.linear("fc", h.mean((2, 3)))
+    def forward(self, x):
+        if self.run is not None:
+            return self.run(self, x)
+        h = x
+        for i, (conv, bn) in enumerate(self.pairs(), 1):
+            if self.preact:
+                h = F.relu(bn(h))
+                if i == 1 and self.skip_from_relu:
+                    x = h
+                h = conv(h)
+            else:
+                h = bn(conv(h))
+                h = F.relu(h) if i < self.layers else h
+        h = h + self.skip(x, h.shape[1]) if self.residual else h
+        return h if self.preact else F.relu(h)
 
 
-def vgg(t, x, convolutions, batch_norm):
-    i = 0
-    for n in convolutions:
-        for _ in range(n):
-            x = t.conv(f"features.{i}", x)
-            x = (t.bn(f"features.{i + 1}", x) if batch_norm else x).relu()
-            i += 3 if batch_norm else 2
-        x = torch.nn.functional.max_pool2d(x, 2)
-        i += 1
-    x = torch.nn.functional.adaptive_avg_pool2d(x, 7).flatten(1)
-    return t.linear("classifier.6", t.linear("classifier.3", t.linear("classifier.0", x).relu()).relu())
+class ResNet(nn.Module):
+    """stem: 3 (CIFAR) or 7 (ImageNet, followed by a max pool). channels: of each stage's output."""
+
+    def __init__(self, stem, width, block, channels, blocks, num_classes, *, in_channels=3, last_relu=False, **options):
+        super().__init__()
+        self.stem, self.preact, self.stages, self.last_relu = stem, "preact" in block, len(channels), last_relu
+        self.conv1 = nn.Conv2d(in_channels, width, stem, 1 if stem == 3 else 2, stem // 2, bias=False)
+        last = width
+        if not self.preact:
+            self.bn1 = nn.BatchNorm2d(width)
+        for s, (out, n) in enumerate(zip(channels, blocks, strict=True), 1):
+            made = []
+            for i in range(n):
+                made.append(Block(block, last, out, 2 if s > 1 and i == 0 else 1, s == 1 and i == 0, **options))
+                last = out
+            setattr(self, f"layer{s}", nn.Sequential(*made))
+        if self.preact:
+            self.bn = nn.BatchNorm2d(last)
+        self.fc = nn.Linear(last, num_classes)
+
+    def forward(self, x):
+        h = self.conv1(x)
+        if not self.preact:
+            h = F.relu(self.bn1(h))
+        if self.stem == 7:
+            h = F.max_pool2d(h, 3, 2, 1)
+        for s in range(1, self.stages + 1):
+            h = getattr(self, f"layer{s}")(h)
+        if self.preact:
+            h = F.relu(self.bn(h))
+        if self.last_relu:
+            h = F.relu(h)
+        return self.fc(h.mean((2, 3)))
 
 
-def googlenet(t, x):
-    F = torch.nn.functional
-
-    def unit(name, h, stride=1):
-        return t.bn(f"{name}.bn", t.conv(f"{name}.conv", h, stride), 0.001).relu()
-
-    def inception(name, h):
-        return torch.cat([unit(f"{name}.branch1", h), unit(f"{name}.branch2.1", unit(f"{name}.branch2.0", h)),
-                          unit(f"{name}.branch3.1", unit(f"{name}.branch3.0", h)),
-                          unit(f"{name}.branch4.1", F.max_pool2d(h, 3, 1, 1, ceil_mode=True))], 1)
-
-    h = F.max_pool2d(unit("conv1", x, 2), 3, 2, ceil_mode=True)
-    h = F.max_pool2d(unit("conv3", unit("conv2", h)), 3, 2, ceil_mode=True)
-    h = F.max_pool2d(inception("inception3b", inception("inception3a", h)), 3, 2, ceil_mode=True)
-    for letter in "abcde":
-        h = inception(f"inception4{letter}", h)
-    h = F.max_pool2d(h, 2, 2, ceil_mode=True)
-    return t.linear("fc", inception("inception5b", inception("inception5a", h)).mean((2, 3)))
+def cifar(depth, residual=True, block="basic", *, width=4, num_classes=10, **options):
+    """6n + 2 layers, or 9n + 2 with bottlenecks."""
+    layers, expansion = (9, 4) if "bottleneck" in block else (6, 1)
+    assert depth % layers == 2
+    return ResNet(3, width, block, [c * width * expansion for c in (1, 2, 4)], [depth // layers] * 3, num_classes,
+                  residual=residual, **options)
 
 
-def randomise(net, seed=2):
-    """gamma 1, beta 0 and untouched statistics would hide mistakes."""
-    draw = np.random.default_rng(seed)
-    for name, t in net.state().items():
-        if t.ndim == 1:
-            v = 0.2 * draw.standard_normal(t.shape)
-            t.data = (v if name.endswith(("bias", "mean")) else 1 + v).astype(t.dtype)
+def imagenet(depth, residual=True, *, shortcut="B", version="v1.5", width=4, num_classes=7, **options):
+    """Table 1 of He et al. 2015."""
+    blocks = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}[depth]
+    block, expansion = ("basic", 1) if depth < 50 else ("bottleneck", 4)
+    return ResNet(7, width, block, [c * width * expansion for c in (1, 2, 4, 8)], blocks, num_classes,
+                  residual=residual, shortcut=shortcut, version=version, **options)
 
 
-def compare(net, twin, images, labels, rtol, which="auto", silent=()):
-    """Logits, running statistics and all gradients of `net`, in the mode it is in, against twin(Twin, x).
+class VGG(nn.Module):
+    """Columns D and E of Table 1 of Simonyan & Zisserman 2014."""
+
+    def __init__(self, depth, batch_norm=False, *, width=4, hidden, num_classes=7, dropout):
+        super().__init__()
+        layers, last = [], 3
+        for n, multiple in zip({16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}[depth], (1, 2, 4, 8, 8), strict=True):
+            for _ in range(n):
+                layers.append(nn.Conv2d(last, multiple * width, 3, padding=1))
+                last = multiple * width
+                layers += [nn.BatchNorm2d(last), nn.ReLU()] if batch_norm else [nn.ReLU()]
+            layers.append(nn.MaxPool2d(2))
+        self.features, self.avgpool = nn.Sequential(*layers), nn.AdaptiveAvgPool2d(7)
+        self.classifier = nn.Sequential(nn.Linear(last * 49, hidden), nn.ReLU(), nn.Dropout(dropout),
+                                        nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(dropout),
+                                        nn.Linear(hidden, num_classes))
+
+    def forward(self, x): return self.classifier(self.avgpool(self.features(x)).flatten(1))
+
+
+class BasicConv(nn.Module):
+    """GoogLeNet's convolution."""
+
+    def __init__(self, channels, out, kernel, stride=1):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, out, kernel, stride, kernel // 2, bias=False)
+        self.bn = nn.BatchNorm2d(out, eps=0.001)
+
+    def forward(self, x): return F.relu(self.bn(self.conv(x)))
+
+
+class Inception(nn.Module):
+    """Fig. 2b of Szegedy et al. 2014, its 5x5 a 3x3."""
+
+    def __init__(self, channels, a, b1, b2, c1, c2, d):
+        super().__init__()
+        self.branch1 = BasicConv(channels, a, 1)
+        self.branch2 = nn.Sequential(BasicConv(channels, b1, 1), BasicConv(b1, b2, 3))
+        self.branch3 = nn.Sequential(BasicConv(channels, c1, 1), BasicConv(c1, c2, 3))
+        self.branch4 = nn.Sequential(nn.MaxPool2d(3, 1, 1), BasicConv(channels, d, 1))
+        self.out = a + b2 + c2 + d
+
+    def forward(self, x):
+        return torch.cat([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], 1)
+
+
+class GoogLeNet(nn.Module):
+    """Table 1 of Szegedy et al. 2014 with BN. width: the first convolution's channels, 64 in the paper."""
+
+    def __init__(self, *, width, num_classes=7, dropout):
+        super().__init__()
+        rows = {"3a": (64, 96, 128, 16, 32, 32), "3b": (128, 128, 192, 32, 96, 64), "4a": (192, 96, 208, 16, 48, 64),
+                "4b": (160, 112, 224, 24, 64, 64), "4c": (128, 128, 256, 24, 64, 64),
+                "4d": (112, 144, 288, 32, 64, 64), "4e": (256, 160, 320, 32, 128, 128),
+                "5a": (256, 160, 320, 32, 128, 128), "5b": (384, 192, 384, 48, 128, 128)}
+        self.conv1 = BasicConv(3, width, 7, 2)
+        self.conv2 = BasicConv(width, width, 1)
+        self.conv3 = BasicConv(width, 3 * width, 3)
+        last = 3 * width
+        for name, row in rows.items():
+            module = Inception(last, *(c * width // 64 for c in row))
+            setattr(self, f"inception{name}", module)
+            last = module.out
+        self.dropout, self.fc = nn.Dropout(dropout), nn.Linear(last, num_classes)
+
+    def forward(self, x):
+        def pool(h, kernel=3): return F.max_pool2d(h, kernel, 2, ceil_mode=True)
+        h = pool(self.conv3(self.conv2(pool(self.conv1(x)))))
+        h = pool(self.inception3b(self.inception3a(h)))
+        for name in "abcde":
+            h = getattr(self, f"inception4{name}")(h)
+        h = self.inception5b(self.inception5a(pool(h, 2)))
+        return self.fc(self.dropout(h.mean((2, 3))))
+
+
+def build(name, **options):
+    """A network for ImageNet by its name."""
+    if name == "googlenet":
+        return GoogLeNet(**options)
+    if name.startswith("vgg"):
+        return VGG(int(name[3:5]), name.endswith("_bn"), **options)
+    return imagenet(int(name.removeprefix("resnet").removeprefix("plain")), name.startswith("resnet"), **options)
+
+
+# -------------------------------------------------------------------------------------------- comparison
+
+
+def loaded(twin, model):
+    """`twin` in the dtype, the mode and the state of our `model`. An AssertionError unless names and shapes fit."""
+    state = {name: torch.tensor(t.data) for name, t in model.state().items()}
+    twin = twin.to(next(iter(state.values())).dtype).train(model.training)
+    missing, unexpected = twin.load_state_dict(state, strict=False)
+    assert unexpected == [] and all(name.endswith("num_batches_tracked") for name in missing), (missing, unexpected)
+    assert {n for n, _ in twin.named_parameters()} == {n for n, t in model.state().items() if t.requires_grad}
+    return twin
+
+
+def compare(model, twin, images, labels, rtol, which="auto", silent=(), floor=0.0):
+    """One step of a model and its loaded twin: logits, running statistics, and the gradients of all.
 
     silent: names of biases that a BatchNorm in train mode takes away again; their gradients are 0 but for rounding.
+    floor: gradients below this part of the largest one are compared with that instead of with themselves.
     """
-    randomise(net)
-    p = {n: torch.tensor(t.data, requires_grad=t.requires_grad) for n, t in net.state().items()}
     x, tx = Tensor(images, True), torch.tensor(images, requires_grad=True)
     with kernels.using(which):
-        logits = net(x)
+        logits = model(x)
         ops.cross_entropy(logits, labels).backward()
-    expected = twin(Twin(p, net.training), tx)
-    torch.nn.functional.cross_entropy(expected, torch.tensor(labels)).backward()
+    expected = twin(tx)
+    F.cross_entropy(expected, torch.tensor(labels)).backward()
 
     assert logits.dtype == images.dtype and difference(logits.data, expected.detach().numpy()) < rtol
     assert difference(x.grad, tx.grad.numpy()) < rtol
-    for name, t in net.state().items():
-        got, want = (t.grad, p[name].grad) if t.requires_grad else (t.data, p[name])
+    parameters, buffers = dict(twin.named_parameters()), dict(twin.named_buffers())
+    largest = max(float(p.grad.norm()) for p in parameters.values())
+    for name, t in model.state().items():
+        got, want = (t.grad, parameters[name].grad.numpy()) if t.requires_grad else (t.data, buffers[name].numpy())
+        assert got.dtype == images.dtype and got.shape == want.shape, name
         if name in silent:
-            loud = np.linalg.norm(net.state()[name.replace("bias", "weight")].grad)
-            assert np.linalg.norm(got) < rtol * loud and np.linalg.norm(want.numpy()) < rtol * loud
-            continue
-        assert got.dtype == images.dtype and difference(got, want.numpy()) < rtol, name
+            loud = np.linalg.norm(model.state()[name.replace("bias", "weight")].grad)
+            assert np.linalg.norm(got) < rtol * loud and np.linalg.norm(want) < rtol * loud, name
+        elif t.requires_grad and floor:
+            assert np.linalg.norm(got - want) < rtol * max(np.linalg.norm(want), floor * largest), name
+        else:
+            assert difference(got, want) < rtol, name
+
+
+def randomised(twin, seed=0):
+    """`twin` with random weights, and random running statistics and affine parameters in its norms."""
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, t in [*twin.named_parameters(), *twin.named_buffers()]:
+            if t.ndim == 0:
+                t.fill_(17)  # num_batches_tracked
+            elif t.ndim == 1:
+                t.copy_(0.3 * torch.randn(t.shape, generator=draw) + (0 if name.endswith(("bias", "mean")) else 1))
+                if name.endswith("var"):
+                    t.square_().add_(0.1)
+            else:
+                t.copy_(torch.randn(t.shape, generator=draw) * (2 / t[0].numel()) ** 0.5)
+    return twin

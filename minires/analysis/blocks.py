@@ -30,11 +30,11 @@ def activates_last(block: Any) -> bool:
     return ACTIVATES_LAST[type(block)]
 
 
-def shortcut(block: Any, x: Tensor) -> Tensor:
+def shortcut_output(block: Any, x: Tensor) -> Tensor:
     """What the block's shortcut does to its input: the skip connection alone, before any ReLU behind the addition."""
     if getattr(block, "split_after_activation", False):
         x = nn.bn_relu(block.bn1, x)
-    return block.shortcut(x, channels_out(block))
+    return block.shortcut(x)
 
 
 def same_shape(named: dict[str, Any]) -> list[list[str]]:

@@ -11,7 +11,7 @@ from ..tensor import Tensor, no_grad
 Progress = Callable[[Iterable], Iterable]  # tqdm.auto.tqdm, or `iter`, which reports nothing
 
 
-def layers(model: nn.Module) -> dict[str, Any]:
+def weight_layers(model: nn.Module) -> dict[str, Any]:
     """{name: convolution or linear layer} in layer order. Projections lie beside the layers, not in their order,
     and are left out."""
     beside = {id(inner) for _, m in model.modules() if isinstance(side := getattr(m, "downsample", None), nn.Module)

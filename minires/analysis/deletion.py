@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import nn, ops
 from . import common
-from .blocks import activates_last, blocks, changes_shape, replaced, same_shape, shortcut
+from .blocks import activates_last, blocks, changes_shape, replaced, same_shape, shortcut_output
 
 
 class Lesions(NamedTuple):
@@ -97,7 +97,7 @@ def deleted(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
         raise ValueError(f"deleted: no block named {', '.join(missing)}; there are {', '.join(named)}")
 
     def without(block):
-        return lambda x: ops.relu(shortcut(block, x)) if activates_last(block) else shortcut(block, x)
+        return lambda x: ops.relu(shortcut_output(block, x)) if activates_last(block) else shortcut_output(block, x)
 
     with replaced(model, {name: without(named[name]) for name in names}):
         yield

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from .. import nn, ops, tap
 from ..tensor import Tensor
-from .common import layers
+from .common import weight_layers
 
 
 class GradientFlow(NamedTuple):
@@ -22,7 +22,7 @@ def gradient_flow(model: nn.Module, images: Any, labels: Any) -> GradientFlow:
     images (N, C, H, W), labels (N,) integers. Before training it shows what the initialisation does; during training,
     call it between the steps of `train.fit`, or let `follow` do so.
     """
-    looked_at = layers(model)
+    looked_at = weight_layers(model)
     with nn.untouched(model), tap.Tap(model, nn.Conv2d, nn.Linear) as seen:
         model.train()
         for t in model.parameters():

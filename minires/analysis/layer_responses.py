@@ -45,7 +45,7 @@ def responses_from_parameters(model: nn.Module, image_size: tuple[int, int] = (3
     For a trained network it lies within about 2 % of the measured one. A black image of `image_size` (H, W) is sent
     through, to see which BatchNorm stands behind a 3x3 convolution; its values play no part.
     """
-    first = next((m for m in common.layers(model).values() if isinstance(m, nn.Conv2d)), None)
+    first = next((m for m in common.weight_layers(model).values() if isinstance(m, nn.Conv2d)), None)
     if first is None:
         raise ValueError("responses_from_parameters: this model has no convolution")
     weight = first.weight

@@ -17,7 +17,7 @@ import numpy as np
 from .. import device, nn, ops, tap
 from ..tensor import Tensor
 from . import common
-from .blocks import activates_last, blocks, replaced, shortcut
+from .blocks import activates_last, blocks, replaced, shortcut_output
 
 
 def path_shares(blocks: int) -> list[float]:
@@ -148,7 +148,7 @@ def _one_way(block: Any, through: bool) -> Any:
     forward = block.forward
 
     def run(x: Tensor) -> Tensor:
-        y, skip = forward(x), shortcut(block, x)
+        y, skip = forward(x), shortcut_output(block, x)
         if activates_last(block):
             skip = skip * Tensor((y.data > 0).astype(y.dtype))
         return y - skip + skip.detach() if through else skip + (y - skip).detach()

@@ -47,7 +47,7 @@ def cka_matrix(model: nn.Module, images: Any, other: nn.Module | None = None, *,
 
 
 def _grams(model: nn.Module, images: Any, kinds: tuple[type, ...]) -> dict[str, np.ndarray]:
-    wanted = {n for n, m in model.modules() if isinstance(m, kinds)} if kinds else set(common.layers(model))
+    wanted = {n for n, m in model.modules() if isinstance(m, kinds)} if kinds else set(common.weight_layers(model))
     if not wanted:
         raise ValueError("cka_matrix: the model has no such module to look at")
     found: dict[str, np.ndarray] = {}

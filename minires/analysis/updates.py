@@ -19,7 +19,7 @@ def update_ratios(model: nn.Module, events: Iterable[Any], every: int = 1) -> di
     """
     if every < 1:
         raise ValueError(f"update_ratios: expected every >= 1, got {every}")
-    weights = {name: m.weight for name, m in common.layers(model).items()}
+    weights = {name: m.weight for name, m in common.weight_layers(model).items()}
     found: dict[int, dict[str, float]] = {}
     before = {name: w.data.copy() for name, w in weights.items()}
     for event in events:

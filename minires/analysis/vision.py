@@ -75,7 +75,7 @@ def _field(t: Tensor, fields: dict[int, Field]) -> Field | None:
         kernel, (stride, padding) = f.w.shape[2:], f.geometry
     elif isinstance(f, (ops.MaxPool2d, ops.AvgPool2d)):
         _, kernel, stride, padding = f.geometry
-    elif isinstance(f, ops.Shortcut):
+    elif isinstance(f, ops.SubsampleAndPad):
         kernel, stride, padding = (1, 1), (f.geometry[1],) * 2, (0, 0)
     elif isinstance(f, ops.Pad):
         kernel, stride, padding = (1, 1), (1, 1), (f.inside[2].start, f.inside[3].start)

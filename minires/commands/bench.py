@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import kernels, models, ops
+from .. import info, kernels, models, ops
 from ..kernels import blocked, parallel
 from ..nn import Module
 from ..optim import SGD
@@ -133,7 +133,7 @@ def bench(depth: int = 20, batch: int = 128, steps: int = 10, threads: int | Non
         used = kernels.of(images)
         how = f"{used.__name__.rpartition('.')[2]} kernels"
         if used is blocked:
-            how += f", {parallel.threads()} thread{'s' if parallel.threads() > 1 else ''}"
+            how += f", {info.threads_in_words(parallel.threads())}"
         lines = [f"ResNet-{depth}, {model.count_parameters():,} parameters, batch {batch}, {how}",
                  f"a training step takes {1000 * median:.1f} ms (median of {steps}; best {1000 * min(times):.1f}): "
                  f"{batch / median:,.0f} images/s"]

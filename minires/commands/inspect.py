@@ -8,32 +8,20 @@ import datetime
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import analysis, datasets, device, info, models, nn, plot, runs
-from ..evaluate import is_right
-from ..files.atomic import write_atomically
-from ..weights import Rename, load_weights
+from .. import analysis, datasets, info, plot
+from ..evaluate import error
+from ..files.atomic import check_can_hold_files, write_atomically
+from ..names import UsageError
 from . import page
+from .subject import Subject, Told, from_run, from_weights
 
 BATCH = 200  # images in the one batch that responses and gradients are measured on, and under the loss surface
 POINTS = 21, 9  # along a line, and along each axis of the surface
-
-
-@dataclass
-class Subject:
-    """What is looked at."""
-
-    name: str                       # "ResNet-20"
-    model: nn.Module                # trained, in eval mode
-    fresh: Callable[[], nn.Module]  # the same network at initialisation
-    images: Any = None              # float (N, C, H, W) test images as the network takes them, or None
-    labels: Any = None              # (N,)
-    words: dict[str, Any] = field(default_factory=dict)  # where all this comes from, for the page
 
 
 class Part(NamedTuple):
@@ -45,46 +33,22 @@ class Part(NamedTuple):
     text: str                       # what was measured, what it shows and what not
 
 
-# ----------------------------------------------------------------------------------------- what is looked at
+def find(source: Path, told: Told, *, images: int = 500, root: datasets.Root = None, where: str | None = None
+         ) -> Subject:
+    """What is inspected, with the first `images` test images: the run in the folder `source`, or the network
+    `told.model` with the weights in the file `source`.
 
-
-def from_run(folder: Path, root: datasets.Root = None, images: int = 500, where: str = "") -> Subject:
-    """The network of a folder that `minires train` wrote, and the first test images of the data it was trained on.
-    `where`: as for `runs.read`."""
-    run = runs.read(folder, Path(root) if root else None, where)
-    chosen = run.config
-    words = {"network": chosen["model"], "weights": str(folder / "weights.safetensors"), "data": chosen["dataset"],
-             "input": "pixels / 255 - the training set's mean image", "recipe": chosen["recipe"],
-             "seed of the training": chosen["seed"]}
-    return Subject(_spelt(chosen["model"]), run.model, run.fresh, run.images[:images], run.labels[:images], words)
-
-
-def from_weights(weights: Path, model: str, dataset: str | None = None, *, root: datasets.Root = None,
-                 images: int = 500, rename: Rename | None = None, where: str = "auto",
-                 normalize: str | datasets.MeanAndStd = "channel", image_size: int = 0, **options: Any) -> Subject:
-    """A network by name with weights from a file; without `dataset` there are no images, and less can be measured."""
-    where = device.use(where)
-    words = {"network": model, "weights": str(weights), "options": ", ".join(f"{k} {v}" for k, v in options.items())}
-    x = y = None
-    if dataset is not None:
-        data = datasets.prepared(dataset, root, normalize=normalize, image_size=image_size, train=False, where=where)
-        x, y = (array[:images] for array in data.test)
-        options |= {"num_classes": len(data.classes), "in_channels": x.shape[1]}
-        words |= {"input": data.words, "data": dataset}
-
-    def fresh():
-        return models.build(model, **options).to(where)
-
-    net = fresh()
-    load_weights(net, weights, rename)
-    return Subject(_spelt(model), net.eval(), fresh, x, y, {k: v for k, v in words.items() if v})
-
-
-def _spelt(model: str) -> str:
-    """ "ResNet-20" for "resnet20"; other names as they are."""
-    letters = model.rstrip("0123456789").rstrip("-").lower()
-    number = model[len(model.rstrip("0123456789")):]
-    return f"{ {'resnet': 'ResNet', 'plain': 'plain'}[letters]}-{number}" if letters in ("resnet", "plain") else model
+    Raises UsageError where something is missing or too much; otherwise as from_run and from_weights.
+    """
+    if source.is_dir():
+        found = from_run(source, told, root=root, where=where)
+    elif told.model is None:
+        raise UsageError(f"--model is missing: say which network {source} holds weights for, as in --model resnet20")
+    else:
+        found = from_weights(source, told.model, told, root=root, where=where)
+    if found.images is not None:
+        found.images, found.labels = found.images[:images], found.labels[:images]
+    return found
 
 
 # ------------------------------------------------------------------------------------------------- the parts
@@ -162,11 +126,22 @@ def _on(s: Subject) -> str:
 
 
 def _caption(s: Subject) -> str:
-    return ". ".join(filter(None, (f"{s.name}, {Path(s.words['weights']).name}",
-                                   f"{s.words['data']}, {s.words['input']}" if "data" in s.words else "")))
+    """What a figure was made from. Escaped, because a file's name may hold what a figure cannot draw, or draws as
+    mathematics."""
+    facts = [f"{s.name}, {Path(s.words['weights']).name}"]
+    if "data" in s.words:
+        facts.append(f"{s.words['data']}, {s.words['input']}")
+    return ". ".join(facts).encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
 
 
 # -------------------------------------------------------------------------------------------------- the page
+
+
+def check_folder(out: Path) -> None:
+    """Raise OSError where results cannot be written into the folder `out`, or it holds some."""
+    if (out / "inspect.json").exists():
+        raise FileExistsError(f"{out / 'inspect.json'} exists already; choose another --out, nothing is overwritten")
+    check_can_hold_files(out)
 
 
 def run(subject: Subject, out: Path, parts: Sequence[str] = (), *, seed: int = 0, command: str = "minires inspect",
@@ -176,14 +151,13 @@ def run(subject: Subject, out: Path, parts: Sequence[str] = (), *, seed: int = 0
     Without `parts` all are done that can be: what a network of this kind cannot show is left out, with the reason.
     A part that is asked for and cannot be done is a ValueError. Nothing is written before all is measured.
     """
-    if (out / "inspect.json").exists():
-        raise FileExistsError(f"{out / 'inspect.json'} exists already; choose another --out, nothing is overwritten")
+    check_folder(out)
     done: dict[str, Part] = {}
     left_out: dict[str, str] = {}
     for name in parts or PARTS:
         try:
             if subject.images is None and name not in WITHOUT_IMAGES:
-                raise ValueError(f"{name} needs images: name a data set, for example --dataset cifar10")
+                raise UsageError(f"{name} needs images: name a data set, for example --dataset cifar10")
             done[name] = PARTS[name](subject, seed, progress)
         except ValueError as e:
             if parts:
@@ -193,7 +167,7 @@ def run(subject: Subject, out: Path, parts: Sequence[str] = (), *, seed: int = 0
         raise ValueError("; ".join(left_out.values()))
     facts = dict(subject.words)
     if subject.images is not None:
-        wrong = 100 * (1 - float(is_right(subject.model, subject.images, subject.labels).mean()))
+        wrong = error(subject.model, subject.images, subject.labels)
         facts |= {"test images": len(subject.images), "error on them": f"{wrong:.2f} %"}
     facts |= {"seed of the directions": seed}
     results = {"subject": subject.words, "images": 0 if subject.images is None else len(subject.images), "seed": seed,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import device
-from ..names import unknown
+from ..names import UsageError, unknown
 from .by_name import load
 from .places import Root
 from .prepare import normalize as normalized
@@ -47,13 +47,13 @@ def prepared(name: str, root: Root = None, *, normalize: str | MeanAndStd = "cha
     train         False leaves the training arrays empty, which saves their memory
     where         "cpu" or "gpu"
 
-    Raises ValueError for a name, a number or statistics that do not fit; FileNotFoundError where the data set is not
-    there.
+    Raises UsageError for a name, or a number of images, that does not fit; ValueError for other statistics or sizes;
+    FileNotFoundError where the data set is not there.
     """
     if isinstance(normalize, str) and normalize not in NORMALIZE:
         raise unknown("normalize", normalize, NORMALIZE)
     if validation and test_images:
-        raise ValueError(f"{name}: test_images={test_images} has no effect with validation={validation}, whose images "
+        raise UsageError(f"{name}: test_images={test_images} has no effect with validation={validation}, whose images "
                          "stand in for the test set; leave one out")
     stored = load(name, root)
     learn, test = _chosen(name, *stored, train_images, test_images, validation)
@@ -68,11 +68,11 @@ def _chosen(name: str, learn: Split, test: Split, train_images: int, test_images
     for key, asked, have in (("validation", validation, len(learn)), ("test_images", test_images, len(test)),
                              ("train_images", train_images, len(learn) - validation)):
         if asked < 0:
-            raise ValueError(f"{name}: {key}: expected a number from 0, got {asked}")
+            raise UsageError(f"{name}: {key}: expected a number from 0, got {asked}")
         if key == "validation" and asked >= have:
-            raise ValueError(f"{name}: validation: expected fewer than the {have} training images, got {asked}")
+            raise UsageError(f"{name}: validation: expected fewer than the {have} training images, got {asked}")
         if asked > have:
-            raise ValueError(f"{name}: {key}: expected at most {have}, got {asked}")
+            raise UsageError(f"{name}: {key}: expected at most {have}, got {asked}")
     test = test[:test_images or None]
     if validation:
         learn, test = learn[:-validation], learn[-validation:]

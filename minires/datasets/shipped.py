@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..files.shipped import shipped_file
 from .mnist_family import CLASSES
 from .split import Split, read_only
 
@@ -23,7 +24,7 @@ def fashion_mnist_small(path: str | os.PathLike[str] | None = None) -> tuple[Spl
     read-only. ``path`` is another copy of the file. Raises FileNotFoundError where there is none, and
     ValueError where its SHA-256 is not the published one.
     """
-    path = _find() if path is None else Path(path)
+    path = shipped_file(SMALL) if path is None else Path(path)
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
@@ -40,16 +41,3 @@ def fashion_mnist_small(path: str | os.PathLike[str] | None = None) -> tuple[Spl
             for part in ("train", "test")
         )
     return train, test
-
-
-def _find() -> Path:
-    package = Path(__file__).resolve().parents[1]
-    places = [
-        package / "data" / SMALL,
-        package.parent / "data" / SMALL,
-    ]  # in an installed wheel; in a checkout
-    for place in places:
-        if place.is_file():
-            return place
-    looked = " and ".join(str(place) for place in places)
-    raise FileNotFoundError(f"fashion_mnist_small: {SMALL} ships with minires but is neither of {looked}")

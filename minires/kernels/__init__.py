@@ -8,6 +8,7 @@ MINIRES_KERNELS=reference in the environment, or `with using("reference"):`, kee
 """
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -31,35 +32,45 @@ def _checked(name: str, where: str, names: tuple[str, ...] = NAMES) -> str:
     return name
 
 
-_at_start: str = _checked(os.environ.get("MINIRES_KERNELS", "auto"), "MINIRES_KERNELS")
-_wanted: ContextVar[str] = ContextVar("kernels", default=_at_start)
+@functools.cache
+def _at_start() -> str:
+    """Read at first use, not at import: a wrong name then ends as any other error of use."""
+    return _checked(os.environ.get("MINIRES_KERNELS", "auto"), "MINIRES_KERNELS")
+
+
+_chosen: ContextVar[str | None] = ContextVar("kernels", default=None)
+
+
+def _wanted() -> str:
+    return _chosen.get() or _at_start()
 
 
 @contextmanager
 def using(name: str) -> Iterator[None]:
     """Inside, new operations use these kernels: "reference"; "auto", which is the fastest that suits an array; or
     "shapes", whose results have the right shape and no right number."""
-    token = _wanted.set(_checked(name, "kernels.using", (*NAMES, "shapes")))
+    token = _chosen.set(_checked(name, "kernels.using", (*NAMES, "shapes")))
     try:
         yield
     finally:
-        _wanted.reset(token)
+        _chosen.reset(token)
 
 
 def choice() -> str:
     """Which kernels are wanted, in words: "auto" or "reference", and whether products may use TF32."""
-    return _wanted.get() + (", TF32" if tf32_allowed() else "")
+    return _wanted() + (", TF32" if tf32_allowed() else "")
 
 
 def session(threads: int | None = None) -> AbstractContextManager[None]:
     """Hold one around a loop of many steps, as train.fit does: `parallel.session`, unless using the reference."""
-    return parallel.session(threads) if _wanted.get() == "auto" else nullcontext()
+    return parallel.session(threads) if _wanted() == "auto" else nullcontext()
 
 
 def of(x: Any) -> ModuleType:
     """The module whose kernels suit `x`, by its device and dtype."""
-    if _wanted.get() == "shapes":
+    wanted = _wanted()
+    if wanted == "shapes":
         return shapes
-    if _wanted.get() == "auto" and x.dtype == np.float32:
+    if wanted == "auto" and x.dtype == np.float32:
         return cuda if device.on_gpu(x) else blocked
     return reference

@@ -29,10 +29,22 @@ Block = tuple[int, slice]  # (its number, which images)
 # ------------------------------------------------------------------------------------ threads
 
 _threads: ContextVar[int | None] = ContextVar("minires threads", default=None)
-_lock = threading.RLock()
-_open_sessions = 0
-_holders = 0  # kernels that run now
-_blas_before: list[int] = []
+
+
+class _Shared:
+    """What all threads of the process share. Whoever reads or changes it, or the kept memory, holds `lock`."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        self.lock = threading.RLock()
+        self.sessions = 0                 # open ones
+        self.holders = 0                  # kernels that run now
+        self.blas_before: list[int] = []  # each BLAS's number of threads before the first of them
+
+
+_shared = _Shared()
 
 
 @functools.cache
@@ -73,19 +85,18 @@ def session(threads: int | None = None) -> Iterator[None]:
 
     Sessions nest, also across threads. `threads` sets how many share a kernel's blocks meanwhile.
     """
-    global _open_sessions
     if threads is not None and threads < 1:
         raise ValueError(f"session: expected threads >= 1, got {threads}")
     token = _threads.set(threads) if threads is not None else None
-    with _lock:
-        _open_sessions += 1
+    with _shared.lock:
+        _shared.sessions += 1
     try:
         yield
     finally:
-        with _lock:
-            _open_sessions = max(0, _open_sessions - 1)  # a fork within a session has begun anew
-            if _open_sessions == 0:
-                _forget_memory()
+        with _shared.lock:
+            _shared.sessions = max(0, _shared.sessions - 1)  # a fork within a session has begun anew
+            if _shared.sessions == 0:
+                memory.forget()
         if token is not None:
             _threads.reset(token)
 
@@ -94,19 +105,18 @@ def session(threads: int | None = None) -> Iterator[None]:
 def _one_blas_thread() -> Iterator[None]:
     """Hold BLAS at one thread while a kernel runs, then give it back the number it had. The first to come holds
     it, the last to leave restores it."""
-    global _holders, _blas_before
-    with _lock:
-        if _holders == 0:
-            _blas_before = [lib.num_threads for lib in _blas()]
+    with _shared.lock:
+        if _shared.holders == 0:
+            _shared.blas_before = [lib.num_threads for lib in _blas()]
             _set_blas([1] * len(_blas()))
-        _holders += 1
+        _shared.holders += 1
     try:
         yield
     finally:
-        with _lock:
-            _holders -= 1
-            if _holders == 0:
-                _set_blas(_blas_before)
+        with _shared.lock:
+            _shared.holders -= 1
+            if _shared.holders == 0:
+                _set_blas(_shared.blas_before)
 
 
 def _set_blas(numbers: list[int]) -> None:
@@ -128,8 +138,7 @@ def _pool(workers: int) -> Any:
 
 def _after_fork() -> None:
     """A forked child has none of its parent's threads: it makes its own at first need."""
-    global _lock, _open_sessions, _holders
-    _lock, _open_sessions, _holders = threading.RLock(), 0, 0
+    _shared.begin()
     _pool.cache_clear()
 
 
@@ -177,48 +186,59 @@ def share(work: Callable[[Iterator[Block]], None], blocks: Blocks) -> None:
 # before, so while a session lasts their memory is kept and given to the next array of the same size.
 
 LARGE = 1 << 20  # bytes
-_free: dict[int, list[Any]] = {}
-_lent = _most_lent = _kept = 0  # bytes in living arrays, the most there were, bytes in `_free`
+
+
+class Memory:
+    """The memory of arrays that died in an open session, and how much of it there is."""
+
+    def __init__(self) -> None:
+        self.free: dict[int, list[Any]] = {}  # by size in bytes
+        self.kept = 0                         # bytes in `free`
+        self.lent = self.most_lent = 0        # bytes in living arrays, and the most there were
+
+    def take(self, size: int) -> Any:
+        """`size` bytes, used before if there are such."""
+        with _shared.lock:
+            if self.free.get(size):
+                taken = self.free[size].pop()
+                self.kept -= size
+            else:
+                taken = np.empty(size, np.uint8)
+            self.lent += size
+            self.most_lent = max(self.most_lent, self.lent)
+        return taken
+
+    def give_back(self, taken: Any) -> None:
+        """Keep it, but never more in all than once was alive at a time: sizes that are no longer asked for go."""
+        with _shared.lock:
+            self.lent -= taken.nbytes
+            if not _shared.sessions:
+                return
+            if self.kept + taken.nbytes > self.most_lent:
+                self.free.clear()
+                self.kept = 0
+            self.free.setdefault(taken.nbytes, []).append(taken)
+            self.kept += taken.nbytes
+
+    def forget(self) -> None:
+        """Let go of all that is kept."""
+        self.free.clear()
+        self.most_lent, self.kept = self.lent, 0
+
+
+memory = Memory()
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> Any:
     """np.empty, in the memory of a dead array if one of this size has died in this session."""
-    global _lent, _most_lent, _kept
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size < LARGE:
         return np.empty(shape, dtype)
-    with _lock:
-        if _free.get(size):
-            memory = _free[size].pop()
-            _kept -= size
-        else:
-            memory = np.empty(size, np.uint8)
-        _lent += size
-        _most_lent = max(_most_lent, _lent)
+    taken = memory.take(size)
     # The array and all its views refer to `lease`, and nothing else does. So it dies with the last of them.
-    lease = (ctypes.c_char * size).from_buffer(memory)
-    weakref.finalize(lease, _give_back, memory).atexit = False
+    lease = (ctypes.c_char * size).from_buffer(taken)
+    weakref.finalize(lease, memory.give_back, taken).atexit = False
     return np.ndarray(shape, dtype, lease)
-
-
-def _give_back(memory: Any) -> None:
-    """Keep it, but never more in all than once was alive at a time: sizes that are no longer asked for go."""
-    global _lent, _kept
-    with _lock:
-        _lent -= memory.nbytes
-        if not _open_sessions:
-            return
-        if _kept + memory.nbytes > _most_lent:
-            _free.clear()
-            _kept = 0
-        _free.setdefault(memory.nbytes, []).append(memory)
-        _kept += memory.nbytes
-
-
-def _forget_memory() -> None:
-    global _most_lent, _kept
-    _free.clear()
-    _most_lent, _kept = _lent, 0
 
 
 # ------------------------------------------------------------------------------------- blocks

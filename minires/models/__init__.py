@@ -97,5 +97,6 @@ def listing() -> Iterator[Listed]:
     no image computed."""
     for family, (shape, members) in FAMILIES.items():
         for name, function in members.items():
-            net = function(rng=init.UNDRAWN)
+            with init.undrawn():
+                net = function()
             yield Listed(family, name, net.depth(shape), net.count_parameters(), net.macs(shape), shape)

@@ -37,7 +37,7 @@ class BasicConv2d(nn.Module):
 
 
 class Inception(nn.Module):
-    """Four branches, concatenated: channels[0] + channels[2] + channels[4] + channels[5] channels.
+    """Four branches, concatenated to `out_channels` channels. `channels`: a row of TABLE_1.
 
     The paper's 5x5 branch has a 3x3 convolution here: torchvision's has (its weights were trained so), and only
     with it GoogLeNet has the 6,624,904 parameters that are published.
@@ -45,6 +45,7 @@ class Inception(nn.Module):
 
     def __init__(self, in_channels: int, channels: tuple[int, ...], *, rng: np.random.Generator):
         one, to3, three, to5, five, pool = channels
+        self.out_channels = one + three + five + pool
         self.branch1 = BasicConv2d(in_channels, one, 1, rng=rng)
         self.branch2 = nn.Sequential(BasicConv2d(in_channels, to3, 1, rng=rng),
                                      BasicConv2d(to3, three, 3, 1, 1, rng=rng))
@@ -62,27 +63,37 @@ class GoogLeNet(nn.Module):
     unused = "aux1", "aux2"  # the classifiers that only helped to train
 
     def __init__(self, num_classes: int, in_channels: int, width: int, dropout: float, *, rng: np.random.Generator):
+        def inception(in_channels: int, row: str) -> Inception:
+            return Inception(in_channels, tuple(c * width // 64 for c in TABLE_1[row]), rng=rng)
+
         self.conv1 = BasicConv2d(in_channels, width, 7, 2, 3, rng=rng)
         self.maxpool1 = nn.MaxPool2d(3, 2, ceil_mode=True)
         self.conv2 = BasicConv2d(width, width, 1, rng=rng)
         self.conv3 = BasicConv2d(width, 3 * width, 3, 1, 1, rng=rng)
-        pools = {"3a": ("maxpool2", 3), "4a": ("maxpool3", 3), "5a": ("maxpool4", 2)}
-        channels = 3 * width
-        for name, row in TABLE_1.items():
-            if name in pools:
-                pool, kernel = pools[name]
-                setattr(self, pool, nn.MaxPool2d(kernel, 2, ceil_mode=True))
-            row = tuple(c * width // 64 for c in row)
-            setattr(self, f"inception{name}", Inception(channels, row, rng=rng))
-            channels = row[0] + row[2] + row[4] + row[5]
+        self.maxpool2 = nn.MaxPool2d(3, 2, ceil_mode=True)
+        self.inception3a = inception(3 * width, "3a")
+        self.inception3b = inception(self.inception3a.out_channels, "3b")
+        self.maxpool3 = nn.MaxPool2d(3, 2, ceil_mode=True)
+        self.inception4a = inception(self.inception3b.out_channels, "4a")
+        self.inception4b = inception(self.inception4a.out_channels, "4b")
+        self.inception4c = inception(self.inception4b.out_channels, "4c")
+        self.inception4d = inception(self.inception4c.out_channels, "4d")
+        self.inception4e = inception(self.inception4d.out_channels, "4e")
+        self.maxpool4 = nn.MaxPool2d(2, 2, ceil_mode=True)
+        self.inception5a = inception(self.inception4e.out_channels, "5a")
+        self.inception5b = inception(self.inception5a.out_channels, "5b")
         self.avgpool = nn.GlobalAvgPool2d()
         self.dropout = nn.Dropout(dropout, rng=rng)
-        self.fc = nn.Linear(channels, num_classes, rng=rng)
+        self.fc = nn.Linear(self.inception5b.out_channels, num_classes, rng=rng)
 
     def forward(self, x: Tensor) -> Tensor:
-        for _, layer in self.children():  # they run in the order in which they stand
-            x = layer(x)
-        return x
+        h = self.maxpool1(self.conv1(x))
+        h = self.maxpool2(self.conv3(self.conv2(h)))
+        h = self.maxpool3(self.inception3b(self.inception3a(h)))
+        h = self.inception4b(self.inception4a(h))
+        h = self.inception4e(self.inception4d(self.inception4c(h)))
+        h = self.inception5b(self.inception5a(self.maxpool4(h)))
+        return self.fc(self.dropout(self.avgpool(h)))
 
 
 def googlenet(*, num_classes: int = 1000, in_channels: int = 3, width: int = 64, dropout: float = 0.2,

@@ -28,9 +28,10 @@ class ResNet(nn.Module):
                  block: Callable[..., Any], num_classes: int, *, maxpool: nn.Module | None = None,
                  last_norm: Callable[[int], nn.Module] | None = None, rng: np.random.Generator):
         self.conv1, self.bn1, self.maxpool = conv1, first_norm, maxpool
-        channels = conv1.weight.shape[0]
-        for i, (out_channels, blocks, stride) in enumerate(stages, 1):
-            setattr(self, f"layer{i}", stage(block, channels, out_channels, blocks, stride, rng=rng))
+        channels, self.stages = conv1.weight.shape[0], 0
+        for out_channels, blocks, stride in stages:
+            self.stages += 1
+            setattr(self, f"layer{self.stages}", stage(block, channels, out_channels, blocks, stride, rng=rng))
             channels = out_channels
         if hasattr(self.blocks()[0], "split_after_activation"):
             self.blocks()[0].split_after_activation = True  # v2, section 5: nothing before it has been activated yet
@@ -39,7 +40,7 @@ class ResNet(nn.Module):
 
     def blocks(self) -> list[Any]:
         """All blocks of all stages, in order."""
-        return [block for name, blocks in vars(self).items() if name.startswith("layer") for block in blocks]
+        return [block for i in range(1, self.stages + 1) for block in getattr(self, f"layer{i}")]
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(x) if self.bn1 is None else nn.conv_bn_relu(self.conv1, self.bn1, x)

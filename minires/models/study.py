@@ -37,7 +37,7 @@ class _Impeded(nn.Block):
 
     def forward(self, x: Tensor) -> Tensor:
         branch = self.bn2(self.conv2(nn.conv_bn_relu(self.conv1, self.bn1, x)))
-        return ops.relu(self.join(self.shortcut(x, branch.shape[1]), branch, x))
+        return ops.relu(self.join(self.shortcut(x), branch, x))
 
     def join(self, skip: Tensor, branch: Tensor, x: Tensor) -> Tensor:
         raise NotImplementedError
@@ -50,7 +50,8 @@ class ConstantScaling(_Impeded):
 
     def __init__(self, *args: Any, scales: tuple[float, float] = (0.5, 0.5), **options: Any):
         super().__init__(*args, **options)
-        self.scales = float(scales[0]), float(scales[1])
+        of_shortcut, of_branch = scales
+        self.scales = float(of_shortcut), float(of_branch)
 
     def join(self, skip: Tensor, branch: Tensor, x: Tensor) -> Tensor:
         return skip * self.scales[0] + branch * self.scales[1]
@@ -123,23 +124,31 @@ def shortcut_study(kind: str, depth: int = 110, *, pad: str = "both", num_classe
 # ------------------------------------------------------------------------------------------ Table 2
 
 
+MOVED = ("bn_after_addition", "relu_before_addition", "relu_only_preact")
+
+
 class _Placed:
     """A block with the layers of nn.Block or nn.Bottleneck, its BNs and ReLUs in other places (v2, Fig. 4)."""
 
-    placement: str
+    branch: Any
     shortcut: Any
-    layers: Any
+
+    def place(self, placement: str, kind: str) -> None:
+        """Take one of the places in MOVED; ValueError for another."""
+        if placement not in MOVED:
+            raise unknown("placement", placement, MOVED)
+        self.placement, self.kind = placement, kind
 
     @property
     def last_norm(self) -> nn.Module | None:
         """The BatchNorm that ends the branch; none where it stands behind the addition."""
-        return None if self.placement == "bn_after_addition" else self.layers()[-1][1]
+        return None if self.placement == "bn_after_addition" else self.branch()[-1][1]
 
     def forward(self, x: Tensor) -> Tensor:
-        *inner, (conv, bn) = self.layers()
-        skip = self.shortcut(x, conv.weight.shape[0])
+        *inner, (conv, bn) = self.branch()
+        skip = self.shortcut(x)
         if self.placement == "relu_only_preact":                 # Fig. 4d
-            for c, b in self.layers():
+            for c, b in self.branch():
                 x = b(c(ops.relu(x)))
             return x + skip
         for c, b in inner:
@@ -154,7 +163,7 @@ class PlacedBlock(_Placed, nn.Block):
 
     def __init__(self, *args: Any, placement: str, **options: Any):
         super().__init__(*args, residual=True, **options)
-        self.placement, self.kind = placement, f", {placement}"
+        self.place(placement, f", {placement}")
 
 
 class PlacedBottleneck(_Placed, nn.Bottleneck):
@@ -162,7 +171,7 @@ class PlacedBottleneck(_Placed, nn.Bottleneck):
 
     def __init__(self, *args: Any, placement: str, **options: Any):
         super().__init__(*args, residual=True, **options)
-        self.placement, self.kind = placement, f", bottleneck, {placement}"
+        self.place(placement, f", bottleneck, {placement}")
 
 
 def placement_study(placement: str, depth: int = 110, *, bottleneck: bool = False, shortcut: str = "A",
@@ -175,9 +184,8 @@ def placement_study(placement: str, depth: int = 110, *, bottleneck: bool = Fals
     v2, section 5 asks of both kinds of pre-activation.
     """
     known = {"original": ("basic", "bottleneck"), "full_preact": ("preact", "preact_bottleneck")}
-    moved = ("bn_after_addition", "relu_before_addition", "relu_only_preact")
-    if placement not in (*known, *moved):
-        raise unknown("placement_study, placement", placement, (*known, *moved))
+    if placement not in (*known, *MOVED):
+        raise unknown("placement_study, placement", placement, (*known, *MOVED))
     sizes: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels, "width": width, "rng": rng}
     if placement in known:
         return cifar(depth, True, known[placement][bottleneck], shortcut, pad, **sizes)

@@ -6,6 +6,7 @@ most of the parameters. VGG-16 is column D, VGG-19 column E.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -18,25 +19,31 @@ MULTIPLES = (1, 2, 4, 8, 8)
 
 
 class Features(nn.Sequential):
-    """Convolutions, with or without BatchNorm2d, ReLUs and pools in a row, one after the other; conv - bn - relu go
-    through `nn.conv_bn_relu`, which makes one of them where it can."""
+    """Its layers one after the other, as nn.Sequential runs them. Where a Conv2d, a BatchNorm2d and a ReLU follow each
+    other and nothing looks inside, the three go through `nn.conv_bn_relu`, which makes one operation of them."""
 
     def forward(self, x: Tensor) -> Tensor:
-        layers = self.layers()
-        if nn.being_watched():
-            return super().forward(x)
+        layers = [*self]
         while layers:
-            layer, *layers = layers
-            if layers and isinstance(layers[0], nn.BatchNorm2d):
-                bn, _, *layers = layers
-                x = nn.conv_bn_relu(layer, bn, x)
+            if _conv_bn_relu_first(layers) and not nn.being_watched():
+                conv, bn, _, *layers = layers
+                x = nn.conv_bn_relu(conv, bn, x)
             else:
+                layer, *layers = layers
                 x = layer(x)
         return x
 
 
+def _conv_bn_relu_first(layers: list[Any]) -> bool:
+    kinds = nn.Conv2d, nn.BatchNorm2d, nn.ReLU
+    return len(layers) >= 3 and all(nn.is_exactly(m, kind) for m, kind in zip(layers[:3], kinds, strict=True))
+
+
 class VGG(nn.Module):
-    """features - 7x7 average pool - classifier. Build it with `vgg16` or `vgg19`."""
+    """features - 7x7 average pool - classifier. Build it with `vgg16` or `vgg19`.
+
+    features and classifier are nn.Sequential: the papers' layers in a row, each by its number.
+    """
 
     def __init__(self, features: Features, classifier: nn.Sequential):
         self.features, self.avgpool, self.classifier = features, nn.AdaptiveAvgPool2d(7), classifier

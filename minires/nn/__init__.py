@@ -30,9 +30,9 @@ from .layers import (
     ReLU,
     Sequential,
 )
-from .module import Module, misfits
+from .module import Module, is_exactly, misfits
 
 __all__ = ["AdaptiveAvgPool2d", "AvgPool2d", "BatchNorm", "BatchNorm1d", "BatchNorm2d", "Block", "Bottleneck", "Conv2d",
            "Dropout", "FixupBlock", "Flatten", "GlobalAvgPool2d", "Identity", "Linear", "MaxPool2d", "Module",
            "PreactBlock", "PreactBottleneck", "ReLU", "ResidualBlock", "Sequential", "being_watched", "bn_relu",
-           "conv_bn_relu", "misfits", "modes_kept", "untouched", "watched"]
+           "conv_bn_relu", "is_exactly", "misfits", "modes_kept", "untouched", "watched"]

@@ -10,12 +10,12 @@ from ..residual import PreactResidual, Residual
 from ..tensor import Tensor, recording
 from .hooks import being_watched
 from .layers import BatchNorm2d, Conv2d, Identity, Sequential
-from .module import Module
+from .module import Module, is_exactly
 
 
 def bn_relu(bn: Any, x: Tensor, skip: Tensor | None = None) -> Tensor:
     """relu(bn(x)), or relu(bn(x) + skip): one operation in train mode while nothing looks inside."""
-    if type(bn) is BatchNorm2d and bn.training and not being_watched():  # a subclass has a forward of its own
+    if is_exactly(bn, BatchNorm2d) and bn.training and not being_watched():
         y, mean, var = ops.batch_norm_relu(x, bn.weight, bn.bias, bn.eps, skip)
         bn.update(mean, var, x.size // x.shape[1])
         return y
@@ -29,8 +29,8 @@ def conv_bn_relu(conv: Conv2d, bn: Any, x: Tensor, skip: Tensor | None = None) -
 
         w' = w gamma / sqrt(var + eps)          b' = beta + (b - mean) gamma / sqrt(var + eps)
     """
-    ours = type(conv) is Conv2d and type(bn) is BatchNorm2d  # a subclass may compute something else
-    if not ours or bn.training or recording() or being_watched():
+    foldable = is_exactly(conv, Conv2d) and is_exactly(bn, BatchNorm2d)
+    if not foldable or bn.training or recording() or being_watched():
         return bn_relu(bn, conv(x), skip)
     scale = bn.weight.data * (bn.running_var.data + float(bn.eps)) ** -0.5
     shift = bn.bias.data + ((0 if conv.bias is None else conv.bias.data) - bn.running_mean.data) * scale
@@ -52,7 +52,7 @@ class ResidualBlock(Module):
     kind = ""      # for repr
     downsample: Any = None
 
-    def __init__(self, stride: int, residual: bool, option: str, pad: str, by_hand: bool = False,
+    def __init__(self, out_channels: int, stride: int, residual: bool, option: str, pad: str, by_hand: bool = False,
                  batch_norm: bool = True):
         if pad not in ("both", "end"):
             raise ValueError(f'pad: expected "both" or "end", got {pad!r}')
@@ -60,23 +60,23 @@ class ResidualBlock(Module):
             raise ValueError(f'shortcut: expected "A", "B" or "C", got {option!r}')
         if by_hand and not (residual and batch_norm):
             raise ValueError("by_hand=True is written for residual blocks with BatchNorm; build this block without it")
-        self.stride, self.residual, self.option, self.pad, self.by_hand = stride, residual, option, pad, by_hand
+        self.out_channels, self.stride, self.residual = out_channels, stride, residual
+        self.option, self.pad, self.by_hand = option, pad, by_hand
 
-    def project(self, in_channels: int, out_channels: int, *norm: Module, bias: bool = False,
-                rng: np.random.Generator) -> None:
-        """Give the shortcut its weights if it has any: a 1x1 convolution, and `norm` behind it."""
-        changes = self.stride != 1 or in_channels != out_channels
+    def project(self, in_channels: int, *norm: Module, bias: bool = False, rng: np.random.Generator) -> None:
+        """Give the shortcut its weights if it has any: a 1x1 convolution, and `norm` after it."""
+        changes = self.stride != 1 or in_channels != self.out_channels
         if self.residual and (self.option == "C" or (self.option == "B" and changes)):
-            conv = Conv2d(in_channels, out_channels, 1, self.stride, bias=bias, rng=rng)
+            conv = Conv2d(in_channels, self.out_channels, 1, self.stride, bias=bias, rng=rng)
             self.downsample = Sequential(conv, *norm)
 
-    def shortcut(self, x: Tensor, channels: int) -> Tensor:
-        """What is added to a branch of `channels` channels."""
+    def shortcut(self, x: Tensor) -> Tensor:
+        """What is added to the branch's output: x itself, its projection, or x subsampled with zero channels."""
         if self.downsample is not None:
             return self.downsample(x)
-        if self.stride == 1 and x.shape[1] == channels:
+        if self.stride == 1 and x.shape[1] == self.out_channels:
             return x
-        return ops.shortcut(x, self.stride, channels, self.pad)
+        return ops.subsample_and_pad(x, self.stride, self.out_channels, self.pad)
 
     def describe(self) -> str:
         return ("residual" if self.residual else "plain") + self.kind
@@ -95,28 +95,28 @@ class Block(ResidualBlock):
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, *, residual: bool = True,
                  shortcut: str = "A", pad: str = "both", by_hand: bool = False, batch_norm: bool = True,
                  rng: np.random.Generator):
-        super().__init__(stride, residual, shortcut, pad, by_hand, batch_norm)
+        super().__init__(out_channels, stride, residual, shortcut, pad, by_hand, batch_norm)
         bn: Any = BatchNorm2d if batch_norm else lambda channels: Identity()
         self.conv1 = Conv2d(in_channels, out_channels, 3, stride, 1, not batch_norm, rng=rng)
         self.bn1 = bn(out_channels)
         self.conv2 = Conv2d(out_channels, out_channels, 3, 1, 1, not batch_norm, rng=rng)
         self.bn2 = bn(out_channels)
-        self.project(in_channels, out_channels, bn(out_channels), bias=not batch_norm, rng=rng)
+        self.project(in_channels, bn(out_channels), bias=not batch_norm, rng=rng)
 
     @property
     def last_norm(self) -> Module | None:
         """The BatchNorm that ends the residual branch."""
         return self.bn2 if self.residual and isinstance(self.bn2, BatchNorm2d) else None
 
-    def layers(self) -> list[tuple[Conv2d, Any]]:
-        """The branch: each convolution with the norm that follows it."""
+    def branch(self) -> list[tuple[Conv2d, Any]]:
+        """Each convolution of the residual branch with the norm that follows it."""
         return [(self.conv1, self.bn1), (self.conv2, self.bn2)]
 
     def forward(self, x: Tensor) -> Tensor:
-        if _can_run_by_hand(self):
+        if _can_run_by_hand(self, layers_of_projection=2):
             return self.forward_by_hand(x)
         h = conv_bn_relu(self.conv1, self.bn1, x)
-        skip = self.shortcut(x, self.conv2.weight.shape[0]) if self.residual else None
+        skip = self.shortcut(x) if self.residual else None
         return conv_bn_relu(self.conv2, self.bn2, h, skip)
 
     def forward_by_hand(self, x: Tensor) -> Tensor:
@@ -124,7 +124,7 @@ class Block(ResidualBlock):
         inputs = [x, self.conv1.weight, self.bn1.weight, self.bn1.bias,
                   self.conv2.weight, self.bn2.weight, self.bn2.bias]
         if self.downsample is not None:
-            conv, bn = self.downsample.layers()
+            conv, bn = self.downsample
             inputs += [conv.weight, bn.weight, bn.bias]
             norms.append(bn)
         return _by_hand(Residual, inputs, norms, stride=self.stride, pad=self.pad)
@@ -145,7 +145,7 @@ class Bottleneck(ResidualBlock):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, *, residual: bool = True,
                  shortcut: str = "A", pad: str = "both", version: str = "v1", rng: np.random.Generator):
-        super().__init__(stride, residual, shortcut, pad)
+        super().__init__(out_channels, stride, residual, shortcut, pad)
         width, first, second = _bottleneck(out_channels, stride, version)
         self.conv1 = Conv2d(in_channels, width, 1, first, rng=rng)
         self.bn1 = BatchNorm2d(width)
@@ -153,21 +153,21 @@ class Bottleneck(ResidualBlock):
         self.bn2 = BatchNorm2d(width)
         self.conv3 = Conv2d(width, out_channels, 1, rng=rng)
         self.bn3 = BatchNorm2d(out_channels)
-        self.project(in_channels, out_channels, BatchNorm2d(out_channels), rng=rng)
+        self.project(in_channels, BatchNorm2d(out_channels), rng=rng)
 
     @property
     def last_norm(self) -> Module | None:
         """The BatchNorm that ends the residual branch."""
         return self.bn3 if self.residual else None
 
-    def layers(self) -> list[tuple[Conv2d, Any]]:
-        """The branch: each convolution with the norm that follows it."""
+    def branch(self) -> list[tuple[Conv2d, Any]]:
+        """Each convolution of the residual branch with the norm that follows it."""
         return [(self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3)]
 
     def forward(self, x: Tensor) -> Tensor:
         h = conv_bn_relu(self.conv1, self.bn1, x)
         h = conv_bn_relu(self.conv2, self.bn2, h)
-        skip = self.shortcut(x, self.conv3.weight.shape[0]) if self.residual else None
+        skip = self.shortcut(x) if self.residual else None
         return conv_bn_relu(self.conv3, self.bn3, h, skip)
 
 
@@ -184,28 +184,28 @@ class PreactBlock(ResidualBlock):
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, *, residual: bool = True,
                  shortcut: str = "A", pad: str = "both", split_after_activation: bool = False, by_hand: bool = False,
                  rng: np.random.Generator):
-        super().__init__(stride, residual, shortcut, pad, by_hand)
+        super().__init__(out_channels, stride, residual, shortcut, pad, by_hand)
         self.bn1 = BatchNorm2d(in_channels)
         self.conv1 = Conv2d(in_channels, out_channels, 3, stride, 1, rng=rng)
         self.bn2 = BatchNorm2d(out_channels)
         self.conv2 = Conv2d(out_channels, out_channels, 3, 1, 1, rng=rng)
-        self.project(in_channels, out_channels, rng=rng)
+        self.project(in_channels, rng=rng)
         self.split_after_activation = split_after_activation or self.downsample is not None
 
     def forward(self, x: Tensor) -> Tensor:
-        if _can_run_by_hand(self):
+        if _can_run_by_hand(self, layers_of_projection=1):
             return self.forward_by_hand(x)
         a = bn_relu(self.bn1, x)
         h = self.conv2(conv_bn_relu(self.conv1, self.bn2, a))
         if self.residual:
-            h = h + self.shortcut(a if self.split_after_activation else x, h.shape[1])
+            h = h + self.shortcut(a if self.split_after_activation else x)
         return h
 
     def forward_by_hand(self, x: Tensor) -> Tensor:
         inputs = [x, self.bn1.weight, self.bn1.bias, self.conv1.weight, self.bn2.weight, self.bn2.bias,
                   self.conv2.weight]
         if self.downsample is not None:
-            inputs += [conv.weight for conv in self.downsample.layers()]
+            inputs.append(self.downsample[0].weight)
         return _by_hand(PreactResidual, inputs, [self.bn1, self.bn2], stride=self.stride, pad=self.pad,
                         split_after_activation=self.split_after_activation)
 
@@ -220,7 +220,7 @@ class PreactBottleneck(ResidualBlock):
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, *, residual: bool = True,
                  shortcut: str = "A", pad: str = "both", split_after_activation: bool = False, version: str = "v1",
                  rng: np.random.Generator):
-        super().__init__(stride, residual, shortcut, pad)
+        super().__init__(out_channels, stride, residual, shortcut, pad)
         width, first, second = _bottleneck(out_channels, stride, version)
         self.bn1 = BatchNorm2d(in_channels)
         self.conv1 = Conv2d(in_channels, width, 1, first, rng=rng)
@@ -228,7 +228,7 @@ class PreactBottleneck(ResidualBlock):
         self.conv2 = Conv2d(width, width, 3, second, 1, rng=rng)
         self.bn3 = BatchNorm2d(width)
         self.conv3 = Conv2d(width, out_channels, 1, rng=rng)
-        self.project(in_channels, out_channels, rng=rng)
+        self.project(in_channels, rng=rng)
         self.split_after_activation = split_after_activation or self.downsample is not None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -236,7 +236,7 @@ class PreactBottleneck(ResidualBlock):
         h = conv_bn_relu(self.conv1, self.bn2, a)
         h = self.conv3(conv_bn_relu(self.conv2, self.bn3, h))
         if self.residual:
-            h = h + self.shortcut(a if self.split_after_activation else x, h.shape[1])
+            h = h + self.shortcut(a if self.split_after_activation else x)
         return h
 
 
@@ -255,7 +255,7 @@ class FixupBlock(ResidualBlock):
         def scalar(value):
             return Tensor(init.constant((1,), value), True)
 
-        super().__init__(stride, True, "A", pad)
+        super().__init__(out_channels, stride, True, "A", pad)
         self.bias1a, self.bias1b, self.bias2a, self.bias2b = (scalar(0) for _ in range(4))
         self.scale = scalar(1)
         self.conv1 = Conv2d(in_channels, out_channels, 3, stride, 1, rng=rng)
@@ -264,14 +264,28 @@ class FixupBlock(ResidualBlock):
     def forward(self, x: Tensor) -> Tensor:
         h = ops.relu(self.conv1(x + self.bias1a) + self.bias1b)
         h = self.conv2(h + self.bias2a) * self.scale + self.bias2b
-        return ops.relu(h + self.shortcut(x, h.shape[1]))
+        return ops.relu(h + self.shortcut(x))
 
 
-def _can_run_by_hand(block: Any) -> bool:
-    """Train mode throughout, no layer that somebody replaced by a subclass, and nothing looks inside."""
-    inside = [m for _, m in block.modules() if m is not block]
-    return (block.by_hand and block.training and not being_watched()
-            and all(m.training and type(m) in (Conv2d, BatchNorm2d, Sequential) for m in inside))
+def _can_run_by_hand(block: Any, layers_of_projection: int) -> bool:
+    """Whether the hand-written Function computes what the composed block would: every layer is still of the kind and
+    geometry that the constructor gave it, every BatchNorm is in train mode, and nothing looks inside.
+    """
+    if not (block.by_hand and block.residual and block.training) or being_watched():
+        return False
+    if "shortcut" in vars(block) or type(block).shortcut is not ResidualBlock.shortcut:
+        return False
+    stride = block.stride, block.stride
+    convolutions, norms = [(block.conv1, stride, (1, 1)), (block.conv2, (1, 1), (1, 1))], [block.bn1, block.bn2]
+    if block.downsample is not None:
+        inside = [*block.downsample] if is_exactly(block.downsample, Sequential) else []
+        if len(inside) != layers_of_projection:
+            return False
+        convolutions.append((inside[0], stride, (0, 0)))
+        norms += inside[1:]
+    return (all(is_exactly(bn, BatchNorm2d) and bn.training for bn in norms)
+            and all(is_exactly(conv, Conv2d) and conv.bias is None and (conv.stride, conv.padding) == (s, p)
+                    for conv, s, p in convolutions))
 
 
 def _bottleneck(out_channels: int, stride: int, version: str) -> tuple[int, int, int]:

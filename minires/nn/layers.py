@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import functools
+import operator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -199,16 +201,32 @@ class Dropout(Module):
 
 
 class Sequential(Module):
-    """One module after the other; children are named "0", "1", ..."""
+    """One module after the other: the attributes "0", "1", ... in the order of these numbers.
+
+    `net[i]` is the module number i (from the end where i < 0), `for layer in net` goes through them, `len(net)` counts
+    them. Attributes of other names are no part of the sequence. TypeError for a number that holds no Module.
+    """
 
     def __init__(self, *layers: Module):
         for i, layer in enumerate(layers):
             setattr(self, str(i), layer)
+        list(self)  # the TypeError comes now, not when the network runs
 
-    def layers(self) -> list[Any]:
-        return [layer for _, layer in self.children()]
+    def __len__(self) -> int:
+        return sum(name.isdecimal() for name in vars(self))
+
+    def __getitem__(self, i: int) -> Any:
+        number, count = range(len(self))[operator.index(i)], len(self)
+        layer = vars(self).get(str(number))
+        if not isinstance(layer, Module):
+            raise TypeError(f"Sequential: expected a Module as number {number} of {count}, got {type(layer).__name__}; "
+                            "nn.Identity() leaves a place empty")
+        return layer
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
 
     def forward(self, x: Any) -> Any:
-        for layer in self.layers():
+        for layer in self:
             x = layer(x)
         return x

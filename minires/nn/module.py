@@ -24,6 +24,15 @@ def misfits(mine: Mapping[str, Tensor], theirs: Mapping[str, Any]) -> tuple[list
              for n, t in mine.items() if n in theirs and getattr(theirs[n], "shape", None) != t.shape])
 
 
+def is_exactly(module: Any, kind: type) -> bool:
+    """Whether `module` is a `kind` and computes what that class computes.
+
+    False for a subclass, for any other module, and where a forward was set on the object: these may compute something
+    else. A fused operation may stand only for layers of which this is true.
+    """
+    return type(module) is kind and "forward" not in vars(module)
+
+
 class Module:
     """Base of all layers. A Tensor attribute is state, and a parameter iff it requires a gradient; an attribute
     that is a Module, or a list of Modules, is a child."""

@@ -106,11 +106,18 @@ def _folder(out: Path, chosen: Config | None, resume: bool) -> Iterator[Config |
     if there and chosen and (found := differences(there, chosen)):
         raise ValueError(f"{out} holds a run of other settings: {'; '.join(found)}. Leave these as they are there, or "
                          "choose another --out")
+    new = [path for path in (out / ".lock", out, *out.parents) if not path.exists()]
     out.mkdir(parents=True, exist_ok=True)
-    with locked(out / ".lock"):
-        for left in out.glob(".*.tmp"):  # of a process that was killed while it wrote
-            left.unlink()
-        yield there
+    try:
+        with locked(out / ".lock"):
+            for left in out.glob(".*.tmp"):  # of a process that was killed while it wrote
+                left.unlink()
+            yield there
+    except BaseException:
+        with contextlib.suppress(OSError):  # a folder stays once there is a run in it
+            for path in new:
+                path.rmdir() if path.is_dir() else path.unlink()
+        raise
 
 
 # ------------------------------------------------------------------------------------------------------- the run
@@ -189,6 +196,7 @@ class _Run:
         self.model = build(config, self.train[0].shape[1], len(classes))
         self.recipe = recipe_of(config)
         self.images = len(self.train[0])
+        self.model.macs(self.train[0].shape[1:])  # ValueError for images too small for it, before a file is written
         # A forward pass is a third of a step's work; a half, to be sure.
         pace.errors_in_steps = (self.images + len(self.test[0])) / self.recipe.batch_size / 2
         now = {"data_sha256": digest, "steps": self.recipe.total_steps(self.images), "threads": parallel.threads(),

@@ -1,0 +1,50 @@
+"""`minires evaluate`: how many test images a trained network gets right."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from .. import datasets, models
+from ..evaluate import Score, score
+from ..names import UsageError, key
+from .subject import Subject, Told, from_run, from_weights
+
+
+def find(source: str, weights: Path | None, told: Told, *, root: datasets.Root = None, where: str | None = None
+         ) -> Subject:
+    """What is evaluated: the network named `source` with `weights`, or the run in the folder `source`.
+
+    Raises UsageError where something is missing or too much; otherwise as from_run and from_weights.
+    """
+    if weights is None and Path(source).is_dir():
+        return from_run(Path(source), told, root=root, where=where)
+    if weights is not None and Path(source).is_dir() and key(source) not in models.BY_NAME:
+        raise UsageError(f"{source} is a folder: leave out {weights} to evaluate the run in it, or name a network")
+    missing = ["weights"] * (weights is None) + ["dataset"] * (told.dataset is None)
+    if weights is None or missing:
+        raise UsageError(f"{' and '.join(missing)} missing: a network's name needs both, as in minires evaluate "
+                         f"resnet20 resnet20.th --dataset cifar10. {source} is not the folder of a run, which would "
+                         "need neither")
+    return from_weights(weights, source, told, root=root, where=where)
+
+
+def run(looked_at: Subject, *, batch_size: int = 500, as_json: bool = False) -> str:
+    """Count what the network gets right of all its test images; the result as text, or as one JSON object."""
+    s = looked_at
+    found = score(s.model, s.images, s.labels, s.classes, batch_size, progress=True)
+    if as_json:
+        per_class = {name: {"correct": right, "total": of} for name, (right, of) in found.per_class.items()}
+        return json.dumps({"model": s.words["network"], "weights": s.words["weights"], "dataset": s.words["data"],
+                           "input": s.words["input"], "correct": found.correct, "total": found.total,
+                           "error": found.error, "per_class": per_class, "images_per_second": found.images_per_second})
+    return (f"{s.words['network']} on {s.words['data']}, {found.total} test images; input {s.words['input']}\n"
+            f"{text(found)}")
+
+
+def text(found: Score) -> str:
+    """A Score as lines to print."""
+    width = max(map(len, found.per_class))
+    lines = [f"{found.correct}/{found.total} correct, error {found.error:.2f} %, "
+             f"{found.images_per_second:,.0f} images/s"]
+    return "\n".join(lines + [f"  {name:{width}}  {right}/{of}" + (f"  {100 * right / of:.1f} %" if of else "")
+                              for name, (right, of) in found.per_class.items()])

@@ -1,0 +1,20 @@
+"""`minires models`: the networks that have a name, and their sizes."""
+from __future__ import annotations
+
+import json
+
+from .. import models
+
+
+def text(*, as_json: bool = False) -> str:
+    """Every network with its layers, parameters and multiply-accumulates: a table, or one JSON list."""
+    if as_json:
+        return json.dumps([net._asdict() for net in models.listing()], indent=1)
+    lines, family = [], ""
+    for net in models.listing():
+        if net.family != family:
+            family = net.family
+            lines += [f"{family}; images {' x '.join(map(str, net.input_shape))}",
+                      f"    {'':18}{'layers':>6}{'parameters':>14}{'million MACs':>15}"]
+        lines.append(f"    {net.name:18}{net.layers:6}{net.parameters:14,}{net.macs / 1e6:15,.2f}")
+    return "\n".join(lines)

@@ -1,0 +1,113 @@
+"""What `minires evaluate` and `minires inspect` look at: a network with its weights, and images as it takes them."""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from .. import datasets, device, models, nn, runs
+from ..names import UsageError, printed
+from ..weights import load_weights
+
+
+@dataclass
+class Subject:
+    """A trained network, and the test images to look at it with."""
+
+    name: str                       # "ResNet-20"
+    model: nn.Module                # trained, in eval mode
+    fresh: Callable[[], nn.Module]  # makes the same network at initialisation
+    images: Any = None              # float32 (N, C, H, W) test images as the network takes them, or None
+    labels: Any = None              # (N,)
+    words: dict[str, Any] = field(default_factory=dict)  # where all this comes from: "network", "weights", "data", ...
+    classes: Sequence[str] = ()     # their names, in the order of the labels
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a command line says about a network whose weights are in a file. None: not said."""
+
+    model: str | None = None
+    dataset: str | None = None
+    mean: Sequence[float] | None = None    # of each channel, as for datasets.prepared
+    std: Sequence[float] | None = None
+    normalize: str | None = None           # one of datasets.NORMALIZE
+    image_size: int | None = None          # height and width that the images are averaged to
+    in_channels: int | None = None         # of the images, where there is no data set
+    rename: Mapping[str, str] | None = None  # {layer in the file: layer of the network}
+    pad: str | None = None                 # options of the network, as for models.build
+    shortcut: str | None = None
+    width: int | None = None
+
+    def given(self) -> list[str]:
+        """The options that were given, as they are typed."""
+        return [f"--{f.name.replace('_', '-')}" for f in fields(self) if getattr(self, f.name) is not None]
+
+
+def from_run(folder: Path, told: Told, *, root: datasets.Root = None, where: str | None = None) -> Subject:
+    """The network of a folder that `minires train` wrote, and the test images of the data it was trained on.
+
+    root, where   the data set's folder and the device, if not the run's own
+
+    Raises UsageError where `told` says anything, because the run says it all; otherwise as runs.read.
+    """
+    runs.read_config(folder)  # a folder that is no run's is told first
+    if given := told.given():
+        raise UsageError(f"{folder} is a run's folder, which says all about the network: leave out {', '.join(given)}")
+    run = runs.read(folder, Path(root) if root else None, where or "")
+    chosen, size = run.config, run.config["data"]["image_size"]
+    pixels = "pixels / 255" + (f", averaged to {size}x{size}" if size else "")
+    words = {"network": chosen["model"], "weights": str(folder / "weights.safetensors"), "data": chosen["dataset"],
+             "input": f"{pixels} - the training set's mean image", "recipe": chosen["recipe"],
+             "seed of the training": chosen["seed"]}
+    return Subject(printed(chosen["model"]), run.model, run.fresh, run.images, run.labels, words, run.classes)
+
+
+def from_weights(weights: Path, model: str, told: Told, *, root: datasets.Root = None, where: str | None = None
+                 ) -> Subject:
+    """A network by name with weights from a file, and a data set's test images if `told` names one.
+
+    Raises UsageError for names and options that do not fit; otherwise as datasets.prepared and load_weights.
+    """
+    where = device.use(where or "auto")
+    models.canonical(model)  # a wrong name is told before the data set is read
+    options: dict[str, Any] = {name: value for name in ("in_channels", "pad", "shortcut", "width")
+                               if (value := getattr(told, name)) is not None}
+    words: dict[str, Any] = {"network": model, "weights": str(weights)}
+    if options:
+        words["options"] = ", ".join(f"{name} {value}" for name, value in options.items())
+    images = labels = None
+    classes: Sequence[str] = ()
+    if told.dataset is None:
+        if unused := Told(mean=told.mean, std=told.std, normalize=told.normalize, image_size=told.image_size).given():
+            raise UsageError(f"{', '.join(unused)} without --dataset: there are no images to change")
+    elif told.in_channels is not None:
+        raise UsageError(f"--in-channels {told.in_channels} beside --dataset {told.dataset}, which says how many "
+                         "channels its images have: leave out --in-channels")
+    else:
+        data = datasets.prepared(told.dataset, root, normalize=_normalize(told), image_size=told.image_size or 0,
+                                 train=False, where=where)
+        (images, labels), classes = data.test, data.classes
+        options |= {"num_classes": len(classes), "in_channels": images.shape[1]}
+        words |= {"input": data.words, "data": told.dataset}
+
+    def fresh() -> nn.Module:
+        return models.build(model, **options).to(where)
+
+    net = fresh()
+    load_weights(net, weights, told.rename)
+    return Subject(printed(model), net.eval(), fresh, images, labels, words, classes)
+
+
+def _normalize(told: Told) -> str | datasets.MeanAndStd:
+    """--mean with --std, or --normalize."""
+    if told.mean is None and told.std is None:
+        return told.normalize or "channel"
+    if told.mean is None or told.std is None:
+        has, lacks = ("std", "mean") if told.mean is None else ("mean", "std")
+        raise UsageError(f"--{has} is given without --{lacks}: give both; a --mean of 0 or a --std of 1 for each "
+                         "channel changes nothing")
+    if told.normalize is not None:
+        raise UsageError(f"--normalize {told.normalize} contradicts --mean and --std: leave one of them out")
+    return told.mean, told.std

@@ -1,0 +1,120 @@
+"""How the tests are spread over processes, and the fixtures that several files use."""
+
+import gc
+import os
+
+# Set before NumPy, PyTorch and minires are loaded. A test that needs two threads opens kernels.parallel.session.
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes, which together use every core
+    for variable in "MINIRES_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS":
+        os.environ[variable] = "1"
+
+import fake_cupy
+import hypothesis
+import pytest
+from once import made_once
+
+import minires.info
+
+hypothesis.settings.register_profile("default", max_examples=60, deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile("ci", hypothesis.settings.get_profile("default"), max_examples=500)
+hypothesis.settings.load_profile("default")  # --hypothesis-profile=ci chooses the other
+
+# ---------------------------------------------------------------------------------- spread over processes
+
+MOST_PROCESSES = 8  # each of them imports PyTorch and Matplotlib
+# Files whose tests take long and share nothing but what made_once makes: each test is a group of its own.
+SPREAD = {"test_notebooks.py"}
+
+
+def group_of(nodeid):
+    """The tests of one group run in one process, one after the other."""
+    file = nodeid.partition("::")[0]
+    return nodeid if file.rpartition("/")[2] in SPREAD else file
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Spread the whole suite over the cores; run files that are named on the command line in this process."""
+    if not config.pluginmanager.hasplugin("xdist") or hasattr(config, "workerinput"):
+        return
+    option = config.option
+    alone = option.usepdb or option.collectonly or config.args_source is not config.ArgsSource.TESTPATHS
+    if option.numprocesses is None and option.dist == "no" and not option.tx and not alone:
+        option.numprocesses = min(minires.info.cores(), MOST_PROCESSES)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    return min(minires.info.cores(), MOST_PROCESSES)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give every process one group at a time, the longest first."""
+    if config.option.dist != "load":  # the user asked for another way
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid):  # private: the method that xdist's own LoadFileScheduling replaces too
+            return group_of(nodeid)
+
+    config.option.loadscopereorder = False  # pytest_collection_modifyitems has ordered them
+    return ByGroup(config, log)
+
+
+def pytest_collection_modifyitems(config, items):
+    """In one of several processes, begin with the files whose tests take longest: all processes then end together."""
+    if hasattr(config, "workerinput"):
+        long = {item.path for item in items if any(map(item.get_closest_marker, ("notebooks", "system", "slow")))}
+        items.sort(key=lambda item: item.path not in long)
+
+
+def pytest_configure(config):
+    if hasattr(config, "cache"):  # not with -p no:cacheprovider
+        os.environ.setdefault("MINIRES_COMPILED", str(config.cache.mkdir("cuda-on-cpu")))
+
+
+def pytest_collection_finish():
+    """Modules and collected tests live until the end: the garbage collector need not walk through them each time."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    """shared(name, make): the path `name` in this session's folder, made by make(path) in one process for all."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    return lambda name, make: made_once(base / name, make)
+
+
+# ------------------------------------------------------------------------------------------------ fixtures
+
+
+@pytest.fixture
+def no_collector():
+    """What a test leaves behind stays until the test asks for it."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.set_debug(0)
+    gc.garbage.clear()
+    gc.enable()
+
+
+@pytest.fixture
+def gpu_kernels():
+    """The CUDA kernels run in this test, compiled for the CPU."""
+    if why := fake_cupy.missing():
+        pytest.skip(why)
+
+
+@pytest.fixture
+def cp():
+    """The stand-in for CuPy, which `import cupy` gives in this test."""
+    undo = fake_cupy.install()
+    import cupy
+    yield cupy
+    undo()
