@@ -136,6 +136,7 @@ def responses(found: Any, caption: str = "", log: bool = False) -> Figure:
     told = {depth(m.label) for m in measured}
     columns: list[int | None] = [*sorted(d for d in told if d)]
     columns = [] if len(columns) < 2 else columns + [None] * (None in told)
+    places = [f"depth {d}" if d else "others" for d in columns]
     figure = new_figure(title, 6.6 if columns else 4.4, caption)
     # A column for each depth, rows by order; for one depth alone the orders stand side by side.
     grid = figure.subplots(2, len(columns), sharey="col", sharex="col", squeeze=False) if columns else \
@@ -146,10 +147,10 @@ def responses(found: Any, caption: str = "", log: bool = False) -> Figure:
             mine = [m for m in measured if not columns or depth(m.label) == columns[column]]
             count, largest = 0, 1.0
             for m in mine:
-                lines = [(before, {"color": GREY, "linewidth": 1.1, "linestyle": THEORY, "label": CONTROL})
-                         for before in (m.before,) if len(before)]
-                lines += [(m.after, styles[m.label] | {"markevery": every(len(m.after), 18)})] if len(m.after) else []
-                for values, style in lines:
+                after = styles[m.label] | {"markevery": every(len(m.after), 18)}
+                for values, style in (m.before, CONTROL), (m.after, after):
+                    if not len(values):
+                        continue
                     count, largest = max(count, len(values)), max(largest, *values)
                     arranged = sorted(values, reverse=True) if order == "sorted" else values
                     axes.plot(range(1, len(values) + 1), arranged, **style)
@@ -159,9 +160,8 @@ def responses(found: Any, caption: str = "", log: bool = False) -> Figure:
                 axes.set_ylim(0, 1.08 * largest)
             axes.set_xticks(layer_ticks(count, len(columns)) if count else [])
             x = "3x3 layer (1 = nearest the input)" if row == 0 else "rank (1 = largest response)"
-            where = [f"depth {d}" if d else "others" for d in columns[column:column + 1]]
             y = "std of the output after BN" if not columns and row == 0 else ""
-            dress(axes, ", ".join([*where, order]), x, y, empty=not count)
+            dress(axes, f"{places[column]}, {order}" if columns else order, x, y, empty=not count)
             axes.tick_params(labelbottom=True, labelleft=True)
     if columns:
         figure.supylabel("std of the 3x3 layer's output after BN", fontsize=LABEL, color=INK)
@@ -170,7 +170,7 @@ def responses(found: Any, caption: str = "", log: bool = False) -> Figure:
 
 
 FAMILIES = "plain", "resnet"
-CONTROL = "before training (control)"
+CONTROL: dict[str, Any] = {"color": GREY, "linewidth": 1.1, "linestyle": THEORY, "label": "before training (control)"}
 WITHOUT_BN: dict[str, Any] = {"color": GREY, "linestyle": (0, (1, 1.4)), "marker": "v"}
 
 
