@@ -15,10 +15,12 @@ from .findings import GROWTH_TOTAL, growth
 from .labels import labelled, listed, nested, said
 from .numbers import number
 from .style import (
+    BAND,
     INK,
     LABEL,
     LIMIT,
     MARK,
+    SECOND,
     THEORY,
     TICK,
     Figure,
@@ -157,14 +159,11 @@ def _histograms(axes: Axes, columns: Sequence[Any], last: bool) -> Any:
     if max(dead) > 0:
         twin = axes.twinx()
         twin.plot(range(len(dead)), dead, color="white", linewidth=4.5)  # a rim: the line crosses dark ground
-        twin.plot(range(len(dead)), dead, color=DEAD, linewidth=2, marker="o", markersize=5, markeredgecolor="white")
+        twin.plot(range(len(dead)), dead, color=SECOND, linewidth=2, marker="o", markersize=5, markeredgecolor="white")
         twin.set_ylim(0, 105)
-        twin.set_ylabel("dead units (%), line" if last else "", fontsize=LABEL, color=DEAD)
-        twin.tick_params(labelsize=TICK, colors=DEAD)
+        twin.set_ylabel("dead units (%), line" if last else "", fontsize=LABEL, color=SECOND)
+        twin.tick_params(labelsize=TICK, colors=SECOND)
     return image
-
-
-DEAD = "#08519c"
 
 
 def update_ratios(found: Any, caption: str = "") -> Figure:
@@ -185,7 +184,7 @@ def update_ratios(found: Any, caption: str = "") -> Figure:
     for axes, label in zip(panels, means, strict=False):
         steps, names = sorted(shown[label]), layers[label]
         grid = np.array([[shown[label][s][n] for n in names] for s in steps])
-        axes.fill_between(steps, grid.min(1), grid.max(1), color="#c6c6c6", label="smallest to largest layer")
+        axes.fill_between(steps, grid.min(1), grid.max(1), color=BAND, label="smallest to largest layer")
         at = sorted({0, len(names) // 2, len(names) - 1})
         # Layers of several networks have different names; what their lines share is the place.
         called = [names[i] for i in at] if len(means) == 1 else ["first layer", "middle layer", "last layer"][:len(at)]

@@ -31,6 +31,7 @@ from .labels import labelled, listed
 from .numbers import number, percent
 from .style import (
     COLOURS,
+    CONTROL,
     DASHES,
     GREY,
     INK,
@@ -148,7 +149,7 @@ def responses(found: Any, caption: str = "", log: bool = False) -> Figure:
             count, largest = 0, 1.0
             for m in mine:
                 after = styles[m.label] | {"markevery": every(len(m.after), 18)}
-                for values, style in (m.before, CONTROL), (m.after, after):
+                for values, style in (m.before, BEFORE), (m.after, after):
                     if not len(values):
                         continue
                     count, largest = max(count, len(values)), max(largest, *values)
@@ -170,8 +171,8 @@ def responses(found: Any, caption: str = "", log: bool = False) -> Figure:
 
 
 FAMILIES = "plain", "resnet"
-CONTROL: dict[str, Any] = {"color": GREY, "linewidth": 1.1, "linestyle": THEORY, "label": "before training (control)"}
-WITHOUT_BN: dict[str, Any] = {"color": GREY, "linestyle": (0, (1, 1.4)), "marker": "v"}
+BEFORE: dict[str, Any] = {"color": GREY, "linewidth": 1.1, "linestyle": THEORY, "label": "before training (control)"}
+WITHOUT_BN: dict[str, Any] = {"color": GREY, "linestyle": CONTROL, "marker": "v"}
 
 
 class _Measured(NamedTuple):

@@ -28,6 +28,11 @@ OTHERS: tuple[tuple[str, Any, str], ...] = (  # colour, dashes, marker of what i
     ("#3182bd", (0, (6, 1.5, 1.2, 1.5)), "D"), ("#9e5db5", (0, (3, 1, 1, 1, 1, 1)), "v"))
 INK, GREY, GRID, MARK = "#1a1a1a", "#6b6b6b", "#dcdcdc", "#d94801"  # MARK: a line or cross over shades of grey
 THEORY, LIMIT = (0, (1, 2)), (0, (4, 2))  # dashes of a line that is no measurement, and of one to compare with
+CONTROL = (0, (1, 1.4))  # of a network without what is looked at
+BAND, SECOND = "#c6c6c6", "#08519c"  # an area between lines; a second y axis and its line
+WINDOWS = ("#fdd0a2", "#c6dbef", "#c7e9c0", "#dadaeb")  # fills in turn: light, for dark numbers
+EMPTY, PADDING, FRAME = "#ffffff", "#ececec", "#9a9a9a"  # fills and edge of a square with a number
+NODES = {"operation": "#e6eef7", "parameter": "#fde0c8", "constant": "#f2f2f2"}  # fills in a graph
 TITLE, LABEL, TICK = 12.5, 11.0, 10.0  # points
 WIDTH = 8.6  # of a figure, inches
 
