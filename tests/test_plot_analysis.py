@@ -50,10 +50,10 @@ FIGURES = {
     "gradients": (lambda c: plot.gradient_flow({0: flow(9, 8, 4, 2, 9), 10: flow(1, 1, 1, 1, 1)}, c),
                   "Gradient of the activations, per layer toward the input: step 0 × 2; step 10 × 1",
                   {"step 0", "step 10"}),
-    "activations": (lambda c: plot.activations({0: {"bn1": activation()}, 5: {"bn1": activation(0.25)}}, caption=c),
+    "activations": (lambda c: plot.activations({0: {"bn1": activation()}, 5: {"bn1": activation(0.25)}}, c),
                     "At step 5, 25 % of the units behind bn1 are dead", set()),
     "activations of two": (lambda c: plot.activations({"a": {"bn1": activation(), "bn2": activation()},
-                                                       "b": {"bn1": activation(0.1), "bn2": activation(0.25)}}, (), c),
+                                                       "b": {"bn1": activation(0.1), "bn2": activation(0.25)}}, c),
                            "b: 25 % of the units behind bn2 are dead", set()),
     "updates": (lambda c: plot.update_ratios({1: {"a": 1e-2, "b": 1e-3}, 2: {"a": 1e-2, "b": 1e-4}}, c),
                 "Update-to-weight ratio per step: 0.001 at step 2, geometric mean over the layers",
@@ -199,7 +199,7 @@ def test_plain_and_residual_networks_look_the_same_in_every_figure():
 
 def test_an_activation_that_is_not_there_is_named():
     with pytest.raises(ValueError, match="no activation named fc; there are bn1"):
-        plot.activations({0: {"bn1": activation()}}, ["fc"])
+        plot.activations({0: {"bn1": activation()}}, names=["fc"])
 
 
 def test_lines_of_two_stages_are_not_joined():

@@ -97,7 +97,7 @@ def _flow_title(shown: Mapping[str, Any]) -> str:
     return f"Gradient of the activations, per layer toward the input: {words}" if words else "Gradient norm per layer"
 
 
-def activations(found: Any, names: Sequence[str] = (), caption: str = "") -> Figure:
+def activations(found: Any, caption: str = "", names: Sequence[str] = ()) -> Figure:
     """What goes into the nonlinearities: what analysis.activations returns, {label: such a result}, or {step: such a
     result} over a training, from `follow`.
 
