@@ -138,7 +138,7 @@ def test_every_name_dtype_shape_and_value_counts_in_the_checksum():
 
 HOLD = """
 import sys, time
-from minires.files import locked
+from minires.files.atomic import locked
 with locked(sys.argv[1]):
     print('held', flush=True)
     time.sleep(60)

@@ -6,6 +6,8 @@ import io
 import json
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -35,7 +37,7 @@ def printed(tmp_path_factory):
             with contextlib.redirect_stdout(io.StringIO()) as said:
                 exec(compile(block, f"README.md: {block[:40]!r}", "exec"), names)
             out.append(said.getvalue())
-    assert len(blocks) >= 8
+    assert len(blocks) >= 7
     return "\n".join(out), folder
 
 
@@ -174,6 +176,15 @@ def test_the_tables_and_tests_that_contributing_names_are_in_the_files_it_links(
     assert checked >= 10
 
 
+def test_what_the_readme_calls_public_is_what_minires_shows():
+    code = "import minires; print(*minires.__all__, *({*dir(minires)} - {*vars(minires)}))"  # and what is loaded later
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    said = TEXTS["README.md"].partition("\nPublic are: ")[2].partition("; the command line")[0]
+    named = set(re.findall(r"`(\w+)`", said))
+    assert named - {"residual"} == set(done.stdout.split()), done.stderr  # it is loaded at once, by nn
+    assert all(hasattr(minires, name) for name in named)
+
+
 def test_no_address_that_nobody_has_checked_is_named():
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         assert "colab" not in path.read_text(encoding="utf-8")
@@ -202,8 +213,8 @@ def test_the_citation_is_complete():
         assert [author["family-names"] for author in paper["authors"]] == ["He", "Zhang", "Ren", "Sun"]
 
 
-READS = re.compile(r"pickles\.read\(|np\.load\(|read_array\(|safe_open\(|deserialize\(|tomllib\.loads\("
-                   r"|json\.loads\((?!json)")
+READS = re.compile(r"pickles\.read\(|np\.load\(|read_array\(|safe_open\(|deserialize\(|tomllib\.loads\(|"
+                   r"json\.loads\((?!json)")
 
 
 def test_the_security_page_names_every_module_that_reads_files():
