@@ -5,7 +5,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from test_mutants import mutate
+from planting import plant
 
 from minires import datasets, models, recipes, train
 from minires.recipes import RECIPES, Recipe, override, parse
@@ -98,12 +98,12 @@ def test_the_order_follows_from_seed_and_epoch_alone(monkeypatch):
 
 
 @pytest.mark.parametrize("name, old, new", [
-    ("_fit", "islice(order, at.batch,", "islice(order, 0,"), ("_fit", "or at.batch:", ":"),
-    ("_fit", "rng=_draws(rng, at.epoch + 1, at.batch + 1)", "rng=np.random.default_rng()"),
-    ("_go_on", "optimizer.velocity = optimizer.xp", "unused = optimizer.xp"),
+    ("_fit", "islice(order, at.batch, ANY)", "islice(order, 0, ANY)"), ("_fit", "ANY or at.batch", "ANY"),
+    ("_fit", "_draws(rng, at.epoch + 1, at.batch + 1)", "np.random.default_rng()"),
+    ("_go_on", "optimizer.velocity = ANY", "ANY"),
 ])  # fmt: skip
 def test_a_bug_planted_in_the_loop_is_caught(whole, name, old, new, monkeypatch):
-    mutate(monkeypatch, train, name, old, new)
+    plant(monkeypatch, train, name, old, new)
     events, moments, final = whole
     assert any(gone_on(moments[after]) != (events[after + 1:], final) for after in (2, 16))
 
