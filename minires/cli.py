@@ -72,7 +72,7 @@ def _explained(e: Exception, debug: bool) -> tuple[int, str]:
     if isinstance(e, MemoryError) or what.startswith(TOO_BIG):
         return 2, f"there is not enough memory{': ' * bool(what)}{what}"
     if isinstance(e, OSError) and e.filename is not None and e.strerror:
-        return 2, f"{os.fsdecode(e.filename)}: {e.strerror}"
+        return 2, f"{e.filename}: {e.strerror}"
     if isinstance(e, (ValueError, OSError, RuntimeError, ArithmeticError)) and not isinstance(e, BUGS) and what:
         return 2, what
     how = "" if debug else "; MINIRES_DEBUG=1 in the environment shows where"

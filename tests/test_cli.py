@@ -84,7 +84,7 @@ WRONG = [
     (("inspect", ""), "argument WEIGHTS|RUN: expected a name or a path, got an empty text"),
     (("inspect", "junk"), "--model is missing: say which network junk holds weights for"),
     (("inspect", "folder"), "folder is no run's folder"),
-    (("inspect", "no-run", "--width", "8"), "no-run is a run's folder, which says all about the network: leave out"),
+    (("inspect", "no-run", "--width", "8"), "no-run/config.json: expected a run's settings"),
     (("inspect", "nothing", "--model", "resnet20"), "nothing: No such file or directory"),
     (("inspect", "junk", "--model", ""), "model: unknown name ''"),
     (("inspect", "junk", "--model", "resnet20", *DATA), "load_weights: junk: "),

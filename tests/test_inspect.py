@@ -132,6 +132,15 @@ def test_what_is_wrong_is_said_and_nothing_written(arguments, message, weights, 
     assert not out.exists()
 
 
+def test_evaluate_refuses_options_for_a_run_too(run_folder, capsys):
+    assert cli.main(["evaluate", str(run_folder), "--pad", "end", "--normalize", "none", "--json"]) == 2
+    assert capsys.readouterr().err == (f"minires evaluate: error: {run_folder} is a run's folder, which says all about "
+                                       "the network: leave out --normalize, --pad\n")
+    assert cli.main(["evaluate", str(run_folder), "--device", "cpu", "--batch-size", "7"]) == 0
+    assert capsys.readouterr().out.startswith("resnet8 on fashion_mnist_small, 60 test images; input pixels / 255, "
+                                              "averaged to 14x14 - the training set's mean image\n")
+
+
 def test_an_unfinished_run_says_how_to_go_on(run_folder, tmp_path, capsys):
     (tmp_path / "config.json").write_bytes((run_folder / "config.json").read_bytes())
     assert inspect(tmp_path, "--out", tmp_path / "out") == 2

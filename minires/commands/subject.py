@@ -52,6 +52,7 @@ def from_run(folder: Path, told: Told, *, root: datasets.Root = None, where: str
 
     Raises UsageError where `told` says anything, because the run says it all; otherwise as runs.read.
     """
+    runs.read_config(folder)  # a folder that is no run's is told first
     if given := told.given():
         raise UsageError(f"{folder} is a run's folder, which says all about the network: leave out {', '.join(given)}")
     run = runs.read(folder, Path(root) if root else None, where or "")
