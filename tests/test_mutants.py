@@ -300,6 +300,7 @@ def fast_kernels():
     """blocked.py equals reference.py, on blocks of few images and short lines, shared by two threads."""
     with pytest.MonkeyPatch.context() as patch, parallel.session(threads=2):
         patch.setattr(parallel, "cache_bytes", lambda: 1500)
+        # private: small arrays are cut as large ones are
         patch.setattr(blocked, "_pixels_per_line", lambda pixels, C: next(k for k in (7, 5, 3, 1) if pixels % k == 0))
         patch.setattr(blocked, "LARGE", 1)
         for (N, C, O), (H, W), kernel, stride, padding in (
@@ -573,12 +574,13 @@ MORE = {
 }  # fmt: skip
 
 B = blocked
+ROWS = blocked._Rows  # private: bugs are planted where the work is done
 IN_FAST_KERNELS = {
-    "rows: the border is not zero": [(B._Rows, "__init__", "np.zeros", "np.ones")],
+    "rows: the border is not zero": [(ROWS, "__init__", "np.zeros", "np.ones")],
     "rows: a stride's remainders mixed up": [
-        (B._Rows, "fill", "rows[:, i % sh, i // sh:i // sh + Ho]", "rows[:, 0, i // sh:i // sh + Ho]")],
+        (ROWS, "fill", "rows[:, i % sh, i // sh:i // sh + Ho]", "rows[:, 0, i // sh:i // sh + Ho]")],
     "rows: the kernel's second row read one row low": [
-        (B._Rows, "fill", "rows[:, i % sh, i // sh:i // sh + Ho]",
+        (ROWS, "fill", "rows[:, i % sh, i // sh:i // sh + Ho]",
          "rows[:, i % sh, (i + 1) // sh:(i + 1) // sh + Ho]")],
     "convolution: only the last kernel row counts": [(B, "_conv", "y += summand", "y[...] = summand")],
     "dL/dw: only the first image of a block": [(B, "_outer", "ANY.sum((0, 1))", "ANY[0].sum(0)")],
