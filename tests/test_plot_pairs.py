@@ -47,10 +47,11 @@ PAIRS = {
     "cka_matrix": (lambda net: analysis.cka_matrix(net, X), plot.cka_matrix),
     "construction": (lambda net: analysis.construction(net, X, 1, rng=rng()), plot.construction),
     "delete_k": (lambda net: analysis.delete_k(net, X, LABELS, [0, 1, 2], 2, rng=rng()), plot.delete_k),
-    "exciting_patches": (lambda net: analysis.exciting_patches(net, X, next(iter(analysis.common.layers(net))), 1, 3),
-                         plot.exciting_patches),
+    "exciting_patches": (
+        lambda net: analysis.exciting_patches(net, X, next(iter(analysis.common.weight_layers(net))), 1, 3),
+        plot.exciting_patches),
     "first_filters": (analysis.first_filters, plot.first_filters),
-    "gradient_correlation": (lambda net: {len(analysis.common.layers(net)):
+    "gradient_correlation": (lambda net: {len(analysis.common.weight_layers(net)):
                                           analysis.gradient_correlation(net, X, rng=rng())}, plot.gradient_correlation),
     "gradient_flow": (lambda net: analysis.gradient_flow(net, X, LABELS), plot.gradient_flow),
     "gradient_on_a_line": (lambda net: analysis.gradient_on_a_line(3, width=8, points=32, rng=rng()),
