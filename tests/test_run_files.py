@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from mutations import DEEP, refusals
 
-from minires import cli, datasets, recipes, runs
+from minires import cli, datasets, plot, recipes, runs
 from minires.files import records
-from minires.runs import checkpoint, metrics, report, run, sweep
+from minires.runs import checkpoint, config, metrics, report, run, sweep
 from minires.runs.config import FORMAT, Data, RunConfig, configure
 
 pytest.importorskip("safetensors", reason="checkpoints are safetensors files, and the package is not installed")
@@ -31,8 +31,8 @@ def chosen():
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "finished"
-    config = configure("plain20", "fashion_mnist_small", "short-cifar", 3, "cpu", SETTINGS)
-    assert runs.train(config, out, say=str).finished
+    there = configure("plain20", "fashion_mnist_small", "short-cifar", 3, "cpu", SETTINGS)
+    assert runs.train(there, out, say=str).finished
     return out
 
 
@@ -79,9 +79,9 @@ def test_a_run_that_an_older_version_began_is_resumed(tmp_path, capsys):
                          ids=lambda path: path.parent.name)  # fmt: skip
 def test_the_runs_in_data_results_are_read(path):
     for raw in records.read(path).get("runs", []):
-        config = RunConfig.from_json(raw, path, beside=BESIDE)
-        assert config.chosen() == {key: raw[key] for key in config.chosen()}
-        assert config.recorded.parameters == raw["parameters"] and config.recorded.steps == raw["steps"]
+        found = RunConfig.from_json(raw, path, beside=BESIDE)
+        assert found.chosen() == {key: raw[key] for key in found.chosen()}
+        assert found.recorded.parameters == raw["parameters"] and found.recorded.steps == raw["steps"]
 
 
 def test_a_file_of_a_later_format_is_refused(finished, tmp_path):
@@ -96,25 +96,30 @@ def test_a_file_of_a_later_format_is_refused(finished, tmp_path):
 
 # ---------------------------------------------------------------------------------------- whatever an editor does
 
-def test_every_wrong_value_in_config_json_is_named(finished, tmp_path, monkeypatch):
+@pytest.fixture
+def quickly(monkeypatch):
+    """Without what takes time and is not looked at: drawing curves, asking git, reading the data set again."""
+    monkeypatch.setattr(plot, "training_curves", lambda *arguments: None)
+    monkeypatch.setattr(plot, "png", lambda figure: b"")
+    monkeypatch.setattr(run.info, "commit", lambda: None)
+    monkeypatch.setattr(config.datasets, "prepared", functools.cache(datasets.prepared))
+
+
+def test_every_wrong_value_in_config_json_is_named(finished, tmp_path, quickly):
     shutil.copytree(finished, tmp_path / "run")
     path = tmp_path / "run" / "config.json"
-    monkeypatch.setattr(run._Run, "_finish", lambda self: None)  # the curves take their time, and so does git
-    monkeypatch.setattr(run.info, "commit", lambda: None)
-    monkeypatch.setattr(datasets, "load", functools.cache(datasets.load))
 
     def use():
-        config = runs.read_config(path.parent)
-        found = report.find([path.parent])
-        assert report.table(report.rows(found)) and records.text([report._record(run) for run in found])
-        if config.device != "gpu":
+        there = runs.read_config(path.parent)
+        report.write([path.parent], tmp_path / "report")
+        if there.device != "gpu":
             runs.train(None, path.parent, resume=True, say=str)
 
     refused, accepted = refusals(json.loads(path.read_text()), path, json.dumps, use)
     assert refused > 500 and accepted > 40
 
 
-def test_every_wrong_value_in_metrics_jsonl_is_named(finished, tmp_path):
+def test_every_wrong_value_in_metrics_jsonl_is_named(finished, tmp_path, quickly):
     shutil.copytree(finished, tmp_path / "run")
     path = tmp_path / "run" / "metrics.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -123,9 +128,7 @@ def test_every_wrong_value_in_metrics_jsonl_is_named(finished, tmp_path):
         return "\n".join(map(json.dumps, value)) if isinstance(value, list) else json.dumps(value)
 
     def use():
-        found = report.find([path.parent])
-        assert isinstance(report.table(report.rows(found)), str)
-        assert records.text([report._record(run) for run in found])
+        report.write([path.parent], tmp_path / "report")
 
     refused, accepted = refusals(lines, path, write, use)
     assert refused > 200 and accepted > 5
@@ -158,27 +161,43 @@ def test_a_line_of_the_other_error_is_named(finished):
         metrics.read(finished, "validation_error")
 
 
-def test_every_wrong_value_in_a_checkpoints_header_is_named(finished, monkeypatch):
-    """The checksum is right: a program wrote it."""
+def test_every_wrong_value_in_a_checkpoints_header_is_named(finished, tmp_path, quickly, monkeypatch):
+    """The checksum is right: a program wrote it. The run is resumed from there."""
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
     (arrays, header), _ = checkpoint.newest(finished)
-    config = runs.read_config(finished)
-    sets = config.inputs()
-    monkeypatch.setattr(run, "inputs", lambda *arguments: sets)
-    monkeypatch.setattr(run.info, "commit", lambda: None)
-    monkeypatch.setattr(metrics, "write", lambda folder, lines: None)
+    monkeypatch.setattr(checkpoint, "save", lambda *arguments: None)
 
     class Written:
         """As `refusals` writes a file."""
 
         def __str__(self):
-            return str(finished)
+            return str(out)
 
         def write_text(self, text):
             monkeypatch.setattr(checkpoint, "newest", lambda folder: ((dict(arrays), json.loads(text)), []))
 
-    refused, accepted = refusals(header, Written(), json.dumps, lambda: run._Run(
-        config, finished, None, run._Pace(1e9, 1e9, 0), new=False, command=""))  # fmt: skip
+    refused, accepted = refusals(header, Written(), json.dumps,
+                                 lambda: runs.train(None, out, resume=True, say=str))  # fmt: skip
     assert refused > 300 and accepted > 20
+
+
+@pytest.mark.parametrize("changes, accepted", [
+    ({}, True), ({"step": 7}, False), ({"epoch": 1, "batch": 4}, True), ({"epoch": 1, "batch": 3}, False),
+    ({"epoch": 0, "batch": 8}, False), ({"step": 12, "epoch": 3}, False), ({"epoch": 3}, False)])
+def test_a_moment_that_no_run_comes_to_is_refused(finished, tmp_path, quickly, monkeypatch, changes, accepted):
+    """8 steps, 4 a pass. One in the second pass has measured one epoch."""
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    (arrays, header), _ = checkpoint.newest(finished)
+    header["at"] |= changes
+    header["metrics"] = header["metrics"][:header["at"]["epoch"]]
+    checkpoint.save(out, 9, arrays, header)
+    if accepted:
+        assert runs.train(None, out, resume=True, say=str).finished
+    else:
+        with pytest.raises(ValueError, match="at: expected a moment of this run, got"):
+            runs.train(None, out, resume=True, say=str)
 
 
 SPEC = {"models": ["plain20", "resnet20"], "seeds": [0, 1], "dataset": "fashion_mnist_small", "recipe": "short-cifar",

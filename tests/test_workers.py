@@ -127,13 +127,13 @@ def test_one_after_the_other_in_this_process(tmp_path):
 
 def test_a_signal_at_the_very_end_of_one_stops_before_the_next(tmp_path, monkeypatch):
     """The run is finished although the signal came; the next does not begin."""
-    finish = run._Run._finish
+    save_weights = run.save_weights
 
-    def finish_and_signal(self):
-        finish(self)
+    def save_and_signal(*arguments):
+        save_weights(*arguments)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(run._Run, "_finish", finish_and_signal)
+    monkeypatch.setattr(run, "save_weights", save_and_signal)
     jobs = {name: job(tmp_path / name, "train_images=20", "epochs=1") for name in "ab"}
     outcomes, stopped = workers.in_turn(jobs, lambda *event: None)
     assert list(outcomes) == ["a"] and outcomes["a"].finished and stopped == "SIGTERM"

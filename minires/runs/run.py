@@ -30,8 +30,8 @@ from ..names import printed
 from ..train import Epoch, NotFinite, Progress, Step, fit
 from ..weights import load_weights, save_weights
 from . import checkpoint, metrics, progress
-from .config import Prepared, Recorded, RunConfig
-from .metrics import Line
+from .config import Count, Prepared, Recorded, RunConfig
+from .metrics import Line, NotNegative
 from .progress import Passed
 
 # ----------------------------------------------------------------------------------------------------- the folder
@@ -50,11 +50,22 @@ def read_config(folder: Path) -> RunConfig:
     return config
 
 
+class At(TypedDict):
+    """`train.Progress`, without the velocity, which is an array."""
+
+    step: Count
+    epoch: Count
+    batch: Count
+    loss_sum: float
+    lr: NotNegative
+    warming_up: bool
+
+
 class Header(TypedDict):
     """What a checkpoint holds besides arrays."""
 
     run: dict[str, Any]         # what was chosen, as in config.json
-    at: Progress                # without the velocity, which is an array
+    at: At
     metrics: list[Any]          # checked by metrics.py
     generators: dict[str, Any]  # NumPy's own, checked there
     seconds: float
@@ -117,7 +128,7 @@ def load_after_epoch(folder: Path, model: nn.Module, epoch: int) -> bool:
         return True
     for arrays, raw in checkpoint.undamaged(folder):
         header: Header = records.checked(raw, Header, f"{folder}, a checkpoint")
-        if header["at"].epoch == epoch > 0 and header["at"].batch == 0:
+        if header["at"]["epoch"] == epoch > 0 and header["at"]["batch"] == 0:
             model.load_state(_state(arrays))
             return True
     return False
@@ -297,8 +308,12 @@ class _Run:
                 generator.bit_generator.state = header["generators"][name]
             except (KeyError, TypeError, ValueError) as e:
                 raise ValueError(f"{where}: generators.{name}: expected the state of a NumPy generator: {e}") from e
-        self.at = dataclasses.replace(header["at"], velocity=arrays.get("velocity"))
+        self.at = at = Progress(**header["at"], velocity=arrays.get("velocity"))
         self.metrics = metrics.checked(header["metrics"], f"{where}, metrics", self.config.tested)
+        a_pass = -(-self.images // self.config.recipe.batch_size)
+        steps = at.epoch * a_pass + at.batch if at.batch else min(at.epoch * a_pass, self.steps)
+        if at.batch > a_pass or at.step != steps or at.step > self.steps or len(self.metrics) != at.epoch:
+            raise ValueError(f"{where}: at: expected a moment of this run, got {header['at']}")
         self.pace.earlier, self.pace.takes = header["seconds"], self.pace.takes | header["takes"]
         metrics.write(self.out, self.metrics)  # a kill may have come between the checkpoint and this
         self.notes.append(f"going on from step {self.at.step} of {self.steps}")
