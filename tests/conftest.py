@@ -2,6 +2,7 @@
 
 import gc
 import os
+import zipfile
 
 # Set before NumPy, PyTorch and minires are loaded. A test that needs two threads opens kernels.parallel.session.
 if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes, which together use every core
@@ -92,6 +93,23 @@ def shared(tmp_path_factory):
 
 
 # ------------------------------------------------------------------------------------------------ fixtures
+
+
+@pytest.fixture(scope="session")
+def wheel(shared):
+    """The wheel of minires, built once for all processes."""
+    from helpers import build_wheel  # here, because helpers.py loads PyTorch
+
+    return next(shared("dist", build_wheel).glob("*.whl"))
+
+
+@pytest.fixture(scope="session")
+def site(wheel, shared):
+    """A folder with minires as the wheel installs it."""
+    def unpack(folder):
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(folder)
+    return shared("site", unpack)
 
 
 @pytest.fixture

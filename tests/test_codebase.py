@@ -115,8 +115,8 @@ def test_other_packages_are_imported_where_they_belong(path):
         assert not (top and package in WHEN_USED), f"{path.name} imports {package} before it is used"
 
 
-def python(code, *options):
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+def python(code, *options, **environment):
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), **environment}
     done = subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True, env=env, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -522,14 +522,18 @@ result = digest.hexdigest()
 """
 
 
-def test_same_seed_same_bits_here_and_in_another_process():
-    digests = []
-    for _ in range(2):
-        exec(TRAINING, names := {})
-        digests.append(names["result"])
-    digests.append(python(TRAINING + "print(result)", "-W", "error").strip())
-    assert len(set(digests)) == 1
-    exec(TRAINING.replace("default_rng(5)", "default_rng(6)"), names := {})
+@pytest.mark.parametrize("threads", [1, 2])
+def test_same_seed_same_bits_here_and_in_another_process(threads, monkeypatch):
+    monkeypatch.setattr(kernels.parallel, "threads_worth", lambda work, cache, threads: threads)  # small work too
+    with kernels.session(threads=threads):
+        digests = []
+        for _ in range(2):
+            exec(TRAINING, names := {})
+            digests.append(names["result"])
+        code = "from minires.kernels import parallel\nparallel.threads_worth = lambda work, cache, threads: threads\n"
+        digests.append(python(f"{code}{TRAINING}print(result)", "-W", "error", MINIRES_THREADS=str(threads)).strip())
+        assert len(set(digests)) == 1
+        exec(TRAINING.replace("default_rng(5)", "default_rng(6)"), names := {})
     assert names["result"] not in digests
     assert len(digests[0]) == len(hashlib.sha256().hexdigest())
 

@@ -10,7 +10,6 @@ from email.parser import HeaderParser
 from pathlib import Path
 
 import pytest
-from helpers import build_wheel
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 
@@ -26,11 +25,6 @@ TOP_LEVEL = {
     "pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "CITATION.cff", "LICENSE",
     "minires", "notebooks", "tests", "data", "benchmarks",
 }
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    return build_wheel(tmp_path_factory.mktemp("dist"))
 
 
 @pytest.fixture(scope="module")
