@@ -348,7 +348,7 @@ def _stop_signals() -> Iterator[list[str]]:
         yield asked
         return
 
-    def note(number, frame):
+    def note(number: int, frame: Any) -> None:
         if asked:
             raise KeyboardInterrupt
         asked.append("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name)
