@@ -15,9 +15,10 @@ from once import made_once
 
 import minires.info
 
-hypothesis.settings.register_profile("default", max_examples=60, deadline=None, derandomize=True, database=None)
-hypothesis.settings.register_profile("ci", hypothesis.settings.get_profile("default"), max_examples=500)
-hypothesis.settings.load_profile("default")  # --hypothesis-profile=ci chooses the other
+# The same examples in every run. --hypothesis-profile=ci tries more of them.
+hypothesis.settings.register_profile("default", max_examples=150, deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile("ci", hypothesis.settings.get_profile("default"), max_examples=1000)
+hypothesis.settings.load_profile("default")
 
 # ---------------------------------------------------------------------------------- spread over processes
 

@@ -611,10 +611,11 @@ def install(order="C"):
     from minires import device
     from minires.kernels import cublas
 
-    before, library, workspace = sys.modules.get("cupy"), cublas._library, cublas.WORKSPACE
+    opened, found = cublas._library, device._probe  # private: what looks for the libraries and the GPU of this machine
+    before, workspace = sys.modules.get("cupy"), cublas.WORKSPACE
     sys.modules["cupy"] = make(order)
-    cublas._library, cublas.WORKSPACE = lambda xp: Cublas(), 1024
-    device._probe.cache_clear()
+    cublas._library, cublas.WORKSPACE = lambda xp: Cublas(), 1024  # private: as above
+    found.cache_clear()
     assert device.use("gpu") == "gpu", device.reason
     State.syncs = State.launches = 0
 
@@ -622,8 +623,8 @@ def install(order="C"):
         sys.modules.pop("cupy")
         if before is not None:
             sys.modules["cupy"] = before
-        cublas._library, cublas.WORKSPACE = library, workspace
-        device._probe.cache_clear()
+        cublas._library, cublas.WORKSPACE = opened, workspace  # private: as above
+        found.cache_clear()
     return undo
 
 

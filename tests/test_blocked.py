@@ -152,7 +152,6 @@ def test_convolution_rejects_a_kernel_larger_than_the_input():
 pairs = st.tuples(st.integers(1, 4), st.integers(1, 4))
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(1, 9), st.integers(1, 9), st.integers(1, 5), pairs,
        pairs, st.tuples(st.integers(0, 4), st.integers(0, 4)), st.sampled_from(sorted(LAYOUTS)))
 def test_any_small_convolution_equals_reference(N, C, H, W, O, kernel, stride, padding, layout):
@@ -227,7 +226,7 @@ def test_batch_norm_takes_any_memory_layout(layout):
     check_batch_norm(x, skip, LAYOUTS[layout])
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)  # among thousands are sums in which float32 cancels to an error of 1.2e-5
 @given(st.integers(2, 9), st.integers(1, 9), st.integers(1, 7), st.integers(1, 7),
        st.sampled_from([0.0, 1.0, 5.0, -30.0, 1e4]), st.booleans())
 def test_any_small_batch_norm_equals_reference(N, C, H, W, mean, with_skip):
@@ -478,28 +477,33 @@ def test_every_thread_count_agrees():
 
 # ------------------------------------------------------------------------------- threads and blocks
 
+# private: how BLAS is held at one thread and given back, and by whom, shows in no result
+libraries, set_blas, one_blas_thread = parallel._blas, parallel._set_blas, parallel._one_blas_thread
+pool = parallel._pool  # private: as above
+
+
 def blas_threads():
-    return [lib.num_threads for lib in parallel._blas()]
+    return [lib.num_threads for lib in libraries()]
 
 
 @pytest.fixture
 def two_blas_threads():
-    if not parallel._blas():
+    if not libraries():
         pytest.skip("threadpoolctl is not installed, or knows no BLAS here: there is nothing to hold")
     before = blas_threads()
-    parallel._set_blas([2] * len(before))
+    set_blas([2] * len(before))
     yield blas_threads()
-    parallel._set_blas(before)
+    set_blas(before)
 
 
 def test_blas_is_held_inside_and_restored_after(two_blas_threads, monkeypatch):
-    seen, outer = [], blocked._outer
+    seen, outer = [], blocked._outer  # private: within a kernel, while BLAS is held
 
     def watched(a, b):
         seen.append(blas_threads())
         return outer(a, b)
 
-    monkeypatch.setattr(blocked, "_outer", watched)
+    monkeypatch.setattr(blocked, "_outer", watched)  # private: as above
     all_kernels(*arguments(N=3))
     assert seen and all(set(s) == {1} for s in seen)
     assert blas_threads() == two_blas_threads
@@ -531,7 +535,7 @@ def test_a_thread_that_set_the_number_before_does_not_prevent_it(two_blas_thread
     done, leave = threading.Event(), threading.Event()
 
     def ruler():
-        for lib in parallel._blas():
+        for lib in libraries():
             lib.set_num_threads(2)
         done.set()
         leave.wait(10)
@@ -540,7 +544,7 @@ def test_a_thread_that_set_the_number_before_does_not_prevent_it(two_blas_thread
     thread.start()
     try:
         done.wait(10)
-        with parallel._one_blas_thread():
+        with one_blas_thread():
             assert set(blas_threads()) == {1}
         assert blas_threads() == two_blas_threads
     finally:
@@ -552,13 +556,13 @@ def test_holds_nest_also_across_threads(two_blas_threads):
     inside, leave = threading.Event(), threading.Event()
 
     def other():
-        with parallel._one_blas_thread():
+        with one_blas_thread():
             inside.set()
             leave.wait(5)
 
     thread = threading.Thread(target=other)
-    with parallel._one_blas_thread():
-        with parallel._one_blas_thread():
+    with one_blas_thread():
+        with one_blas_thread():
             assert set(blas_threads()) == {1}
         thread.start()
         inside.wait(5)
@@ -589,7 +593,7 @@ def test_kernels_may_be_called_from_several_threads_at_once(two_blas_threads):
 
 def test_the_context_of_the_caller_holds_in_the_helpers():
     """Settings such as np.errstate and no_grad are context variables: a bare thread would not see them."""
-    if not parallel._blas():
+    if not libraries():
         pytest.skip("without threadpoolctl there are no helpers")
     both, seen = threading.Barrier(2, timeout=10), {}
 
@@ -605,7 +609,7 @@ def test_the_context_of_the_caller_holds_in_the_helpers():
 
 def test_a_helper_that_never_started_keeps_nothing_alive():
     """The pool is busy elsewhere: the kernel ends without its help, and its arrays with it."""
-    if not parallel._blas():
+    if not libraries():
         pytest.skip("without threadpoolctl there are no helpers")
     leave = threading.Event()
 
@@ -617,7 +621,7 @@ def test_a_helper_that_never_started_keeps_nothing_alive():
     gc.disable()
     try:
         with parallel.session(threads=2):
-            busy = parallel._pool(1).submit(leave.wait, 10)
+            busy = pool(1).submit(leave.wait, 10)
             assert kernel()() is None
     finally:
         gc.enable()

@@ -208,7 +208,7 @@ def test_what_a_pickle_may_name_is_harmless_whatever_it_does_with_it(name, then,
     """Call, make, set the state of the class itself: an error or an empty thing, and the next file reads as before."""
     content = b"\x80\x02" + name + given + then + b"."
     with contextlib.suppress(ValueError):
-        cifar._batch("here", content)
+        cifar._batch("here", content)  # private: the public readers need a folder that is complete but for this file
     batch = make.images(2)
     pixels, labels = cifar.read_python("good", make.python3(*batch, "t"), 2, cifar.CLASSES["cifar10"], "t")
     assert np.array_equal(pixels, batch[0]) and np.array_equal(labels["labels"], batch[1]["labels"])
@@ -336,7 +336,7 @@ def test_a_memo_index_costs_no_memory():
     """Four damaged bytes can name entry 2^27 of the memo, for which CPython's own reader sets aside 2 GB."""
     tracemalloc.start()
     try:
-        assert cifar._batch("here", b"\x80\x02}r\x00\x00\x00\x08.") == {}
+        assert cifar._batch("here", b"\x80\x02}r\x00\x00\x00\x08.") == {}  # private: as above
         assert tracemalloc.get_traced_memory()[1] < 10**6
     finally:
         tracemalloc.stop()

@@ -268,7 +268,8 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(here, monk
 
 def parsers():
     """{command: its parser}, and "" for the one of all."""
-    whole = cli._parser()  # what argparse prints, without a process for each
+    whole = cli._parser()  # private: what argparse prints, without a process for each
+    # private: argparse has no public list of what it was given
     commands = next(a for a in whole._actions if isinstance(a, argparse._SubParsersAction))
     return {"": whole, **commands.choices}
 
@@ -279,6 +280,7 @@ def test_every_argument_has_its_help_and_all_fits_a_terminal(command, monkeypatc
     parser = parsers()[command]
     text = parser.format_help()
     assert text.startswith(f"usage: minires {command}".rstrip()) and max(map(len, text.splitlines())) <= 80
+    # private: as above
     assert [a.dest for a in parser._actions if not a.help and not isinstance(a, argparse._SubParsersAction)] == []
     assert "None" not in text and "==SUPPRESS==" not in text
 

@@ -239,6 +239,54 @@ def test_the_readme_mentions_every_command():
     assert [c for c in commands if f"minires {c}" not in text] == []
 
 
+# ---------------------------------------------------------------------------------------------- the tests
+
+TESTS = sorted(Path(__file__).resolve().parent.glob("*.py"))
+NAMED_TUPLES = {"_replace", "_asdict", "_fields", "_make"}  # public, for all their underscores
+
+
+def private(name):
+    return name.startswith("_") and not name.endswith("_") and name not in NAMED_TUPLES
+
+
+def private_names(tree):
+    """(line, name) of every private name of something else: read, imported, or given to setattr and its like."""
+    own = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+           and ast.unparse(node.value) == "self"}  # fmt: skip
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr not in own and ast.unparse(node.value) not in ("self", "cls"):
+            yield node.lineno, node.attr
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("setattr", "getattr")):
+            yield from ((a.lineno, a.value) for a in node.args if isinstance(a, ast.Constant) and type(a.value) is str)
+
+
+def without_reason(source):
+    """(line, name) of the private names with no comment `# private: why` in their line or above it."""
+    lines = ["", *source.splitlines()]
+    return [(number, name) for number, name in private_names(ast.parse(source)) if private(name)
+            and "# private: " not in lines[number] and not lines[number - 1].lstrip().startswith("# private: ")]
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
+def test_a_private_name_has_a_reason_beside_it(path):
+    assert without_reason(path.read_text(encoding="utf-8")) == []
+
+
+def test_the_search_for_private_names_finds_them():
+    source = """
+from minires.a import b, _c
+m._x + m._y  # private: here
+# private: above
+setattr(m, "_z", 1)
+patch.setattr(m, "_w", 1)
+self._mine = other._mine + value._replace(a=1) + figure._repr_png_() + self._own
+m.f()._last
+"""
+    assert sorted(without_reason(source)) == [(2, "_c"), (6, "_w"), (8, "_last")]
+
+
 # ----------------------------------------------------------------------------------------- a training step
 
 

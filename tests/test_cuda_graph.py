@@ -171,7 +171,7 @@ def test_what_cannot_be_recorded_raises_and_leaves_the_model_as_it_was(gpu):
 
 def test_without_cublas_a_product_of_cupy_s_cannot_be_recorded(gpu, monkeypatch):
     from minires.kernels import cublas
-    monkeypatch.setattr(cublas, "_open", lambda xp: None)
+    monkeypatch.setattr(cublas, "_open", lambda xp: None)  # private: as on a machine without the library
     model, optimizer = make("gpu")
     step = GraphedStep(model, optimizer, *next(batches("gpu", 1)))
     data = list(batches("gpu", 3))

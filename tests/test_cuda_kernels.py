@@ -185,11 +185,12 @@ def test_a_failing_cublas_is_named(cp, monkeypatch):
 
 
 def test_without_cublas_cupy_multiplies(cp, monkeypatch):
-    monkeypatch.setattr(cublas, "_library", lambda xp: None)
-    cublas._open.cache_clear()
+    monkeypatch.setattr(cublas, "_library", lambda xp: None)  # private: as on a machine without the library
+    opened = cublas._open  # private: it looks once for a process
+    opened.cache_clear()
     a, b = data(2, 3), data(3, 4)
     close(cuda.matmul(cp.asarray(a), cp.asarray(b)), a @ b)
-    cublas._open.cache_clear()
+    opened.cache_clear()
 
 
 # -------------------------------------------------------------------------------------------- batch norm
@@ -198,10 +199,11 @@ SHAPES = [(2, 3, 4, 5), (1, 2, 3, 3), (7, 5), (300, 2, 4, 5), (3, 1, 80, 90), (3
 
 
 def test_the_last_of_these_shapes_has_the_most_chunks_there_may_be():
-    assert cuda._chunks(2048 * 256) == (256, 2048)
-    count, chunk = cuda._chunks(33 * 128 * 128)
+    chunks = cuda._chunks  # private: results do not show how many chunks a sum had
+    assert chunks(2048 * 256) == (256, 2048)
+    count, chunk = chunks(33 * 128 * 128)
     assert chunk > cuda.CHUNK and count <= cuda.BLOCK and (count - 1) * chunk < 33 * 128 * 128 <= count * chunk
-    assert cuda._chunks(1) == (1, 2048)
+    assert chunks(1) == (1, 2048)
 
 
 @pytest.mark.parametrize("act, with_skip", [(False, False), (True, False), (True, True)])

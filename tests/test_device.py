@@ -47,10 +47,11 @@ def install(monkeypatch):
     """install(module) makes `import cupy` give that module (None: not installed), for one test."""
     def use(module):
         monkeypatch.setitem(sys.modules, "cupy", module)
-        device._probe.cache_clear()
+        probe.cache_clear()
+    probe = device._probe  # private: it looks for a GPU once for a process
     yield use
     monkeypatch.undo()
-    device._probe.cache_clear()
+    probe.cache_clear()
 
 
 # ------------------------------------------------------------------------------------- why no GPU is used

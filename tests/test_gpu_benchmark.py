@@ -96,7 +96,7 @@ def test_shares_add_up(result):
 @needs_kernels
 def test_what_cannot_be_recorded_is_launched_one_by_one(tmp_path, monkeypatch):
     from minires.kernels import cublas
-    monkeypatch.setattr(cublas, "_open", lambda xp: None)  # then CuPy multiplies
+    monkeypatch.setattr(cublas, "_open", lambda xp: None)  # private: as without the library; then CuPy multiplies
     status, told = run(tmp_path, "--sections", "shares,parity_training")
     found, training = told["sections"].values()
     assert status == 1 and "cuBLAS API during stream capture" in found["graphed_error"]
@@ -192,6 +192,7 @@ def test_time_that_is_used_up_is_told(tmp_path, monkeypatch):
     b.until = time.monotonic() + 5
     assert not b.late() and b.late(10)
     b.until = time.monotonic() - 1
+    # private: no section of the dry run ends in the middle of its rows
     rows = gpu._rows(b, iter([{"what": "a", "error": 1e-3, "ok": False}, {"what": "b", "error": 0, "ok": True}]))
     assert rows["compared"] == 1 and rows["not_ok"] == ["a"] and not rows["all_were_compared"] and not rows["ok"]
 

@@ -170,4 +170,5 @@ def test_a_network_without_blocks_shows_the_rest(tmp_path):
 
 
 def test_numbers_that_json_does_not_know_become_null():
+    # private: no network that a test can train has all of these
     assert inspection._plain({"a": [1.0, float("inf")], "b": (float("nan"), 2)}) == {"a": [1.0, None], "b": [None, 2]}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from helpers import difference, normal, read_only, same_bits
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from minires import kernels
@@ -82,13 +82,11 @@ def geometries(draw):
     return (*pair(1, 3), *size), kernel, stride, padding
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
 @given(geometries(), st.integers(0, 1000))
 def test_col2im_is_the_transpose_of_im2col_whatever_the_geometry(geometry, seed):
     check_adjoint(*geometry, seed)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
 @given(geometries(), st.integers(1, 4))
 def test_conv2d_and_its_backward_are_adjoint_in_both_arguments(geometry, outputs):
     shape, kernel, stride, padding = geometry

@@ -81,7 +81,8 @@ def test_the_command(capsys, listed):
     assert max(map(len, lines)) <= 80
 
 
-def test_the_command_as_json(capsys, listed):
+def test_the_command_as_json(capsys, listed, monkeypatch):
+    monkeypatch.setattr(models, "listing", lambda: listed)  # it takes a second
     assert cli.main(["models", "--json"]) == 0
     entries = json.loads(capsys.readouterr().out)
     assert [tuple(e.values()) for e in entries] == [(*net[:-1], list(net.input_shape)) for net in listed]
@@ -158,7 +159,7 @@ def test_shapes_are_those_of_the_reference(name, dtype):
 
 def test_shapes_are_not_for_the_environment():
     with pytest.raises(ValueError, match="MINIRES_KERNELS: expected one of auto, reference, got 'shapes'"):
-        kernels._checked("shapes", "MINIRES_KERNELS")
+        kernels._checked("shapes", "MINIRES_KERNELS")  # private: the environment is read once for a process
 
 
 def test_using_shapes_refuses_what_the_reference_refuses():

@@ -47,10 +47,11 @@ PAIRS = {
     "cka_matrix": (lambda net: analysis.cka_matrix(net, X), plot.cka_matrix),
     "construction": (lambda net: analysis.construction(net, X, 1, rng=rng()), plot.construction),
     "delete_k": (lambda net: analysis.delete_k(net, X, LABELS, [0, 1, 2], 2, rng=rng()), plot.delete_k),
-    "exciting_patches": (lambda net: analysis.exciting_patches(net, X, next(iter(analysis.common.layers(net))), 1, 3),
-                         plot.exciting_patches),
+    "exciting_patches": (
+        lambda net: analysis.exciting_patches(net, X, next(iter(analysis.common.weight_layers(net))), 1, 3),
+        plot.exciting_patches),
     "first_filters": (analysis.first_filters, plot.first_filters),
-    "gradient_correlation": (lambda net: {len(analysis.common.layers(net)):
+    "gradient_correlation": (lambda net: {len(analysis.common.weight_layers(net)):
                                           analysis.gradient_correlation(net, X, rng=rng())}, plot.gradient_correlation),
     "gradient_flow": (lambda net: analysis.gradient_flow(net, X, LABELS), plot.gradient_flow),
     "gradient_on_a_line": (lambda net: analysis.gradient_on_a_line(3, width=8, points=32, rng=rng()),
@@ -181,7 +182,7 @@ def test_steps_of_a_training_are_labels_too():
     responses = {step: {"1": 0.5 + step} for step in (0, 3)}
     assert {"step 0", "step 3"} < set(legend(plot.responses(responses)))
     history = {step: analysis.activations(net, X) for step in (0, 10)}
-    figure = plot.activations(history, ["2"])
+    figure = plot.activations(history, names=["2"])
     assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["0", "10"]
     assert figure.axes[0].get_title() == "2" and figure.axes[0].get_xlabel() == "step"
 

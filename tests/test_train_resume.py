@@ -5,7 +5,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from test_mutants import mutate
+from planting import plant
 
 from minires import datasets, models, recipes, train
 from minires.recipes import RECIPES, Recipe, override, parse
@@ -83,6 +83,7 @@ def test_no_part_of_the_progress_can_be_left_out(whole, field):
 def test_the_order_follows_from_seed_and_epoch_alone(monkeypatch):
     seen = []
     monkeypatch.setattr(train, "step", lambda model, optimizer, x, labels, number: seen.append(x[:, 0, 0, 0]) or 0.0)
+    # private: with the steps replaced there is nothing to measure
     monkeypatch.setattr(train, "_measured", lambda *args: (True, [0.0, 0.0]))
     images = np.arange(23, dtype=np.float32).reshape(23, 1, 1, 1) * np.ones((1, 1, 8, 8), np.float32)
     for seed, at in (7, Progress()), (8, Progress()), (7, Progress(epoch=1, step=5, velocity=0)):
@@ -98,18 +99,19 @@ def test_the_order_follows_from_seed_and_epoch_alone(monkeypatch):
 
 
 @pytest.mark.parametrize("name, old, new", [
-    ("_fit", "islice(order, at.batch,", "islice(order, 0,"), ("_fit", "or at.batch:", ":"),
-    ("_fit", "rng=_draws(rng, at.epoch + 1, at.batch + 1)", "rng=np.random.default_rng()"),
-    ("_go_on", "optimizer.velocity = optimizer.xp", "unused = optimizer.xp"),
+    ("_fit", "islice(order, at.batch, ANY)", "islice(order, 0, ANY)"), ("_fit", "ANY or at.batch", "ANY"),
+    ("_fit", "_draws(rng, at.epoch + 1, at.batch + 1)", "np.random.default_rng()"),
+    ("_go_on", "optimizer.velocity = ANY", "ANY"),
 ])  # fmt: skip
 def test_a_bug_planted_in_the_loop_is_caught(whole, name, old, new, monkeypatch):
-    mutate(monkeypatch, train, name, old, new)
+    plant(monkeypatch, train, name, old, new)
     events, moments, final = whole
     assert any(gone_on(moments[after]) != (events[after + 1:], final) for after in (2, 16))
 
 
 def test_the_order_is_that_of_epoch_rng():
-    assert train._draws(3, 5).random() == datasets.epoch_rng(3, 5).random() != train._draws(3, 5, 1).random()
+    draws = train._draws  # private: it must agree with the public function
+    assert draws(3, 5).random() == datasets.epoch_rng(3, 5).random() != draws(3, 5, 1).random()
 
 
 def test_a_generator_cannot_go_on():
@@ -131,6 +133,7 @@ def test_the_momentum_of_another_model_is_refused():
 def rates(recipe, monkeypatch, errors=(0.0,) * 9):
     """The learning rate of every step, if the training errors after the epochs are these."""
     told = iter(errors)
+    # private: the schedule follows from errors that no training would give at will
     monkeypatch.setattr(train, "_measured", lambda *args: (True, [next(told), 50.0]))
     monkeypatch.setattr(train, "step", lambda *args: 0.0)
     return [event.lr for event in run(net(), Progress(), recipe) if isinstance(event, Step)]

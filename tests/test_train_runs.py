@@ -66,6 +66,7 @@ def test_evaluate_gives_a_run_the_error_that_it_recorded(tmp_path, capsys, monke
 
     there = json.loads((out / "config.json").read_text())
     (out / "config.json").write_text(json.dumps({**there, "device": "gpu"}))  # trained on another machine
+    # private: as on a machine without a GPU, whatever this one has
     monkeypatch.setattr(device, "_probe", lambda: (None, "No GPU is used: there is none."))
     assert cli.main(["evaluate", str(out)]) == 2
     assert 'device "gpu" was asked for. No GPU is used: there is none. Use "cpu"' in capsys.readouterr().err
