@@ -57,9 +57,11 @@ def room(path):
 
 
 def imports(path, tree):
-    """(absolute module name, is it at module level?) for every import, also those inside functions."""
+    """(absolute module name, is it done when the file is imported?) for every import, also those inside functions."""
     package = ["minires", *path.relative_to(PACKAGE).parts[:-1]]
     lazy = {id(n) for f in ast.walk(tree) if isinstance(f, (ast.FunctionDef, ast.Lambda)) for n in ast.walk(f)}
+    lazy |= {id(n) for f in ast.walk(tree) if isinstance(f, ast.If) and ast.unparse(f.test) == "TYPE_CHECKING"
+             for branch in f.body for n in ast.walk(branch)}  # for type checkers only
     for node in ast.walk(tree):
         top = id(node) not in lazy
         if isinstance(node, ast.Import):
@@ -73,10 +75,12 @@ def imports(path, tree):
 
 
 def test_the_reader_of_imports_reads_them_all(tmp_path):
-    source = "import a.b\nfrom .. import device\nfrom .x import y\ndef f():\n    import c\n    import_module('d')\n"
+    source = ("import a.b\nfrom .. import device\nfrom .x import y\ndef f():\n    import c\n    import_module('d')\n"
+              "if TYPE_CHECKING:\n    import e\nelse:\n    import g\n")
     path = PACKAGE / "kernels" / "new.py"
     assert list(imports(path, ast.parse(source))) == [
-        ("a.b", True), ("minires.device", True), ("minires.kernels.x.y", True), ("c", False), ("d", False)]  # fmt: skip
+        ("a.b", True), ("minires.device", True), ("minires.kernels.x.y", True), ("c", False), ("e", False),
+        ("g", True), ("d", False)]  # fmt: skip
 
 
 @pytest.mark.parametrize("path", PATHS)
