@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, TypedDict
 import numpy as np
 
 from .. import device, info, kernels, nn
+from ..datasets import Prepared
 from ..files import records
 from ..files.atomic import locked, write_atomically
 from ..kernels import parallel
@@ -30,7 +31,7 @@ from ..names import printed
 from ..train import Epoch, NotFinite, Progress, Step, fit
 from ..weights import load_weights, save_weights
 from . import checkpoint, metrics, progress
-from .config import Count, Prepared, Recorded, RunConfig
+from .config import Count, Recorded, RunConfig
 from .metrics import Line, NotNegative
 from .progress import Passed
 
