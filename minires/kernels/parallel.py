@@ -75,13 +75,18 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def threads_asked() -> int:
+    """How many threads are wanted: what the innermost session says, else MINIRES_THREADS, else one for each core."""
+    return _threads.get() or _default_threads()
+
+
 def threads() -> int:
     """How many threads share a kernel's blocks.
 
     Just one, with BLAS left as it is, where BLAS cannot be held to one thread: threads that each start a
     BLAS on all cores gain nothing.
     """
-    return (_threads.get() or _default_threads()) if _blas() else 1
+    return threads_asked() if _blas() else 1
 
 
 @contextlib.contextmanager

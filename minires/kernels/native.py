@@ -1,0 +1,596 @@
+"""The kernels for float32 on the CPU in C: reference.py's arithmetic, its loops and threads in c/*.c.
+
+The C sources are compiled at first use by the system's compiler (compiler.py) and called through ctypes, each kernel in
+one call, during which other Python threads run. `ready()` says whether that works here, `reason()` why not; where it
+does not, blocked.py serves.
+
+As in blocked.py arrays of shape (N, C, H, W) are kept channels last, (N, H, W, C), a transpose away; inputs may lie in
+memory in any way, and another layout costs a copy. The batch is cut into a number of blocks that depends on shapes
+alone, and what is summed over blocks is kept per block and added in the blocks' order: the same bits for any number of
+threads.
+
+C code checks nothing. So every function here sees to dtypes, shapes, contiguity and alignment first. What has no kernel
+in C comes from blocked.py and reference.py.
+"""
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import threading
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import blocked, compiler, parallel, reference
+from .parallel import empty
+from .reference import (
+    Pair,
+    copy_all,
+    cross_entropy,
+    cross_entropy_backward,
+    join,
+    log_softmax,
+    matmul,
+    output_size,
+    per_channel,
+)
+
+__all__ = [
+    "add", "avg_pool2d", "avg_pool2d_backward", "batch_norm", "batch_norm_backward", "batch_norm_eval",
+    "batch_norm_eval_backward", "batch_norm_relu", "batch_norm_relu_backward", "conv2d", "conv2d_backward",
+    "copy_all", "cross_entropy", "cross_entropy_backward", "join", "log_softmax", "matmul", "max_pool2d",
+    "max_pool2d_backward", "output_size", "per_channel", "relu", "running_statistics", "sgd", "shortcut",
+    "shortcut_backward",
+]
+
+# ---------------------------------------------------------------------------------------- the library
+
+# Arguments of the functions in C, in order: p for a pointer, i for an i64, d for a double, f for a float.
+SIGNATURES = {
+    "add": "iiippp", "avg_pool2d": "piipp", "avg_pool2d_backward": "piipp",
+    "batch_norm": "iiiiipppppdiipppp", "batch_norm_backward": "iiiiipppppppippp", "begin_anew": "",
+    "conv2d": "piiipppppippi", "conv2d_backward": "pipiiippppppppi", "helpers": "", "lanes": "",
+    "max_pool2d": "piippp", "max_pool2d_backward": "piippp", "packed_size": "p", "relu": "iiippp",
+    "running_statistics": "ippppddpp", "scratch_forward": "p", "scratch_gradient": "p", "sgd": "ippppfff",
+    "shortcut": "iiiiiiiiipp", "shortcut_backward": "iiiiiiiiipp",
+}
+RETURNING = {"helpers", "lanes", "packed_size", "scratch_forward", "scratch_gradient"}  # an i64; others nothing
+C_TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "d": ctypes.c_double, "f": ctypes.c_float}
+
+
+class _Loaded:
+    """The library once it was asked for, or why there is none."""
+
+    def __init__(self) -> None:
+        self.c: Any = None
+        self.why = ""
+        self.lock = threading.Lock()
+
+    def load(self) -> None:
+        with self.lock:
+            if self.c is not None or self.why:
+                return
+            try:
+                library = compiler.library(self.check)
+                self.use(library)
+            except (compiler.Unavailable, OSError, AttributeError) as e:
+                self.c, self.why = None, str(e)
+
+    def use(self, library: Any) -> None:
+        for name, arguments in SIGNATURES.items():
+            function = getattr(library, name)
+            function.argtypes = [C_TYPES[letter] for letter in arguments]
+            function.restype = ctypes.c_int64 if name in RETURNING else None
+        self.c = library
+
+    def check(self, library: Any) -> str | None:
+        """What is wrong with a library that was just built: it computes a few small things, one by one against
+        reference.py. None if nothing is."""
+        self.use(library)
+        try:
+            return _differences()
+        finally:
+            self.c = None
+
+    def after_fork(self) -> None:
+        """A forked child has none of the threads that its parent's library started."""
+        self.lock = threading.Lock()
+        if self.c is not None:
+            self.c.begin_anew()
+
+
+_loaded = _Loaded()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_loaded.after_fork)
+
+
+def ready() -> bool:
+    """Whether these kernels can be used here. The first call may compile them, which takes some seconds."""
+    if _loaded.c is None and not _loaded.why:
+        _loaded.load()
+    return _loaded.c is not None
+
+
+def reason() -> str:
+    """Why these kernels cannot be used here, "" if they can."""
+    return "" if ready() else _loaded.why
+
+
+def _differences() -> str | None:
+    """The first kernel whose result is not reference.py's, in words."""
+    rng = np.random.default_rng(0)
+    for (C, O), (H, W), kernel, stride, padding in (((3, 5), (6, 7), (3, 3), (1, 1), (1, 1)),
+                                                    ((18, 40), (7, 5), (3, 3), (2, 2), (1, 1)),
+                                                    ((16, 32), (8, 8), (1, 1), (2, 2), (0, 0))):
+        x, w = rng.standard_normal((5, C, H, W), np.float32), rng.standard_normal((O, C, *kernel), np.float32)
+        gamma, beta = rng.standard_normal((2, C), np.float32)
+        g = rng.standard_normal((5, O, *output_size((H, W), kernel, stride, padding)), np.float32)
+        window = (3, 3), stride, (1, 1)
+        for threads in 1, 2:
+            with parallel.session(threads):
+                for name, arguments in (("conv2d", (x, w, stride, padding)),
+                                        ("conv2d_backward", (g, x, w, stride, padding)),
+                                        ("batch_norm_relu", (x, gamma, beta, 1e-5, x)),
+                                        ("avg_pool2d", (x, *window)), ("max_pool2d", (x, *window)), ("add", (x, x))):
+                    if not _agree(globals()[name](*arguments), getattr(reference, name)(*arguments)):
+                        return f"{name} differs from its definition for {x.shape}, {w.shape}, {threads} threads"
+    return None
+
+
+def _agree(ours: Any, theirs: Any) -> bool:
+    """The same arrays but for rounding. What a forward function keeps for backward is left out."""
+    pairs = zip(ours, theirs, strict=True) if isinstance(ours, tuple) else [(ours, theirs)]
+    return all(np.allclose(a, b, rtol=1e-3, atol=1e-3) for a, b in pairs
+               if isinstance(b, np.ndarray) and b.dtype == np.float32)
+
+
+# ------------------------------------------------------------------------------- what C is handed
+
+WORTH_SHARING = 1 << 15  # values, or as many times 64 multiplications: for less no second thread is called
+
+
+def _threads(work: int) -> int:
+    """How many threads share a loop over so many values."""
+    return 1 if work < WORTH_SHARING else parallel.threads_asked()
+
+
+def _at(array: Any) -> Any:
+    """The array's address; None for None."""
+    return None if array is None else array.__array_interface__["data"][0]
+
+
+def _flat(x: Any) -> Any:
+    """x itself if it lies in one piece, in order and aligned; else a copy that does. TypeError unless float32."""
+    if x.dtype != np.float32:
+        raise TypeError(f"native kernels: expected float32, got {x.dtype}")
+    flags = x.flags
+    return x if flags.c_contiguous and flags.aligned else np.array(x, np.float32, order="C")
+
+
+def _last(x: Any) -> Any:
+    """(N, C, H, W) -> (N, H, W, C), and (N, C) as it is: see _flat."""
+    return _flat(np.moveaxis(x, 1, -1) if x.ndim != 4 else x.transpose(0, 2, 3, 1))
+
+
+def _first(y: Any) -> Any:
+    """The inverse view."""
+    return y.transpose(0, 3, 1, 2) if y.ndim == 4 else np.moveaxis(y, -1, 1)
+
+
+def _of_shape(x: Any, shape: Sequence[int], what: str) -> Any:
+    """x, an array of this shape; ValueError for another one."""
+    if x.shape != tuple(shape):
+        raise ValueError(f"native kernels: expected {what} of shape {tuple(shape)}, got {x.shape}")
+    return x
+
+
+def _scratch(threads: int, floats: int) -> Any:
+    """Memory that a kernel writes before it reads."""
+    return np.empty(threads * floats, np.float32)
+
+
+# --------------------------------------------------------------------------------- convolution
+
+GROUP_PIXELS = 128  # small images are taken in groups of about so many pixels, which all meet the weights at once
+BLOCKS = 16         # of the batch, for a convolution; for its gradients half as many, since each keeps a sum
+LARGEST = 2**31 - 1  # offsets are 32-bit integers
+
+
+class _Product(ctypes.Structure):
+    """Product in c/convolution.c."""
+
+    _fields_ = [*((name, ctypes.c_int64) for name in ("height", "width", "channels", "rows", "columns", "top", "left",
+                                                      "group", "pixels", "taps", "outputs", "size", "apart")),
+                *((name, ctypes.c_void_p) for name in ("pixel", "out", "tap", "taken"))]
+
+
+class _Plan(NamedTuple):
+    """The products of a convolution, or of its gradient, for one shape: made once, then only read."""
+
+    products: Any       # array of _Product
+    tables: list[Any]   # which those point to
+    out: Pair           # rows and columns of y
+    work: int           # for an image, as WORTH_SHARING counts
+    packed: int         # floats of the packed weights
+    scratch: int        # floats that a thread needs
+    complete: bool      # is every result written?
+
+    def at(self) -> int:
+        return ctypes.addressof(self.products)
+
+
+def _grid(rows: Any, columns: Any, row: int, column: int) -> Any:
+    """(rows, columns): row * r + column * c."""
+    return np.add.outer(np.asarray(rows, np.int64) * row, np.asarray(columns, np.int64) * column)
+
+
+def _product(image: Sequence[int], frame: Sequence[int], group: int, pixel: Any, out: Any, tap: Any, taken: Any,
+             outputs: int, size: int, apart: int) -> tuple[Any, list[Any]]:
+    """A _Product and its tables, from those of one image."""
+    C, H, W = image
+    rows, columns, top, left = frame
+    images = np.arange(group).reshape(-1, 1)
+    tables = [np.ascontiguousarray(table, np.int32).reshape(-1) for table in (
+        images * (rows * columns * C) + pixel.reshape(1, -1), images * size + out.reshape(1, -1), tap, taken)]
+    pointers = dict(zip(("pixel", "out", "tap", "taken"), map(_at, tables), strict=True))
+    return _Product(H, W, C, rows, columns, top, left, group, pixel.size, tap.size, outputs, size, apart,
+                    **pointers), tables
+
+
+def _plan(made: list[tuple[Any, list[Any]]], out: Pair, complete: bool, gradient: bool = False) -> _Plan:
+    products = (_Product * len(made))(*(product for product, _ in made))
+    c, step = _loaded.c, ctypes.sizeof(_Product)
+    each = [ctypes.addressof(products) + i * step for i in range(len(made))]
+    work = sum(p.pixels * p.taps * p.outputs for p in products) // 64
+    return _Plan(products, [table for _, tables in made for table in tables], out, work,
+                 sum(c.packed_size(at) for at in each), c.scratch_forward(each[0]), complete)
+
+
+def _group(out: Pair) -> int:
+    return max(1, GROUP_PIXELS // (out[0] * out[1]))
+
+
+@functools.lru_cache(1024)
+def _forward_plan(image: tuple[int, ...], weights: tuple[int, ...], stride: Pair, padding: Pair) -> _Plan | None:
+    """The product for y. None where offsets would not fit 32 bits."""
+    (C, H, W), (O, _, kh, kw), (sh, sw), (ph, pw) = image, weights, stride, padding
+    out = Ho, Wo = output_size((H, W), (kh, kw), stride, padding)
+    rows, columns = ((Ho - 1) * sh + kh, (Wo - 1) * sw + kw) if (ph, pw) != (0, 0) else (H, W)
+    group = _group(out)
+    if group * max(rows * columns * C, Ho * Wo * O) > LARGEST or O * C * kh * kw > LARGEST:
+        return None
+    pixel = _grid(np.arange(Ho) * sh, np.arange(Wo) * sw, columns * C, C)
+    tap = np.add.outer(_grid(np.arange(kh), np.arange(kw), columns * C, C), np.arange(C))
+    taken = np.add.outer(_grid(np.arange(kh), np.arange(kw), kw, 1), np.arange(C) * kh * kw)
+    return _plan([_product((C, H, W), (rows, columns, ph, pw), group, pixel, np.arange(Ho * Wo) * O, tap, taken, O,
+                           Ho * Wo * O, C * kh * kw)], out, True)
+
+
+@functools.lru_cache(1024)
+def _backward_plan(image: tuple[int, ...], weights: tuple[int, ...], stride: Pair, padding: Pair) -> _Plan | None:
+    """The products for dL/dx, one for each pair of remainders (a, b) by the stride. For one axis, with p the padding,
+
+        dL/dx[s q + a - p] = sum over t of g[q - t] w[a + s t]              0 <= a < s, 0 <= a + s t < k
+    """
+    (C, H, W), (O, _, kh, kw), (sh, sw), (ph, pw) = image, weights, stride, padding
+    out = Ho, Wo = output_size((H, W), (kh, kw), stride, padding)
+    th, tw = -(-kh // sh), -(-kw // sw)
+    rows, columns = th + max((H - 1 + ph) // sh, Ho - 1), tw + max((W - 1 + pw) // sw, Wo - 1)
+    group = _group(out)
+    if group * max(rows * columns * O, H * W * C) > LARGEST or O * C * kh * kw > LARGEST:
+        return None
+    made, complete = [], True
+    for a in range(sh):
+        for b in range(sw):
+            i, j = np.arange(a, kh, sh), np.arange(b, kw, sw)
+            q = np.arange(max(0, -(-(ph - a) // sh)), (H - 1 + ph - a) // sh + 1)
+            u = np.arange(max(0, -(-(pw - b) // sw)), (W - 1 + pw - b) // sw + 1)
+            if not (len(i) and len(j)):
+                complete &= not (len(q) and len(u))
+            elif len(q) and len(u):
+                pixel = _grid(q + th - 1, u + tw - 1, columns * O, O)
+                tap = np.add.outer(-_grid(np.arange(len(i)), np.arange(len(j)), columns * O, O), np.arange(O))
+                taken = np.add.outer(_grid(i, j, kw, 1), np.arange(O) * C * kh * kw)
+                to = _grid(q * sh + a - ph, u * sw + b - pw, W * C, C)
+                made.append(_product((O, Ho, Wo), (rows, columns, th - 1, tw - 1), group, pixel, to, tap, taken, C,
+                                     H * W * C, kh * kw))
+    return _plan(made, out, complete)
+
+
+def conv2d(x: Any, w: Any, stride: Pair, padding: Pair) -> Any:
+    """Reference: reference.conv2d."""
+    return conv2d_bias_relu(x, w, stride, padding)
+
+
+def conv2d_bias_relu(x: Any, w: Any, stride: Pair, padding: Pair, bias: Any = None, skip: Any = None,
+                     relu: bool = False) -> Any:
+    """conv2d(x, w) + bias + skip behind a ReLU: what is given, in one pass. bias (O,), skip like the result."""
+    N, C, H, W = x.shape
+    _of_shape(w, (len(w), C, *w.shape[2:]), "weights")
+    if not (x.size and w.size):
+        raise ValueError(f"native kernels: nothing to convolve, x {x.shape}, w {w.shape}")
+    plan = _forward_plan((C, H, W), w.shape, stride, padding)
+    if plan is None:
+        y = blocked.conv2d(x, w, stride, padding)
+        y = y if bias is None else y + bias.reshape(1, -1, 1, 1)
+        y = y if skip is None else y + skip
+        return reference.relu(y)[0] if relu else y
+    X, w, O = _last(x), _flat(w), len(w)
+    shape = (N, *plan.out, O)
+    if bias is not None:  # vectors of channels reach beyond its end
+        bias = np.concatenate([_flat(_of_shape(bias, (O,), "a bias")), np.zeros(2 * _loaded.c.lanes(), np.float32)])
+    if skip is not None:
+        skip = _last(_of_shape(skip, (N, O, *plan.out), "a skip"))
+    y, blocks, threads = empty(shape, np.float32), min(N, BLOCKS), _threads(N * plan.work)
+    packed, scratch = _scratch(1, plan.packed), _scratch(threads, plan.scratch)
+    _loaded.c.conv2d(plan.at(), N, blocks, threads, _at(X), _at(w), _at(y), _at(bias), _at(skip), relu, _at(packed),
+                     _at(scratch), plan.scratch)
+    return _first(y)
+
+
+def conv2d_backward(g: Any, x: Any, w: Any, stride: Pair, padding: Pair, need_x: bool = True,
+                    need_w: bool = True) -> tuple[Any, Any]:
+    """Reference: reference.conv2d_backward."""
+    if not (need_x or need_w):
+        return None, None
+    (N, C, H, W), O = x.shape, len(w)
+    _of_shape(w, (O, C, *w.shape[2:]), "weights")
+    if not (x.size and w.size):
+        raise ValueError(f"native kernels: nothing to convolve, x {x.shape}, w {w.shape}")
+    forward = _forward_plan((C, H, W), w.shape, stride, padding)
+    backward = _backward_plan((C, H, W), w.shape, stride, padding) if need_x else forward
+    if forward is None or backward is None:
+        return blocked.conv2d_backward(g, x, w, stride, padding, need_x, need_w)
+    G, X, w = _last(_of_shape(g, (N, O, *forward.out), "g")), _last(x), _flat(w)
+    blocks = min(N, BLOCKS // 2)
+    threads = _threads(N * (forward.work * need_w + backward.work * need_x))
+    gx = gw = sums = packed = None
+    scratch, of_x, of_w, parts = 0, None, None, 0
+    if need_x:
+        gx, packed = empty((N, H, W, C), np.float32), _scratch(1, backward.packed)
+        if not backward.complete:
+            gx[...] = 0
+        scratch, of_x, parts = backward.scratch, backward.at(), len(backward.products)
+    if need_w:
+        gw, sums = np.empty(w.shape, np.float32), _scratch(blocks, forward.packed)
+        of_w = forward.at()
+        scratch += _loaded.c.scratch_gradient(of_w)
+    memory = _scratch(threads, scratch)
+    _loaded.c.conv2d_backward(of_x, parts, of_w, N, blocks, threads, _at(G), _at(X), _at(w), _at(gx), _at(gw),
+                              _at(packed), _at(sums), _at(memory), scratch)
+    return None if gx is None else _first(gx), gw
+
+
+# ---------------------------------------------------------------------------------- batch norm
+
+LINE = 256  # values: lines are about so long, and a channel's values lie in each
+
+
+@functools.cache
+def _line(C: int) -> int:
+    """The length of a line, a multiple of C."""
+    return C * max(1, LINE // C)
+
+
+def _vector(v: Any, C: int, what: str) -> Any:
+    """v, one float32 for each of C channels."""
+    return _flat(_of_shape(v, (C,), what))
+
+
+def _lines(x: Any, C: int) -> tuple[int, int, Any]:
+    """(length of a line, number of blocks, scratch memory) for x."""
+    length = _line(C)
+    blocks = min(-(-x.size // length), max(2, x.size >> 16))
+    return length, blocks, _scratch(4 + 2 * blocks, length)
+
+
+def _normalise(x: Any, gamma: Any, beta: Any, eps: float, given: Any = None, relu: bool = False, skip: Any = None
+               ) -> tuple[Any, Any, Any, Any]:
+    """(y, channels last; mean; var; saved) with the batch's statistics, or with `given` ones."""
+    C = x.shape[1]
+    if not x.size:
+        raise ValueError(f"native kernels: nothing to normalise, x {x.shape}")
+    X, gamma, beta = _last(x), _vector(gamma, C, "gamma"), _vector(beta, C, "beta")
+    skip = None if skip is None else _last(_of_shape(skip, x.shape, "a skip"))
+    y, saved = empty(X.shape, np.float32), np.empty((2, C))
+    mean, var = np.empty((2, C), np.float32) if given is None else (_vector(v, C, "statistics") for v in given)
+    length, blocks, scratch = _lines(X, C)
+    _loaded.c.batch_norm(X.size, C, length, blocks, _threads(X.size), _at(X), _at(skip), _at(y), _at(gamma), _at(beta),
+                         float(eps), relu, given is not None, _at(mean), _at(var), _at(saved), _at(scratch))
+    return y, mean, var, (X, saved)
+
+
+def _gradient(g: Any, gamma: Any, saved: Any, y: Any = None, keep: bool = False, constant: bool = False
+              ) -> tuple[Any, Any, Any, Any]:
+    """(dL/dx, dL/dgamma, dL/dbeta, masked g). With y, g counts where y > 0; with `keep` that is handed back."""
+    X, statistics = saved
+    C = X.shape[-1]
+    G, gamma = _of_shape(_last(g), X.shape, "g"), _vector(gamma, C, "gamma")
+    gx, masked = empty(X.shape, np.float32), empty(X.shape, np.float32) if keep else None
+    ggamma, gbeta = np.empty((2, C), np.float32)
+    length, blocks, scratch = _lines(X, C)
+    _loaded.c.batch_norm_backward(X.size, C, length, blocks, _threads(X.size), _at(G), _at(X), _at(y), _at(gx),
+                                  _at(masked), _at(gamma), _at(statistics), constant, _at(ggamma), _at(gbeta),
+                                  _at(scratch))
+    return _first(gx), ggamma, gbeta, None if masked is None else _first(masked)
+
+
+def batch_norm(x: Any, gamma: Any, beta: Any, eps: float) -> tuple[Any, Any, Any, Any]:
+    """Reference: reference.batch_norm. Saves x and two vectors, not xhat."""
+    y, mean, var, saved = _normalise(x, gamma, beta, eps)
+    return _first(y), mean, var, saved
+
+
+def batch_norm_backward(g: Any, gamma: Any, saved: Any) -> tuple[Any, Any, Any]:
+    """Reference: reference.batch_norm_backward."""
+    return _gradient(g, gamma, saved)[:3]
+
+
+def batch_norm_eval(x: Any, gamma: Any, beta: Any, mean: Any, var: Any, eps: float) -> tuple[Any, Any]:
+    """Reference: reference.batch_norm_eval."""
+    y, _, _, saved = _normalise(x, gamma, beta, eps, (mean, var))
+    return _first(y), saved
+
+
+def batch_norm_eval_backward(g: Any, gamma: Any, saved: Any) -> tuple[Any, Any, Any]:
+    """Reference: reference.batch_norm_eval_backward."""
+    return _gradient(g, gamma, saved, constant=True)[:3]
+
+
+def batch_norm_relu(x: Any, gamma: Any, beta: Any, eps: float, skip: Any = None) -> tuple[Any, Any, Any, Any]:
+    """Reference: reference.batch_norm_relu. The mask is y > 0; y stays anyway, as the next layer's input."""
+    y, mean, var, saved = _normalise(x, gamma, beta, eps, None, True, skip)
+    return _first(y), mean, var, (saved, y, skip is not None)
+
+
+def batch_norm_relu_backward(g: Any, gamma: Any, saved: Any) -> tuple[Any, Any, Any, Any]:
+    """Reference: reference.batch_norm_relu_backward. The fourth gradient is None if there was no skip."""
+    saved, y, skip = saved
+    return _gradient(g, gamma, saved, y, keep=skip)
+
+
+def running_statistics(old_mean: Any, old_var: Any, mean: Any, var: Any, momentum: float, count: int
+                       ) -> tuple[Any, Any]:
+    """Reference: reference.running_statistics."""
+    C = len(mean)
+    given = [_vector(v, C, "statistics") for v in (old_mean, old_var, mean, var)]
+    new_mean, new_var = np.empty((2, C), np.float32)
+    _loaded.c.running_statistics(C, *map(_at, given), momentum, count, _at(new_mean), _at(new_var))
+    return new_mean, new_var
+
+
+# ----------------------------------------------------------------------------- one value after the other
+
+SMALL = 1 << 13  # values: for fewer NumPy is as quick
+
+
+def _pieces(values: int) -> int:
+    """The number of blocks for a loop over so many values."""
+    return max(1, min(64, values >> 14))
+
+
+def add(a: Any, b: Any) -> Any:
+    """Reference: reference.add. Small arrays, and such as lie differently in memory, are left to NumPy."""
+    if a.size < SMALL or a.ndim != 4 or a.shape != b.shape or a.dtype != np.float32 or b.dtype != np.float32:
+        return a + b
+    A, B = a.transpose(0, 2, 3, 1), b.transpose(0, 2, 3, 1)
+    if not all(v.flags.c_contiguous and v.flags.aligned for v in (A, B)):
+        return a + b
+    y = empty(A.shape, np.float32)
+    _loaded.c.add(y.size, _pieces(y.size), _threads(y.size), _at(A), _at(B), _at(y))
+    return _first(y)
+
+
+def relu(x: Any) -> tuple[Any, Any]:
+    """Reference: reference.relu."""
+    if x.size < SMALL or x.ndim != 4:
+        return reference.relu(x)
+    X = _last(x)
+    y, on = empty(X.shape, np.float32), np.empty(X.shape, np.bool_)
+    _loaded.c.relu(X.size, _pieces(X.size), _threads(X.size), _at(X), _at(y), _at(on))
+    return _first(y), _first(on)
+
+
+def sgd(w: Any, g: Any, v: Any, lr: Any, momentum: float, weight_decay: float) -> tuple[Any, Any]:
+    """Reference: reference.sgd. g is overwritten."""
+    if not (all(a.dtype == np.float32 and a.shape == w.shape and a.flags.c_contiguous and a.flags.aligned
+                for a in (w, g, v)) and g.flags.writeable):
+        return reference.sgd(w, g, v, lr, momentum, weight_decay)
+    new_w = np.empty_like(w)
+    _loaded.c.sgd(w.size, _at(w), _at(g), _at(v), _at(new_w), float(lr), momentum, weight_decay)
+    return new_w, g
+
+
+# ------------------------------------------------------------------------------------- pooling
+
+
+class _Windows(ctypes.Structure):
+    """Windows in c/pooling.c."""
+
+    _fields_ = [(name, ctypes.c_int64) for name in (
+        "images", "height", "width", "channels", "kernel_rows", "kernel_columns", "stride_rows", "stride_columns",
+        "top", "left", "rows", "columns")]
+
+
+def _windows(shape: Sequence[int], kernel: Pair, stride: Pair, padding: Pair) -> tuple[Any, Pair, int, int]:
+    """(the windows for C, rows and columns of y, number of blocks, threads)."""
+    N, C, H, W = shape
+    out = output_size((H, W), kernel, stride, padding)
+    elements = N * C * out[0] * out[1] * kernel[0] * kernel[1]
+    return _Windows(N, H, W, C, *kernel, *stride, *padding, *out), out, min(N, 64), _threads(elements)
+
+
+def max_pool2d(x: Any, kernel: Pair, stride: Pair, padding: Pair) -> tuple[Any, Any]:
+    """Reference: reference.max_pool2d. The winner's number is kept in a byte where that is enough."""
+    if kernel[0] * kernel[1] > 256:
+        return blocked.max_pool2d(x, kernel, stride, padding)
+    windows, out, blocks, threads = _windows(x.shape, kernel, stride, padding)
+    X = _last(x)
+    y = empty((len(x), *out, x.shape[1]), np.float32)
+    winner = np.empty(y.shape, np.uint8)
+    _loaded.c.max_pool2d(ctypes.addressof(windows), blocks, threads, _at(X), _at(y), _at(winner))
+    return _first(y), winner
+
+
+def max_pool2d_backward(g: Any, winner: Any, shape: tuple[int, ...], kernel: Pair, stride: Pair,
+                        padding: Pair) -> Any:
+    """Reference: reference.max_pool2d_backward."""
+    if winner.dtype != np.uint8:
+        return blocked.max_pool2d_backward(g, winner, shape, kernel, stride, padding)
+    windows, out, blocks, threads = _windows(shape, kernel, stride, padding)
+    G = _last(_of_shape(g, (*shape[:2], *out), "g"))
+    _of_shape(winner, G.shape, "winner")
+    winner = np.ascontiguousarray(winner)
+    gx = empty((shape[0], *shape[2:], shape[1]), np.float32)
+    _loaded.c.max_pool2d_backward(ctypes.addressof(windows), blocks, threads, _at(G), _at(winner), _at(gx))
+    return _first(gx)
+
+
+def avg_pool2d(x: Any, kernel: Pair, stride: Pair, padding: Pair) -> Any:
+    """Reference: reference.avg_pool2d."""
+    windows, out, blocks, threads = _windows(x.shape, kernel, stride, padding)
+    X, y = _last(x), empty((len(x), *out, x.shape[1]), np.float32)
+    _loaded.c.avg_pool2d(ctypes.addressof(windows), blocks, threads, _at(X), _at(y))
+    return _first(y)
+
+
+def avg_pool2d_backward(g: Any, shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair) -> Any:
+    """Reference: reference.avg_pool2d_backward."""
+    windows, out, blocks, threads = _windows(shape, kernel, stride, padding)
+    G = _last(_of_shape(g, (*shape[:2], *out), "g"))
+    gx = empty((shape[0], *shape[2:], shape[1]), np.float32)
+    _loaded.c.avg_pool2d_backward(ctypes.addressof(windows), blocks, threads, _at(G), _at(gx))
+    return _first(gx)
+
+
+# ----------------------------------------------------------------------- shortcut without weights
+
+
+def _check_shortcut(channels: int, wide: int, stride: int) -> None:
+    if wide < channels or stride < 1:
+        raise ValueError(f"native kernels: expected at least {channels} channels and a stride from 1, got {wide} and "
+                         f"{stride}")
+
+
+def shortcut(x: Any, stride: int, channels: int, pad: str) -> Any:
+    """Reference: reference.shortcut."""
+    N, C, H, W = x.shape
+    _check_shortcut(C, channels, stride)
+    X, y = _last(x), empty((N, -(-H // stride), -(-W // stride), channels), np.float32)
+    before = (channels - C) // 2 if pad == "both" else 0
+    _loaded.c.shortcut(N, H, W, C, stride, channels, before, min(N, 64), _threads(X.size), _at(X), _at(y))
+    return _first(y)
+
+
+def shortcut_backward(g: Any, shape: tuple[int, ...], stride: int, pad: str) -> Any:
+    """Reference: reference.shortcut_backward."""
+    N, C, H, W = shape
+    channels = g.shape[1]
+    _check_shortcut(C, channels, stride)
+    G = _last(_of_shape(g, (N, channels, -(-H // stride), -(-W // stride)), "g"))
+    gx = empty((N, H, W, C), np.float32)
+    before = (channels - C) // 2 if pad == "both" else 0
+    _loaded.c.shortcut_backward(N, H, W, C, stride, channels, before, min(N, 64), _threads(gx.size), _at(G), _at(gx))
+    return _first(gx)
