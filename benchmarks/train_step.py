@@ -16,7 +16,8 @@ import common
 from common import Failed, Worker, Workers
 
 PEERS = {  # name for --peers: the systems it stands for
-    "reference": ["minires-reference"], "by-hand": ["minires-by-hand"], "torch": ["torch", "torch-channels-last"],
+    "blocked": ["minires-blocked"], "reference": ["minires-reference"], "by-hand": ["minires-by-hand"],
+    "torch": ["torch", "torch-channels-last"],
     "dezero": ["dezero"], "dezero-as-is": ["dezero-as-is"], "chainer": ["chainer"], "tinygrad": ["tinygrad"],
 }
 DEFAULT = "reference,torch,dezero,chainer,tinygrad"

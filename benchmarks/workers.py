@@ -94,7 +94,7 @@ class Minires:
     """minires' own model, as a user builds it."""
 
     by_hand = False
-    kernels = "blocked"
+    kernels = "native"
 
     def __init__(self, w: Arrays, images: np.ndarray, labels: np.ndarray, *, depth: int, width: int, threads: int):
         minires_kernels(self.kernels)
@@ -128,6 +128,12 @@ class Minires:
     def versions(self) -> dict[str, str]:
         told = self.info.versions()
         return {"minires": told["minires"], "blas": told["blas"], "kernels": self.kernels}
+
+
+class MiniresBlocked(Minires):
+    """The same on the kernels in NumPy, which serve where there is no C compiler."""
+
+    kernels = "blocked"
 
 
 class MiniresReference(Minires):
@@ -430,7 +436,8 @@ class Tinygrad:
 
 
 SYSTEMS: dict[str, Any] = {
-    "minires": Minires, "minires-reference": MiniresReference, "minires-by-hand": MiniresByHand,
+    "minires": Minires, "minires-blocked": MiniresBlocked, "minires-reference": MiniresReference,
+    "minires-by-hand": MiniresByHand,
     "torch": Torch, "torch-channels-last": TorchChannelsLast,
     "dezero": DeZero, "dezero-as-is": DeZeroAsIs, "chainer": Chainer, "tinygrad": Tinygrad,
 }
@@ -448,8 +455,8 @@ def restore_numpy_names() -> None:
 
 
 def minires_kernels(name: str) -> Any:
-    """minires' kernels for float32 on the CPU, "blocked" or "reference": the choice of a whole process."""
-    os.environ["MINIRES_KERNELS"] = "reference" if name == "reference" else "auto"
+    """minires' kernels for float32 on the CPU, "native", "blocked" or "reference": the choice of a whole process."""
+    os.environ["MINIRES_KERNELS"] = name
     from minires import kernels
 
     K = kernels.of(np.empty(0, np.float32))

@@ -2,10 +2,10 @@
 
     library(check)      the library, or Unavailable with the reason why there is none
 
-A library is kept in the user's cache folder (MINIRES_CACHE, or the system's place for caches), under a hash of all that
-it depends on: sources, flags, compiler, processor. `-march=native` makes code for one processor, and a home folder may be
-shared by machines that have different ones. The name also holds a hash of the library's own bytes, so a file that was
-damaged is not loaded. A build that failed leaves a note there, so that no later process tries it again in vain.
+A library is kept in the user's cache folder (MINIRES_CACHE, or the system's place for caches), under a hash of all
+that it depends on: sources, flags, compiler, processor. `-march=native` makes code for one processor, and a home folder
+may be shared by machines that have different ones. The name also holds a hash of the library's own bytes, so a damaged
+file is not loaded. A build that failed leaves a note there, so that no later process tries it again in vain.
 
 What is loaded runs with the user's rights. So the folder must belong to the user, and nobody else may write there.
 """
@@ -26,7 +26,7 @@ from typing import Any
 SOURCES = Path(__file__).resolve().parent / "c"
 FLAGS = ["-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden",
          "-fPIC", "-shared", "-pthread"]  # no -ffast-math: NaN and the order of sums matter
-FOR_THIS_CPU = ["-march=native"], ["-mcpu=native"], []  # the first that the compiler knows
+FOR_THIS_CPU: tuple[list[str], ...] = ["-march=native"], ["-mcpu=native"], []  # the first that the compiler knows
 SECONDS = 120  # after which a compiler is taken to hang
 
 

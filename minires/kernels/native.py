@@ -14,11 +14,13 @@ in C comes from blocked.py and reference.py.
 """
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
+import math
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,41 +66,43 @@ class _Loaded:
     """The library once it was asked for, or why there is none."""
 
     def __init__(self) -> None:
-        self.c: Any = None
+        self.library: Any = None
         self.why = ""
         self.lock = threading.Lock()
 
+    @property
+    def c(self) -> Any:
+        """The functions in C. Raises RuntimeError where there are none."""
+        if self.library is None and not ready():
+            raise RuntimeError(f"native kernels: {self.why}")
+        return self.library
+
     def load(self) -> None:
         with self.lock:
-            if self.c is not None or self.why:
-                return
-            try:
-                library = compiler.library(self.check)
-                self.use(library)
-            except (compiler.Unavailable, OSError, AttributeError) as e:
-                self.c, self.why = None, str(e)
+            if self.library is None and not self.why:
+                try:
+                    self.use(compiler.library(self.check))
+                except (compiler.Unavailable, OSError, AttributeError) as e:
+                    self.library, self.why = None, str(e)
 
     def use(self, library: Any) -> None:
         for name, arguments in SIGNATURES.items():
             function = getattr(library, name)
             function.argtypes = [C_TYPES[letter] for letter in arguments]
             function.restype = ctypes.c_int64 if name in RETURNING else None
-        self.c = library
+        self.library = library
 
     def check(self, library: Any) -> str | None:
         """What is wrong with a library that was just built: it computes a few small things, one by one against
         reference.py. None if nothing is."""
-        self.use(library)
-        try:
+        with using_library(library):
             return _differences()
-        finally:
-            self.c = None
 
     def after_fork(self) -> None:
         """A forked child has none of the threads that its parent's library started."""
         self.lock = threading.Lock()
-        if self.c is not None:
-            self.c.begin_anew()
+        if self.library is not None:
+            self.library.begin_anew()
 
 
 _loaded = _Loaded()
@@ -108,14 +112,25 @@ if hasattr(os, "register_at_fork"):
 
 def ready() -> bool:
     """Whether these kernels can be used here. The first call may compile them, which takes some seconds."""
-    if _loaded.c is None and not _loaded.why:
+    if _loaded.library is None and not _loaded.why:
         _loaded.load()
-    return _loaded.c is not None
+    return _loaded.library is not None
 
 
 def reason() -> str:
     """Why these kernels cannot be used here, "" if they can."""
     return "" if ready() else _loaded.why
+
+
+@contextlib.contextmanager
+def using_library(library: Any) -> Iterator[None]:
+    """Inside, these kernels run in `library`, a ctypes.CDLL of the same sources built in another way."""
+    before = _loaded.library
+    _loaded.use(library)
+    try:
+        yield
+    finally:
+        _loaded.library = before
 
 
 def _differences() -> str | None:
@@ -193,7 +208,9 @@ def _scratch(threads: int, floats: int) -> Any:
 
 # --------------------------------------------------------------------------------- convolution
 
-GROUP_PIXELS = 128  # small images are taken in groups of about so many pixels, which all meet the weights at once
+# Small images are taken in groups of about so many pixels, which all meet the weights at once; more where these are
+# WIDE, since they are then read from memory every time.
+GROUP_PIXELS, WIDE_GROUP_PIXELS, WIDE = 128, 256, 1 << 17
 BLOCKS = 16         # of the batch, for a convolution; for its gradients half as many, since each keeps a sum
 LARGEST = 2**31 - 1  # offsets are 32-bit integers
 
@@ -202,7 +219,7 @@ class _Product(ctypes.Structure):
     """Product in c/convolution.c."""
 
     _fields_ = [*((name, ctypes.c_int64) for name in ("height", "width", "channels", "rows", "columns", "top", "left",
-                                                      "group", "pixels", "taps", "outputs", "size", "apart")),
+                                                      "group", "pixels", "runs", "run", "outputs", "size", "apart")),
                 *((name, ctypes.c_void_p) for name in ("pixel", "out", "tap", "taken"))]
 
 
@@ -226,8 +243,8 @@ def _grid(rows: Any, columns: Any, row: int, column: int) -> Any:
     return np.add.outer(np.asarray(rows, np.int64) * row, np.asarray(columns, np.int64) * column)
 
 
-def _product(image: Sequence[int], frame: Sequence[int], group: int, pixel: Any, out: Any, tap: Any, taken: Any,
-             outputs: int, size: int, apart: int) -> tuple[Any, list[Any]]:
+def _product(image: Sequence[int], frame: Sequence[int], group: int, pixel: Any, out: Any, tap: Any, run: int,
+             taken: Any, outputs: int, size: int, apart: int) -> tuple[Any, list[Any]]:
     """A _Product and its tables, from those of one image."""
     C, H, W = image
     rows, columns, top, left = frame
@@ -235,21 +252,23 @@ def _product(image: Sequence[int], frame: Sequence[int], group: int, pixel: Any,
     tables = [np.ascontiguousarray(table, np.int32).reshape(-1) for table in (
         images * (rows * columns * C) + pixel.reshape(1, -1), images * size + out.reshape(1, -1), tap, taken)]
     pointers = dict(zip(("pixel", "out", "tap", "taken"), map(_at, tables), strict=True))
-    return _Product(H, W, C, rows, columns, top, left, group, pixel.size, tap.size, outputs, size, apart,
-                    **pointers), tables
+    return _Product(H, W, C, rows, columns, top, left, group, pixel.size, tap.size, run, outputs, size,
+                    apart, **pointers), tables
 
 
-def _plan(made: list[tuple[Any, list[Any]]], out: Pair, complete: bool, gradient: bool = False) -> _Plan:
+def _plan(made: list[tuple[Any, list[Any]]], out: Pair, complete: bool) -> _Plan:
     products = (_Product * len(made))(*(product for product, _ in made))
     c, step = _loaded.c, ctypes.sizeof(_Product)
     each = [ctypes.addressof(products) + i * step for i in range(len(made))]
-    work = sum(p.pixels * p.taps * p.outputs for p in products) // 64
+    work = sum(p.pixels * p.runs * p.run * p.outputs for p in products) // 64
     return _Plan(products, [table for _, tables in made for table in tables], out, work,
-                 sum(c.packed_size(at) for at in each), c.scratch_forward(each[0]), complete)
+                 sum(c.packed_size(at) for at in each), c.scratch_forward(each[0]) if made else 0, complete)
 
 
-def _group(out: Pair) -> int:
-    return max(1, GROUP_PIXELS // (out[0] * out[1]))
+def _group(out: Pair, weights: tuple[int, ...]) -> int:
+    """How many images are taken at once."""
+    wanted = GROUP_PIXELS if math.prod(weights) < WIDE else WIDE_GROUP_PIXELS
+    return max(1, wanted // (out[0] * out[1]))
 
 
 @functools.lru_cache(1024)
@@ -258,14 +277,14 @@ def _forward_plan(image: tuple[int, ...], weights: tuple[int, ...], stride: Pair
     (C, H, W), (O, _, kh, kw), (sh, sw), (ph, pw) = image, weights, stride, padding
     out = Ho, Wo = output_size((H, W), (kh, kw), stride, padding)
     rows, columns = ((Ho - 1) * sh + kh, (Wo - 1) * sw + kw) if (ph, pw) != (0, 0) else (H, W)
-    group = _group(out)
+    group = _group(out, weights)
     if group * max(rows * columns * C, Ho * Wo * O) > LARGEST or O * C * kh * kw > LARGEST:
         return None
     pixel = _grid(np.arange(Ho) * sh, np.arange(Wo) * sw, columns * C, C)
-    tap = np.add.outer(_grid(np.arange(kh), np.arange(kw), columns * C, C), np.arange(C))
+    tap = np.arange(kh) * (columns * C)  # a row of the kernel lies side by side
     taken = np.add.outer(_grid(np.arange(kh), np.arange(kw), kw, 1), np.arange(C) * kh * kw)
-    return _plan([_product((C, H, W), (rows, columns, ph, pw), group, pixel, np.arange(Ho * Wo) * O, tap, taken, O,
-                           Ho * Wo * O, C * kh * kw)], out, True)
+    return _plan([_product((C, H, W), (rows, columns, ph, pw), group, pixel, np.arange(Ho * Wo) * O, tap, kw * C,
+                           taken, O, Ho * Wo * O, C * kh * kw)], out, True)
 
 
 @functools.lru_cache(1024)
@@ -278,7 +297,7 @@ def _backward_plan(image: tuple[int, ...], weights: tuple[int, ...], stride: Pai
     out = Ho, Wo = output_size((H, W), (kh, kw), stride, padding)
     th, tw = -(-kh // sh), -(-kw // sw)
     rows, columns = th + max((H - 1 + ph) // sh, Ho - 1), tw + max((W - 1 + pw) // sw, Wo - 1)
-    group = _group(out)
+    group = _group(out, weights)
     if group * max(rows * columns * O, H * W * C) > LARGEST or O * C * kh * kw > LARGEST:
         return None
     made, complete = [], True
@@ -291,11 +310,11 @@ def _backward_plan(image: tuple[int, ...], weights: tuple[int, ...], stride: Pai
                 complete &= not (len(q) and len(u))
             elif len(q) and len(u):
                 pixel = _grid(q + th - 1, u + tw - 1, columns * O, O)
-                tap = np.add.outer(-_grid(np.arange(len(i)), np.arange(len(j)), columns * O, O), np.arange(O))
+                tap = -_grid(np.arange(len(i)), np.arange(len(j)), columns * O, O)
                 taken = np.add.outer(_grid(i, j, kw, 1), np.arange(O) * C * kh * kw)
                 to = _grid(q * sh + a - ph, u * sw + b - pw, W * C, C)
-                made.append(_product((O, Ho, Wo), (rows, columns, th - 1, tw - 1), group, pixel, to, tap, taken, C,
-                                     H * W * C, kh * kw))
+                made.append(_product((O, Ho, Wo), (rows, columns, th - 1, tw - 1), group, pixel, to, tap, O, taken,
+                                     C, H * W * C, kh * kw))
     return _plan(made, out, complete)
 
 
@@ -357,6 +376,8 @@ def conv2d_backward(g: Any, x: Any, w: Any, stride: Pair, padding: Pair, need_x:
         gw, sums = np.empty(w.shape, np.float32), _scratch(blocks, forward.packed)
         of_w = forward.at()
         scratch += _loaded.c.scratch_gradient(of_w)
+    if not (parts or need_w):  # no window sees a pixel
+        return _first(gx), None
     memory = _scratch(threads, scratch)
     _loaded.c.conv2d_backward(of_x, parts, of_w, N, blocks, threads, _at(G), _at(X), _at(w), _at(gx), _at(gw),
                               _at(packed), _at(sums), _at(memory), scratch)

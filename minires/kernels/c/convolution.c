@@ -7,7 +7,7 @@
        gw[t] = sum over p of x[pixel[p] + tap[t]] g[p]
 
    The tables are native.py's work. Nothing here knows of strides, padding or a kernel's size. dL/dx is the first sum too,
-   with g in place of x and other tables. The frames of a few small images lie side by side, and their pixels are numbered
+   with g in place of x and other tables. Taps come in runs whose values of x lie side by side. The frames of a few small images lie side by side, and their pixels are numbered
    through, so that the weights are read once for all of them. */
 #include "native.h"
 
@@ -16,13 +16,15 @@ typedef struct {
     i64 height, width, channels;         /* of the images that are read */
     i64 rows, columns, top, left;        /* their frame, and where in it they stand; negative: what is cut off there */
     i64 group;                           /* images whose frames lie side by side */
-    i64 pixels, taps, outputs;           /* of an image: its results, the summands of each, the channels of each */
+    i64 pixels, runs, run, outputs;      /* of an image: its results, the runs * run summands of each, the channels of each */
     i64 size;                            /* floats of an image of results */
     i64 apart;                           /* floats between the weights of two outputs */
     const int32_t *pixel, *out;          /* for each pixel of a group: where in the frames, where in the results */
-    const int32_t *tap, *taken;          /* for each tap: where in the frame from a pixel, where in an output's weights */
+    const int32_t *tap;                  /* for each run: where it begins in the frame, seen from a pixel */
+    const int32_t *taken;                /* for each tap: where in the weights of an output */
 } Product;
 
+static i64 taps_of(const Product *p) { return p->runs * p->run; }
 static i64 image_of(const Product *p) { return p->height * p->width * p->channels; }
 static i64 frame_of(const Product *p) { return p->rows * p->columns * p->channels; }
 
@@ -53,7 +55,7 @@ static i64 most_of(i64 V) { return V == 1 ? MOST_PIXELS_1 : MOST_PIXELS_2; }
 
 /* What all tiles of a product have in common. */
 typedef struct {
-    const float *x; const int32_t *tap; i64 taps;
+    const float *x; const int32_t *tap; i64 runs, run;
     const float *w;                      /* packed, from the tile's first output on */
     float *y; i64 left;                  /* results, from that output on, and how many outputs are left */
     const float *bias, *skip; int relu;  /* y = relu(sum + bias + skip); each may be absent (0) */
@@ -76,10 +78,15 @@ INLINE void sum_pixels(const int P, const int V, const Sums *s, const int32_t *p
         at[p] = s->x + pixel[p];
         UNROLL for (int v = 0; v < V; v++) sum[p][v] = s->bias ? load(s->bias + v * LANES) : (vec){ 0 };
     }
-    for (i64 t = 0; t < s->taps; t++, w += V * LANES) {
-        const i64 tap = s->tap[t];
-        UNROLL for (int p = 0; p < P; p++)
-            UNROLL for (int v = 0; v < V; v++) sum[p][v] += at[p][tap] * load(w + v * LANES);
+    for (i64 r = 0; r < s->runs; r++) {
+        i64 t = s->tap[r];
+        const i64 end = t + s->run;
+        for (; V == 1 && t + 4 <= end; t += 4, w += 4 * LANES)           /* more at[p] than integer registers: use each */
+            UNROLL for (int p = 0; p < P; p++)                           /* four times once it is there */
+                UNROLL for (int u = 0; u < 4; u++) sum[p][0] += at[p][t + u] * load(w + u * LANES);
+        for (; t < end; t++, w += V * LANES)
+            UNROLL for (int p = 0; p < P; p++)
+                UNROLL for (int v = 0; v < V; v++) sum[p][v] += at[p][t] * load(w + v * LANES);
     }
     UNROLL for (int p = 0; p < P; p++)
         UNROLL for (int v = 0; v < V; v++) {
@@ -97,34 +104,30 @@ INLINE void sum_pixels(const int P, const int V, const Sums *s, const int32_t *p
         }
 }
 
-/* gw += its sum over `count` pixels, for P taps and the outputs from g[0] on; `outputs` floats lie between two pixels. */
-INLINE void sum_taps(const int P, const int V, const float *x, const int32_t *tap, const int32_t *pixel, i64 count,
-                     const float *g, i64 outputs, float *gw)
+/* gw += its sum over `count` pixels, for P taps of one run, from x[0] on, and the outputs from g[0] on; `outputs` floats
+   lie between two pixels of g. */
+INLINE void sum_taps(const int P, const int V, const float *x, const int32_t *pixel, i64 count, const float *g,
+                     i64 outputs, float *gw)
 {
     vec sum[MOST][2];
-    const float *at[MOST];
-    UNROLL for (int p = 0; p < P; p++) {
-        at[p] = x + tap[p];
+    UNROLL for (int p = 0; p < P; p++)
         UNROLL for (int v = 0; v < V; v++) sum[p][v] = load(gw + (p * V + v) * LANES);
-    }
     for (i64 n = 0; n < count; n++, g += outputs) {
-        const i64 here = pixel[n];
+        const float *here = x + pixel[n];
         UNROLL for (int p = 0; p < P; p++)
-            UNROLL for (int v = 0; v < V; v++) sum[p][v] += at[p][here] * load(g + v * LANES);
+            UNROLL for (int v = 0; v < V; v++) sum[p][v] += here[p] * load(g + v * LANES);
     }
     UNROLL for (int p = 0; p < P; p++)
         UNROLL for (int v = 0; v < V; v++) store(gw + (p * V + v) * LANES, sum[p][v]);
 }
 
 typedef void SumPixels(const Sums *s, const int32_t *pixel, const int32_t *out);
-typedef void SumTaps(const float *x, const int32_t *tap, const int32_t *pixel, i64 count, const float *g, i64 outputs,
-                     float *gw);
+typedef void SumTaps(const float *x, const int32_t *pixel, i64 count, const float *g, i64 outputs, float *gw);
 #define DEFINE(P, V) \
     APART void sum_pixels_##P##_##V(const Sums *s, const int32_t *pixel, const int32_t *out) \
     { sum_pixels(P, V, s, pixel, out); } \
-    APART void sum_taps_##P##_##V(const float *x, const int32_t *tap, const int32_t *pixel, i64 count, const float *g, \
-                                  i64 outputs, float *gw) \
-    { sum_taps(P, V, x, tap, pixel, count, g, outputs, gw); }
+    APART void sum_taps_##P##_##V(const float *x, const int32_t *pixel, i64 count, const float *g, i64 outputs, float *gw) \
+    { sum_taps(P, V, x, pixel, count, g, outputs, gw); }
 EACH_TILE(DEFINE)
 #define PIXELS_ENTRY(P, V) [V][P] = sum_pixels_##P##_##V,
 #define TAPS_ENTRY(P, V) [V][P] = sum_taps_##P##_##V,
@@ -155,21 +158,34 @@ static const float *framed(const Product *p, const float *x, i64 count, float *f
 }
 
 static i64 frames_of(const Product *p) { return is_its_frame(p) ? 0 : p->group * frame_of(p); }
-static i64 packed_of(const Product *p) { return (p->outputs + LANES - 1) / LANES * LANES * p->taps; }
+static i64 packed_of(const Product *p) { return (p->outputs + LANES - 1) / LANES * LANES * taps_of(p); }
 
-/* Weights as the tiles read them: for V vectors of outputs after the other, [taps][V * LANES]; zeros fill up. */
-static void pack(const Product *p, const float *w, float *packed)
+/* Weights as the tiles read them: for V vectors of outputs after the other, [taps][V * LANES]; zeros fill up. Block k is
+   two vectors of outputs. */
+typedef struct { const Product *p; const float *w; float *packed; } Pack;
+
+static void pack_block(const void *args, i64 k, i64 slot)
 {
-    for (i64 o = 0; o < p->outputs; o += vectors(p->outputs - o) * LANES)
-        for (i64 t = 0, wide = vectors(p->outputs - o) * LANES; t < p->taps; t++, packed += wide)
-            for (i64 l = 0; l < wide; l++)
-                packed[l] = o + l < p->outputs ? w[(o + l) * p->apart + p->taken[t]] : 0;
+    const Product *p = ((const Pack *)args)->p;
+    const i64 o = k * 2 * LANES, left = p->outputs - o, wide = vectors(left) * LANES;
+    const float *w = ((const Pack *)args)->w + o * p->apart;
+    float *packed = ((const Pack *)args)->packed + o * taps_of(p);
+    (void)slot;
+    for (i64 t = 0; t < taps_of(p); t++, packed += wide)
+        for (i64 l = 0; l < wide; l++)
+            packed[l] = l < left ? w[l * p->apart + p->taken[t]] : 0;
+}
+
+static void pack(const Product *p, const float *w, float *packed, i64 threads)
+{
+    Pack a = { p, w, packed };
+    share(pack_block, &a, (p->outputs + 2 * LANES - 1) / (2 * LANES), packed_of(p) < 65536 ? 1 : threads);
 }
 
 static void unpack(const Product *p, const float *packed, float *w)
 {
     for (i64 o = 0; o < p->outputs; o += vectors(p->outputs - o) * LANES)
-        for (i64 t = 0, wide = vectors(p->outputs - o) * LANES; t < p->taps; t++, packed += wide)
+        for (i64 t = 0, wide = vectors(p->outputs - o) * LANES; t < taps_of(p); t++, packed += wide)
             for (i64 l = 0; l < least(wide, p->outputs - o); l++)
                 w[(o + l) * p->apart + p->taken[t]] = packed[l];
 }
@@ -182,10 +198,10 @@ static void product(const Product *p, Sums s, i64 count, float *frames)
     const float *packed = s.w, *bias = s.bias, *skip = s.skip;
     float *y = s.y;
     const i64 pixels = count * p->pixels;
-    s.x = framed(p, s.x, count, frames), s.tap = p->tap, s.taps = p->taps;
+    s.x = framed(p, s.x, count, frames), s.tap = p->tap, s.runs = p->runs, s.run = p->run;
     for (i64 o = 0; o < p->outputs; o += vectors(p->outputs - o) * LANES) {
         const i64 V = vectors(p->outputs - o), tiles = (pixels + most_of(V) - 1) / most_of(V);
-        s.w = packed + o * p->taps, s.y = y + o, s.left = p->outputs - o;
+        s.w = packed + o * taps_of(p), s.y = y + o, s.left = p->outputs - o;
         s.bias = bias ? bias + o : 0, s.skip = skip ? skip + o : 0;
         for (i64 k = 0; k < tiles; k++) {
             const i64 first = first_of(k, pixels, tiles), P = first_of(k + 1, pixels, tiles) - first;
@@ -195,25 +211,27 @@ static void product(const Product *p, Sums s, i64 count, float *frames)
 }
 
 /* gw, packed, += the gradient of the product's weights from `count` images, at most a group. In bands of pixels, whose
-   values of x and g stay in the first-level cache while all taps and outputs meet them. */
+   values of x and g stay in the first-level cache while all taps and outputs meet them; longer ones where gw itself is too
+   large for the caches. */
 static void product_of_gradient(const Product *p, const float *x, const float *g, i64 count, float *gw, float *frames)
 {
-    enum { BAND = 64 };
-    const i64 pixels = count * p->pixels, O = p->outputs;
+    const i64 pixels = count * p->pixels, O = p->outputs, band = packed_of(p) < 1 << 17 ? 64 : 256;
     x = framed(p, x, count, frames);
     if (O % LANES) {                     /* vectors reach beyond g's end */
         float *slack = frames + frames_of(p);
         g = memcpy(slack, g, sizeof(float) * pixels * O);
         memset(slack + pixels * O, 0, sizeof(float) * LANES);
     }
-    for (i64 n = 0; n < pixels; n += BAND)
+    for (i64 n = 0; n < pixels; n += band)
         for (i64 o = 0; o < O; o += vectors(O - o) * LANES) {
-            const i64 V = vectors(O - o), tiles = (p->taps + most_of(V) - 1) / most_of(V);
-            for (i64 k = 0; k < tiles; k++) {
-                const i64 t = first_of(k, p->taps, tiles), P = first_of(k + 1, p->taps, tiles) - t;
-                sum_taps_of[V][P](x, p->tap + t, p->pixel + n, least(BAND, pixels - n), g + n * O + o, O,
-                                  gw + o * p->taps + t * V * LANES);
-            }
+            const i64 V = vectors(O - o), tiles = (p->run + most_of(V) - 1) / most_of(V);
+            float *to = gw + o * taps_of(p);
+            for (i64 r = 0; r < p->runs; r++)
+                for (i64 k = 0; k < tiles; k++) {
+                    const i64 t = first_of(k, p->run, tiles), P = first_of(k + 1, p->run, tiles) - t;
+                    sum_taps_of[V][P](x + p->tap[r] + t, p->pixel + n, least(band, pixels - n), g + n * O + o, O, to);
+                    to += P * V * LANES;
+                }
         }
 }
 
@@ -249,7 +267,7 @@ EXPORT i64 packed_size(const Product *p) { return packed_of(p); }
 EXPORT void conv2d(const Product *p, i64 images, i64 blocks, i64 threads, const float *x, const float *w, float *y,
                    const float *bias, const float *skip, i64 relu, float *packed, float *scratch, i64 scratch_size)
 {
-    pack(p, w, packed);
+    pack(p, w, packed, threads);
     Forward f = { p, { .x = x, .w = packed, .y = y, .bias = bias, .skip = skip, .relu = relu != 0 }, images, blocks,
                   scratch_size, scratch };
     share(forward_block, &f, blocks, threads);
@@ -303,7 +321,7 @@ EXPORT void conv2d_backward(const Product *of_x, i64 parts, const Product *of_w,
                             float *sums, float *scratch, i64 scratch_size)
 {
     float *to = packed;
-    for (const Product *p = of_x; p < of_x + parts; to += packed_of(p++)) pack(p, w, to);
+    for (const Product *p = of_x; p < of_x + parts; to += packed_of(p++)) pack(p, w, to, threads);
     Backward b = { of_x, of_w, parts, g, x, packed, gx, sums, scratch, images, blocks, scratch_size };
     share(backward_block, &b, blocks, threads);
     if (!of_w) return;

@@ -16,13 +16,14 @@ static i64 first_inside(i64 from) { return from < 0 ? -from : 0; }
 static i64 last_inside(i64 from, i64 kernel, i64 size) { return least(kernel, size - from); }
 
 /* For every window of block k's images, and every element of it that is inside: `pixel` numbers the element's pixel of x,
-   `window` the window, `tap` the element. */
+   `window` the window, `tap` the element. The last window comes first: a pixel meets its windows in the order of its
+   number in them, as in the twins, and sums have their bits. */
 #define EACH_ELEMENT(w, k, blocks, begin_window) \
     for (i64 n = first_of(k, (w)->images, blocks); n < first_of((k) + 1, (w)->images, blocks); n++) \
-    for (i64 r = 0; r < (w)->rows; r++) \
-    for (i64 c = 0, window, r0 = r * (w)->stride_rows - (w)->top, c0; c < (w)->columns; c++) { \
-        c0 = c * (w)->stride_columns - (w)->left; \
-        window = (n * (w)->rows + r) * (w)->columns + c; \
+    for (i64 r = (w)->rows - 1; r >= 0; r--) \
+    for (i64 c = (w)->columns - 1; c >= 0; c--) { \
+        const i64 r0 = r * (w)->stride_rows - (w)->top, c0 = c * (w)->stride_columns - (w)->left; \
+        const i64 window = (n * (w)->rows + r) * (w)->columns + c; \
         begin_window; \
         for (i64 i = first_inside(r0); i < last_inside(r0, (w)->kernel_rows, (w)->height); i++) \
         for (i64 j = first_inside(c0); j < last_inside(c0, (w)->kernel_columns, (w)->width); j++) { \
