@@ -94,10 +94,10 @@ class Minires:
     """minires' own model, as a user builds it."""
 
     by_hand = False
-    kernels = "native"
+    kernels = "auto"
 
     def __init__(self, w: Arrays, images: np.ndarray, labels: np.ndarray, *, depth: int, width: int, threads: int):
-        minires_kernels(self.kernels)
+        self.used = minires_kernels(self.kernels).__name__.rpartition(".")[2]
         import minires
         from minires import info, kernels, models, optim, train
 
@@ -127,7 +127,7 @@ class Minires:
 
     def versions(self) -> dict[str, str]:
         told = self.info.versions()
-        return {"minires": told["minires"], "blas": told["blas"], "kernels": self.kernels}
+        return {"minires": told["minires"], "blas": told["blas"], "kernels": self.used}
 
 
 class MiniresBlocked(Minires):
@@ -455,12 +455,13 @@ def restore_numpy_names() -> None:
 
 
 def minires_kernels(name: str) -> Any:
-    """minires' kernels for float32 on the CPU, "native", "blocked" or "reference": the choice of a whole process."""
+    """minires' kernels for float32 on the CPU: the choice of a whole process. "auto" is "native" where there is a C
+    compiler, else "blocked"; "reference" is the third."""
     os.environ["MINIRES_KERNELS"] = name
     from minires import kernels
 
     K = kernels.of(np.empty(0, np.float32))
-    if K.__name__.rpartition(".")[2] != name:
+    if name not in ("auto", K.__name__.rpartition(".")[2]):
         raise RuntimeError(f"{name} kernels were asked for, but minires runs {K.__name__}")
     return K
 

@@ -57,16 +57,22 @@ def _thread_pools() -> list[dict[str, Any]]:
     return threadpool_info()
 
 
-def _kernels() -> str:
-    """Which kernels float32 arrays on the CPU get, and how many threads share them."""
-    chosen = kernels.of(np.zeros(0, np.float32)).__name__.rpartition(".")[2]
-    return f"{chosen}, {threads_in_words(kernels.parallel.threads())}" if chosen == "blocked" else chosen
+def kernels_in_words() -> str:
+    """Which kernels float32 arrays on the CPU get, how many threads share them, and why they are not those in C."""
+    used = kernels.of(np.zeros(0, np.float32))
+    name = used.__name__.rpartition(".")[2]
+    if used is kernels.native:
+        return f"{name}, {threads_in_words(kernels.parallel.threads_asked())}"
+    if used is not kernels.blocked:
+        return name
+    name += f", {threads_in_words(kernels.parallel.threads())}"
+    return name if kernels.choice().startswith("blocked") else f"{name}; not native: {kernels.native.reason()}"
 
 
 def text() -> str:
     """Everything, a line each."""
     v = versions()
     lines = {"minires": v["minires"], "Python": f"{v['python']} on {v['platform']}", "NumPy": v["numpy"],
-             "BLAS": v["blas"], "cores": kernels.parallel.cores(), "kernels": _kernels(),
+             "BLAS": v["blas"], "cores": kernels.parallel.cores(), "kernels": kernels_in_words(),
              "device": f"{device.use('auto')}. {device.reason}"}
     return "\n".join(f"{name:8} {value}" for name, value in lines.items())

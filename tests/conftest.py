@@ -77,6 +77,9 @@ def pytest_configure(config):
         os.environ.setdefault("MINIRES_COMPILED", str(config.cache.mkdir("cuda-on-cpu")))
 
 
+    minires.kernels.native.ready()  # compiles, at most once on a machine, and says so before any test listens
+
+
 def pytest_collection_finish():
     """Modules and collected tests live until the end: the garbage collector need not walk through them each time."""
     gc.collect()
