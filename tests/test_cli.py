@@ -61,7 +61,7 @@ WRONG = [
     (("evaluate", "resnet20", BAD, *DATA), r"caf\udce9: No such file or directory"),
     (("evaluate", "resnet20", "folder", *DATA), "folder: Is a directory"),
     (("evaluate", "resnet20", "empty", *DATA), "load_weights: empty: it is empty"),
-    (("evaluate", *NETWORK), "load_weights: junk: it begins like no .safetensors, .npz or PyTorch file"),
+    (("evaluate", *NETWORK), "load_weights: junk: it does not begin like a .safetensors, .npz or PyTorch file"),
     (("evaluate", "resnet20", "junk.npz", *DATA), "load_weights: junk.npz: it is damaged"),
     (("evaluate", "resnet20", "junk/file", *DATA), "junk/file: Not a directory"),
     (("evaluate", "resnet21", "junk", *DATA), "model: unknown name 'resnet21'; did you mean resnet"),
