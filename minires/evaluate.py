@@ -14,7 +14,7 @@ from .tensor import Tensor, no_grad
 
 @dataclass(frozen=True)
 class Score:
-    """How many images a network classified correctly."""
+    """Counts the images that a network classified correctly."""
 
     correct: int
     total: int
@@ -50,7 +50,7 @@ def error(model: nn.Module, images: Any, labels: Any, batch_size: int = 500) -> 
 
     Afterwards every layer has its former mode again.
 
-    Raises ValueError for no images, for labels that do not fit, and for labels that are not in 0..K-1.
+    Raises ValueError for no images, for labels of another shape or dtype, and for labels that are not in 0..K-1.
     """
     return error_of_tally(device.to(tally(model, images, labels, batch_size), "cpu"), len(images))
 
@@ -87,7 +87,7 @@ def is_right(model: nn.Module, images: Any, labels: Any, batch_size: int = 500, 
     each: a function that is called after every batch with the number of the batch's images
     result: (N,) booleans, on the CPU
 
-    Raises ValueError for no images, for labels that do not fit, and for labels that are not in 0..K-1.
+    Raises ValueError for no images, for labels of another shape or dtype, and for labels that are not in 0..K-1.
     """
     _check(images, labels)
     return _right(logits(model, images, batch_size, each=each), labels)
@@ -107,7 +107,7 @@ def tally(model: nn.Module, images: Any, labels: Any, batch_size: int = 500) -> 
     labels: (N,) integers
     result: (4,) integers, where the images are, so that several tallies can be joined and fetched from a GPU at once
 
-    Raises ValueError for no images and for labels that do not fit. error_of_tally checks the range of the labels.
+    Raises ValueError for no images and for labels of another shape or dtype. error_of_tally checks the labels' range.
     """
     _check(images, labels)
     found, labels = logits(model, images, batch_size), labels.astype(np.int64)
@@ -144,7 +144,7 @@ def score(model: nn.Module, images: Any, labels: Any, classes: Sequence[str], ba
     labels: (N,) integers, indices into `classes`
     progress: whether to show a progress bar, in Jupyter or on stderr if stderr is a terminal
 
-    Raises ValueError for no images, for labels that do not fit, and for labels that are not in 0..K-1.
+    Raises ValueError for no images, for labels of another shape or dtype, and for labels that are not in 0..K-1.
     Raises ArithmeticError if an output of the network is not finite.
     """
     from tqdm.auto import tqdm

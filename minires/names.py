@@ -24,7 +24,7 @@ _PRINTED = {"plain": "plain", "resnet": "ResNet", "preact_resnet": "pre-activati
 
 
 class Network(NamedTuple):
-    """What the name of a network from the papers says about it."""
+    """Describes a network of the papers, as far as the network's name does."""
 
     family: str       # "plain", "resnet", "preact_resnet", "vgg" or "googlenet"
     depth: int        # number of layers with weights; 0 if the name has no number

@@ -14,7 +14,7 @@ Settings = TypeVar("Settings")  # any dataclass
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train. The defaults are those of `minires demo`.
+    """Says how to train. The defaults are those of `minires demo`.
 
     Raises ValueError if a number is out of its range.
     """
@@ -25,10 +25,10 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 1e-4
     steps: int = 0                 # number of updates, instead of epochs; 0: `epochs` decides
-    drops: tuple[float, ...] = ()  # parts of the run, rising, each between 0 and 1: at each, lr is divided by 10
-    warm_up_lr: float = 0.0        # highest lr until the training error after an epoch is below 80 %; 0: no warm-up
+    drops: tuple[float, ...] = ()  # fractions of the run, rising: at each of them lr is divided by 10
+    warm_up_lr: float = 0.0        # limit of lr until the training error after an epoch is below 80 %; 0: no warm-up
     warm_up_layers: int = 110      # networks with fewer weight layers are not warmed up
-    crop: int = 0                  # pad each image with this many zeros on each side, cut out a random window; 0: no
+    crop: int = 0                  # pad each image with this many zeros per side, cut out a random window; 0: no crop
     flip: bool = False             # mirror each image left to right with probability 1/2
 
     def __post_init__(self) -> None:

@@ -51,14 +51,15 @@ def load_weights(model: nn.Module, source: str | os.PathLike[str] | Mapping[str,
     "module." or "_orig_mod." in them; `linear` for `fc`; `shortcut` for `downsample`; and `num_batches_tracked`, which
     is ignored. For other names give `rename`:
 
-    {source's name: model's name}   a whole name or some parts between its dots. The parts are replaced at the beginning
-                                    of a name ("classifier": "fc"), and inside a name if the result is a name of the
-                                    model ("conv_a": "conv1"). "" as the model's name removes the parts.
+    {source's name: model's name}   a whole name, or neighbouring parts between its dots. The parts are replaced at the
+                                    beginning of a name ("classifier": "fc"), and inside a name if the result is a name
+                                    of the model ("conv_a": "conv1"). "" as the model's name removes the parts.
     a function                      takes a name of the source and returns the name of the model
 
-    Raises ValueError if the file is damaged, has another format or names code. The model is unchanged.
-    Raises ValueError, with both shapes, if entries are missing, unexpected or misshapen. The model is unchanged.
+    Raises ValueError if the file is damaged, has another format, or names code that is not allowed.
+    Raises ValueError, with both shapes, if entries are missing, unexpected or misshapen.
     Raises OSError if the file cannot be read.
+    After an error the model is unchanged.
     """
     if isinstance(source, Mapping):
         with _explained(where := "the given dict"):

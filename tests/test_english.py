@@ -23,6 +23,8 @@ REFUSED = {
     r"\bbehind\b(?! (?:it|them) on disk)": "after, or where it is",
     r"\bnone of ours\b|\bare ours\b|\bis ours\b|\bno run's folder\b": "say what the file is not",
     r"\b(?:is|are|was|were|be) told\b": "say who reports what",
+    r"\bha(?:s|ve) no need of\b|\bha(?:s|ve) not the\b": "does not need, does not have",
+    r"\blooked into\b": "inspected, analysed",
     r"\bof late\b": "recently",
     r"\botherwise than\b": "differently from",
     r"\bone behind the other\b": "one after the other",

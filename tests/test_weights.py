@@ -528,7 +528,7 @@ class Evil:
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_a_pickle_that_would_run_a_command(tmp_path, refuses, protocol):
-    """The pickle is in a zip file, in the legacy format where the saved object belongs, or a file of its own."""
+    """The pickle takes the place of the saved object, in a zip file and in the legacy format, or is the whole file."""
     mark = tmp_path / "made"
     evil = pickle.dumps({"state_dict": {"w": Evil(mark)}}, protocol)
     parts, behind = fuzz_pytorch.pickles_of(fuzz_pytorch.LEGACY.read_bytes())

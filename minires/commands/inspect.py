@@ -25,7 +25,7 @@ POINTS = 21, 9  # number of points along the line, and along each axis of the su
 
 
 class Part(NamedTuple):
-    """One analysis of the page."""
+    """Holds one analysis of the page."""
 
     title: str
     numbers: dict[str, Any]         # for inspect.json

@@ -13,7 +13,7 @@ from ..weights import load_weights
 
 @dataclass
 class Subject:
-    """A trained network, and test images for it."""
+    """Holds a trained network, and test images for it."""
 
     name: str                       # "ResNet-20"
     model: nn.Module                # trained, in eval mode
@@ -26,7 +26,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Told:
-    """What a command line says about a network whose weights are in a file. None means that the option is not given."""
+    """Holds the options of a command line for a network whose weights are in a file. None: the option is not given."""
 
     model: str | None = None
     dataset: str | None = None

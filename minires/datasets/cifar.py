@@ -30,14 +30,14 @@ PIXELS = 3 * 32 * 32
 
 
 class Format(NamedTuple):
-    """One of the two formats in which a data set is published."""
+    """Describes one of the two formats in which a data set is published."""
 
     archive: str
     md5: str                  # of the archive, from the data sets' page
     folder: str               # the folder in the archive, which unpacking creates
     train: tuple[str, ...]
     test: str
-    names: dict[str, str]     # {kind of label: the file with its class names, in python format with ":" and the key}
+    names: dict[str, str]     # {kind of label: file with its class names}; in the python format "file:key"
 
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -179,7 +179,7 @@ def _read_archive(path: Path, form: Format) -> dict[str, bytes]:
 
 
 class _Bounded:
-    """A stream that raises ValueError when it has unpacked more than `most` bytes, so that it ends in any case."""
+    """Reads a stream, and raises ValueError once it has given more than `most` bytes, so that reading always ends."""
 
     def __init__(self, file: gzip.GzipFile, most: int):
         self.file, self.left = file, most

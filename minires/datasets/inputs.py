@@ -21,13 +21,13 @@ Arrays = tuple[Any, Any]  # images float32 (N, C, H, W), labels uint8 (N,)
 
 
 class Prepared(NamedTuple):
-    """A data set as a network takes it, on one device."""
+    """Holds a data set as a network takes it, on one device."""
 
     train: Arrays             # (images, labels)
     test: Arrays              # (images, labels) of the test set, or of the images held out for validation
     classes: tuple[str, ...]  # the classes' names, in the order of the labels
     words: str                # how the pixels were changed, as text
-    sha256: str               # of all pixels and labels of the stored data set
+    sha256: str               # SHA-256 of all pixels and labels of the stored data set
 
 
 def prepared(name: str, root: Root = None, *, normalize: str | MeanAndStd = "channel", image_size: int = 0,
@@ -42,13 +42,13 @@ def prepared(name: str, root: Root = None, *, normalize: str | MeanAndStd = "cha
                    "none"        no change
                    (mean, std)   subtract these means and divide by these standard deviations, one of each per channel
     image_size     height and width in pixels; 0: as stored
-    train_images   how many training images to take, from the first; 0: all
-    test_images    how many test images to take, from the first; 0: all
-    validation     how many training images to hold out, from the last; these replace the test set
+    train_images   N: use the first N training images; 0: all
+    test_images    N: use the first N test images; 0: all
+    validation     N: hold out the last N training images, which replace the test set; 0: none
     train          False leaves the training arrays empty, which saves their memory
     where          "cpu" or "gpu"
 
-    "channel" and "pixel-mean" are computed from the training images that are taken.
+    "channel" and "pixel-mean" are computed from the training images that are used.
 
     Raises UsageError for a name or a number of images that does not fit.
     Raises ValueError for means, standard deviations or sizes that do not fit.

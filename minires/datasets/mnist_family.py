@@ -23,7 +23,7 @@ FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3
 
 
 class Source(NamedTuple):
-    """Where the files of a data set are, on this machine and on the web, and how to recognise them."""
+    """Says where the files of a data set are, on this machine and on the web, and how to recognise them."""
 
     classes: tuple[str, ...]
     first: list[int]            # the first training labels; they tell apart the two data sets, whose files share names

@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)  # eq=False: == of two arrays is an array, not a bool
 class Split:
-    """The training or the test part of a data set.
+    """Holds the training or the test part of a data set.
 
     images: uint8 (N, H, W) or (N, H, W, C)
     labels: uint8 (N,), each an index into ``classes``

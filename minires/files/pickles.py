@@ -58,9 +58,10 @@ _CALLS = (pickle.REDUCE, pickle.NEWOBJ, pickle.BUILD)
 
 
 class _Reader(_InPython):
-    """Python's own reader, in its version written in Python, with the keys of dictionaries checked before hashing.
+    """Extends Python's own reader: it checks the keys of dictionaries before they are hashed.
 
-    The version in C allocates memory for the highest memo number in the file: five bytes can cost 16 GB.
+    The base is the reader written in Python. The one written in C allocates memory for the highest memo number in the
+    file, so that five bytes can cost 16 GB.
     """
 
     dispatch: ClassVar = {

@@ -36,8 +36,7 @@ MOST_AXES = 64  # NumPy's limit
 
 
 class Stored(NamedTuple):
-    """An array that has not been read yet. `read()` returns it with this `shape` and `dtype`; bfloat16 becomes float32.
-    """
+    """Describes an array that is not read yet. `read()` returns it with this dtype; bfloat16 becomes float32."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
