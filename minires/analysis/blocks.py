@@ -39,7 +39,7 @@ def shortcut_output(block: Any, x: Tensor) -> Tensor:
 
 def same_shape(named: dict[str, Any]) -> list[list[str]]:
     """The blocks' names in groups, in order: of one kind, one width, and none that changes the shape."""
-    groups: dict[tuple, list[str]] = {}
+    groups: dict[tuple[Any, ...], list[str]] = {}
     for name, block in named.items():
         if block.stride == 1 and block.downsample is None and channels_in(block) == channels_out(block):
             key = type(block), channels_in(block), getattr(block, "split_after_activation", False)

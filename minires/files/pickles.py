@@ -57,7 +57,7 @@ def _calls_weighed(load: Callable[[Any], None]) -> Callable[[Any], None]:
 _CALLS = (pickle.REDUCE, pickle.NEWOBJ, pickle.BUILD)
 
 
-class _Reader(_InPython):
+class _Reader(_InPython):  # type: ignore[misc]
     """Extends Python's own reader: it checks the keys of dictionaries before they are hashed.
 
     The base is the reader written in Python. The one written in C allocates memory for the highest memo number in the
