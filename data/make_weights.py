@@ -42,7 +42,7 @@ def main() -> None:
         path = args.out / f"{name}.safetensors"
         save_weights(net, path, dtype="float16")
         load_weights(net, path)
-        left_out = {"root", "command"}  # they say more about a machine's folders than about the run
+        left_out = {"root", "command"}  # these describe the machine's folders rather than the run
         told[name] = {**{key: value for key, value in chosen.to_json().items() if key not in left_out},
                       "recorded": metrics[-1], **answers(net, images, labels),
                       "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}

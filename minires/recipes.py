@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from .names import unknown
 
-MOST = 2**31 - 1  # of anything that is counted
+MOST = 2**31 - 1  # largest value of a count
 Settings = TypeVar("Settings")  # any dataclass
 
 

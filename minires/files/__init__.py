@@ -1,1 +1,1 @@
-"""Read and write files safely: complete files or none, pickles that cannot run code, and PyTorch's files."""
+"""Read and write files safely: complete files or none, pickles that cannot run code, PyTorch's files, JSON records."""
