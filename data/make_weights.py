@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from minires import analysis, datasets, evaluate, load_weights, nn, runs, save_weights
+from minires.files import records
 from minires.files.atomic import write_atomically
-from minires.runs import config
 
 OUT = Path(__file__).resolve().parent / "weights"
 SAMPLE, GENERATED = 500, 4
@@ -30,23 +29,25 @@ def main() -> None:
     args = parser.parse_args()
     told = {}
     for folder in args.runs:
-        chosen, metrics = runs.read_config(folder), runs.read_metrics(folder)
+        chosen = runs.read_config(folder)
+        metrics = runs.read_metrics(folder, chosen.tested)
         if not (folder / "weights.safetensors").exists():
             raise SystemExit(f"{folder}: the run is not finished, there is no weights.safetensors")
-        name = chosen["model"]
-        _, (images, labels), _, classes = config.prepared(chosen, args.data_dir)
-        net = config.build(chosen, images.shape[1], len(classes))
+        name = chosen.model
+        sets = chosen.inputs(args.data_dir)
+        images, labels = sets.test
+        net = chosen.build(images.shape[1], len(sets.classes))
         load_weights(net, folder / "weights.safetensors")
         args.out.mkdir(parents=True, exist_ok=True)
         path = args.out / f"{name}.safetensors"
         save_weights(net, path, dtype="float16")
         load_weights(net, path)
-        told[name] = {**{key: chosen[key] for key in (*config.CHOSEN, "steps", "threads", "versions", "commit",
-                                                      "data_sha256", "parameters")},
+        left_out = {"root", "command"}  # they say more about a machine's folders than about the run
+        told[name] = {**{key: value for key, value in chosen.to_json().items() if key not in left_out},
                       "recorded": metrics[-1], **answers(net, images, labels),
                       "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
         print(name, told[name]["recorded"]["test_error"], told[name]["test_error_float16"])
-    write_atomically(args.out / "weights.json", json.dumps(told, indent=1) + "\n")
+    write_atomically(args.out / "weights.json", records.text(told) + "\n")
 
 
 def answers(net: nn.Module, images: Any, labels: Any) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """What this installation runs on: for `minires info` and beside every result."""
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from pathlib import Path
@@ -58,13 +57,6 @@ def _thread_pools() -> list[dict[str, Any]]:
     return threadpool_info()
 
 
-def cores() -> int:
-    """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _kernels() -> str:
     """Which kernels float32 arrays on the CPU get, and how many threads share them."""
     chosen = kernels.of(np.zeros(0, np.float32)).__name__.rpartition(".")[2]
@@ -75,6 +67,6 @@ def text() -> str:
     """Everything, a line each."""
     v = versions()
     lines = {"minires": v["minires"], "Python": f"{v['python']} on {v['platform']}", "NumPy": v["numpy"],
-             "BLAS": v["blas"], "cores": cores(), "kernels": _kernels(),
+             "BLAS": v["blas"], "cores": kernels.parallel.cores(), "kernels": _kernels(),
              "device": f"{device.use('auto')}. {device.reason}"}
     return "\n".join(f"{name:8} {value}" for name, value in lines.items())

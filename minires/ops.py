@@ -20,6 +20,9 @@ from .tensor import Function, Tensor
 
 # ----------------------------------------------------------------------------------------- arguments
 
+Pair = int | Sequence[int]              # one number for both, or (vertical, horizontal)
+Axis = int | tuple[int, ...] | None     # None: all axes
+
 
 def as_tensor(value: Any, like: Tensor) -> Tensor:
     """`value` as a Tensor. A number takes the dtype and device of `like`, so float32 * 2.0 stays float32."""
@@ -310,7 +313,7 @@ class Sum(Function):
     def backward(self, g): return self.xp.broadcast_to(_unreduced(g, self.shape, self.axes), self.shape)
 
 
-def sum(x: Tensor, axis=None, keepdims: bool = False) -> Tensor:
+def sum(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return Sum.apply(x, axis=axis, keepdims=keepdims)
 
 
@@ -324,7 +327,7 @@ class Mean(Function):
         return self.xp.broadcast_to(_unreduced(g, self.shape, self.axes) / self.count, self.shape)
 
 
-def mean(x: Tensor, axis=None, keepdims: bool = False) -> Tensor:
+def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return Mean.apply(x, axis=axis, keepdims=keepdims)
 
 
@@ -343,7 +346,7 @@ class Var(Function):
         return _unreduced(g, self.centred.shape, self.axes) * self.centred * (2 / self.divisor)
 
 
-def var(x: Tensor, axis=None, keepdims: bool = False, correction: int = 0) -> Tensor:
+def var(x: Tensor, axis: Axis = None, keepdims: bool = False, correction: int = 0) -> Tensor:
     """Variance, biased by default, as batch normalisation uses it; correction=1 for the unbiased one."""
     return Var.apply(x, axis=axis, keepdims=keepdims, correction=int(correction))
 
@@ -368,7 +371,7 @@ class Max(Function):
         return gx.transpose(_inverse(self.order))
 
 
-def max(x: Tensor, axis=None, keepdims: bool = False) -> Tensor:
+def max(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Largest element over the axes; where several tie the gradient goes to the first."""
     return Max.apply(x, axis=axis, keepdims=keepdims)
 
@@ -376,7 +379,7 @@ def max(x: Tensor, axis=None, keepdims: bool = False) -> Tensor:
 # -------------------------------------------------------------------------------------------- shapes
 
 
-def _one_tuple(args: tuple) -> tuple:
+def _one_tuple(args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Both f(x, 2, 3) and f(x, (2, 3)) give (2, 3)."""
     return tuple(args[0]) if len(args) == 1 and not isinstance(args[0], numbers.Integral) else args
 
@@ -389,7 +392,7 @@ class Reshape(Function):
     def backward(self, g): return g.reshape(self.shape)
 
 
-def reshape(x: Tensor, *shape) -> Tensor:
+def reshape(x: Tensor, *shape: Any) -> Tensor:
     return Reshape.apply(x, shape=_one_tuple(shape))
 
 
@@ -401,7 +404,7 @@ class Transpose(Function):
     def backward(self, g): return g.transpose(_inverse(self.axes))
 
 
-def transpose(x: Tensor, *axes) -> Tensor:
+def transpose(x: Tensor, *axes: Any) -> Tensor:
     """Axes permuted to the given order; reversed without one."""
     return Transpose.apply(x, axes=_one_tuple(axes) or tuple(reversed(range(x.ndim))))
 
@@ -509,7 +512,7 @@ def check_conv2d(x: Any, w: Any) -> None:
     _not_empty(x)
 
 
-def conv2d(x: Tensor, w: Tensor, bias: Tensor | None = None, stride=1, padding=0) -> Tensor:
+def conv2d(x: Tensor, w: Tensor, bias: Tensor | None = None, stride: Pair = 1, padding: Pair = 0) -> Tensor:
     """Cross-correlation, (N, C, H, W) with (O, C, kh, kw) -> (N, O, Ho, Wo), Ho = (H + 2 padding - kh) // stride + 1.
 
     `stride` and `padding` (with zeros) are integers or pairs (vertical, horizontal).
@@ -530,7 +533,8 @@ class MaxPool2d(Function):
     def backward(self, g): return self.K.max_pool2d_backward(g, self.winner, *self.geometry)
 
 
-def max_pool2d(x: Tensor, kernel, stride=None, padding=0, ceil_mode: bool = False) -> Tensor:
+def max_pool2d(x: Tensor, kernel: Pair, stride: Pair | None = None, padding: Pair = 0, ceil_mode: bool = False
+               ) -> Tensor:
     """Maximum of every window; stride defaults to the kernel. Ties go to the first element of the window.
 
     Rows and columns left over at the end that do not fill a window are dropped; with ceil_mode they get one that
@@ -561,7 +565,7 @@ class AvgPool2d(Function):
     def backward(self, g): return self.K.avg_pool2d_backward(g, *self.geometry)
 
 
-def avg_pool2d(x: Tensor, kernel, stride=None, padding=0) -> Tensor:
+def avg_pool2d(x: Tensor, kernel: Pair, stride: Pair | None = None, padding: Pair = 0) -> Tensor:
     """Mean of every window, padding zeros included; stride defaults to the kernel."""
     return AvgPool2d.apply(x, kernel=pair(kernel, "avg_pool2d, kernel"),
                            stride=pair(kernel if stride is None else stride, "avg_pool2d, stride"),
@@ -677,7 +681,7 @@ class BatchNormEval(Function):
     def backward(self, g): return self.K.batch_norm_eval_backward(g, self.gamma, self.saved)
 
 
-def batch_norm_eval(x: Tensor, gamma: Tensor, beta: Tensor, mean, var, eps: float = 1e-5) -> Tensor:
+def batch_norm_eval(x: Tensor, gamma: Tensor, beta: Tensor, mean: Any, var: Any, eps: float = 1e-5) -> Tensor:
     """x normalised by the given statistics, arrays (C,), which are constants to the gradient."""
     device.of(x.data, mean, var, operation="batch_norm_eval")
     return BatchNormEval.apply(x, gamma, beta, mean=mean, var=var, eps=float(eps))

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from .names import unknown
 
+MOST = 2**31 - 1  # of anything that is counted
 Settings = TypeVar("Settings")  # any dataclass
 
 
@@ -32,6 +33,8 @@ class Recipe:
         for name, least in ("epochs", 1), ("batch_size", 1), ("steps", 0), ("warm_up_layers", 0), ("crop", 0):
             if getattr(self, name) < least:
                 raise ValueError(f"recipe: expected {name} >= {least}, got {getattr(self, name)}")
+            if getattr(self, name) > MOST:
+                raise ValueError(f"recipe: expected {name} <= {MOST}, got a larger number")
         for name in "lr", "momentum", "weight_decay", "warm_up_lr":
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"recipe: expected {name} to be finite and >= 0, got {getattr(self, name)}")
@@ -40,7 +43,7 @@ class Recipe:
 
     def total_steps(self, images: int) -> int:
         """Updates in all, for a training set of so many images; the last batch of an epoch may be smaller."""
-        return self.steps or self.epochs * math.ceil(images / self.batch_size)
+        return self.steps or self.epochs * -(-images // self.batch_size)
 
 
 RECIPES = {

@@ -128,7 +128,7 @@ WRONG = [
     (("sweep", "junk"), "junk cannot be read: 'utf-8' codec can't decode"),
     (("sweep", "empty"), "empty cannot be read: Expecting value"),
     (("sweep", "half.json"), "half.json cannot be read"),
-    (("sweep", "list.json"), "list.json: expected keys and values, got list"),
+    (("sweep", "list.json"), "list.json: expected keys and values, got a list of 0"),
     (("sweep", "latin.json"), "latin.json cannot be read"),
     (("sweep", BAD), r"caf\udce9: No such file or directory"),
 

@@ -9,8 +9,9 @@ import re
 import tokenize
 from pathlib import Path
 
-import nbformat
 import pytest
+
+nbformat = pytest.importorskip("nbformat", reason="the notebooks need nbformat")
 
 ROOT = Path(__file__).resolve().parents[1]
 

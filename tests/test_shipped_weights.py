@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from minires import analysis, evaluate, load_weights
-from minires.runs import config
+from minires.runs import RunConfig
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 TOLD = {(path.parent / name).relative_to(DATA / "weights").as_posix(): told
         for path in sorted((DATA / "weights").rglob("weights.json"))
         for name, told in json.loads(path.read_text(encoding="utf-8")).items()}
+MORE = "recorded", "mean_response", "test_error_float16", "predicted", "generated_logits", "sha256"
+CONFIGS = {name: RunConfig.from_json(told, f"weights.json, {name}", beside=MORE) for name, told in TOLD.items()}
 FOLDERS = "", "fashion-mnist/"
 CHANNELS = {"cifar10": 3, "fashion_mnist_small": 1}
 _SPEC = importlib.util.spec_from_file_location("make_weights", DATA / "make_weights.py")
@@ -22,7 +24,7 @@ _SPEC.loader.exec_module(make_weights)
 
 
 def shipped(name):
-    net = config.build(TOLD[name], CHANNELS[TOLD[name]["dataset"]], 10)
+    net = CONFIGS[name].build(CHANNELS[TOLD[name]["dataset"]], 10)
     load_weights(net, DATA / "weights" / f"{name}.safetensors")
     return net
 
@@ -48,11 +50,11 @@ def test_generated_images_get_the_recorded_logits(name):
 @pytest.mark.parametrize("name", TOLD)
 def test_the_test_set_gets_the_recorded_error_and_answers(name):
     try:
-        _, (images, labels), digest, _ = config.prepared(TOLD[name], None)
+        sets = CONFIGS[name].inputs()
     except FileNotFoundError as e:
         pytest.skip(str(e))
-    assert digest == TOLD[name]["data_sha256"]
-    again = make_weights.answers(shipped(name), images, labels)
+    assert sets.sha256 == TOLD[name]["data_sha256"]
+    again = make_weights.answers(shipped(name), *sets.test)
     assert again["test_error_float16"] == pytest.approx(TOLD[name]["test_error_float16"], abs=0.05)
     assert again["test_error_float16"] == pytest.approx(TOLD[name]["recorded"]["test_error"], abs=0.3)
     same = sum(a == b for a, b in zip(again["predicted"], TOLD[name]["predicted"], strict=True))

@@ -48,7 +48,7 @@ def same_shape(named: dict[str, Any]) -> list[list[str]]:
 
     The blocks of a group have the same kind and the same width, and none of them changes the shape.
     """
-    groups: dict[tuple, list[str]] = {}
+    groups: dict[tuple[Any, ...], list[str]] = {}
     for name, block in named.items():
         if block.stride == 1 and block.downsample is None and channels_in(block) == channels_out(block):
             key = type(block), channels_in(block), getattr(block, "split_after_activation", False)

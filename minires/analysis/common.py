@@ -7,7 +7,7 @@ from typing import Any
 from .. import nn
 from ..tensor import Tensor, no_grad
 
-Progress = Callable[[Iterable], Iterable]  # tqdm.auto.tqdm, or `iter`, which shows nothing
+Progress = Callable[[Iterable[Any]], Iterable[Any]]  # tqdm.auto.tqdm, or `iter`, which shows nothing
 
 
 def weight_layers(model: nn.Module) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def run(model: nn.Module, images: Any, see: Callable[[str, Any, Tensor, Tensor],
     """
     names = {id(m): name for name, m in model.modules()}
 
-    def watch(module, inputs, out):
+    def watch(module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> None:
         if id(module) in names:
             see(names[id(module)], module, inputs[0], out)
 

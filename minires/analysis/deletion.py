@@ -6,7 +6,7 @@ option A. A plain block has no shortcut, so it is replaced by the shortcut that 
 """
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ import numpy as np
 
 from .. import nn, ops
 from ..evaluate import error
+from ..tensor import Tensor
 from . import common
 from .blocks import activates_last, blocks, changes_shape, replaced, same_shape, shortcut_output
 
@@ -97,7 +98,7 @@ def swap_blocks(model: nn.Module, images: Any, labels: Any, swaps: Sequence[int]
     order, found = list(named), []
     for count in progress(list(swaps)):
         place = dict(zip(order, order, strict=True))  # {place: name of the block that runs there}
-        for i in rng.integers(len(pairs), size=count):
+        for i in rng.integers(len(pairs), size=int(count)):
             a, b = pairs[i]
             place[a], place[b] = place[b], place[a]
         with replaced(model, {at: named[name].forward for at, name in place.items()}):
@@ -128,7 +129,7 @@ def deleted(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
     if missing:
         raise ValueError(f"deleted: no block named {', '.join(missing)}; the blocks are {', '.join(named)}")
 
-    def without(block):
+    def without(block: Any) -> Callable[[Tensor], Tensor]:
         return lambda x: ops.relu(shortcut_output(block, x)) if activates_last(block) else shortcut_output(block, x)
 
     with replaced(model, {name: without(named[name]) for name in names}):

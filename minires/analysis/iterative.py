@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from .. import nn
+from ..tensor import Tensor
 from . import common
 from .blocks import blocks
 
@@ -36,7 +37,7 @@ def refinement(model: nn.Module, images: Any) -> dict[str, Refined]:
     wanted = set(blocks(model))
     stages: list[list[tuple[str, Any, Any]]] = []
 
-    def see(name, module, x, out):
+    def see(name: str, module: nn.Module, x: Tensor, out: Tensor) -> None:
         if name in wanted:
             if not stages or stages[-1][-1][2].shape != out.shape:
                 stages.append([])

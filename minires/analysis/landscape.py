@@ -128,7 +128,7 @@ def moving(model: nn.Module) -> Iterator[Any]:
     with nn.untouched(model):
         start = {name: (t, t.data) for name, t in _weights(model).items()}
 
-        def move(*parts):
+        def move(*parts: tuple[float, Direction]) -> None:
             for name, (t, data) in start.items():
                 t.data = data + sum(float(a) * d[name] for a, d in parts)
 

@@ -41,7 +41,7 @@ def responses_closed_form(model: nn.Module, images: Any) -> dict[str, float]:
     The formula takes gamma, beta and the variance of each BatchNorm's input. Argument, result and errors are as for
     `responses`.
     """
-    def measure(bn, x, out):
+    def measure(bn: Any, x: Tensor, out: Tensor) -> float:
         var = x.data.var((0, 2, 3))
         return _response(bn, var / (var + bn.eps))
 
@@ -77,7 +77,7 @@ def _measure(model: nn.Module, images: Any, measure: Measure, train: bool = True
     found: dict[str, float] = {}
     last: list[Any] = [None]  # the output of the 3x3 convolution that ran most recently
 
-    def see(name, module, x, out):
+    def see(name: str, module: nn.Module, x: Tensor, out: Tensor) -> None:
         if isinstance(module, nn.Conv2d) and module.weight.shape[2:] == (3, 3):
             last[0] = out
         elif isinstance(module, nn.BatchNorm2d) and x is last[0]:

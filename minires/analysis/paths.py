@@ -108,7 +108,7 @@ def gradients_by_length(model: nn.Module, images: Any, labels: Any) -> list[Any]
     inputs: dict[str, Tensor] = {}
     ends: list[Tensor] = []
 
-    def see(module, arguments, out):
+    def see(module: nn.Module, arguments: tuple[Tensor, ...], out: Tensor) -> None:
         if id(module) in names:
             inputs[names[id(module)]] = arguments[0]
             ends[:] = [out]
@@ -126,7 +126,7 @@ def gradients_by_length(model: nn.Module, images: Any, labels: Any) -> list[Any]
             found = [past[0], *(a + b for a, b in zip(past[1:], through, strict=False)), through[-1]]
         first = next(iter(named))
 
-        def stem(x):
+        def stem(x: Tensor) -> Tensor:
             with nn.watched(see):
                 model(x)
             return inputs[first]

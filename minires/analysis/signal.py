@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from .. import nn
+from ..tensor import Tensor
 from . import common
 from .blocks import blocks
 
@@ -39,7 +40,7 @@ def second_moments(model: nn.Module, images: Any, *kinds: type) -> dict[str, flo
         wanted = set(blocks(model))
     found: dict[str, float] = {}
 
-    def see(name, module, x, out):
+    def see(name: str, module: nn.Module, x: Tensor, out: Tensor) -> None:
         if name in wanted:
             if not found:
                 found["input"] = _second_moment(x.data)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import device, nn
+from ..tensor import Tensor
 from . import common
 
 
@@ -64,7 +65,7 @@ def _grams(model: nn.Module, images: Any, kinds: tuple[type, ...]) -> dict[str, 
         raise ValueError("cka_matrix: the model has no module of the kinds to compare")
     found: dict[str, np.ndarray] = {}
 
-    def see(name, module, x, out):
+    def see(name: str, module: nn.Module, x: Tensor, out: Tensor) -> None:
         if name in wanted:
             found[name] = _gram(out.data)
 

@@ -39,7 +39,7 @@ def activations(model: nn.Module, images: Any, bins: int = 41, limit: float = 4.
     names = {id(m): name for name, m in model.modules()}
     made_by: dict[int, tuple[str, Tensor]] = {}  # the Tensor is kept so that its id is not reused
 
-    def see(module, inputs, out):
+    def see(module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> None:
         if id(module) in names:
             made_by.setdefault(id(out), (names[id(module)], out))  # the innermost module returns first
 

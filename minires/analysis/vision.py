@@ -162,7 +162,7 @@ def _channel(model: nn.Module, images: Any, layer: str, channel: int) -> np.ndar
     """Return one channel of a layer's output: (N, height, width)."""
     found: list[Any] = []
 
-    def see(name, module, x, out):
+    def see(name: str, module: nn.Module, x: Tensor, out: Tensor) -> None:
         if name == layer:
             if not 0 <= channel < out.shape[1]:
                 raise ValueError(f"exciting_patches: expected a channel in 0..{out.shape[1] - 1}, got {channel}")

@@ -56,12 +56,12 @@ def from_run(folder: Path, told: Told, *, root: datasets.Root = None, where: str
     if given := told.given():
         raise UsageError(f"{folder} is a run's folder, which says all about the network: leave out {', '.join(given)}")
     run = runs.read(folder, Path(root) if root else None, where or "")
-    chosen, size = run.config, run.config["data"]["image_size"]
+    chosen, size = run.config, run.config.data.image_size
     pixels = "pixels / 255" + (f", averaged to {size}x{size}" if size else "")
-    words = {"network": chosen["model"], "weights": str(folder / "weights.safetensors"), "data": chosen["dataset"],
-             "input": f"{pixels} - the training set's mean image", "recipe": chosen["recipe"],
-             "seed of the training": chosen["seed"]}
-    return Subject(printed(chosen["model"]), run.model, run.fresh, run.images, run.labels, words, run.classes)
+    words = {"network": chosen.model, "weights": str(folder / "weights.safetensors"), "data": chosen.dataset,
+             "input": f"{pixels} - the training set's mean image", "recipe": chosen.recipe_name,
+             "seed of the training": chosen.seed}
+    return Subject(printed(chosen.model), run.model, run.fresh, run.images, run.labels, words, run.classes)
 
 
 def from_weights(weights: Path, model: str, told: Told, *, root: datasets.Root = None, where: str | None = None

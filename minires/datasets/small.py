@@ -24,7 +24,10 @@ def digits() -> tuple[Split, Split]:
     shipped = load_digits()
     images = np.round(shipped.images * (255 / 16)).astype(np.uint8)
     order = np.random.default_rng(1998).permutation(len(images))
-    of = lambda rows: Split(read_only(images[rows]), read_only(shipped.target[rows].astype(np.uint8)), DIGITS)
+
+    def of(rows: np.ndarray) -> Split:
+        return Split(read_only(images[rows]), read_only(shipped.target[rows].astype(np.uint8)), DIGITS)
+
     return of(order[360:]), of(order[:360])
 
 

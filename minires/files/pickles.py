@@ -54,7 +54,7 @@ def _calls_weighed(load: Callable[[Any], None]) -> Callable[[Any], None]:
 _CALLS = (pickle.REDUCE, pickle.NEWOBJ, pickle.BUILD)
 
 
-class _Reader(_InPython):
+class _Reader(_InPython):  # type: ignore[misc]
     """Python's own reader, but the one written in Python: the one in C sets memory aside for the highest memo number
     that the file names, 16 GB for five bytes. And with a look at the keys of dictionaries before they are hashed."""
 

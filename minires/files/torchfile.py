@@ -116,7 +116,7 @@ def _allowed(content: Callable[[str], tuple[bytes, str]]) -> dict[tuple[str, str
         dtype = numbers(b"", storage.dtype).dtype
         return Stored(tuple(size), dtype, read)
 
-    class Ordered(dict):
+    class Ordered(dict[Any, Any]):
         def __init__(self, items=()):
             super().__init__()
             for key, value in items.items() if isinstance(items, dict) else items:

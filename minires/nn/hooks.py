@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-watchers: ContextVar[tuple[Callable, ...]] = ContextVar("watchers", default=())
+See = Callable[[Any, tuple[Any, ...], Any], None]  # of a module, its inputs and its output
+watchers: ContextVar[tuple[See, ...]] = ContextVar("watchers", default=())
 
 
 @contextmanager
-def watched(see: Callable[[Any, tuple, Any], None]) -> Iterator[None]:
+def watched(see: See) -> Iterator[None]:
     """Inside, `see(module, inputs, output)` is called after every module's forward. What taps stand on."""
     token = watchers.set((*watchers.get(), see))
     try:

@@ -44,7 +44,7 @@ class Module:
     def forward(self, *inputs: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no forward()")
 
-    def __call__(self, *inputs: Any) -> Any:
+    def __call__(self, *inputs: Any) -> Tensor:
         out = self.forward(*inputs)
         for see in watchers.get():
             see(self, inputs, out)
@@ -160,7 +160,7 @@ class Module:
 
 def _alike(children: Iterable[tuple[str, Module]], key: Callable[[Module], Any]) -> list[list[tuple[str, Module]]]:
     """Children in order; numbered ones that follow each other and have the same key stand in one list."""
-    def kind(child):
+    def kind(child: tuple[str, Module]) -> Any:
         name, m = child
         return key(m) if name.rpartition(".")[2].isdigit() else name
 
@@ -189,7 +189,7 @@ def _traced(model: Module, input_shape: Sequence[int]) -> tuple[Tensor, list[tup
     without the batch, and its own MACs. In eval mode and by the shapes alone, so also large networks take no time."""
     ran = []
 
-    def see(module, inputs, out):
+    def see(module: Any, inputs: tuple[Tensor, ...], out: Tensor) -> None:
         macs = module.weight.size * out.size // out.shape[1] if module.multiplies else 0
         ran.append((module, out.shape[1:], macs))
 
