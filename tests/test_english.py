@@ -79,6 +79,6 @@ def test_prose_is_plain_english(path):
 
 def test_the_search_finds_what_it_looks_for(tmp_path):
     path = tmp_path / "a.py"
-    path.write_text('"""Goes on with\n    the run."""\nbehind = 1  # of late\nx = f"{behind} is told"\n')
+    path.write_text('"""Goes on with\n    the run."""\nbehind = 1  # of late\nx = f"{1} is told"\n')
     assert [m[0].lower() for _, text in prose(path) for m in PATTERN.finditer(text)] == [
         "goes on with", "of late", "is told"]
