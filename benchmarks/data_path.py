@@ -17,7 +17,7 @@ from typing import Any
 
 import common
 
-IMAGES, BATCH = 50_000, 128
+BATCH = 128
 WAYS = {"step": "the training step", "floats": "a batch from normalised images", "bytes": "a batch from stored bytes"}
 
 
@@ -25,15 +25,16 @@ def main(argv: Sequence[str]) -> int:
     """Measure, print, write."""
     p = common.parser("Times the fetching of batches beside the training step.", rounds=9)
     p.add_argument("--repeats", type=common.positive, default=3, metavar="K", help="timed runs of each in a round")
+    p.add_argument("--images", type=common.positive, default=50_000, metavar="N", help="images to pick from")
     args = p.parse_args(argv)
-    result = common.header("data_path", argv) | measure(args.rounds, args.repeats, args.pause)
+    result = common.header("data_path", argv) | measure(args.rounds, args.repeats, args.pause, args.images)
     common.finish(result, table(result), getattr(args, "out", None))
     return 0
 
 
-def measure(rounds: int, repeats: int, pause: float) -> dict[str, Any]:
+def measure(rounds: int, repeats: int, pause: float, images: int) -> dict[str, Any]:
     """Milliseconds of every run, and each way's share of a step, round by round."""
-    with_minires = ways()
+    with_minires = ways(images)
     for way in with_minires.values():  # once, so that threads start and memory is fetched
         way()
     times = common.interleave({name: partial(timed, way, repeats) for name, way in with_minires.items()}, rounds, pause)
@@ -52,22 +53,22 @@ def timed(way: Callable[[], Any], repeats: int) -> list[float]:
     return ms
 
 
-def ways() -> dict[str, Callable[[], Any]]:
-    """{name: a function that does it once}."""
+def ways(count: int) -> dict[str, Callable[[], Any]]:
+    """{name: a function that does it once}, for so many images."""
     sys.path.insert(0, str(common.HERE.parent))  # the checkout is what is measured
     import numpy as np
 
     from minires import datasets, models, optim, train
 
     rng = np.random.default_rng(0)
-    stored = rng.integers(0, 256, (IMAGES, 32, 32, 3), np.uint8)
-    labels = rng.integers(0, 10, IMAGES)
+    stored = rng.integers(0, 256, (count, 32, 32, 3), np.uint8)
+    labels = rng.integers(0, 10, count)
     normalised = datasets.to_float(stored)
     net = models.resnet20(rng=rng)
     sgd = optim.SGD(net.parameters(), 0.01, 0.9, 1e-4)
     images = datasets.crop_and_flip(normalised[:BATCH], rng=rng)
 
-    rows = (rows for _ in itertools.count() for rows in datasets.batches(IMAGES, BATCH, rng=rng))
+    rows = (rows for _ in itertools.count() for rows in datasets.batches(count, BATCH, rng=rng))
 
     def prepared():
         return datasets.normalize(datasets.to_float(stored[next(rows)]), (0.49, 0.48, 0.45), (0.25, 0.24, 0.26))

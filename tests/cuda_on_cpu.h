@@ -26,53 +26,54 @@ static ucontext_t starts[MOST];
 static jmp_buf home, fibers[MOST];  // a jump costs no system call; contexts serve to start on a new stack
 static std::vector<char> stacks((size_t)MOST * STACK);
 static bool alive[MOST], started[MOST];
-static int current;
+static int current, left;           // the thread that runs; how many of the block have not ended
+static int order[MOST], count, at;  // the threads of the block as they take turns; whose turn is next
 static void (*body)(void**);
 static void** arguments;
 static unsigned state;
 
 static unsigned draw(unsigned below) {
     state = state * 1664525u + 1013904223u;
-    return (state >> 8) % below;
+    return ((unsigned long long)(state >> 8) * below) >> 24;
 }
 
-static std::vector<int> shuffled(int n) {
-    std::vector<int> order(n);
-    for (int i = 0; i < n; i++) order[i] = i;
-    for (int i = n - 1; i > 0; i--) std::swap(order[i], order[draw(i + 1)]);
-    return order;
+static void shuffle(int* to, int n) {
+    for (int i = 0; i < n; i++) to[i] = i;
+    for (int i = n - 1; i > 0; i--) std::swap(to[i], to[draw(i + 1)]);
+}
+
+static void fiber();
+
+static void next() {  // the thread whose turn it is goes on; after the last one, run_block does
+    while (at < count) {
+        int t = order[at++];
+        if (!alive[t]) continue;
+        threadIdx.x = current = t;
+        if (started[t]) _longjmp(fibers[t], 1);
+        started[t] = true;
+        getcontext(&starts[t]);
+        starts[t].uc_stack.ss_sp = &stacks[(size_t)t * STACK];
+        starts[t].uc_stack.ss_size = STACK;
+        makecontext(&starts[t], fiber, 0);
+        setcontext(&starts[t]);
+    }
+    _longjmp(home, 1);
 }
 
 static void fiber() {  // runs a thread of one block, then waits for the next block
     for (;;) {
         body(arguments);
-        int self = current;
-        alive[self] = false;
-        if (!_setjmp(fibers[self])) _longjmp(home, 1);
+        alive[current] = false, left--;
+        if (!_setjmp(fibers[current])) next();
     }
-}
-
-static void resume(int t) {
-    threadIdx.x = current = t;
-    if (_setjmp(home)) return;
-    if (started[t]) _longjmp(fibers[t], 1);
-    started[t] = true;
-    getcontext(&starts[t]);
-    starts[t].uc_stack.ss_sp = &stacks[(size_t)t * STACK];
-    starts[t].uc_stack.ss_size = STACK;
-    makecontext(&starts[t], fiber, 0);
-    setcontext(&starts[t]);
 }
 
 static int run_block(int threads) {  // 0, or 1 where a thread ended and another waits for it
     for (int t = 0; t < threads; t++) alive[t] = true;
-    for (int left = threads; left > 0;) {
+    for (left = threads; left > 0;) {
         int before = left;
-        for (int t : shuffled(threads))
-            if (alive[t]) {
-                resume(t);
-                left -= !alive[t];
-            }
+        shuffle(order, count = threads), at = 0;
+        if (!_setjmp(home)) next();
         if (left > 0 && left < before) {
             for (bool& s : started) s = false;
             return 1;
@@ -86,12 +87,15 @@ static int launch(void (*f)(void**), void** args, unsigned gx, unsigned gy, unsi
     if (threads > MOST) return 2;
     body = f, arguments = args, state = seed;
     gridDim = {gx, gy, 1}, blockDim = {threads, 1, 1};
-    for (int block : shuffled(gx * gy)) {
+    std::vector<int> blocks(gx * gy);
+    shuffle(blocks.data(), gx * gy);
+    for (int block : blocks) {
         blockIdx = {block % gx, block / gx, 0};
         if (barriers) {
             if (int wrong = run_block(threads)) return wrong;
         } else {
-            for (int t : shuffled(threads)) threadIdx.x = t, f(args);
+            shuffle(order, threads);
+            for (unsigned i = 0; i < threads; i++) threadIdx.x = order[i], f(args);
         }
     }
     return 0;
@@ -107,10 +111,10 @@ static void unpack(void (*f)(A...), void** args) {
 }
 }  // namespace cpu
 
-// The thread waits; `resume` sets its index again when it goes on.
-#define __syncthreads()                                                  \
-    do {                                                                 \
-        if (!_setjmp(cpu::fibers[cpu::current])) _longjmp(cpu::home, 1); \
+// The thread waits; `next` sets its index again when it goes on.
+#define __syncthreads()                                       \
+    do {                                                      \
+        if (!_setjmp(cpu::fibers[cpu::current])) cpu::next(); \
     } while (0)
 
 #define LAUNCHER(name)                                                                                          \

@@ -11,10 +11,10 @@ WEIGHTS = Path(__file__).resolve().parents[1] / "data" / "weights" / "fashion-mn
 
 @pytest.fixture(scope="module")
 def data():
-    """250 test images as the networks take them, and their labels."""
+    """125 test images as the networks take them, and their labels."""
     sets = datasets.fashion_mnist_small()
     _, x = datasets.subtract_pixel_mean(*(datasets.to_float(datasets.average_pool(s.images, 14)) for s in sets))
-    return x[:250], sets[1].labels[:250]
+    return x[:125], sets[1].labels[:125]
 
 
 def net(name):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import needs_torch, torch
+from helpers import needs_torch
 
 from minires import Function, Tensor, models, ops, optim
 from minires.commands import bench
@@ -25,6 +25,7 @@ BENCHMARKS = ROOT / "benchmarks"
 if not BENCHMARKS.is_dir():
     pytest.skip("there are no benchmarks beside these tests", allow_module_level=True)
 TINY = ["--rounds", "2", "--pause", "0"]
+SMALL = ["--threads", 1, "--steps", 2, "--batch", 4, "--depth", 8, "--width", 4]
 pytestmark = pytest.mark.system
 
 
@@ -157,14 +158,12 @@ def results(tmp_path_factory):
     bare = folder / "bare-python"  # a Python without any installed package
     bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n', encoding="utf-8")
     bare.chmod(0o755)
-    peers = ["reference", *(["torch"] if torch else []), "dezero", "chainer"]
     words = {
-        "train_step": ["--threads", 1, "--steps", 2, "--batch", 4, "--depth", 8, "--width", 4,
-                       "--peers", ",".join(peers),
+        "train_step": [*SMALL, "--peers", "reference,dezero,chainer",
                        "--python", f"dezero={folder / 'no-such-python'}", "--python", f"chainer={bare}"],
         "ops": ["--threads", 1, "--repeats", 1, "--batch", 2, "--width", 4, "--size", 8],
         "scaling": ["--steps", 1, "--base", "8,4,4", "--base-threads", 1, "--only", "depth", "--depth", "20,56"],
-        "data_path": ["--repeats", 1],
+        "data_path": ["--repeats", 1, "--images", 500],
         "import_time": [],
     }  # fmt: skip
     return folder, {name: result(folder, name, *TINY, *words[name]) for name in CHECKS}
@@ -185,8 +184,7 @@ def test_a_peer_that_cannot_run_is_named_and_left_out(results):
     assert "No module named 'numpy'" in r["left_out"]["chainer"]
     for name, reason in r["left_out"].items():
         assert f"Left out: {name} ({reason})." in printed and f"left out: {name}" in errors
-    expected = {"minires", "minires-reference"} | ({"torch", "torch-channels-last"} if torch else set())
-    assert set(r["systems"]) == expected
+    assert set(r["systems"]) == {"minires", "minires-reference"}
 
 
 def test_the_command_is_told_without_anybodys_folders(results):
@@ -195,7 +193,16 @@ def test_the_command_is_told_without_anybodys_folders(results):
 
 
 @needs_torch
-def test_torch_is_compared_in_every_benchmark(results):
+@pytest.mark.slow
+def test_torch_is_a_peer_in_the_training_step(tmp_path):
+    r, printed, _ = result(tmp_path, "train_step", *TINY, *SMALL, "--peers", "reference,torch")
+    check_train_step(r)
+    assert set(r["systems"]) == {"minires", "minires-reference", "torch", "torch-channels-last"}
+    assert "torch-channels-last" in printed and not r["left_out"]
+
+
+@needs_torch
+def test_torch_is_compared_in_the_others(results):
     told = results[1]
     assert told["ops"][0]["layers"][0]["forward"]["torch"]["ratio_to_torch"] == [1, 1]
     assert [e["torch"]["ratio_to_torch"] for e in told["scaling"][0]["groups"]["depth"]] == [[1, 1], [1, 1]]

@@ -32,7 +32,7 @@ REFUSED = {
     r"\bto be had\b|\bcan be had\b|\bis had\b": "is available",
     r"\bwhat keeps\b": "why ... cannot",
     r"\b(?:hence|thereof|whereupon|whereof|lest|thereby|therein)\b": "so, because, for fear that",
-    r"\bis no (?:number|file|folder|run|checkpoint|module|network|notebook|report|data set|name|integer|array|tensor)\b":
+    r"\bis no (?:number|file|folder|run|checkpoint|module|network|notebook|report|data set|name|integer|array)\b":
         "is not a ...",
     r"\bevery second image, at random\b": "each image with probability 1/2",
     r"\bgiven up\b": "abandoned, no longer tried",

@@ -82,7 +82,8 @@ def test_the_command(capsys, listed):
     assert max(map(len, lines)) <= 80
 
 
-def test_the_command_as_json(capsys, listed):
+def test_the_command_as_json(capsys, listed, monkeypatch):
+    monkeypatch.setattr(models, "listing", lambda: listed)  # it takes a second
     assert cli.main(["models", "--json"]) == 0
     entries = json.loads(capsys.readouterr().out)
     assert [tuple(e.values()) for e in entries] == [(*net[:-1], list(net.input_shape)) for net in listed]

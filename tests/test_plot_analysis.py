@@ -50,10 +50,10 @@ FIGURES = {
     "gradients": (lambda c: plot.gradient_flow({0: flow(9, 8, 4, 2, 9), 10: flow(1, 1, 1, 1, 1)}, c),
                   "Gradient of the activations, per layer toward the input: step 0 × 2; step 10 × 1",
                   {"step 0", "step 10"}),
-    "activations": (lambda c: plot.activations({0: {"bn1": activation()}, 5: {"bn1": activation(0.25)}}, caption=c),
+    "activations": (lambda c: plot.activations({0: {"bn1": activation()}, 5: {"bn1": activation(0.25)}}, c),
                     "At step 5, 25 % of the units behind bn1 are dead", set()),
     "activations of two": (lambda c: plot.activations({"a": {"bn1": activation(), "bn2": activation()},
-                                                       "b": {"bn1": activation(0.1), "bn2": activation(0.25)}}, (), c),
+                                                       "b": {"bn1": activation(0.1), "bn2": activation(0.25)}}, c),
                            "b: 25 % of the units behind bn2 are dead", set()),
     "updates": (lambda c: plot.update_ratios({1: {"a": 1e-2, "b": 1e-3}, 2: {"a": 1e-2, "b": 1e-4}}, c),
                 "Update-to-weight ratio per step: 0.001 at step 2, geometric mean over the layers",
@@ -68,7 +68,7 @@ FIGURES = {
     "swapped": (lambda c: plot.swap_blocks([analysis.Shuffled(1, 9), analysis.Shuffled(0.8, 30)], c),
                 "Error with blocks exchanged: 9.0 % at rank correlation 1.00, 30.0 % at 0.80", set()),
     "construction": (lambda c: plot.construction(built(), c),
-                     "The deeper network built by identity layers: largest difference of logits 2.0e-5",
+                     "The deeper network built by identity layers; largest difference of logits: 2.0e-5",
                      {"equal", "one logit of one image"}),
     "by depth": (lambda c: plot.errors_by_depth({"plain": {20: [9, 11.0], 6: [5.0]}, "residual": {6: [4.0], 9: []}},
                                                 caption=c),
@@ -88,13 +88,13 @@ FIGURES = {
               "lengths 0 to 3)",
               set()),
     "by length": (lambda c: plot.gradients_by_length(PARTS, c),
-                  "Paths of 0 to 1 blocks carry 95.0 % of the gradient and are 50 % of all",
+                  "Gradient by path length: 95.0 % in paths of 0 to 1 blocks, 50 % of all",
                   {"share of all paths", "share of the gradient"}),
     "correlation": (lambda c: plot.gradient_correlation({"plain, BN": {1: 0.5, 2: 0.25}}, c),
                     "Correlation of the gradients at two inputs, 2 layers: plain, BN 0.25",
                     {"plain, BN", "2^-depth", "(3/4)^depth"}),
     "on a line": (lambda c: plot.gradient_on_a_line({"plain": [1, 2, 0, 4.0]}, c),
-                  "Autocorrelation of the gradient at lag 1. plain: -0.52", set()),
+                  "Autocorrelation of the gradient at lag 1: plain -0.52", set()),
     "loss line": (lambda c: plot.loss_line({"plain": line()}, c),
                   "Curvature of the loss at the network's weights: plain 2.5", {"plain"}),
     "loss surface": (lambda c: plot.loss_surface({"plain": SURFACE}, c),
@@ -106,7 +106,7 @@ FIGURES = {
     "heat": (lambda c: plot.heat_maps({"a": [[90, 20.0, 3]], "b": [[1, np.nan, 2]]}, [0.5], [0.001, 0.1, 3],
                                       ("scale", "rate", "error (%)"), "With b", c), "With b", set()),
     "filters": (lambda c: plot.first_filters(np.full((5, 3, 3, 3), 0.5), c),
-                "Filters of the first layer, 5 of 3x3; grey is weight 0", set()),
+                "Filters of the first layer: 5 of 3x3; grey is weight 0", set()),
     "patches": (lambda c: plot.exciting_patches({"conv1, channel 0": [PATCH, PATCH]}, c),
                 "The image patches that excite a channel most, and how much of the image its units see", set()),
 }  # fmt: skip
@@ -129,6 +129,7 @@ def test_captions_legends_and_axes_do_not_overlap(draw, says, entries):
     assert text.get_window_extent().y0 >= 0
     for entry in figure.legends:
         assert entry.get_window_extent().y0 >= top - 2
+        assert entry.get_window_extent().x0 >= 0 and entry.get_window_extent().x1 <= figure.bbox.width
         top = entry.get_window_extent().y1
     for axes in figure.axes:
         if axes.axison or axes.images:
@@ -198,7 +199,7 @@ def test_plain_and_residual_networks_look_the_same_in_every_figure():
 
 def test_an_activation_that_is_not_there_is_named():
     with pytest.raises(ValueError, match="no activation named fc; there are bn1"):
-        plot.activations({0: {"bn1": activation()}}, ["fc"])
+        plot.activations({0: {"bn1": activation()}}, names=["fc"])
 
 
 def test_lines_of_two_stages_are_not_joined():

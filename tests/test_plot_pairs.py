@@ -182,7 +182,7 @@ def test_steps_of_a_training_are_labels_too():
     responses = {step: {"1": 0.5 + step} for step in (0, 3)}
     assert {"step 0", "step 3"} < set(legend(plot.responses(responses)))
     history = {step: analysis.activations(net, X) for step in (0, 10)}
-    figure = plot.activations(history, ["2"])
+    figure = plot.activations(history, names=["2"])
     assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["0", "10"]
     assert figure.axes[0].get_title() == "2" and figure.axes[0].get_xlabel() == "step"
 

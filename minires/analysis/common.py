@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from .. import nn
-from ..evaluate import is_right
 from ..tensor import Tensor, no_grad
 
 Progress = Callable[[Iterable], Iterable]  # tqdm.auto.tqdm, or `iter`, which reports nothing
@@ -32,11 +31,6 @@ def run(model: nn.Module, images: Any, see: Callable[[str, Any, Tensor, Tensor],
 
     with nn.untouched(model), nn.watched(watch), no_grad():
         return model.train(train)(Tensor(images)).data
-
-
-def error(model: nn.Module, images: Any, labels: Any) -> float:
-    """Percent of `images` that the model classifies wrongly, in eval mode."""
-    return 100 * (1 - float(is_right(model, images, labels).mean()))
 
 
 def follow(events: Iterable[Any], look: Callable[[], Any], at: Iterable[int]) -> dict[int, Any]:

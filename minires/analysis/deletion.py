@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import nn, ops
+from ..evaluate import error
 from . import common
 from .blocks import activates_last, blocks, changes_shape, replaced, same_shape, shortcut_output
 
@@ -31,11 +32,11 @@ def lesions(model: nn.Module, images: Any, labels: Any, progress: common.Progres
 
     images (N, C, H, W), labels (N,). The model is left as it was. progress=tqdm.auto.tqdm shows a bar.
     """
-    whole, without = common.error(model, images, labels), {}
+    whole, without = error(model, images, labels), {}
     named = blocks(model)
     for name in progress(list(named)):
         with deleted(model, [name]):
-            without[name] = common.error(model, images, labels)
+            without[name] = error(model, images, labels)
     return Lesions(whole, without, tuple(name for name, block in named.items() if changes_shape(block)))
 
 
@@ -48,7 +49,7 @@ def delete_k(model: nn.Module, images: Any, labels: Any, counts: Sequence[int], 
     found: dict[int, list[float]] = {k: [] for k in counts}
     for k in progress([k for k in counts for _ in range(trials)]):
         with deleted(model, rng.choice(names, k, replace=False).tolist()):
-            found[k].append(common.error(model, images, labels))
+            found[k].append(error(model, images, labels))
     return found
 
 
@@ -78,7 +79,7 @@ def swap_blocks(model: nn.Module, images: Any, labels: Any, swaps: Sequence[int]
             place[a], place[b] = place[b], place[a]
         with replaced(model, {at: named[name].forward for at, name in place.items()}):
             rank = {name: i for i, name in enumerate(order)}
-            found.append(Shuffled(kendall([rank[place[name]] for name in order]), common.error(model, images, labels)))
+            found.append(Shuffled(kendall([rank[place[name]] for name in order]), error(model, images, labels)))
     return found
 
 

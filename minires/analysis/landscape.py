@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import device, nn, ops
-from ..evaluate import logits
+from ..evaluate import error_percent, logits
 from ..tensor import Tensor, no_grad
 from . import common
 
@@ -95,7 +95,7 @@ def loss_and_error(model: nn.Module, images: Any, labels: Any) -> tuple[float, f
     z = logits(model, images)
     with no_grad(), np.errstate(over="ignore", invalid="ignore"):  # far from the weights logits may be infinite
         loss = ops.cross_entropy(Tensor(z.astype("f8")), labels)
-    return loss.item(), 100 * float((z.argmax(1) != labels).mean())
+    return loss.item(), error_percent(int((z.argmax(1) != labels).sum()), len(z))
 
 
 @contextmanager

@@ -15,11 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.path import Path
 
 from .labels import labelled
-from .style import GREY, INK, LABEL, Figure, new_figure
+from .style import GREY, INK, LABEL, NODES, Figure, new_figure
 
 WIDTH, HEIGHT, GAP = 1.75, 0.62, 0.22  # of a node's box, and between two, in inches
 Point = tuple[float, float]
-FILL = {"operation": "#e6eef7", "parameter": "#fde0c8", "constant": "#f2f2f2"}
 EDGE = {"operation": "solid", "parameter": "solid", "constant": (0, (3, 2))}
 
 
@@ -33,7 +32,7 @@ def graph(found: Any, title: str = "", caption: str = "") -> Figure:
     layouts = {label: layout([node.inputs for node in graph.nodes]) for label, graph in shown.items()}
     sizes = [size for _, _, size in layouts.values()]
     nodes = [node for graph in shown.values() for node in graph.nodes]
-    counted = {kind: sum(n.kind == kind for n in nodes) for kind in FILL}
+    counted = {kind: sum(n.kind == kind for n in nodes) for kind in NODES}
     title = title or ", ".join(f"{n} {kind}{'s' * (n != 1)}" for kind, n in counted.items() if n) or "no graph"
     caption = f"Thick frames: leaves that require a gradient; dashed: constants. {caption}".strip()
     high = max((size[1] for size in sizes), default=0.0) + 1.0
@@ -57,7 +56,7 @@ def _draw(axes: Axes, nodes: Sequence[Any], boxes: list[Point], edges: list[list
         lines = node.lines()
         axes.add_patch(matplotlib.patches.FancyBboxPatch(
             (x - WIDTH / 2, y - HEIGHT / 2), WIDTH, HEIGHT, boxstyle="round,pad=0,rounding_size=0.09", zorder=2,
-            facecolor=FILL[node.kind], edgecolor=INK, linestyle=EDGE[node.kind],
+            facecolor=NODES[node.kind], edgecolor=INK, linestyle=EDGE[node.kind],
             linewidth=1.8 if node.kind == "parameter" else 1.0))
         for i, text in enumerate(lines):
             axes.text(x, y + HEIGHT * (0.5 - (i + 0.5) / len(lines)), _short(text), ha="center", va="center", zorder=3,

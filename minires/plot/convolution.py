@@ -8,10 +8,7 @@ import matplotlib.patches
 import numpy as np
 from matplotlib.axes import Axes
 
-from .style import INK, LABEL, TICK, Figure, new_figure
-
-FILLS = ("#fdd0a2", "#c6dbef", "#c7e9c0", "#dadaeb")  # of windows, in turn: light, for dark numbers
-EMPTY, PADDING = "#ffffff", "#ececec"
+from .style import EMPTY, FRAME, INK, LABEL, PADDING, TICK, WINDOWS, Figure, new_figure
 
 
 def im2col(padded: Any, columns: Any, outputs: Any, kernel: tuple[int, int], stride: tuple[int, int] = (1, 1),
@@ -24,7 +21,7 @@ def im2col(padded: Any, columns: Any, outputs: Any, kernel: tuple[int, int], str
     (kh, kw), (ph, pw), (high, wide) = kernel, padding, padded.shape
     row, column = divmod(at, outputs.shape[1])
     top, left = row * stride[0], column * stride[1]
-    colour = [FILLS[i % len(FILLS)] for i in range(outputs.size)]
+    colour = [WINDOWS[i % len(WINDOWS)] for i in range(outputs.size)]
 
     figure = new_figure(f"Window {at} of the image is column {at} of the matrix; kernel times column is "
                         f"{outputs[row, column]:g}", 0.36 * max(high, len(columns)) + 1.3, caption)
@@ -67,7 +64,7 @@ def grid(axes: Axes, values: Any, fills: Sequence[Sequence[str]] | Any) -> None:
     """Squares with numbers in them, the first row at the top."""
     for (i, j), value in np.ndenumerate(values):
         axes.add_patch(matplotlib.patches.Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=fills[i][j],
-                                                    edgecolor="#9a9a9a", linewidth=0.7))
+                                                    edgecolor=FRAME, linewidth=0.7))
         axes.text(j, i, f"{value:g}", ha="center", va="center", fontsize=TICK, color=INK)
     axes.set_xlim(-0.6, values.shape[1] - 0.4)
     axes.set_ylim(values.shape[0] - 0.4, -0.6)

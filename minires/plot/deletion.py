@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from .labels import labelled, said
+from .labels import labelled, listed, said
 from .numbers import number, percent
 from .style import (
     GREY,
@@ -52,10 +52,10 @@ def lesions(found: Any, caption: str = "") -> Figure:
 
 def _lesion_title(shown: Mapping[str, Any]) -> str:
     means = {label: float(np.mean(list(cut.without.values()))) for label, cut in shown.items() if cut.without}
-    if not means or any(mean <= shown[label].whole for label, mean in means.items()):
+    words = listed({label: f"{percent(shown[label].whole)} to {percent(mean)}" for label, mean in means.items()})
+    if not words or any(mean <= shown[label].whole for label, mean in means.items()):
         return "Error with one block deleted"
-    return "Deleting one block raises the mean error: " + "; ".join(
-        said(label, f"{percent(shown[label].whole)} to {percent(mean)}") for label, mean in means.items())
+    return f"Deleting one block raises the mean error: {words}"
 
 
 def delete_k(found: Any, caption: str = "") -> Figure:
@@ -64,10 +64,9 @@ def delete_k(found: Any, caption: str = "") -> Figure:
     shown = labelled(found, 1)
     common = sorted(set.intersection(*(set(errors) for errors in shown.values()))) if shown else []
     k = common[len(common) // 2] if common else 0
-    title = f"Error with {k} random block{'s' * (k > 1)} deleted, mean: " + "; ".join(
-        said(label, percent(float(np.mean(errors[k])))) for label, errors in shown.items()) if k else \
-        "Error with several random blocks deleted"
-    figure = new_figure(title, 4.2, caption)
+    words = listed({label: percent(float(np.mean(errors[k]))) for label, errors in shown.items()}) if k else ""
+    figure = new_figure(f"Error with {k} random block{'s' * (k > 1)} deleted, mean: {words}" if words else
+                        "Error with several random blocks deleted", 4.2, caption)
     axes = figure.subplots()
     for label, style in series(shown).items():
         errors = shown[label]
@@ -87,13 +86,11 @@ def swap_blocks(found: Any, caption: str = "") -> Figure:
     """Error against how far the blocks' order was disturbed: what analysis.swap_blocks returns, or {label: such a
     result}."""
     shown = {label: orders for label, orders in labelled(found).items() if orders}
-    parts = []
-    for label, orders in shown.items():
-        ranked = sorted(orders, key=lambda s: -s.correlation)
-        if len(ranked) > 1:
-            parts.append(said(label, f"{percent(ranked[0].error)} at rank correlation {ranked[0].correlation:.2f}, "
-                                     f"{percent(ranked[-1].error)} at {ranked[-1].correlation:.2f}"))
-    figure = new_figure("Error with blocks exchanged" + ": " * bool(parts) + "; ".join(parts), 4.2, caption)
+    ranked = {label: sorted(orders, key=lambda s: -s.correlation) for label, orders in shown.items()}
+    words = listed({label: f"{percent(first.error)} at rank correlation {first.correlation:.2f}, "
+                           f"{percent(last.error)} at {last.correlation:.2f}"
+                    for label, (first, *_, last) in ranked.items() if len(ranked[label]) > 1})
+    figure = new_figure("Error with blocks exchanged" + (f": {words}" if words else ""), 4.2, caption)
     axes = figure.subplots()
     for label, style in series(shown).items():
         axes.plot([s.correlation for s in shown[label]], [s.error for s in shown[label]],
@@ -109,9 +106,9 @@ def construction(found: Any, caption: str = "") -> Figure:
     """Logits of a network and of the deeper one built from it, which lie on the diagonal: what analysis.construction
     returns, or {label: such a result}."""
     shown = labelled(found)
-    parts = "; ".join(said(label, number(built.difference)) for label, built in shown.items())
-    figure = new_figure("The deeper network built by identity layers" + (f": largest difference of logits {parts}"
-                                                                         if parts else ""), 4.6, caption)
+    words = listed({label: number(built.difference) for label, built in shown.items()})
+    figure = new_figure("The deeper network built by identity layers" + (f"; largest difference of logits: {words}"
+                                                                         if words else ""), 4.6, caption)
     axes = figure.subplots()
     both = [np.ravel(a) for built in shown.values() for a in (built.shallow, built.deep)]
     if both:

@@ -2,26 +2,38 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from .labels import labelled, said
-from .style import LABEL, TICK, Figure, colour_bar, dress, layer_ticks, legend_below, new_figure, series
+from .labels import labelled, listed, said
+from .style import (
+    LABEL,
+    TICK,
+    Figure,
+    colour_bar,
+    dress,
+    layer_ticks,
+    legend_below,
+    new_figure,
+    series,
+    square_panels,
+)
 
 
 def refinement(found: Any, caption: str = "") -> Figure:
     """How much each block changes features, and their distance from the stage's last: what analysis.refinement returns,
     or {label: such a result}."""
     shown = labelled(found, 1)
-    means = "; ".join(said(label, f"{np.mean([r.change for r in values.values()]):.2f}")
-                      for label, values in shown.items() if values)
+    means = listed({label: f"{np.mean([r.change for r in values.values()]):.2f}"
+                    for label, values in shown.items() if values})
     title = f"Mean change of the features by one block, relative to them: {means}" if means else "Refinement by block"
     figure = new_figure(title, 4.2, caption)
     panels = figure.subplots(1, 3)
-    for axes, (key, says) in zip(panels, MEASURES.items(), strict=True):
+    for axes, (key, (says, y)) in zip(panels, MEASURES.items(), strict=True):
         most = 1
         for label, style in series(shown).items():
             blocks = list(shown[label].values())
@@ -32,30 +44,31 @@ def refinement(found: Any, caption: str = "") -> Figure:
                 axes.plot(range(first + 1, last + 1), numbers, **style)
                 style["label"] = ""  # one entry in the legend
         axes.set_ylim(bottom=0)
-        axes.set_xticks(layer_ticks(most))
-        dress(axes, says, "block that keeps the shape", "relative to x" if axes is panels[0] else "", empty=not shown)
+        axes.set_xticks(layer_ticks(most, 3))
+        dress(axes, says, "block that keeps the shape", y, empty=not shown)
     legend_below(figure, panels)
     return figure
 
 
-MEASURES = {"change": "|y - x| / |x|", "cosine": "cosine of x and y", "distance": "|y - last| / |last|"}
+MEASURES = {"change": ("change by the block", "|y - x| / |x|"), "cosine": ("direction kept", "cosine of x and y"),
+            "distance": ("distance from the stage's last", "|y - last| / |last|")}
 
 
 def cka_matrix(found: Any, caption: str = "", row_label: str = "layer", column_label: str = "layer") -> Figure:
     """How alike layers are: what analysis.cka_matrix returns, or {label: such a result}, a panel for each. White is
     1."""
     shown = labelled(found)
-    figure = new_figure("Linear CKA: how alike two layers represent the same images", 6.2 if len(shown) < 2 else 4.8,
-                        caption)
-    panels = figure.subplots(1, max(1, len(shown)), squeeze=False)[0]
-    image, room = None, 20 // max(1, len(shown))
+    longest = max((len(name) for alike in shown.values() for name in alike.rows + alike.columns), default=0)
+    title = "Linear CKA: how alike two layers represent the same images"
+    figure, panels = square_panels(title, caption, len(shown), 0.08 * longest)
+    image, room = None, 20 if len(shown) < 2 else 10
     for axes, (label, alike) in zip(panels, shown.items(), strict=False):
         image = axes.imshow(np.asarray(alike.values, float), cmap="gray", vmin=0, vmax=1, origin="lower",
-                            interpolation="nearest")
+                            interpolation="nearest", aspect="auto")
         for names, set_ticks in ((alike.columns, axes.set_xticks), (alike.rows, axes.set_yticks)):
             ticks = [i - 1 for i in layer_ticks(len(names))] if len(names) > room else range(len(names))
             set_ticks(list(ticks), [names[i] for i in ticks])
-        dress(axes, label, column_label, row_label if axes is panels[0] else "")
+        dress(axes, label, column_label, row_label if axes in panels[::2] else "")
         axes.tick_params(axis="x", rotation=90)
         axes.grid(False)
     if image is None:
@@ -87,8 +100,8 @@ def first_filters(found: Any, caption: str = "") -> Figure:
     most = max((len(images) for images in shown.values()), default=1)
     columns = min(16, max(8, math.ceil(math.sqrt(most))))
     rows = {label: math.ceil(len(images) / columns) for label, images in shown.items()}
-    sizes = "; ".join(said(label, f"{len(v)} of {v.shape[1]}x{v.shape[2]}", ": ") for label, v in shown.items())
-    figure = new_figure("Filters of the first layer" + (f", {sizes}; grey is weight 0" if shown else ""),
+    sizes = listed({label: f"{len(v)} of {v.shape[1]}x{v.shape[2]}" for label, v in shown.items()})
+    figure = new_figure("Filters of the first layer" + f": {sizes}" * bool(sizes) + "; grey is weight 0" * bool(shown),
                         0.9 + 0.75 * sum(rows.values()) + (0.3 if caption else 0), caption)
     grid = figure.subplots(max(1, sum(rows.values())), columns, squeeze=False)
     places = iter(grid)
@@ -141,7 +154,8 @@ def _bare(axes: Any) -> None:
 
 def _beside(axes: Any, label: str) -> None:
     """A row's label, to its left."""
-    axes.set_ylabel(label, fontsize=LABEL - 1.5, rotation=0, ha="right", va="center")
+    lines = "\n".join(textwrap.fill(line, 24) for line in label.split("\n"))
+    axes.set_ylabel(lines, fontsize=LABEL - 1.5, rotation=0, ha="right", va="center")
 
 
 def _shown(image: Any) -> Any:

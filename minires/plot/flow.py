@@ -12,13 +12,15 @@ from matplotlib.colors import LogNorm
 from matplotlib.ticker import MaxNLocator
 
 from .findings import GROWTH_TOTAL, growth
-from .labels import labelled, nested, said
+from .labels import labelled, listed, nested, said
 from .numbers import number
 from .style import (
+    BAND,
     INK,
     LABEL,
     LIMIT,
     MARK,
+    SECOND,
     THEORY,
     TICK,
     Figure,
@@ -38,8 +40,8 @@ def second_moments(found: Any, caption: str = "") -> Figure:
     result}."""
     shown = labelled(found, 1)
     factors = {label: _factor(list(values.values())) for label, values in shown.items()}
-    listed = "; ".join(said(label, words) for label, words in factors.items() if words)
-    figure = new_figure(f"Signal over depth: {listed}" if listed else "Signal over depth", 4.4, caption)
+    words = listed({label: words for label, words in factors.items() if words})
+    figure = new_figure(f"Signal over depth: {words}" if words else "Signal over depth", 4.4, caption)
     axes = figure.subplots()
     for label, style in series(shown).items():
         values = list(shown[label].values())
@@ -91,13 +93,11 @@ def gradient_flow(found: Any, caption: str = "") -> Figure:
 
 def _flow_title(shown: Mapping[str, Any]) -> str:
     rates = {label: growth(list(flow.activations.values())) for label, flow in shown.items()}
-    parts = [said(label, f"× {number(rate.per_layer)}") for label, rate in rates.items() if rate]
-    if not parts or len(parts) > 4:
-        return "Gradient norm per layer"
-    return "Gradient of the activations, per layer toward the input: " + "; ".join(parts)
+    words = listed({label: f"× {number(rate.per_layer)}" for label, rate in rates.items() if rate})
+    return f"Gradient of the activations, per layer toward the input: {words}" if words else "Gradient norm per layer"
 
 
-def activations(found: Any, names: Sequence[str] = (), caption: str = "") -> Figure:
+def activations(found: Any, caption: str = "", names: Sequence[str] = ()) -> Figure:
     """What goes into the nonlinearities: what analysis.activations returns, {label: such a result}, or {step: such a
     result} over a training, from `follow`.
 
@@ -159,14 +159,11 @@ def _histograms(axes: Axes, columns: Sequence[Any], last: bool) -> Any:
     if max(dead) > 0:
         twin = axes.twinx()
         twin.plot(range(len(dead)), dead, color="white", linewidth=4.5)  # a rim: the line crosses dark ground
-        twin.plot(range(len(dead)), dead, color=DEAD, linewidth=2, marker="o", markersize=5, markeredgecolor="white")
+        twin.plot(range(len(dead)), dead, color=SECOND, linewidth=2, marker="o", markersize=5, markeredgecolor="white")
         twin.set_ylim(0, 105)
-        twin.set_ylabel("dead units (%), line" if last else "", fontsize=LABEL, color=DEAD)
-        twin.tick_params(labelsize=TICK, colors=DEAD)
+        twin.set_ylabel("dead units (%), line" if last else "", fontsize=LABEL, color=SECOND)
+        twin.tick_params(labelsize=TICK, colors=SECOND)
     return image
-
-
-DEAD = "#08519c"
 
 
 def update_ratios(found: Any, caption: str = "") -> Figure:
@@ -180,14 +177,14 @@ def update_ratios(found: Any, caption: str = "") -> Figure:
               for label, history in shown.items()}
     means = {label: math.exp(float(np.mean(np.log([history[max(history)][n] for n in layers[label]]))))
              for label, history in shown.items() if layers[label]}
-    listed = "; ".join(said(label, f"{number(mean)} at step {max(shown[label])}") for label, mean in means.items())
-    figure = new_figure("Update-to-weight ratio per step" + (f": {listed}, geometric mean over the layers"
-                                                             if listed else ""), 4.2, caption)
+    words = listed({label: f"{number(mean)} at step {max(shown[label])}" for label, mean in means.items()})
+    figure = new_figure("Update-to-weight ratio per step" + (f": {words}, geometric mean over the layers"
+                                                             if words else ""), 4.2, caption)
     panels = figure.subplots(1, max(1, len(means)), sharey=True, squeeze=False)[0]
     for axes, label in zip(panels, means, strict=False):
         steps, names = sorted(shown[label]), layers[label]
         grid = np.array([[shown[label][s][n] for n in names] for s in steps])
-        axes.fill_between(steps, grid.min(1), grid.max(1), color="#c6c6c6", label="smallest to largest layer")
+        axes.fill_between(steps, grid.min(1), grid.max(1), color=BAND, label="smallest to largest layer")
         at = sorted({0, len(names) // 2, len(names) - 1})
         # Layers of several networks have different names; what their lines share is the place.
         called = [names[i] for i in at] if len(means) == 1 else ["first layer", "middle layer", "last layer"][:len(at)]

@@ -37,5 +37,10 @@ def said(label: str, words: str, between: str = " ") -> str:
     return f"{label}{between}{words}" if label else words
 
 
+def listed(parts: Mapping[str, str], between: str = " ", most: int = 4) -> str:
+    """What is said of every label, for a title; "" for more than `most`, which no title has room for."""
+    return "; ".join(said(label, words, between) for label, words in parts.items()) if len(parts) <= most else ""
+
+
 def _form(levels: int) -> str:
     return "no mapping" if levels == 0 else "{...: " * levels + "..." + "}" * levels

@@ -5,17 +5,29 @@ from typing import Any
 
 import numpy as np
 
-from .labels import labelled, said
+from .labels import labelled, listed
 from .numbers import number
-from .style import INK, MARK, Figure, colour_bar, dress, every, legend_below, log_scale, new_figure, series
+from .style import (
+    INK,
+    MARK,
+    Figure,
+    colour_bar,
+    dress,
+    every,
+    legend_below,
+    log_scale,
+    new_figure,
+    series,
+    square_panels,
+)
 
 
 def loss_line(found: Any, caption: str = "") -> Figure:
     """Loss (left, log scale) and error (right) along a direction: what analysis.loss_line returns, or {label: such a
     result}."""
     shown = labelled(found)
-    sharp = "; ".join(said(label, number(line.curvature)) for label, line in shown.items())
-    figure = new_figure(f"Curvature of the loss at the network's weights: {sharp}" if shown else
+    sharp = listed({label: number(line.curvature) for label, line in shown.items()})
+    figure = new_figure(f"Curvature of the loss at the network's weights: {sharp}" if sharp else
                         "Loss along a direction", 4.2, caption)
     left, right = figure.subplots(1, 2)
     for label, style in series(shown).items():
@@ -35,10 +47,10 @@ def loss_surface(found: Any, caption: str = "") -> Figure:
     """Contours of the loss over two directions: what analysis.loss_surface returns, or {label: such a result}, a panel
     for each. The cross is where the network is."""
     shown = labelled(found)
-    ranges = "; ".join(said(label, f"{number(s.loss[len(s.at) // 2][len(s.at) // 2])} at the centre, up to "
-                                   f"{number(_largest(s.loss))}") for label, s in shown.items())
-    figure = new_figure(f"Loss around the network's weights: {ranges}" if shown else "Loss surface", 4.6, caption)
-    panels = figure.subplots(1, max(1, len(shown)), squeeze=False)[0]
+    ranges = listed({label: f"{number(s.loss[len(s.at) // 2][len(s.at) // 2])} at the centre, up to "
+                            f"{number(_largest(s.loss))}" for label, s in shown.items()}, most=2)
+    title = f"Loss around the network's weights: {ranges}" if ranges else "Loss surface"
+    figure, panels = square_panels(title, caption, len(shown))
     logs = {label: np.log10(np.maximum(np.asarray(s.loss, float), 1e-12)) for label, s in shown.items()}
     low = min((_largest(-v) * -1 for v in logs.values()), default=0.0)
     high = max((_largest(v) for v in logs.values()), default=1.0)
@@ -49,15 +61,14 @@ def loss_surface(found: Any, caption: str = "") -> Figure:
         axes.contour(surface.at, surface.at, logs[label].T, levels=levels, colors=INK, linewidths=0.5,
                      linestyles="solid")
         axes.plot([0], [0], marker="+", color=MARK, markersize=12, markeredgewidth=2)
-        dress(axes, label, "first direction", "second direction" if axes is panels[0] else "")
+        dress(axes, label, "first direction", "second direction" if axes in panels[::2] else "")
         axes.grid(False)
-        axes.set_aspect("equal")
         axes.set_xticks(axes.get_yticks()[::2])
         axes.set_xlim(surface.at[0], surface.at[-1])
     if image is None:
         dress(panels[0], "", "first direction", "second direction", empty=True)
     else:
-        colour_bar(figure, image, list(panels), "log10 of the cross-entropy", "%.1f")
+        colour_bar(figure, image, list(panels), "log10 of the cross-entropy", lambda v, _: f"{round(v, 1) + 0.0:.1f}")
     return figure
 
 

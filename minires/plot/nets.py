@@ -27,10 +27,11 @@ from .findings import (
     responses_smaller,
     skip_repairs,
 )
-from .labels import labelled, said
+from .labels import labelled, listed
 from .numbers import number, percent
 from .style import (
     COLOURS,
+    CONTROL,
     DASHES,
     GREY,
     INK,
@@ -102,13 +103,13 @@ def gradient_norms(nets: Nets, caption: str = "") -> Figure:
         _draw_norms(axes, plain.get(key + "_without_bn"), WITHOUT_BN | {"label": "plain without BN"})
         _draw_norms(axes, plain.get(key), _paired("plain", 1) | {"label": "plain with BN"})
         _draw_norms(axes, residual.get(key), _paired("resnet", 0) | {"label": "residual with BN"})
-        _dress_norms(axes, f"depth {d}", max(len(net.get(key) or ()) for net in (plain, residual)))
+        _dress_norms(axes, f"depth {d}", max(len(net.get(key) or ()) for net in (plain, residual)), len(panels))
     if others:
         for name, style in _styles(others).items():
             without = WITHOUT_BN | {"marker": style["marker"], "label": f"{printed(name)} without BN"}
             _draw_norms(panels[-1], nets[name].get(key + "_without_bn"), without)
             _draw_norms(panels[-1], nets[name].get(key), style)
-        _dress_norms(panels[-1], "others" if pairs else "", max(len(nets[name][key]) for name in others))
+        _dress_norms(panels[-1], "others" if pairs else "", max(len(nets[name][key]) for name in others), len(panels))
     if not pairs and not others:
         panels[0].set_yscale("log")
         panels[0].set_xticks([])
@@ -130,10 +131,13 @@ def responses(found: Any, caption: str = "", log: bool = False) -> Figure:
     logarithmic where the largest is over 3.
     """
     measured = _measured(found)
-    title = _response_title(found) if _is_run(found) else _mean_title(measured)
+    means = listed({m.label: f"{np.mean(m.after):.2f}" for m in measured if len(m.after)})
+    title = _response_title(found) if _is_run(found) else f"Mean response of the 3x3 layers: {means}" if means else \
+        "Layer responses"
     told = {depth(m.label) for m in measured}
     columns: list[int | None] = [*sorted(d for d in told if d)]
     columns = [] if len(columns) < 2 else columns + [None] * (None in told)
+    places = [f"depth {d}" if d else "others" for d in columns]
     figure = new_figure(title, 6.6 if columns else 4.4, caption)
     # A column for each depth, rows by order; for one depth alone the orders stand side by side.
     grid = figure.subplots(2, len(columns), sharey="col", sharex="col", squeeze=False) if columns else \
@@ -144,10 +148,10 @@ def responses(found: Any, caption: str = "", log: bool = False) -> Figure:
             mine = [m for m in measured if not columns or depth(m.label) == columns[column]]
             count, largest = 0, 1.0
             for m in mine:
-                lines = [(before, {"color": GREY, "linewidth": 1.1, "linestyle": THEORY, "label": CONTROL})
-                         for before in (m.before,) if len(before)]
-                lines += [(m.after, styles[m.label] | {"markevery": every(len(m.after), 18)})] if len(m.after) else []
-                for values, style in lines:
+                after = styles[m.label] | {"markevery": every(len(m.after), 18)}
+                for values, style in (m.before, BEFORE), (m.after, after):
+                    if not len(values):
+                        continue
                     count, largest = max(count, len(values)), max(largest, *values)
                     arranged = sorted(values, reverse=True) if order == "sorted" else values
                     axes.plot(range(1, len(values) + 1), arranged, **style)
@@ -155,19 +159,20 @@ def responses(found: Any, caption: str = "", log: bool = False) -> Figure:
                 log_scale(axes)
             else:
                 axes.set_ylim(0, 1.08 * largest)
-            axes.set_xticks(layer_ticks(count) if count else [])
+            axes.set_xticks(layer_ticks(count, len(columns)) if count else [])
             x = "3x3 layer (1 = nearest the input)" if row == 0 else "rank (1 = largest response)"
-            where = [f"depth {d}" if d else "others" for d in columns[column:column + 1]]
-            dress(axes, ", ".join([*where, order]), x, "", empty=not count)
+            y = "std of the output after BN" if not columns and row == 0 else ""
+            dress(axes, f"{places[column]}, {order}" if columns else order, x, y, empty=not count)
             axes.tick_params(labelbottom=True, labelleft=True)
-    figure.supylabel("std of the 3x3 layer's output after BN", fontsize=LABEL, color=INK)
+    if columns:
+        figure.supylabel("std of the 3x3 layer's output after BN", fontsize=LABEL, color=INK)
     legend_below(figure, list(grid[0]), columns=5)
     return figure
 
 
 FAMILIES = "plain", "resnet"
-CONTROL = "before training (control)"
-WITHOUT_BN: dict[str, Any] = {"color": GREY, "linestyle": (0, (1, 1.4)), "marker": "v"}
+BEFORE: dict[str, Any] = {"color": GREY, "linewidth": 1.1, "linestyle": THEORY, "label": "before training (control)"}
+WITHOUT_BN: dict[str, Any] = {"color": GREY, "linestyle": CONTROL, "marker": "v"}
 
 
 class _Measured(NamedTuple):
@@ -191,11 +196,6 @@ def _measured(found: Any) -> list[_Measured]:
     seen = (_Measured(printed(name), found[name].get("responses") or [], found[name].get("responses_init") or [])
             for name in by_depth(found))
     return [m for m in seen if m.after or m.before]
-
-
-def _mean_title(measured: Sequence[_Measured]) -> str:
-    means = "; ".join(said(m.label, f"{np.mean(m.after):.2f}") for m in measured if len(m.after))
-    return f"Mean response of the 3x3 layers: {means}" if means else "Layer responses"
 
 
 def _response_title(nets: Nets) -> str:
@@ -270,9 +270,9 @@ def _draw_norms(axes: Axes, norms: Sequence[float] | None, style: Mapping[str, A
     )
 
 
-def _dress_norms(axes: Axes, title: str, count: int) -> None:
+def _dress_norms(axes: Axes, title: str, count: int, panels: int) -> None:
     axes.set_yscale("log", nonpositive="mask")
-    axes.set_xticks(layer_ticks(count))
+    axes.set_xticks(layer_ticks(count, panels))
     dress(axes, title, "weight layer (1 = nearest the input)", "gradient norm, L2")
     axes.yaxis.set_tick_params(labelleft=True)
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from ..analysis import gradient_shares, path_shares
-from .labels import labelled, said
+from .labels import labelled, listed
 from .numbers import number, percent
 from .style import GREY, INK, Figure, dress, legend_below, log_scale, new_figure, series
 
@@ -62,13 +62,15 @@ def _product(gradients: Any) -> tuple[list[int], Any, Any] | None:
 
 
 def _path_title(parts: Mapping[str, Any], shown: Mapping[str, Any]) -> str:
-    words = []
+    found = {}
     for label, (measured, _, product) in parts.items():
         low, high = _middle(product, 0.9)
         share = 100 * sum(path_shares(shown[label].blocks)[low:high + 1])
-        words.append(said(label, f"90 % at lengths of {low} to {high} blocks, {number(share)} % of all paths "
-                                 f"(measured: lengths {measured[0]} to {measured[-1]})"))
-    return "Number of paths times norm of one: " + "; ".join(words) if words else "Paths by length"
+        found[label] = f"90 % at lengths of {low} to {high} blocks, {number(share)} % of all paths"
+        if len(parts) == 1:
+            found[label] += f" (measured: lengths {measured[0]} to {measured[-1]})"
+    words = listed(found, most=2)
+    return f"Number of paths times norm of one: {words}" if words else "Paths by length"
 
 
 def gradients_by_length(found: Any, caption: str = "") -> Figure:
@@ -79,15 +81,14 @@ def gradients_by_length(found: Any, caption: str = "") -> Figure:
     """
     carried = {label: gradient_shares(parts) for label, parts in labelled(found).items() if len(parts)}
     shares = {label: path_shares(len(values) - 1) for label, values in carried.items()}
-    words = []
+    found_there = {}
     for label, values in carried.items():
         positive = np.maximum(values, 0)
         low, high = _middle(positive / positive.sum(), 0.9)
-        words.append(said(label, f"paths of {low} to {high} blocks carry {percent(100 * sum(values[low:high + 1]))} of "
-                                 f"the gradient and are {number(100 * sum(shares[label][low:high + 1]))} % of all",
-                          ": "))
-    title = "; ".join(words) or "Gradient by path length"
-    figure = new_figure(title[0].upper() + title[1:] if "" in carried else title, 4.0, caption)
+        found_there[label] = (f"{percent(100 * sum(values[low:high + 1]))} in paths of {low} to {high} blocks, "
+                              f"{number(100 * sum(shares[label][low:high + 1]))} % of all")
+    words = listed(found_there, most=2)
+    figure = new_figure("Gradient by path length" + (f": {words}" if words else ""), 4.0, caption)
     panels = figure.subplots(1, max(1, len(carried)), sharey=True, squeeze=False)[0]
     for axes, label in zip(panels, carried or [""], strict=False):
         drawn: dict[str, Sequence[float]] = {}

@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..analysis import autocorrelation
 from ..analysis.shattering import ENDS
-from .labels import labelled, said
+from .labels import labelled, listed
 from .style import GREY, Figure, dress, legend_below, log_scale, new_figure, series
 
 
@@ -21,12 +21,12 @@ def gradient_correlation(found: Any, caption: str = "") -> Figure:
     shown = labelled(found, 1)
     depths = sorted({d for values in shown.values() for d in values})
     common = [d for d in depths if all(d in values for values in shown.values())]
-    at = "; ".join(said(label, f"{values[common[-1]]:.2g}") for label, values in shown.items()) if common else ""
-    figure = new_figure(f"Correlation of the gradients at two inputs, {common[-1]} layers: {at}" if common else
+    at = listed({label: f"{values[common[-1]]:.2g}" for label, values in shown.items()}) if common else ""
+    figure = new_figure(f"Correlation of the gradients at two inputs, {common[-1]} layers: {at}" if at else
                         "How alike the gradients at two inputs are, by depth", 4.2, caption)
     axes = figure.subplots()
     for label, style in series(shown).items():
-        axes.plot(list(shown[label]), list(shown[label].values()), **style)
+        axes.plot(list(shown[label]), list(shown[label].values()), **style | {"label": style["label"] or "measured"})
     for base, dots, label in ((2.0**-1, (1, 2), "2^-depth"), (0.75, (6, 2, 1, 2), "(3/4)^depth")):
         axes.plot(depths, [base**d for d in depths], color=GREY, linewidth=1.0, linestyle=(0, dots), label=label)
     log_scale(axes)
@@ -43,8 +43,8 @@ def gradient_on_a_line(found: Any, caption: str = "", lags: int = 16) -> Figure:
     """
     shown = {label: np.asarray(values, float) for label, values in labelled(found).items()}
     alike = {label: autocorrelation(g.tolist(), range(min(lags, len(g)))) for label, g in shown.items() if np.ptp(g)}
-    at_1 = "; ".join(said(label, f"{values[1]:.2f}", ": ") for label, values in alike.items() if len(values) > 1)
-    title = f"Autocorrelation of the gradient at lag 1. {at_1}" if at_1 else "The gradient along a line"
+    at_1 = listed({label: f"{values[1]:.2f}" for label, values in alike.items() if len(values) > 1})
+    title = f"Autocorrelation of the gradient at lag 1: {at_1}" if at_1 else "The gradient along a line"
     figure = new_figure(title, 5.4, caption)
     grid = figure.subplots(2, max(1, len(shown)), sharey="row", squeeze=False)
     for i, (label, style) in enumerate(series(shown).items()):

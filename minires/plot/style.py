@@ -28,6 +28,11 @@ OTHERS: tuple[tuple[str, Any, str], ...] = (  # colour, dashes, marker of what i
     ("#3182bd", (0, (6, 1.5, 1.2, 1.5)), "D"), ("#9e5db5", (0, (3, 1, 1, 1, 1, 1)), "v"))
 INK, GREY, GRID, MARK = "#1a1a1a", "#6b6b6b", "#dcdcdc", "#d94801"  # MARK: a line or cross over shades of grey
 THEORY, LIMIT = (0, (1, 2)), (0, (4, 2))  # dashes of a line that is no measurement, and of one to compare with
+CONTROL = (0, (1, 1.4))  # of a network without what is looked at
+BAND, SECOND = "#c6c6c6", "#08519c"  # an area between lines; a second y axis and its line
+WINDOWS = ("#fdd0a2", "#c6dbef", "#c7e9c0", "#dadaeb")  # fills in turn: light, for dark numbers
+EMPTY, PADDING, FRAME = "#ffffff", "#ececec", "#9a9a9a"  # fills and edge of a square with a number
+NODES = {"operation": "#e6eef7", "parameter": "#fde0c8", "constant": "#f2f2f2"}  # fills in a graph
 TITLE, LABEL, TICK = 12.5, 11.0, 10.0  # points
 WIDTH = 8.6  # of a figure, inches
 
@@ -84,9 +89,28 @@ def new_figure(title: str, height: float, caption: str = "") -> Figure:
     return figure
 
 
-def layer_ticks(count: int) -> list[int]:
-    """Ticks for layers 1 ... count: the first, round numbers, and the last if it has room."""
-    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500) if count / step < 7 or step == 500)
+def square_panels(title: str, caption: str, count: int, names: float = 0.0) -> tuple[Figure, list[Axes]]:
+    """A figure of nearly square panels, two in a row, or one in the middle, with tick labels of `names` inches.
+
+    Only the figure's height makes them square: where an axes keeps an aspect of its own, matplotlib's layout lets
+    titles overlap.
+    """
+    columns = 2 if count > 1 else 1
+    rows = -(-count // columns) or 1
+    side = (WIDTH - 2.2) / 2 - names if columns == 2 else 3.4
+    figure = new_figure(title, rows * (side + 0.75 + names) + 0.9, caption)
+    if columns == 1:
+        return figure, [figure.add_subplot(figure.add_gridspec(1, 3, width_ratios=(1, 4, 1))[0, 1])]
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels[count:]:
+        axes.remove()
+    return figure, list(panels[:count])
+
+
+def layer_ticks(count: int, panels: int = 1) -> list[int]:
+    """Ticks for layers 1 ... count: the first, round numbers, and the last if it has room beside `panels` panels."""
+    most = 7 if panels < 3 else 4
+    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500) if count / step < most or step == 500)
     ticks = [1, *(i for i in range(step, count + 1, step) if i > 1)]
     return [*ticks, count] if count - ticks[-1] >= step / 2 else ticks
 
@@ -94,8 +118,9 @@ def layer_ticks(count: int) -> list[int]:
 def dress(axes: Axes, title: str, x: str, y: str, empty: bool = False) -> None:
     """Labels, grid and frame. Colours and sizes are given here, so a user's style cannot hide them."""
     grid = axes.get_gridspec()
-    axes.set_title(textwrap.fill(title, 90 // (grid.ncols if grid else 1)), fontsize=LABEL, color=INK)
-    axes.set_xlabel(x, fontsize=LABEL, color=INK)
+    panels = grid.ncols if grid else 1
+    axes.set_title(textwrap.fill(title, max(16, 72 // panels)), fontsize=LABEL, color=INK)
+    axes.set_xlabel(textwrap.fill(x, max(16, 84 // panels)), fontsize=LABEL, color=INK)
     axes.set_ylabel(y, fontsize=LABEL, color=INK)
     axes.tick_params(labelsize=TICK, colors=INK)
     axes.set_facecolor("white")
@@ -130,8 +155,7 @@ def legend_below(figure: Figure, panels: Sequence[Axes], extra: str = "", column
         )
     if not handles:
         return
-    widest = 0.7 + 0.078 * max(map(len, handles))  # inches: the line, and letters of 10 points
-    columns = max(1, min(columns, len(handles), int(figure.get_size_inches()[0] / widest)))
+    columns = _columns(list(handles), columns, figure.get_size_inches()[0])
     place: dict[str, Any] = {"loc": "outside lower center"}
     if figure.caption_share:  # matplotlib makes room for one thing outside the axes, not for two
         rows = -(-len(handles) // columns)
@@ -147,6 +171,17 @@ def legend_below(figure: Figure, panels: Sequence[Axes], extra: str = "", column
         labelcolor=INK,
         handlelength=2.8,
     )
+
+
+def _columns(labels: Sequence[str], most: int, width: float) -> int:
+    """How many columns of a legend fit into this width, in inches."""
+    for columns in range(min(most, len(labels)), 1, -1):
+        rows, longer = divmod(len(labels), columns)  # as matplotlib fills them: the first columns are longer
+        ends = np.cumsum([rows + (i < longer) for i in range(columns)])
+        parts = np.split(np.array([len(label) for label in labels]), ends[:-1])
+        if sum(0.68 + 0.073 * int(part.max()) for part in parts) <= width:  # a line, and letters of 10 points
+            return columns
+    return 1
 
 
 def kind(label: str) -> str:
@@ -214,7 +249,7 @@ def every(count: int, wanted: int = 15) -> int:
     return max(1, count // wanted)
 
 
-def colour_bar(figure: Figure, image: Any, axes: Any, label: str, form: str | None = None) -> None:
+def colour_bar(figure: Figure, image: Any, axes: Any, label: str, form: Any = None) -> None:
     """What the colours mean, to the right of `axes`."""
     bar = figure.colorbar(image, ax=axes, shrink=0.9, pad=0.02, format=form)
     bar.set_label(label, fontsize=LABEL, color=INK)
