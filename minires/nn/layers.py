@@ -29,7 +29,7 @@ class Conv2d(Module):
                  bias: bool = False, *, rng: np.random.Generator):
         shape = (out_channels, in_channels, *ops.pair(kernel))
         if min(shape) < 1:
-            raise ValueError(f"Conv2d: expected channels and a kernel from 1, got {in_channels} -> {out_channels}, "
+            raise ValueError(f"Conv2d: expected channels and a kernel >= 1, got {in_channels} -> {out_channels}, "
                              f"kernel {kernel}")
         self.weight = Tensor(init.he_normal(shape, rng=rng), True)
         self.bias = Tensor(init.constant((out_channels,), 0), True) if bias else None
