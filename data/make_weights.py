@@ -1,22 +1,21 @@
 """Make data/weights/ from the folders of finished runs: python data/make_weights.py RUN... [--data-dir DIR] [--out DIR]
 
-For each run its last weights in float16, and in weights.json what it was and what it must get: the errors that the run
-recorded, the error of the float16 weights on the same test images, their answers to the first SAMPLE of these, and
-their logits on a few generated images, so that the file can be checked where the data set is not.
+For each run this writes its last weights in float16, and an entry in weights.json. The entry has the run's settings,
+the errors that the run recorded, the error of the float16 weights on the same test images, their answers to the first
+SAMPLE test images, and their logits for a few generated images, which can be checked without the data set.
 """
 from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from minires import analysis, datasets, evaluate, load_weights, nn, runs, save_weights
+from minires.files import records
 from minires.files.atomic import write_atomically
-from minires.runs import config
 
 OUT = Path(__file__).resolve().parent / "weights"
 SAMPLE, GENERATED = 500, 4
@@ -30,27 +29,30 @@ def main() -> None:
     args = parser.parse_args()
     told = {}
     for folder in args.runs:
-        chosen, metrics = runs.read_config(folder), runs.read_metrics(folder)
+        chosen = runs.read_config(folder)
+        metrics = runs.read_metrics(folder, chosen.tested)
         if not (folder / "weights.safetensors").exists():
             raise SystemExit(f"{folder}: the run is not finished, there is no weights.safetensors")
-        name = chosen["model"]
-        _, (images, labels), _, classes = config.prepared(chosen, args.data_dir)
-        net = config.build(chosen, images.shape[1], len(classes))
+        name = chosen.model
+        sets = chosen.inputs(args.data_dir)
+        images, labels = sets.test
+        net = chosen.build(images.shape[1], len(sets.classes))
         load_weights(net, folder / "weights.safetensors")
         args.out.mkdir(parents=True, exist_ok=True)
         path = args.out / f"{name}.safetensors"
         save_weights(net, path, dtype="float16")
         load_weights(net, path)
-        told[name] = {**{key: chosen[key] for key in (*config.CHOSEN, "steps", "threads", "versions", "commit",
-                                                      "data_sha256", "parameters")},
+        left_out = {"root", "command"}  # these describe the machine's folders rather than the run
+        told[name] = {**{key: value for key, value in chosen.to_json().items() if key not in left_out},
                       "recorded": metrics[-1], **answers(net, images, labels),
                       "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
         print(name, told[name]["recorded"]["test_error"], told[name]["test_error_float16"])
-    write_atomically(args.out / "weights.json", json.dumps(told, indent=1) + "\n")
+    write_atomically(args.out / "weights.json", records.text(told) + "\n")
 
 
 def answers(net: nn.Module, images: Any, labels: Any) -> dict[str, Any]:
-    """The net's mean layer response, and what it says of the data set's test images and of generated ones."""
+    """Return the network's mean layer response, its error and answers on the test images, and its logits for generated
+    images."""
     predicted = evaluate.logits(net, images).argmax(1)
     responses = analysis.responses_from_parameters(net)
     return {"mean_response": round(sum(responses.values()) / len(responses), 4),  # He et al. 2015, Fig. 7
@@ -60,7 +62,10 @@ def answers(net: nn.Module, images: Any, labels: Any) -> dict[str, Any]:
 
 
 def generated(channels: int, size: int) -> Any:
-    """A few of `datasets.stripes` in so many of their colours: float32 (N, channels, size, size), mean near 0."""
+    """Return a few images of `datasets.stripes` with their first `channels` colours.
+
+    result: float32 (N, channels, size, size), mean near 0
+    """
     images = datasets.to_float(datasets.stripes(GENERATED, 1, size)[0].images)[:, :channels]
     return np.ascontiguousarray(images - np.float32(0.5))
 

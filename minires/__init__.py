@@ -3,6 +3,7 @@
 `import minires` loads NumPy and the standard library, nothing else.
 """
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from . import device, init, kernels, nn, ops
 from .gradient_check import gradcheck
@@ -17,13 +18,36 @@ _ROOMS = ("analysis", "cuda_graph", "datasets", "evaluate", "exercise", "models"
 _NAMES = {"load_weights": "weights", "save_weights": "weights", "shipped_file": "files.shipped"}
 
 
-def __getattr__(name):
-    if name in _ROOMS:
-        return import_module(f"{__name__}.{name}")
-    if name in _NAMES:
-        return getattr(import_module(f"{__name__}.{_NAMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if TYPE_CHECKING:
+    from . import (
+        analysis,
+        cuda_graph,
+        datasets,
+        evaluate,
+        exercise,
+        models,
+        optim,
+        plot,
+        recipes,
+        residual,
+        runs,
+        tap,
+        train,
+        weights,
+    )
+    from .files.shipped import shipped_file
+    from .weights import load_weights, save_weights
+
+    __all__ += ["analysis", "cuda_graph", "datasets", "evaluate", "exercise", "load_weights", "models", "optim", "plot",
+                "recipes", "residual", "runs", "save_weights", "shipped_file", "tap", "train", "weights"]
+else:
+    def __getattr__(name: str) -> Any:
+        if name in _ROOMS:
+            return import_module(f"{__name__}.{name}")
+        if name in _NAMES:
+            return getattr(import_module(f"{__name__}.{_NAMES[name]}"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted({*globals(), *_ROOMS, *_NAMES})

@@ -18,6 +18,7 @@ from . import __version__
 if TYPE_CHECKING:
     from .commands.subject import Told
 
+STATUS = {"Ctrl-C": 130, "SIGTERM": 143}  # of a training that was stopped
 DATASETS = "cifar10, cifar100, mnist, fashion_mnist, fashion_mnist_small (ships with minires), digits or stripes"
 DATA_DIR = "folder with the data set (default: MINIRES_DATA, or the user's cache folder)"
 DEVICES = "auto", "cpu", "gpu"
@@ -101,34 +102,43 @@ def _add_demo(commands: Commands) -> None:
         "demo", help="train plain and residual networks on real images and draw what depth does to them",
         description="Trains plain-20, ResNet-20, plain-56 and ResNet-56 (width 8, option A) on 10,000 Fashion-MNIST "
                     "images averaged to 14x14, and writes results.json, three figures and report.html.",
-        epilog="Ctrl-C stops and keeps what is done.")
-    demo.add_argument("--out", type=_path, metavar="DIR", default=ABSENT,
+        epilog="Ctrl-C stops and keeps what is done; --resume --out DIR continues.")
+    demo.add_argument("--out", type=_path, metavar="DIR",
                       help="folder for the results (default: minires-demo, or minires-demo-2, ... if that is taken)")
-    demo.add_argument("--epochs", type=_positive, default=3, metavar="N",
-                      help="passes over the training images (default: %(default)s)")
-    demo.add_argument("--seed", type=_not_negative, default=0, metavar="S",
-                      help="seed of the weights and of the order of the images (default: %(default)s)")
-    demo.add_argument("--device", choices=DEVICES, default="auto",
-                      help="auto is a GPU where one works (default: %(default)s)")
-    demo.add_argument("--jobs", type=_positive, metavar="N", default=ABSENT,
+    demo.add_argument("--resume", action="store_true", help="continue the demo in the folder, which was stopped")
+    demo.add_argument("--epochs", type=_positive, default=ABSENT, metavar="N",
+                      help="passes over the training images (default: 3)")
+    demo.add_argument("--seed", type=_not_negative, default=ABSENT, metavar="S",
+                      help="seed of the weights and of the order of the images (default: 0)")
+    demo.add_argument("--device", choices=DEVICES, default=ABSENT,
+                      help="auto, the default, is a GPU where one works")
+    demo.add_argument("--jobs", type=_positive, metavar="N",
                       help="networks trained at a time, each in a process of its own (default: one for each core, up "
                            "to four; on a GPU one). The numbers do not depend on it")
-    demo.add_argument("--quick", action="store_true",
+    demo.add_argument("--quick", action="store_true", default=ABSENT,
                       help="1 epoch on 1,000 images: shows that everything runs, too short to show degradation")
     demo.set_defaults(run=_demo)
 
 
 def _demo(args: argparse.Namespace) -> int:
-    from . import device, kernels, train
+    from . import kernels, recipes
     from .commands import demo
+    from .names import UsageError
 
-    length = "--quick" if args.quick else f"--epochs {args.epochs}"
-    command = f"minires demo {length} --seed {args.seed} --device {args.device}"
-    out = getattr(args, "out", None) or _free_folder(Path("minires-demo"))
-    jobs = getattr(args, "jobs", 1 if device.use(args.device) == "gpu" else min(kernels.parallel.threads(), 4))
-    _, done = demo.run(out, train.Recipe(epochs=args.epochs), seed=args.seed, where=args.device, quick=args.quick,
-                       jobs=jobs, command=command)
-    return 0 if done else 130
+    given = {name: getattr(args, name) for name in ("epochs", "seed", "device", "quick") if hasattr(args, name)}
+    if args.resume and not args.out:
+        raise UsageError("--resume needs --out DIR, the folder of the demo to continue")
+    if args.resume and not given:
+        nets = demo.begun(args.out)
+    else:
+        nets = demo.choose(recipes.Recipe(epochs=given.get("epochs", 3)), seed=given.get("seed", 0),
+                           where=given.get("device", "auto"), quick=given.get("quick", False))
+    config = next(iter(nets.values()))
+    length = "--quick" if "quick" in given else f"--epochs {config.recipe.epochs}"
+    command = f"minires demo {length} --seed {config.seed} --device {given.get('device', 'auto')}"
+    _, stopped = demo.run(args.out or _free_folder(Path("minires-demo")), nets, resume=args.resume, command=command,
+                          jobs=args.jobs or (1 if config.device == "gpu" else min(kernels.parallel.threads(), 4)))
+    return STATUS.get(stopped, 0)
 
 
 # ------------------------------------------------------------------------------------------------------ train
@@ -178,7 +188,8 @@ def _train(args: argparse.Namespace) -> int:
             raise ValueError("--dataset is missing: say what to train on, for example --dataset fashion_mnist_small")
         chosen = configure(args.model, given["dataset"], given.get("recipe", "paper-cifar"), given.get("seed", 0),
                            given.get("device", "auto"), given.get("set", []), given.get("graph", False))
-        out = args.out or Path("minires-runs", "{model}-{dataset}-{recipe}-seed{seed}".format(**chosen))
+        name = f"{chosen.model}-{chosen.dataset}-{chosen.recipe_name}-seed{chosen.seed}"
+        out = args.out or Path("minires-runs", name)
     elif not (args.resume and args.out):
         raise ValueError("MODEL is missing; only --resume --out DIR goes without, to go on with the run in DIR")
     elif given:
@@ -193,7 +204,7 @@ def _train(args: argparse.Namespace) -> int:
         return 0
     print(f"Stopped by {done.stopped} at step {done.step} of {done.steps}, with a checkpoint. To go on:\n"
           f"  minires train --resume --out {shlex.quote(str(out))}")
-    return {"Ctrl-C": 130, "SIGTERM": 143}.get(done.stopped, 0)
+    return STATUS.get(done.stopped, 0)
 
 
 # ------------------------------------------------------------------------------------------ sweep and report
@@ -224,7 +235,7 @@ def _sweep(args: argparse.Namespace) -> int:
     spec = sweep.read(args.spec)
     out = args.out or Path("minires-runs", args.spec.stem)
     table, failed = sweep.run(spec, out, jobs=args.jobs, scheduler=args.scheduler,
-                              every_seconds=args.checkpoint_seconds, say=print)
+                              every_seconds=args.checkpoint_seconds, command=args.typed)
     print(table)
     return 2 if failed else 0
 

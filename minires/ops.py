@@ -20,6 +20,9 @@ from .tensor import Function, Tensor
 
 # ----------------------------------------------------------------------------------------- arguments
 
+Pair = int | Sequence[int]              # one number for both, or (vertical, horizontal)
+Axis = int | tuple[int, ...] | None     # None: all axes
+
 
 def as_tensor(value: Any, like: Tensor) -> Tensor:
     """Return `value` as a Tensor. A number takes the dtype and device of `like`, so float32 * 2.0 stays float32."""
@@ -323,7 +326,7 @@ class Sum(Function):
     def backward(self, g): return self.xp.broadcast_to(_unreduced(g, self.shape, self.axes), self.shape)
 
 
-def sum(x: Tensor, axis=None, keepdims: bool = False) -> Tensor:
+def sum(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return Sum.apply(x, axis=axis, keepdims=keepdims)
 
 
@@ -337,7 +340,7 @@ class Mean(Function):
         return self.xp.broadcast_to(_unreduced(g, self.shape, self.axes) / self.count, self.shape)
 
 
-def mean(x: Tensor, axis=None, keepdims: bool = False) -> Tensor:
+def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return Mean.apply(x, axis=axis, keepdims=keepdims)
 
 
@@ -356,7 +359,7 @@ class Var(Function):
         return _unreduced(g, self.centred.shape, self.axes) * self.centred * (2 / self.divisor)
 
 
-def var(x: Tensor, axis=None, keepdims: bool = False, correction: int = 0) -> Tensor:
+def var(x: Tensor, axis: Axis = None, keepdims: bool = False, correction: int = 0) -> Tensor:
     """Return the variance over the axes.
 
     correction: 0 for the biased variance, which batch normalisation uses; 1 for the unbiased variance.
@@ -384,7 +387,7 @@ class Max(Function):
         return gx.transpose(_inverse(self.order))
 
 
-def max(x: Tensor, axis=None, keepdims: bool = False) -> Tensor:
+def max(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Return the largest element over the axes. In a tie the gradient goes to the first."""
     return Max.apply(x, axis=axis, keepdims=keepdims)
 
@@ -392,7 +395,7 @@ def max(x: Tensor, axis=None, keepdims: bool = False) -> Tensor:
 # -------------------------------------------------------------------------------------------- shapes
 
 
-def _one_tuple(args: tuple) -> tuple:
+def _one_tuple(args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return (2, 3) for the arguments of both f(x, 2, 3) and f(x, (2, 3))."""
     return tuple(args[0]) if len(args) == 1 and not isinstance(args[0], numbers.Integral) else args
 
@@ -405,7 +408,7 @@ class Reshape(Function):
     def backward(self, g): return g.reshape(self.shape)
 
 
-def reshape(x: Tensor, *shape) -> Tensor:
+def reshape(x: Tensor, *shape: Any) -> Tensor:
     return Reshape.apply(x, shape=_one_tuple(shape))
 
 
@@ -417,7 +420,7 @@ class Transpose(Function):
     def backward(self, g): return g.transpose(_inverse(self.axes))
 
 
-def transpose(x: Tensor, *axes) -> Tensor:
+def transpose(x: Tensor, *axes: Any) -> Tensor:
     """Return x with its axes permuted to the given order, or reversed if no order is given."""
     return Transpose.apply(x, axes=_one_tuple(axes) or tuple(reversed(range(x.ndim))))
 
@@ -531,7 +534,7 @@ def check_conv2d(x: Any, w: Any) -> None:
     _not_empty(x)
 
 
-def conv2d(x: Tensor, w: Tensor, bias: Tensor | None = None, stride=1, padding=0) -> Tensor:
+def conv2d(x: Tensor, w: Tensor, bias: Tensor | None = None, stride: Pair = 1, padding: Pair = 0) -> Tensor:
     """Return the cross-correlation of x with w, plus bias.
 
     x, w, bias: (N, C, H, W), (O, C, kh, kw), (O,) -> (N, O, Ho, Wo), Ho = (H + 2 padding - kh) // stride + 1.
@@ -553,7 +556,8 @@ class MaxPool2d(Function):
     def backward(self, g): return self.K.max_pool2d_backward(g, self.winner, *self.geometry)
 
 
-def max_pool2d(x: Tensor, kernel, stride=None, padding=0, ceil_mode: bool = False) -> Tensor:
+def max_pool2d(x: Tensor, kernel: Pair, stride: Pair | None = None, padding: Pair = 0, ceil_mode: bool = False
+               ) -> Tensor:
     """Return the maximum of every window. In a tie the gradient goes to the first element of the window.
 
     x: (N, C, H, W)
@@ -586,7 +590,7 @@ class AvgPool2d(Function):
     def backward(self, g): return self.K.avg_pool2d_backward(g, *self.geometry)
 
 
-def avg_pool2d(x: Tensor, kernel, stride=None, padding=0) -> Tensor:
+def avg_pool2d(x: Tensor, kernel: Pair, stride: Pair | None = None, padding: Pair = 0) -> Tensor:
     """Return the mean of every window, with the zeros of the padding included.
 
     x: (N, C, H, W)
@@ -712,7 +716,7 @@ class BatchNormEval(Function):
     def backward(self, g): return self.K.batch_norm_eval_backward(g, self.gamma, self.saved)
 
 
-def batch_norm_eval(x: Tensor, gamma: Tensor, beta: Tensor, mean, var, eps: float = 1e-5) -> Tensor:
+def batch_norm_eval(x: Tensor, gamma: Tensor, beta: Tensor, mean: Any, var: Any, eps: float = 1e-5) -> Tensor:
     """Return x normalised by the given statistics, which count as constants in the gradient.
 
     x: (N, C) or (N, C, H, W)

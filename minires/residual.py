@@ -20,6 +20,8 @@ the two agree bit for bit.
 """
 from __future__ import annotations
 
+from typing import Any
+
 from .ops import check_batch_norm, check_conv2d, check_subsample_and_pad
 from .tensor import Function
 
@@ -67,7 +69,7 @@ class Residual(Function):
         gh, gw2 = K.conv2d_backward(ga2, h, w2, ONE, ONE)
         ga1, ggamma1, gbeta1, _ = K.batch_norm_relu_backward(gh, gamma1, self.bn1)
         gx, gw1 = K.conv2d_backward(ga1, x, w1, (self.stride, self.stride), ONE, need_x=self.needs[0])
-        gprojection: tuple = ()
+        gprojection: tuple[Any, ...] = ()
         if projection:
             w_s, gamma_s, _ = projection
             ga_s, ggamma_s, gbeta_s = K.batch_norm_backward(gz, gamma_s, self.bn_s)

@@ -38,14 +38,14 @@ class Tap:
     def __exit__(self, *exc: Any) -> None:
         self._watching.__exit__(*exc)
 
-    def _see(self, module: nn.Module, inputs: tuple, out: Any) -> None:
+    def _see(self, module: nn.Module, inputs: tuple[Any, ...], out: Any) -> None:
         name = self.names.get(id(module))
         if name is None:
             return
         self.std[name] = float(out.data.std())
         self.runs[name] = run = self.runs.get(name, 0) + 1
 
-        def see(g):
+        def see(g: Any) -> None:
             if self.runs[name] == run:  # backward reaches the last run first, then earlier runs
                 self.grad_norm[name] = norm(g)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -102,6 +102,11 @@ class Function:
             yield x, gx
 
 
+_Unary = Callable[["Tensor"], "Tensor"]
+_Binary = Callable[["Tensor", Any], "Tensor"]
+_Other = Callable[..., "Tensor"]
+
+
 class Tensor:
     """A Tensor is an array through which gradients can be computed.
 
@@ -133,10 +138,17 @@ class Tensor:
         self.hooks: tuple[Callable[[Any], None], ...] = ()
 
     if TYPE_CHECKING:  # ops.py defines these operators and methods; editors and type checkers read them here
-        __add__: Any; __radd__: Any; __sub__: Any; __rsub__: Any; __mul__: Any; __rmul__: Any
-        __truediv__: Any; __rtruediv__: Any; __neg__: Any; __pow__: Any; __matmul__: Any; __rmatmul__: Any
-        __getitem__: Any; __abs__: Any; abs: Any; exp: Any; log: Any; sqrt: Any; tanh: Any; sigmoid: Any; relu: Any
-        sum: Any; mean: Any; var: Any; max: Any; reshape: Any; transpose: Any; astype: Any; T: Any
+        __neg__: ClassVar[_Unary]; __abs__: ClassVar[_Unary]; abs: ClassVar[_Unary]; exp: ClassVar[_Unary]
+        log: ClassVar[_Unary]; sqrt: ClassVar[_Unary]; tanh: ClassVar[_Unary]; sigmoid: ClassVar[_Unary]
+        relu: ClassVar[_Unary]
+        __add__: ClassVar[_Binary]; __radd__: ClassVar[_Binary]; __sub__: ClassVar[_Binary]
+        __rsub__: ClassVar[_Binary]; __mul__: ClassVar[_Binary]; __rmul__: ClassVar[_Binary]
+        __truediv__: ClassVar[_Binary]; __rtruediv__: ClassVar[_Binary]; __matmul__: ClassVar[_Binary]
+        __rmatmul__: ClassVar[_Binary]; __pow__: ClassVar[_Binary]; __getitem__: ClassVar[_Binary]
+        astype: ClassVar[_Binary]
+        sum: ClassVar[_Other]; mean: ClassVar[_Other]; var: ClassVar[_Other]; max: ClassVar[_Other]
+        reshape: ClassVar[_Other]; transpose: ClassVar[_Other]
+        T: Any
 
     shape = property(lambda self: self.data.shape)
     dtype = property(lambda self: self.data.dtype)

@@ -18,7 +18,7 @@ from .evaluate import error as error  # train.error is public
 from .evaluate import error_of_tally, tally
 from .nn import untouched
 from .optim import SGD, Schedule, step_decay
-from .recipes import Recipe
+from .recipes import Recipe as Recipe  # train.Recipe is public
 from .tensor import Tensor, no_grad
 
 Arrays = tuple[Any, Any]  # images float32 (N, C, H, W), labels integer (N,)
@@ -78,7 +78,9 @@ def fit(model: nn.Module, train: Arrays, test: Arrays, recipe: Recipe, *, rng: n
         yield from _fit(model, train, test, recipe, rng, augment, schedule, Progress() if at is None else at, graph)
 
 
-def _fit(model, train, test, recipe, rng, augment, schedule, at, graph):
+def _fit(model: nn.Module, train: Arrays, test: Arrays, recipe: Recipe, rng: np.random.Generator | int,
+         augment: Callable[..., Any] | None, schedule: Schedule | None, at: Progress, graph: bool
+         ) -> Iterator[Step | Epoch]:
     _check_labels(train=train, test=test)
     optimizer = SGD(model.parameters(), recipe.lr, recipe.momentum, recipe.weight_decay)
     if at.step:
@@ -144,7 +146,7 @@ def _draws(rng: np.random.Generator | int, epoch: int, *batch: int) -> np.random
 
 
 def _augmentation(recipe: Recipe) -> Callable[..., Any]:
-    def augment(images, *, rng):
+    def augment(images: Any, *, rng: np.random.Generator) -> Any:
         if recipe.crop:
             images = random_crop(images, recipe.crop, rng=rng)
         return random_flip(images, rng=rng) if recipe.flip else images
@@ -199,7 +201,7 @@ def first_not_finite(model: nn.Module, images: Any) -> str:
     names = {id(m): name for name, m in model.modules()}
     found: list[str] = []
 
-    def see(module, inputs, out):
+    def see(module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> None:
         if not found and not bool(device.of(out.data).isfinite(out.data).all()):
             found.append(f"the output of layer {names[id(module)] or 'model'!r} ({type(module).__name__})")
 

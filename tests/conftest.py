@@ -2,6 +2,7 @@
 
 import gc
 import os
+import zipfile
 
 # Set before NumPy, PyTorch and minires are loaded. A test that needs two threads opens kernels.parallel.session.
 if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes, which together use every core
@@ -13,7 +14,7 @@ import hypothesis
 import pytest
 from once import made_once
 
-import minires.info
+import minires.kernels
 
 # The same examples in every run. --hypothesis-profile=ci tries more of them.
 hypothesis.settings.register_profile("default", max_examples=150, deadline=None, derandomize=True, database=None)
@@ -41,12 +42,12 @@ def pytest_cmdline_main(config):
     option = config.option
     alone = option.usepdb or option.collectonly or config.args_source is not config.ArgsSource.TESTPATHS
     if option.numprocesses is None and option.dist == "no" and not option.tx and not alone:
-        option.numprocesses = min(minires.info.cores(), MOST_PROCESSES)
+        option.numprocesses = min(minires.kernels.parallel.cores(), MOST_PROCESSES)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers():
-    return min(minires.info.cores(), MOST_PROCESSES)
+    return min(minires.kernels.parallel.cores(), MOST_PROCESSES)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -92,6 +93,23 @@ def shared(tmp_path_factory):
 
 
 # ------------------------------------------------------------------------------------------------ fixtures
+
+
+@pytest.fixture(scope="session")
+def wheel(shared):
+    """The wheel of minires, built once for all processes."""
+    from helpers import build_wheel  # here, because helpers.py loads PyTorch
+
+    return next(shared("dist", build_wheel).glob("*.whl"))
+
+
+@pytest.fixture(scope="session")
+def site(wheel, shared):
+    """A folder with minires as the wheel installs it."""
+    def unpack(folder):
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(folder)
+    return shared("site", unpack)
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ LAYERS = [
     ["cli"],
 ]
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
-APART = {"names": set(), "files": set(), "datasets": {"device", "names", "files"}, "recipes": {"names"},
+APART = {"names": set(), "files": {"names"}, "datasets": {"device", "names", "files"}, "recipes": {"names"},
          "exercise": set()}  # room: all it may import
 # Layers that may use those:
 ABOVE_APART = {"models": {"names"}, "weights": {"names", "files"}, "train": {"datasets", "recipes"}, "plot": {"names"},
@@ -57,9 +57,11 @@ def room(path):
 
 
 def imports(path, tree):
-    """(absolute module name, is it at module level?) for every import, also those inside functions."""
+    """(absolute module name, is it done when the file is imported?) for every import, also those inside functions."""
     package = ["minires", *path.relative_to(PACKAGE).parts[:-1]]
     lazy = {id(n) for f in ast.walk(tree) if isinstance(f, (ast.FunctionDef, ast.Lambda)) for n in ast.walk(f)}
+    lazy |= {id(n) for f in ast.walk(tree) if isinstance(f, ast.If) and ast.unparse(f.test) == "TYPE_CHECKING"
+             for branch in f.body for n in ast.walk(branch)}  # for type checkers only
     for node in ast.walk(tree):
         top = id(node) not in lazy
         if isinstance(node, ast.Import):
@@ -73,10 +75,12 @@ def imports(path, tree):
 
 
 def test_the_reader_of_imports_reads_them_all(tmp_path):
-    source = "import a.b\nfrom .. import device\nfrom .x import y\ndef f():\n    import c\n    import_module('d')\n"
+    source = ("import a.b\nfrom .. import device\nfrom .x import y\ndef f():\n    import c\n    import_module('d')\n"
+              "if TYPE_CHECKING:\n    import e\nelse:\n    import g\n")
     path = PACKAGE / "kernels" / "new.py"
     assert list(imports(path, ast.parse(source))) == [
-        ("a.b", True), ("minires.device", True), ("minires.kernels.x.y", True), ("c", False), ("d", False)]  # fmt: skip
+        ("a.b", True), ("minires.device", True), ("minires.kernels.x.y", True), ("c", False), ("e", False),
+        ("g", True), ("d", False)]  # fmt: skip
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -115,8 +119,8 @@ def test_other_packages_are_imported_where_they_belong(path):
         assert not (top and package in WHEN_USED), f"{path.name} imports {package} before it is used"
 
 
-def python(code, *options):
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+def python(code, *options, **environment):
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), **environment}
     done = subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True, env=env, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -522,14 +526,18 @@ result = digest.hexdigest()
 """
 
 
-def test_same_seed_same_bits_here_and_in_another_process():
-    digests = []
-    for _ in range(2):
-        exec(TRAINING, names := {})
-        digests.append(names["result"])
-    digests.append(python(TRAINING + "print(result)", "-W", "error").strip())
-    assert len(set(digests)) == 1
-    exec(TRAINING.replace("default_rng(5)", "default_rng(6)"), names := {})
+@pytest.mark.parametrize("threads", [1, 2])
+def test_same_seed_same_bits_here_and_in_another_process(threads, monkeypatch):
+    monkeypatch.setattr(kernels.parallel, "threads_worth", lambda work, cache, threads: threads)  # small work too
+    with kernels.session(threads=threads):
+        digests = []
+        for _ in range(2):
+            exec(TRAINING, names := {})
+            digests.append(names["result"])
+        code = "from minires.kernels import parallel\nparallel.threads_worth = lambda work, cache, threads: threads\n"
+        digests.append(python(f"{code}{TRAINING}print(result)", "-W", "error", MINIRES_THREADS=str(threads)).strip())
+        assert len(set(digests)) == 1
+        exec(TRAINING.replace("default_rng(5)", "default_rng(6)"), names := {})
     assert names["result"] not in digests
     assert len(digests[0]) == len(hashlib.sha256().hexdigest())
 

@@ -1,16 +1,25 @@
 """The main job end to end, as a user runs it."""
+import dataclasses
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from minires import cli, kernels, train
+from minires import analysis, cli, datasets, kernels, load_weights, models, recipes, runs, train
 from minires.commands import demo, demo_report
+from minires.names import printed
+from minires.runs import checkpoint, progress
+
+pytest.importorskip("safetensors", reason="checkpoints are safetensors files, and the package is not installed")
 
 LAYERS = {"plain-20": 20, "resnet-20": 20, "plain-56": 56, "resnet-56": 56}
 
@@ -25,10 +34,11 @@ def quick(tmp_path_factory):
     return out / "results", done
 
 
-def test_writes_results_figures_and_a_report(quick):
+def test_writes_results_figures_a_report_and_four_runs(quick):
     out, _ = quick
     assert {p.name for p in out.iterdir()} == {"results.json", "report.html", "error_curves.png", "gradient_norms.png",
-                                               "responses.png"}
+                                               "responses.png", "runs"}
+    assert {p.name for p in (out / "runs").iterdir()} == set(demo.NETS.values())
     assert all((out / f).read_bytes().startswith(b"\x89PNG") for f in ("error_curves.png", "responses.png"))
     assert (out / "report.html").read_text().startswith("<!DOCTYPE html>")
 
@@ -47,14 +57,84 @@ def test_results_follow_the_schema(quick):
         assert net["complete"] and net["seconds"] > 0
     assert results["nets"]["plain-56"]["parameters"] == results["nets"]["resnet-56"]["parameters"]
     assert results["settings"]["seed"] == 0 and results["settings"]["quick"] is True
+    assert results["settings"]["command"] == "minires demo --quick --seed 0 --device auto"
     assert results["versions"]["numpy"] == np.__version__
 
 
-def test_is_quiet_when_output_is_not_a_terminal(quick):
+def test_the_results_of_the_version_before_are_read():
+    recorded = demo_report.load(Path(__file__).resolve().parents[1] / "data" / "results" / "demo" / "results.json")
+    assert list(recorded["nets"]) == list(LAYERS) and recorded["settings"]["epochs"] == 3
+
+
+def test_its_networks_are_what_minires_train_makes(quick, tmp_path):
+    """By the demo's recipe, in one thread, with the settings that it names."""
+    with kernels.session(threads=1):
+        assert cli.main(["train", "plain20", "--dataset", "fashion_mnist_small", "--recipe", "demo", "--out",
+                         str(tmp_path / "a"), "--set", "epochs=1", "model.width=8", "image_size=14",
+                         "train_images=1000", "test_images=500"]) == 0
+    there = quick[0] / "runs" / "plain20"
+    assert (tmp_path / "a" / "weights.safetensors").read_bytes() == (there / "weights.safetensors").read_bytes()
+    assert runs.read_config(there).differences(runs.read_config(tmp_path / "a")) == []
+    net = demo_report.load(quick[0] / "results.json")["nets"]["plain-20"]
+    line, = runs.read_metrics(there)
+    assert net["train_error"] == [round(line["train_error"], 3)] and net["test_error"] == [round(line["test_error"], 3)]
+    assert net["train_loss"] == [round(line["train_loss"], 4)]
+
+
+def test_its_measurements_are_those_of_the_analyses(quick):
+    """By hand: the first weights from the seed, the last from the run's file, one batch of training images."""
+    images, labels = datasets.prepared("fashion_mnist_small", normalize="pixel-mean", image_size=14,
+                                       train_images=1000).train
+    images, labels = images[:200], labels[:200]
+    nets = demo_report.load(quick[0] / "results.json")["nets"]
+    for name, depth in ("plain-20", 20), ("resnet-20", 20):
+        def build(norm="batch", depth=depth, residual=name == "resnet-20"):
+            return models.cifar(depth, residual, in_channels=1, width=8, norm=norm, rng=np.random.default_rng(0))
+
+        with kernels.session(threads=1):
+            found = {"responses_init": analysis.responses(build(), images),
+                     "gradient_norms_init": analysis.gradient_flow(build(), images, labels).weights}
+            if name == "plain-20":
+                bare = analysis.gradient_flow(build("none"), images, labels).weights
+                found["gradient_norms_init_without_bn"] = bare
+            trained = build()
+            load_weights(trained, quick[0] / "runs" / demo.NETS[name] / "weights.safetensors")
+            found["responses"] = analysis.responses(trained, images)
+        assert {key: list(values.values()) for key, values in found.items()} == {key: nets[name][key] for key in found}
+
+
+def test_without_a_terminal_it_says_what_it_does_and_how_long_it_takes(quick):
     out, done = quick
     assert done.stderr == ""
-    assert "plain-56" in done.stdout and done.stdout.rstrip().endswith(str(out.relative_to(out.parent) / "report.html"))
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("Training plain-20, ResNet-20, plain-56, ResNet-56 on 1,000 images of Fashion-MNIST, 1 "
+                               "epoch each, ")
+    assert lines[0].endswith(f"Results go to {out.name}.")
+    for name in demo.NETS.values():
+        assert len([line for line in lines if line.startswith(f"{name}: epoch 1, step 10 of 10, loss ")]) == 1
+    assert len([line for line in lines if re.fullmatch(r"Training will take (up|\d+) to \d+ (s|min)", line)]) == 1
+    assert "plain-56" in done.stdout and lines[-1].endswith(str(out.relative_to(out.parent) / "report.html"))
     assert "\r" not in done.stdout
+
+
+@pytest.mark.system
+def test_a_log_is_written_line_by_line_and_sigterm_keeps_what_is_done(tmp_path):
+    """As a batch system runs it, and ends it. Each line is read when it is written: the demo is not done yet."""
+    command = [sys.executable, "-m", "minires", "demo", "--quick", "--jobs", "1", "--out", str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        lines = [process.stdout.readline()]
+        assert lines[0].endswith(f"Results go to {tmp_path / 'out'}.\n")
+        assert not (tmp_path / "out" / "results.json").exists()
+        while not lines[-1].startswith("resnet20: epoch 1"):
+            lines.append(process.stdout.readline())
+        assert process.poll() is None
+        process.terminate()
+        lines += process.stdout
+    assert process.returncode == 143
+    said = f"Stopped by SIGTERM; keeping what is done. minires demo --resume --out {tmp_path / 'out'} continues.\n"
+    assert said in lines
+    nets = demo_report.load(tmp_path / "out" / "results.json")["nets"]
+    assert nets["resnet-20"]["complete"] and not nets.get("plain-56", {"complete": False})["complete"]
 
 
 def test_overwrites_nothing(quick, capsys):
@@ -65,12 +145,51 @@ def test_overwrites_nothing(quick, capsys):
     assert (out / "results.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("jobs, finished, interrupted, waiting", [
-    ("1", "plain-20", "resnet-20", "plain-56"),
-    ("2", "resnet-56", "resnet-20", None),  # the deepest first
+def test_a_demo_that_is_done_can_be_resumed_and_is_the_same(quick, tmp_path, capsys):
+    shutil.copytree(quick[0], tmp_path / "done")
+    before = demo_report.load(quick[0] / "results.json")
+    (tmp_path / "done" / "report.html").unlink()
+    assert cli.main(["demo", "--resume", "--jobs", "1", "--out", str(tmp_path / "done")]) == 0
+    assert capsys.readouterr().out.count("going on from step 10 of 10") == 4
+    after = demo_report.load(tmp_path / "done" / "results.json")
+    assert after["nets"] == before["nets"] and after["settings"] == before["settings"]
+    assert after["started"] == before["started"] and after["seconds"] > before["seconds"]
+    assert (tmp_path / "done" / "report.html").exists()
+
+
+def test_a_resumed_demo_of_other_settings_says_which(quick, capsys):
+    before = (quick[0] / "results.json").read_bytes()
+    assert cli.main(["demo", "--resume", "--jobs", "1", "--seed", "3", "--out", str(quick[0])]) == 2
+    said = capsys.readouterr().err
+    assert "data.train_images: 1000 there, 0 asked for" in said and "seed: 0 there, 3 asked for" in said
+    assert (quick[0] / "results.json").read_bytes() == before
+
+
+def test_results_that_somebody_spoilt_are_refused_before_anything_trains(quick, tmp_path, capsys):
+    shutil.copytree(quick[0], tmp_path / "done")
+    (tmp_path / "done" / "results.json").write_text("{}")
+    assert cli.main(["demo", "--resume", "--jobs", "1", "--out", str(tmp_path / "done")]) == 2
+    said = capsys.readouterr()
+    assert f"{tmp_path / 'done' / 'results.json'}: there is no nets" in said.err and said.out == ""
+
+
+@pytest.mark.parametrize("options, says", [
+    (["--resume"], "--resume needs --out DIR"),
+    (["--resume", "--out", "{empty}"], "there is no demo to continue; leave out --resume"),
 ])
-def test_a_bar_in_a_terminal_and_ctrl_c_keeps_what_is_done(jobs, finished, interrupted, waiting, tmp_path):
-    """In a pseudo-terminal: a bar is drawn; Ctrl-C during a later network leaves the first one's results."""
+def test_nothing_to_resume(options, says, tmp_path, capsys):
+    assert cli.main(["demo", *(option.format(empty=tmp_path) for option in options)]) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("jobs, finished, interrupted, waiting", [
+    ("1", "plain-20", "ResNet-20", "plain-56"),
+    ("2", "ResNet-56", "ResNet-20", None),  # the deepest first
+])
+def test_a_bar_in_a_terminal_and_ctrl_c_keeps_what_is_done(quick, jobs, finished, interrupted, waiting, tmp_path):
+    """In a pseudo-terminal: a bar is drawn; Ctrl-C during a later network leaves the first one's results. Resumed, it
+    ends with the numbers of a demo that nothing stopped."""
     pty = pytest.importorskip("pty", reason="needs a Unix pseudo-terminal")
     import fcntl
     import struct
@@ -84,76 +203,155 @@ def test_a_bar_in_a_terminal_and_ctrl_c_keeps_what_is_done(jobs, finished, inter
     seen = b""
     deadline = time.time() + 300
     sent = False
+    bar = re.compile(interrupted.encode() + rb" *: +[1-9][0-9]?%")  # it has made a step
     while time.time() < deadline:
         try:
             seen += os.read(parent, 4096)
         except OSError:  # the other side is closed
             break
-        if not sent and interrupted.encode() in seen and b"images/s" in seen.split(interrupted.encode())[-1]:
+        if not sent and bar.search(seen):
             process.send_signal(signal.SIGINT)
             sent = True
     os.close(parent)
     assert process.wait(60) == 130
     text = seen.decode()
-    assert "loss=" in text and finished in text and "Stopped by Ctrl-C" in text and "Incomplete" in text
+    assert "loss " in text and finished in text and "images/s" in text
+    assert "Stopped by Ctrl-C; keeping what is done. minires demo --resume --out" in text and "Incomplete" in text
     results = demo_report.load(tmp_path / "results.json")
-    assert results["nets"][finished]["complete"] is True
-    assert results["nets"].get(interrupted, {"complete": False})["complete"] is False
-    assert waiting not in results["nets"]
+    keys = {printed(name): name for name in LAYERS}
+    assert results["nets"][keys[finished]]["complete"] is True
+    assert results["nets"].get(keys[interrupted], {"complete": False})["complete"] is False
+    assert waiting is None or keys[waiting] not in results["nets"]
     assert (tmp_path / "report.html").exists()
+    step = checkpoint.newest(tmp_path / "runs" / demo.NETS[keys[interrupted]])[0][1]["at"]["step"]
+    assert 0 < step < 10  # stopped at a checkpoint, not killed
+
+    assert cli.main(["demo", "--resume", "--out", str(tmp_path)]) == 0
+    whole, resumed = (demo_report.load(out / "results.json") for out in (quick[0], tmp_path))
+    assert without_seconds(resumed["nets"]) == without_seconds(whole["nets"])
+    assert resumed["settings"] == whole["settings"] and resumed["seconds"] > results["seconds"]
 
 
-def test_same_seed_same_numbers(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "NETS", {"plain-20": (8, False), "resnet-20": (8, True)})
-    runs = [demo.run(tmp_path / str(i), train.Recipe(), seed=seed, quick=True, say=lambda text: None)[0]["nets"]
-            for i, seed in enumerate((3, 3, 4))]
-    for nets in runs:
-        for net in nets.values():
-            del net["seconds"]
-    assert runs[0] == runs[1]
-    assert runs[0] != runs[2]
+def without_seconds(nets):
+    return {name: net | {"seconds": 0} for name, net in nets.items()}
+
+
+@pytest.fixture
+def two_small_nets(monkeypatch):
+    """In place of the four: so that a test is quick."""
+    monkeypatch.setitem(models.BY_NAME, "plain8", partial(models.cifar, 8, False))
+    monkeypatch.setitem(models.BY_NAME, "resnet8", partial(models.cifar, 8, True))
+    monkeypatch.setattr(demo, "NETS", {"plain-20": "plain8", "resnet-20": "resnet8"})
+
+
+def test_same_seed_same_numbers(tmp_path, two_small_nets):
+    found = [demo.run(tmp_path / str(i), demo.choose(seed=seed, quick=True), say=str)[0]["nets"]
+             for i, seed in enumerate((3, 3, 4))]
+    first, same, other = map(without_seconds, found)
+    assert first == same != other
+
+
+def test_a_demo_killed_between_epochs_shows_the_last_one_that_is_done(tmp_path, two_small_nets, monkeypatch):
+    """Stopped in its second epoch, a network shows its responses as they were after the first."""
+    nets = demo.choose(seed=3, quick=True)
+    nets = {name: dataclasses.replace(config, recipe=dataclasses.replace(config.recipe, epochs=2))
+            for name, config in nets.items()}
+    step, after_one = train.step, demo.run(tmp_path / "one", demo.choose(seed=3, quick=True), say=str)[0]["nets"]
+
+    def interrupted(model, optimizer, images, labels, count=1):
+        if count == 15:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(model, optimizer, images, labels, count)
+
+    monkeypatch.setattr(train, "step", interrupted)
+    results, stopped = demo.run(tmp_path / "two", nets, say=str)
+    assert stopped == "SIGTERM" and list(results["nets"]) == ["plain-20"]
+    assert not results["nets"]["plain-20"]["complete"]
+    assert without_seconds(results["nets"]) == without_seconds({"plain-20": after_one["plain-20"] | {
+        "complete": False}})  # fmt: skip
 
 
 def test_the_numbers_do_not_depend_on_how_many_networks_train_at_a_time(quick, tmp_path):
     """The command trains one network for each core at a time, here one after the other in this process."""
-    alone, _ = demo.run(tmp_path, train.Recipe(), quick=True, jobs=1, say=lambda text: None)
+    alone, _ = demo.run(tmp_path / "alone", demo.choose(quick=True), jobs=1, say=str)
     together = demo_report.load(quick[0] / "results.json")
-    for nets in alone["nets"], together["nets"]:
-        for net in nets.values():
-            net["seconds"] = 0
-    assert json.loads(json.dumps(alone["nets"])) == together["nets"]
+    assert json.loads(json.dumps(without_seconds(alone["nets"]))) == without_seconds(together["nets"])
     assert list(alone["nets"]) == list(together["nets"]) == list(LAYERS)
 
 
-def test_a_process_that_dies_ends_the_run_with_its_name(tmp_path, monkeypatch):
-    import multiprocessing.process
-
-    start = multiprocessing.process.BaseProcess.start
-
-    def start_and_kill(process):
-        start(process)
-        process.kill()
-
-    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", start_and_kill)
-    with pytest.raises(RuntimeError, match=r"-56: its process ended with status -9"):
-        demo.run(tmp_path, train.Recipe(), quick=True, jobs=2, say=lambda text: None)
-
-
 def test_a_loss_that_is_not_finite_ends_in_one_clear_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(train, "Recipe", lambda epochs: _recipe(epochs, lr=1e30))
-    assert cli.main(["demo", "--quick", "--jobs", "1", "--out", str(tmp_path)]) == 2
-    error = capsys.readouterr().err
-    assert "minires demo: error: step " in error
-    assert "expected a finite number; first not finite is the output of layer" in error
+    monkeypatch.setattr(recipes, "Recipe", partial(recipes.Recipe, lr=1e30))
+    for jobs in "1", "2":
+        assert cli.main(["demo", "--quick", "--jobs", jobs, "--out", str(tmp_path / jobs)]) == 2
+        error = capsys.readouterr().err
+        assert "minires demo: error: step " in error
+        assert "expected a finite number; first not finite is the output of layer" in error
+
+
+def test_a_process_that_is_killed_again_and_again_ends_the_demo_with_its_name(tmp_path, monkeypatch):
+    (tmp_path / "python").write_text("#!/bin/sh\nkill -9 $$\n")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(RuntimeError, match=r"(plain|ResNet)-56: its process was killed 3 times"):
+        demo.run(tmp_path / "out", demo.choose(quick=True), jobs=2, say=str)
 
 
 def test_an_error_in_a_process_of_its_own_arrives_as_it_is(tmp_path):
     with pytest.raises(train.NotFinite, match=r"step \d+: .*first not finite is the output of layer"):
-        demo.run(tmp_path, train.Recipe(lr=1e30), quick=True, jobs=2, say=lambda text: None)
+        demo.run(tmp_path / "out", demo.choose(recipes.Recipe(lr=1e30), quick=True), jobs=2, say=str)
 
 
-def _recipe(epochs, lr, kind=train.Recipe):
-    return kind(epochs=epochs, lr=lr)
+# ------------------------------------------------------------------------------------------ how long it will take
+
+
+def estimated(jobs, paces, total=1000, batch=10, start=4.0):
+    """What is said, and how many steps each network has made by then, at paces[name] seconds for an image."""
+    now, steps = [0.0], dict.fromkeys(paces, 0)
+    estimate = demo.Estimate({"a": 100, "b": 100, "c": 300}, jobs, errors=0.5, clock=lambda: now[0])
+    moments = sorted((start + step * batch * pace, name, step)
+                     for name, pace in paces.items() for step in range(total // batch + 1))
+    for now[0], name, steps[name] in moments:
+        if said := estimate.after(name, progress.Passed(steps[name] * batch, total, "")):
+            return said, steps
+    return "", steps
+
+
+def test_the_estimate_counts_steps_errors_starts_and_the_networks_that_wait():
+    """1000 images at 0.1 s and half of that for the errors: 150 s for a and b, and 450 s for c, three times as large.
+    Networks that are to start take 4 s for that, and all of them 0 to 4 s at their end."""
+    said, steps = estimated(1, {"a": 0.1})
+    low = 1.5 * (0.1 * 920 + 0.1 * 1000 + 0.3 * 1000) + 2 * 4
+    assert steps == {"a": demo.Estimate.STEPS}
+    assert said == f"Training will take {demo.between(low, low + 3 * 4)}" == "Training will take 12 to 13 min"
+    said, steps = estimated(2, {"a": 0.1, "c": 0.3})  # a, and b after it, beside c
+    assert steps == {"a": 24, "c": demo.Estimate.STEPS}
+    low = max(1.5 * (0.1 * 760 + 0.1 * 1000) + 4, 1.5 * 0.3 * 920)
+    assert said == f"Training will take {demo.between(low, low + 4)}" == "Training will take 6 to 7 min"
+
+
+def test_an_estimate_waits_for_every_network_that_trains_and_is_told_once():
+    assert estimated(2, {"a": 0.1}) == ("", {"a": 100})
+    now = iter(range(1000))
+    estimate = demo.Estimate({"a": 1}, 1, 0.0, clock=lambda: next(now))
+    said = [estimate.after("a", progress.Passed(i, 60, "")) for i in range(50)]
+    assert [i for i, text in enumerate(said) if text] == [demo.Estimate.STEPS]
+
+
+def test_a_network_that_is_done_is_not_waited_for():
+    now = iter(range(1000))
+    estimate = demo.Estimate({"a": 1, "b": 1}, 2, 0.0, clock=lambda: next(now))
+    assert estimate.after("a", progress.Passed(60, 60, "")) == ""
+    said = [estimate.after("b", progress.Passed(i, 60, "")) for i in range(20)]
+    assert sum(map(bool, said)) == 1
+
+
+@pytest.mark.parametrize("low, high, text", [(2, 4, "up to 5 s"), (31, 44, "30 to 45 s"), (61, 130, "1 to 3 min"),
+                                             (20, 130, "up to 3 min"), (4000, 9000, "1 to 3 h")])
+def test_a_span_of_time_in_words(low, high, text):
+    assert demo.between(low, high) == text
+
+
+# --------------------------------------------------------------------------------------------- the other commands
 
 
 def test_info(capsys):
@@ -205,8 +403,8 @@ def test_no_gpu_is_a_clear_error(tmp_path, capsys):
 @pytest.mark.system
 def test_depth_hurts_the_plain_network_and_the_skip_connection_undoes_it(tmp_path):
     """The main claim, at the defaults: the longest test, some minutes."""
-    results, done = demo.run(tmp_path, train.Recipe(), jobs=min(kernels.parallel.threads(), 4))
+    results, stopped = demo.run(tmp_path / "out", demo.choose(), jobs=min(kernels.parallel.threads(), 4))
     final = {name: net["train_error"][-1] for name, net in results["nets"].items()}
-    assert done
+    assert not stopped
     assert final["plain-56"] >= final["plain-20"] + 15
     assert final["resnet-56"] <= final["plain-56"] - 25

@@ -6,11 +6,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
-from helpers import build_wheel
 
 import minires
 
@@ -87,15 +85,6 @@ def execute(path, fast, monkeypatch, extra=""):
 
 QUICK = "06-skip-connection"  # the one that a run without the slow tests executes
 SOME = [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem != QUICK)) for path in PATHS]
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """A folder with minires as a wheel installs it."""
-    folder = tmp_path_factory.mktemp("site")
-    with zipfile.ZipFile(build_wheel(tmp_path_factory.mktemp("dist"))) as archive:
-        archive.extractall(folder)
-    return folder
 
 
 @pytest.mark.notebooks

@@ -10,7 +10,6 @@ from email.parser import HeaderParser
 from pathlib import Path
 
 import pytest
-from helpers import build_wheel
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 
@@ -26,11 +25,6 @@ TOP_LEVEL = {
     "pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "CITATION.cff", "LICENSE",
     "minires", "notebooks", "tests", "data", "benchmarks",
 }
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    return build_wheel(tmp_path_factory.mktemp("dist"))
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +138,7 @@ def test_top_level_holds_only_what_belongs_there():
         command = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard"]
         listed = subprocess.run(command, capture_output=True, text=True, timeout=60)
     if listed is None or listed.returncode != 0:
-        pytest.skip("not a git checkout, so what was added by hand cannot be told from what belongs here")
+        pytest.skip("not a git checkout, so files added by hand look like files that belong here")
     found = {name.strip('"').split("/")[0] for name in listed.stdout.splitlines()}
     visible = {name for name in found if not name.startswith(".")}
     assert visible - TOP_LEVEL == set()

@@ -106,7 +106,7 @@ def test_the_same_run_twice_is_refused_and_the_same_folder_counts_once(tmp_path)
 
 @pytest.mark.parametrize("make, says", [
     (lambda p: None, "there is no folder"), (lambda p: p.mkdir(), "there is no config.json in it"),
-    (lambda p: (folder(p) / "metrics.jsonl").write_text('{"epoch": 1'), "metrics.jsonl cannot be read"),
+    (lambda p: (folder(p) / "metrics.jsonl").write_text('{"epoch": 1'), "metrics.jsonl, line 1 cannot be read"),
     (lambda p: (folder(p) / "config.json").write_text("{}"), "expected a run's settings"),
 ])  # fmt: skip
 def test_folders_that_are_none_write_nothing(make, says, tmp_path, capsys):

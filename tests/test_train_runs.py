@@ -1,5 +1,6 @@
 """`minires train`: a run in a folder, stopped in every way there is, and gone on with to the same bits."""
 
+import dataclasses
 import json
 import os
 import random
@@ -100,9 +101,9 @@ def test_a_run_is_fit_on_the_prepared_images(whole):
     from safetensors.numpy import load_file
 
     chosen = runs.read_config(whole)
-    learn, test, _, classes = config.prepared(chosen, None)
-    model = config.build(chosen, 1, len(classes))
-    events = list(train.fit(model, learn, test, config.recipe_of(chosen), rng=0))
+    learn, test, classes, *_ = chosen.inputs()
+    model = chosen.build(1, len(classes))
+    events = list(train.fit(model, learn, test, chosen.recipe, rng=0))
     epochs = [e for e in events if isinstance(e, train.Epoch)]
     assert [(m["train_loss"], m["train_error"], m["test_error"]) for m in metrics(whole)] == [e[1:] for e in epochs]
     assert [m["step"] for m in metrics(whole)] == [4, 8, 12]
@@ -135,8 +136,9 @@ def test_validation_images_are_held_out(tmp_path, capsys):
     assert "test_error" not in line and 0 <= line["validation_error"] <= 100
     assert "validation error" in capsys.readouterr().out
     chosen = runs.read_config(out)
-    learn, held_out, _, _ = config.prepared({**chosen, "data": {**chosen["data"], "train_images": 0}}, None)
-    everything, _, _, _ = config.prepared({**chosen, "data": dict.fromkeys(chosen["data"], 0)}, None)
+    held = dataclasses.replace(chosen, data=dataclasses.replace(chosen.data, train_images=0))
+    learn, held_out, *_ = held.inputs()
+    everything, *_ = dataclasses.replace(chosen, data=config.Data()).inputs()
     assert len(learn[1]) == 50 and list(learn[1]) + list(held_out[1]) == list(everything[1])
 
 
@@ -307,7 +309,7 @@ def test_a_folder_killed_before_its_first_checkpoint_begins_again(whole, tmp_pat
 
 def test_other_versions_are_said(whole, tmp_path, capsys):
     shutil.copytree(whole, tmp_path / "a")
-    said = runs.read_config(whole)
+    said = json.loads((whole / "config.json").read_text())
     said["versions"]["numpy"] = "1.0"
     (tmp_path / "a" / "config.json").write_text(json.dumps(said))
     assert run(tmp_path / "a", "--resume") == 0
@@ -382,7 +384,7 @@ def test_test_images_beside_validation_would_be_ignored_and_is_refused(tmp_path,
 
 def test_epochs_replace_a_recipes_steps():
     given = config.configure("resnet20", "fashion_mnist_small", "paper-cifar", where="cpu", settings=["epochs=2"])
-    assert given["settings"]["steps"] == 0 and given["settings"]["epochs"] == 2
+    assert given.recipe.steps == 0 and given.recipe.epochs == 2
     with pytest.raises(ValueError, match="epochs and steps both say how long; give one of them"):
         config.configure("resnet20", "fashion_mnist_small", where="cpu", settings=["epochs=2", "steps=5"])
 
@@ -421,10 +423,11 @@ def test_a_checkpoint_of_another_run_or_model(whole, tmp_path, capsys):
 
 def test_other_images_are_noticed(whole, tmp_path, capsys):
     shutil.copytree(whole, tmp_path / "a")
-    said = runs.read_config(whole) | {"data_sha256": "0" * 64}
+    said = json.loads((whole / "config.json").read_text()) | {"data_sha256": "0" * 64}
     (tmp_path / "a" / "config.json").write_text(json.dumps(said))
     assert run(tmp_path / "a", "--resume") == 2
-    assert "the run began with other pixels or labels of fashion_mnist_small" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "the fashion_mnist_small that the run was trained on, with data_sha256 000000000000..., got other" in said
 
 
 @pytest.mark.parametrize("text, says", [("{", "cannot be read"), ("[]", "expected a run's settings"),

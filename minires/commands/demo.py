@@ -1,208 +1,254 @@
 """`minires demo`: degradation, and the skip connection that undoes it, on real images in a few minutes.
 
 Four networks of He et al. 2015, section 4.2 (6n + 2 layers, option A) at width 8 learn Fashion-MNIST averaged to
-14 x 14: plain and residual, 20 and 56 layers, each from the same seed, with the same images in the same order.
+14 x 14: plain and residual, 20 and 56 layers, each from the same seed, with the same images in the same order. Each is
+a run in a folder of its own, as `minires train` makes it; what the page shows is measured on these folders.
 """
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import datetime
-import functools
-import json
-import multiprocessing
-import signal
+import math
+import shlex
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from multiprocessing.connection import Connection, wait
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-from .. import analysis, datasets, device, info, kernels, train
+from .. import analysis, device, info, kernels, runs
+from ..datasets.inputs import Prepared
+from ..files import records
 from ..files.atomic import write_atomically
-from ..models import cifar
+from ..names import printed
+from ..recipes import Recipe
+from ..runs import RunConfig, progress, workers
+from ..runs.config import Data, Recorded
+from ..runs.run import load_after_epoch
 
-NETS = {"plain-20": (20, False), "resnet-20": (20, True), "plain-56": (56, False), "resnet-56": (56, True)}
+NETS = {"plain-20": "plain20", "resnet-20": "resnet20", "plain-56": "plain56", "resnet-56": "resnet56"}
 WIDTH, IMAGE_SIZE = 8, 14
 LOOK = 200  # images in the fixed batch that responses and gradients are measured on
-QUICK = {"train": 1000, "test": 500, "epochs": 1}
+QUICK = Data(train_images=1000, test_images=500, image_size=IMAGE_SIZE)
 
-Results = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """One of the NETS, and how to train it."""
-
-    name: str
-    recipe: train.Recipe
-    seed: int
-    where: str
-    quick: bool
+Results = dict[str, Any]  # see demo_report.Whole
+Nets = Mapping[str, RunConfig]  # by their names in NETS; they differ in their model alone
 
 
-def run(out: Path, recipe: train.Recipe, *, seed: int = 0, where: str = "auto", quick: bool = False, jobs: int = 1,
-        command: str = "minires demo", say: Callable[[str], None] = print) -> tuple[Results, bool]:
+def choose(recipe: Recipe | None = None, *, seed: int = 0, where: str = "auto", quick: bool = False) -> Nets:
+    """What the demo trains. `quick`: one epoch on a tenth of the images. RuntimeError if the device is not there."""
+    recipe = recipe or Recipe()
+    if quick:
+        recipe = dataclasses.replace(recipe, epochs=1)
+    config = RunConfig(model=next(iter(NETS.values())), dataset="fashion_mnist_small", recipe_name="demo",
+                       recipe=recipe, seed=seed, device=device.use(where), model_options={"width": WIDTH},
+                       data=QUICK if quick else Data(image_size=IMAGE_SIZE))
+    return _of_all(config)
+
+
+def begun(out: Path) -> Nets:
+    """What the demo in the folder `out` trains. FileNotFoundError where none was begun there."""
+    for name in NETS.values():
+        if (out / "runs" / name / "config.json").exists():
+            return _of_all(runs.read_config(out / "runs" / name))
+    raise FileNotFoundError(f"{out}: there is no demo to continue; leave out --resume to begin one")
+
+
+def _of_all(config: RunConfig) -> Nets:
+    return {name: dataclasses.replace(config, model=model, recorded=Recorded())
+            for name, model in NETS.items()}
+
+
+def run(out: Path, nets: Nets, *, jobs: int = 1, resume: bool = False, command: str = "minires demo",
+        say: Callable[[str], None] | None = None) -> tuple[Results, str]:
     """Train the four networks; write results.json, the figures and report.html into `out`.
 
     `jobs` networks are trained at a time, each in a process of its own if there are several; the numbers are the same.
-    Returns the results and whether all was done: Ctrl-C stops, and what was done until then is written.
-    FileExistsError if `out` holds results already, RuntimeError if the device is not there.
+    Ctrl-C and SIGTERM stop, and what was done until then is written; `resume` continues it. Returns the results and
+    what stopped it, "" if nothing did.
+    FileExistsError if `out` holds a demo already, unless `resume`.
     """
-    where = device.use(where)
     if jobs < 1:
         raise ValueError(f"demo: expected jobs >= 1, got {jobs}")
-    if (out / "results.json").exists():
-        raise FileExistsError(f"{out / 'results.json'} exists already; choose another --out, nothing is overwritten")
+    if taken := [path for path in (out / "results.json", out / "runs") if path.exists() and not resume]:
+        raise FileExistsError(f"{taken[0]} exists already; choose another --out, nothing is overwritten; --resume "
+                              "continues a demo that was stopped")
+    say = say or progress.say
+    began, config = time.monotonic(), next(iter(nets.values()))
+    earlier, sets = _seconds_before(out), config.inputs()
     out.mkdir(parents=True, exist_ok=True)
-    if quick:
-        recipe = dataclasses.replace(recipe, epochs=QUICK["epochs"])
-    (learn, _), (test, _) = _data(quick, where)
-    results: Results = {
-        "nets": {},
-        "settings": {**dataclasses.asdict(recipe), "seed": seed, "width": WIDTH, "shortcut": "A",
-                     "image_size": IMAGE_SIZE, "train_images": len(learn), "test_images": len(test),
-                     "look_images": min(LOOK, len(learn)), "device": where, "quick": quick, "command": command,
-                     "dataset": f"Fashion-MNIST, first {len(learn):,} training and {len(test):,} test images, "
-                                f"averaged to {IMAGE_SIZE}x{IMAGE_SIZE}, training mean subtracted per pixel"},
-        "versions": info.versions(),
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "seconds": 0.0,
-    }
-    began, done = time.perf_counter(), False
-    try:
-        _train_all(results, [Task(name, recipe, seed, where, quick) for name in NETS], len(learn), jobs,
-                   save=lambda: save(results, out, began))
-        done = True
-    except KeyboardInterrupt:
-        say("Stopped by Ctrl-C; keeping what is done.")
-    save(results, out, began)
-    from . import demo_report  # loads matplotlib, which training does not need
+    say(f"Training {', '.join(map(printed, nets))} on {len(sets.train[0]):,} images of Fashion-MNIST, "
+        f"{_times(config.recipe.epochs)} each, {f'{jobs} networks at a time, ' if jobs > 1 else ''}on the "
+        f"{config.device}. Results go to {out}.")
+    stopped = _train(out, nets, sets, jobs, command, say)
+    if stopped:
+        say(f"Stopped by {stopped}; keeping what is done. minires demo --resume --out {shlex.quote(str(out))} "
+            "continues.")
+    results = collect(out, nets, sets)
+    results["seconds"] = round(earlier + time.monotonic() - began, 1)
+    write_atomically(out / "results.json", records.text(results) + "\n")
+    from . import demo_report
     page = demo_report.write_report(results, out)
     say(demo_report.summary_table(results))
-    say(f"{'' if done else 'Incomplete. '}Report: {page}")
-    return results, done
+    say(f"{'Incomplete. ' if stopped else ''}Report: {page}")
+    return results, stopped
 
 
-def save(results: Results, out: Path, began: float) -> None:
-    """Write results.json, with the seconds since `began`, whole or not at all."""
-    results["nets"] = {name: results["nets"][name] for name in NETS if name in results["nets"]}
-    results["seconds"] = round(time.perf_counter() - began, 1)
-    write_atomically(out / "results.json", json.dumps(results, indent=1) + "\n")
+def _times(epochs: int) -> str:
+    return f"{epochs} epoch{'s' if epochs > 1 else ''}"
 
 
-def _train_all(results: Results, tasks: list[Task], images: int, jobs: int, save: Callable[[], None]) -> None:
-    """Train every task's network, with a bar for each; `results` grows on the way and is saved after every epoch."""
-    from tqdm.auto import tqdm  # a bar in a terminal and in Jupyter; disable=None: silent anywhere else
-
-    with ExitStack() as stack:
-        bars: dict[str, Any] = {}
-        for task, event in _side_by_side(tasks, jobs) if jobs > 1 else ((t, e) for t in tasks for e in _train(t)):
-            name = task.name
-            if name not in bars:
-                bars[name] = stack.enter_context(tqdm(total=task.recipe.epochs * images, desc=f"{name:9}",
-                                                      unit=" images", position=len(bars), disable=None))
-            if isinstance(event, train.Step):
-                bars[name].update(event.images)
-                bars[name].set_postfix(loss=f"{event.loss:.2f}", refresh=False)
-            else:
-                results["nets"][name] = event
-                save()
+def _seconds_before(out: Path) -> float:
+    """Of the calls before this one, as far as results.json tells."""
+    from .demo_report import load
+    return load(out / "results.json")["seconds"] if (out / "results.json").exists() else 0.0
 
 
-@functools.cache
-def _data(quick: bool, where: str) -> list[Any]:
-    """[(training images, labels), (test images, labels)], prepared, on the device."""
-    splits = datasets.fashion_mnist_small()
-    if quick:
-        splits = splits[0][:QUICK["train"]], splits[1][:QUICK["test"]]
-    images = datasets.subtract_pixel_mean(*(datasets.to_float(split.images, IMAGE_SIZE) for split in splits))
-    return [(device.to(x, where), device.to(split.labels, where)) for x, split in zip(images, splits, strict=True)]
+# ------------------------------------------------------------------------------------------------------- training
 
 
-def _train(task: Task) -> Iterator[train.Step | Results]:
-    """Measure at initialisation, train, measure again: yields every Step, and the record at the start and every epoch.
+def _train(out: Path, nets: Nets, sets: Prepared, jobs: int, command: str, say: Callable[[str], None]) -> str:
+    """Train all networks, with a bar for each where a person looks; what stopped them, or ""."""
+    # One thread: these arrays are so small that a second one gains nothing, and so the numbers do not depend on `jobs`.
+    todo = {name: workers.Job(config, out / "runs" / config.model, threads=1, command=command)
+            for name, config in nets.items()}
+    bars: dict[str, progress.Bar] = {}
+    estimate = Estimate({name: _macs(config, sets) for name, config in nets.items()}, jobs,
+                        errors=(1 + len(sets.test[0]) / len(sets.train[0])) / 3)
 
-    One thread: these arrays are so small that a second one gains nothing, and so the numbers do not depend on `jobs`.
+    def tell(name: str, event: workers.Event) -> None:
+        if isinstance(event, str):
+            say(event)
+            return
+        if name not in bars:
+            bars[name] = stack.enter_context(progress.Bar(f"{printed(name):9}", position=len(bars)))
+        bars[name](event)
+        if text := estimate.after(name, event):
+            say(text)
+
+    def failed(name: str, error: Exception) -> None:
+        raise RuntimeError(f"{printed(name)}: {error}") if type(error) is RuntimeError else error
+
+    with contextlib.ExitStack() as stack:
+        if jobs == 1:
+            _, stopped = workers.in_turn(todo, tell)
+        else:  # the deepest first: the others fit beside it
+            _, stopped = workers.side_by_side(dict(reversed(todo.items())), jobs, tell, failed)
+    return stopped
+
+
+def _macs(config: RunConfig, sets: Prepared) -> int:
+    shape = sets.train[0].shape[1:]
+    return config.build(shape[0], len(sets.classes)).macs(shape)
+
+
+class Estimate:
+    """How long training takes, told once: from the first steps of the networks that train at that time, and for the
+    others from how many multiply-accumulates they need.
+
+    macs: {network: for one image}. errors: what measuring the errors after a pass takes, as a share of the pass.
     """
-    (depth, residual), seed = NETS[task.name], task.seed
-    (images, labels), test = _data(task.quick, task.where)
-    look = images[:LOOK], labels[:LOOK]
 
-    def build(norm="batch"):
-        net = cifar(depth, residual, in_channels=1, width=WIDTH, norm=norm, rng=np.random.default_rng(seed))
-        return net.to(task.where)
+    STEPS = 8  # of each network that trains
 
-    def gradient_norms(net):
-        return list(analysis.gradient_flow(net, *look).weights.values())
+    def __init__(self, macs: Mapping[str, int], jobs: int, errors: float, clock: Callable[[], float] = time.monotonic):
+        self.macs, self.jobs, self.errors, self.clock = macs, jobs, errors, clock
+        self.began, self.start = clock(), 0.0  # seconds until the first network began
+        self.told = False
+        self.left: dict[str, int] = {}            # images, of each network that was seen
+        self.last: dict[str, float] = {}          # when it was seen
+        self.paces: dict[str, list[float]] = {}   # its seconds for an image, of every step
 
-    began = time.perf_counter()
+    def after(self, name: str, passed: progress.Passed) -> str:
+        """What to say after a step: nothing but once."""
+        if self.told:
+            return ""
+        now, left = self.clock(), passed.total - passed.images
+        self.start = self.start or now - self.began
+        if name in self.last:
+            self.paces.setdefault(name, []).append((now - self.last[name]) / (self.left[name] - left))
+        self.last[name], self.left[name] = now, left
+        todo = {other: self.left.get(other, passed.total) for other in self.macs}
+        todo = {other: images for other, images in todo.items() if images}
+        known = [other for other in todo if len(self.paces.get(other, ())) >= self.STEPS]
+        if not known or len(known) < min(self.jobs, len(todo)):
+            return ""
+        self.told = True
+        return f"Training will take {between(*(self._seconds(todo, known, half) for half in (0, 1)))}"
+
+    def _seconds(self, todo: Mapping[str, int], known: list[str], half: int) -> float:
+        """If every step is as the faster half of those seen (0), or as the slower half (1), and what a network needs
+        after its training takes as long as its start."""
+        pace = {name: fmean(np.array_split(sorted(self.paces[name]), 2)[half]) for name in known}
+        for_a_mac = (min, max)[half](pace[name] / self.macs[name] for name in known)
+        ends = [0.0] * self.jobs  # of what each process has to do
+        for name in sorted(todo, key=lambda name: name not in known):
+            seconds = todo[name] * (1 + self.errors) * pace.get(name, for_a_mac * self.macs[name])
+            ends[ends.index(min(ends))] += seconds + self.start * ((name not in self.last) + half)
+        return max(ends)
+
+
+def between(low: float, high: float) -> str:
+    """A span of seconds in words: "35 to 50 s", "2 to 4 min"."""
+    unit, seconds, step = ("s", 1, 5) if high < 100 else ("min", 60, 1) if high < 6000 else ("h", 3600, 1)
+    first, last = math.floor(low / seconds / step) * step, math.ceil(high / seconds / step) * step
+    return f"{first} to {last} {unit}" if first else f"up to {last} {unit}"
+
+
+# ------------------------------------------------------------------------------------------------------ measuring
+
+
+def collect(out: Path, nets: Nets, sets: Prepared) -> Results:
+    """What the page shows, read from the runs' folders and measured on their weights; of the networks that began."""
+    found = {name: runs.read_config(folder) for name, config in nets.items()
+             if ((folder := out / "runs" / config.model) / "config.json").exists()}
+    config = next(iter(nets.values()))
+    recorded = [config.recorded for config in found.values()]
+    learn, test = len(sets.train[0]), len(sets.test[0])
+    size = config.data.image_size
+    return {
+        "nets": {name: measure(out / "runs" / config.model, config, sets) for name, config in found.items()},
+        "settings": {**config.chosen()["settings"], "seed": config.seed, "width": WIDTH, "shortcut": "A",
+                     "image_size": size, "train_images": learn, "test_images": test, "look_images": min(LOOK, learn),
+                     "device": config.device, "quick": config.data == QUICK,
+                     "command": recorded[0].command if recorded else "",
+                     "dataset": f"Fashion-MNIST, first {learn:,} training and {test:,} test images, averaged to "
+                                f"{size}x{size}, training mean subtracted per pixel"},
+        "versions": info.versions(),
+        "started": min((noted.started for noted in recorded), default=""),
+        "seconds": 0.0,
+    }
+
+
+def measure(folder: Path, config: RunConfig, sets: Prepared) -> dict[str, Any]:
+    """One network: its errors after every epoch, its responses at initialisation and after the last epoch, and its
+    gradients at initialisation, on one batch of training images."""
+    images, labels = (part[:LOOK] for part in sets.train)
+    lines = runs.read_metrics(folder, config.tested)
+
+    def build(config: RunConfig) -> Any:
+        return config.build(images.shape[1], len(sets.classes))
+
+    def gradient_norms(model: Any) -> list[float]:
+        return list(analysis.gradient_flow(model, images, labels).weights.values())
+
     with kernels.session(threads=1):
-        net = build()
-        record: Results = {"train_error": [], "test_error": [], "train_loss": [],
-                           "responses": [], "responses_init": list(analysis.responses(net, look[0]).values()),
-                           "gradient_norms_init": gradient_norms(net)}
-        if not residual:  # the control: He initialisation alone, the convolutions with biases
-            record["gradient_norms_init_without_bn"] = gradient_norms(build(norm="none"))
-        record |= {"parameters": net.count_parameters(), "macs": net.macs(images.shape[1:]), "seconds": 0.0,
-                   "complete": False}
-        yield record
-
-        # The order of the images is drawn apart from the weights: the same for all four networks.
-        for event in train.fit(net, (images, labels), test, task.recipe, rng=np.random.default_rng([seed, 1])):
-            if isinstance(event, train.Step):
-                yield event
-                continue
-            record["train_loss"].append(round(event.train_loss, 4))
-            record["train_error"].append(round(event.train_error, 3))
-            record["test_error"].append(round(event.test_error, 3))
-            record["responses"] = list(analysis.responses(net, look[0]).values())
-            record["complete"] = event.epoch == task.recipe.epochs
-            record["seconds"] = round(time.perf_counter() - began, 1)
-            yield record
-
-
-def _side_by_side(tasks: list[Task], jobs: int) -> Iterator[tuple[Task, train.Step | Results]]:
-    """What `_train` yields for each task, `jobs` of them at a time in processes of their own, the deepest first."""
-    context = multiprocessing.get_context("spawn")  # a fork would copy BLAS without its threads
-    waiting = sorted(tasks, key=lambda task: NETS[task.name][0])
-    running: dict[Any, tuple[Task, Any]] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                task = waiting.pop()
-                reader, writer = context.Pipe(duplex=False)
-                process = context.Process(target=_send, args=(task, writer), daemon=True)
-                process.start()
-                writer.close()  # the child has its own: once that is closed too, the reader comes to its end
-                running[reader] = task, process
-            ready: Any
-            for ready in wait(list(running)):
-                task, process = running[ready]
-                try:
-                    event = ready.recv()
-                except EOFError:
-                    process.join()
-                    if process.exitcode != 0:
-                        raise RuntimeError(f"{task.name}: its process ended with status {process.exitcode}") from None
-                    del running[ready]
-                    continue
-                if isinstance(event, Exception):
-                    raise event
-                yield task, event
-    finally:
-        for _, process in running.values():
-            process.terminate()
-            process.join()
-
-
-def _send(task: Task, writer: Connection) -> None:
-    """In the child: what `_train` yields goes into the pipe; so does what it raises."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    try:
-        for event in _train(task):
-            writer.send(event)
-    except Exception as e:
-        writer.send(e)
+        model = build(config)
+        net = {
+            "train_error": [round(line["train_error"], 3) for line in lines],
+            "test_error": [round(line["test_error"], 3) for line in lines],
+            "train_loss": [round(line["train_loss"], 4) for line in lines],
+            "responses": [],
+            "responses_init": list(analysis.responses(model, images).values()),
+            "gradient_norms_init": gradient_norms(model),
+            "parameters": model.count_parameters(), "macs": model.macs(images.shape[1:]),
+            "seconds": round(lines[-1]["seconds"], 1) if lines else 0.0,
+            "complete": bool(lines) and lines[-1]["step"] == config.recorded.steps}
+        if config.model.startswith("plain"):  # the control: He initialisation alone, the convolutions with biases
+            bare = dataclasses.replace(config, model_options={**config.model_options, "norm": "none"})
+            net["gradient_norms_init_without_bn"] = gradient_norms(build(bare))
+        if load_after_epoch(folder, model, len(lines)):
+            net["responses"] = list(analysis.responses(model, images).values())
+    return net

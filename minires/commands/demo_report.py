@@ -6,122 +6,107 @@ the same condition that the figure's title stands behind; a run that does not sh
 
 from __future__ import annotations
 
-import json
-import math
-import numbers
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired, TypedDict
 
 from .. import plot
+from ..files import records
 from ..files.atomic import write_atomically
+from ..files.records import Between
 from ..names import network, printed
 from ..plot import mean, number, percent, points
+from ..runs.metrics import Percent
 from .page import document, escaped, figure, pairs_table
 
-Results = Mapping[str, Any]
+Results = Mapping[str, Any]  # as `check_results` checks it
+Count = Annotated[int, Between(0)]
+Numbers = list[Annotated[float, Between(0)]]
 
-LISTS = ("train_error", "test_error", "train_loss", "responses", "responses_init", "gradient_norms_init")
-COUNTS = ("parameters", "macs")
-SETTINGS: dict[str, type] = {
-    "seed": int, "epochs": int, "batch_size": int, "lr": float, "momentum": float, "weight_decay": float,
-    "width": int, "shortcut": str, "image_size": int, "train_images": int, "test_images": int, "dataset": str,
-    "device": str, "quick": bool, "command": str, "look_images": int,
-}  # fmt: skip
-VERSIONS = ("minires", "python", "numpy", "blas", "platform")
+
+class Net(TypedDict):
+    """One network's numbers: a list has one for each epoch, or one for each layer, input first."""
+
+    train_error: list[Percent]
+    test_error: list[Percent]
+    train_loss: Numbers
+    responses: Numbers
+    responses_init: Numbers
+    gradient_norms_init: Numbers
+    gradient_norms_init_without_bn: NotRequired[Numbers]
+    parameters: Count
+    macs: Count
+    seconds: float
+    complete: bool
+
+
+class Settings(TypedDict):
+    """How the networks were trained."""
+
+    seed: int
+    epochs: int
+    batch_size: int
+    lr: float
+    momentum: float
+    weight_decay: float
+    steps: NotRequired[int]
+    drops: NotRequired[list[float]]
+    warm_up_lr: NotRequired[float]
+    warm_up_layers: NotRequired[int]
+    crop: NotRequired[int]
+    flip: NotRequired[bool]
+    width: int
+    shortcut: str
+    image_size: int
+    train_images: int
+    test_images: int
+    look_images: int
+    dataset: str
+    device: str
+    quick: bool
+    command: str
+
+
+class Versions(TypedDict):
+    """What the numbers depend on."""
+
+    minires: str
+    python: str
+    numpy: str
+    blas: str
+    platform: str
+
+
+class Whole(TypedDict):
+    """results.json."""
+
+    nets: dict[str, Net]
+    settings: Settings
+    versions: Versions
+    started: str
+    seconds: float
 
 
 # --------------------------------------------------------------------------------------- reading and checking
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read and check results.json."""
-    try:
-        results = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:  # not JSON, or not UTF-8
-        raise ValueError(f"{os.fspath(path)}: not a JSON file: {error}") from error
-    try:
-        check_results(results)
-    except ValueError as error:
-        raise ValueError(f"{os.fspath(path)}: {error}") from error
-    return results
+    """Read and check results.json. ValueError names the file and the key that is missing or holds the wrong thing."""
+    return check_results(records.read(path), os.fspath(path))
 
 
-def check_results(results: Any) -> None:
-    """Raise ValueError that names the first key that is missing or holds the wrong thing."""
-    _expect(results, "results", Mapping)
-    for key in ("nets", "settings", "versions"):
-        _expect(_get(results, "results", key), f"results[{key!r}]", Mapping)
-    _expect(_get(results, "results", "started"), "results['started']", str)
-    _number(_get(results, "results", "seconds"), "results['seconds']")
-    for key, kind in SETTINGS.items():
-        _expect(_get(results["settings"], "settings", key), f"settings[{key!r}]", kind)
-    for key in VERSIONS:
-        _expect(_get(results["versions"], "versions", key), f"versions[{key!r}]", str)
-    for name, net in results["nets"].items():
+def check_results(results: Any, where: str = "results") -> dict[str, Any]:
+    """The results, each value of the type that it should be; ValueError, which begins with `where`, if one is not."""
+    checked: dict[str, Any] = records.checked(results, Whole, where)
+    for name, net in checked["nets"].items():
         found = network(name)
         if found is None or found.family not in ("plain", "resnet"):
-            raise ValueError(f"name of a net: expected 'plain-<depth>' or 'resnet-<depth>', got {name!r}")
-        _check_net(net, f"nets[{name!r}]")
-
-
-def _check_net(net: Any, where: str) -> None:
-    _expect(net, where, Mapping)
-    for key in LISTS:
-        _numbers(_get(net, where, key), f"{where}[{key!r}]")
-    if "gradient_norms_init_without_bn" in net:
-        _numbers(net["gradient_norms_init_without_bn"], f"{where}['gradient_norms_init_without_bn']")
-    for key in ("train_error", "test_error"):
-        if not all(0 <= error <= 100 for error in net[key]):
-            raise ValueError(f"{where}[{key!r}]: expected percentages between 0 and 100, got {net[key]}")
-    if len(net["train_error"]) != len(net["test_error"]):
-        raise ValueError(
-            f"{where}: expected as many test errors as training errors, "
-            f"got {len(net['test_error'])} and {len(net['train_error'])}"
-        )
-    for key in COUNTS:
-        _expect(_get(net, where, key), f"{where}[{key!r}]", int)
-    _number(_get(net, where, "seconds"), f"{where}['seconds']")
-    _expect(_get(net, where, "complete"), f"{where}['complete']", bool)
-
-
-def _get(mapping: Mapping[str, Any], where: str, key: str) -> Any:
-    if key not in mapping:
-        raise ValueError(
-            f"{where}: key {key!r} is missing; it has {', '.join(map(repr, mapping)) or 'no keys'}"
-        )
-    return mapping[key]
-
-
-def _expect(value: Any, where: str, kind: type) -> None:
-    if kind is float:
-        _number(value, where)
-        return
-    # Python counts True as a whole number, but it is no seed.
-    fits = isinstance(value, numbers.Integral if kind is int else kind)
-    if not fits or (kind is int and isinstance(value, bool)):
-        wanted = {Mapping: "a dict", str: "a text", bool: "true or false", int: "a whole number"}[kind]
-        raise ValueError(f"{where}: expected {wanted}, got {_describe(value)}")
-
-
-def _number(value: Any, where: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
-        raise ValueError(f"{where}: expected a finite number, got {_describe(value)}")
-
-
-def _numbers(values: Any, where: str) -> None:
-    if not isinstance(values, (list, tuple)):
-        raise ValueError(f"{where}: expected a list of numbers, got {_describe(values)}")
-    for i, value in enumerate(values):
-        _number(value, f"{where}[{i}]")
-        if value < 0:  # errors, losses, norms and standard deviations alike
-            raise ValueError(f"{where}[{i}]: expected a number >= 0, got {value}")
-
-
-def _describe(value: Any) -> str:
-    text = repr(value)
-    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+            raise ValueError(f"{where}: nets: expected the names of plain and residual networks, got {name!r}")
+        if len(net["train_error"]) != len(net["test_error"]):
+            raise ValueError(f"{where}: nets.{name}: expected as many test errors as training errors, got "
+                             f"{len(net['test_error'])} and {len(net['train_error'])}")
+    return checked
 
 
 # ---------------------------------------------------------------------------------------------------- writing
@@ -132,11 +117,8 @@ def write_report(results: Results, out_dir: str | os.PathLike[str]) -> Path:
     check_results(results)
     folder = Path(out_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    images = {
-        "error_curves": plot.png(plot.error_curves(results["nets"])),
-        "gradient_norms": plot.png(plot.gradient_norms(results["nets"])),
-        "responses": plot.png(plot.responses(results["nets"])),
-    }
+    images = {draw.__name__: plot.png(draw(results["nets"]))
+              for draw in (plot.error_curves, plot.gradient_norms, plot.responses)}
     for name, data in images.items():
         write_atomically(folder / f"{name}.png", data)
     return write_atomically(folder / "report.html", report_html(results, images))
@@ -144,41 +126,22 @@ def write_report(results: Results, out_dir: str | os.PathLike[str]) -> Path:
 
 # -------------------------------------------------------------------------------------------------- the table
 
-HEADINGS = (
-    "network",
-    "layers",
-    "parameters",
-    "MACs",
-    "epochs",
-    "train error %",
-    "test error %",
-    "response before",
-    "response after",
-    "seconds",
-)
+HEADINGS = ("network", "layers", "parameters", "MACs", "epochs", "train error %", "test error %", "response before",
+            "response after", "seconds")
 
 
 def table_rows(results: Results) -> list[list[str]]:
     """One row per net under HEADINGS, as text. Errors are those of the last epoch, never of the best."""
-    rows = []
-    for name, net in results["nets"].items():
-        planned = results["settings"]["epochs"]
-        done = len(net["train_error"])
-        rows.append(
-            [
-                printed(name),
-                str(plot.layers(name, net)),
-                f"{net['parameters']:,}",
-                f"{net['macs']:,}",
-                str(done) if net["complete"] else f"{done} of {planned}, stopped",
-                f"{net['train_error'][-1]:.1f}" if done else "-",
-                f"{net['test_error'][-1]:.1f}" if done else "-",
-                _two_digits(mean(net["responses_init"])),
-                _two_digits(mean(net["responses"])),
-                f"{net['seconds']:.1f}",
-            ]
-        )
-    return rows
+    return [_row(name, net, results["settings"]["epochs"]) for name, net in results["nets"].items()]
+
+
+def _row(name: str, net: plot.Net, planned: int) -> list[str]:
+    done = len(net["train_error"])
+    errors = [f"{net[key][-1]:.1f}" if done else "-" for key in ("train_error", "test_error")]
+    means = [mean(net[key]) for key in ("responses_init", "responses")]
+    return [printed(name), str(plot.layers(name, net)), f"{net['parameters']:,}", f"{net['macs']:,}",
+            str(done) if net["complete"] else f"{done} of {planned}, stopped", *errors,
+            *("-" if value is None else f"{value:.2f}" for value in means), f"{net['seconds']:.1f}"]
 
 
 def summary_table(results: Results) -> str:
@@ -193,10 +156,6 @@ def summary_table(results: Results) -> str:
     return "\n".join(lines)
 
 
-def _two_digits(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
-
-
 # -------------------------------------------------------------------------------------------------- the prose
 
 
@@ -205,28 +164,22 @@ def headline(results: Results) -> str:
     nets = results["nets"]
     pair, hurt, repair = plot.plain_pair(nets), plot.depth_hurts(nets), plot.skip_repairs(nets)
     if not any(net["train_error"] for net in nets.values()):
-        return (
-            "The run was stopped before a network finished its first epoch, so there is nothing to compare."
-        )
+        return "The run was stopped before a network finished its first epoch, so there is nothing to compare."
     if pair is None:
         return "The run holds no two plain networks of different depth, so it says nothing about depth."
     if hurt is None:
         return f"{_run(results)} does not show that depth hurts the plain network: {_errors(nets, pair)}."
-    against = _against(nets, hurt, pair)
-    text = f"After {_epochs(hurt.epoch)} depth hurts the plain network in training error: {against}"
+    text = (f"After {_epochs(hurt.epoch)} depth hurts the plain network in training error: "
+            f"{_against(nets, hurt, pair)}; ")
+    residual = plot.residual_of(nets, pair[1])
     if repair is None:
-        residual = plot.residual_of(nets, pair[1])
-        missing = residual is None or not nets[residual].get("train_error")
-        return f"{text}; " + (
-            "the residual network of that depth has no finished epoch."
-            if missing
-            else "this run does not show that the skip connection helps."
-        )
+        return text + ("this run does not show that the skip connection helps." if residual is not None
+                       and nets[residual].get("train_error") else
+                       "the residual network of that depth has no finished epoch.")
     verb, found = repair
-    residual = plot.residual_of(nets, pair[1]) or ""
     when = "" if found.epoch == hurt.epoch else f" after {_epochs(found.epoch)}"
-    reached = f"{percent(found.error[residual])} with {printed(residual)}"
-    return f"{text}; the skip connection {verb} it ({reached}{when})."
+    reached = f"{percent(found.error[residual or ''])} with {printed(residual or '')}"
+    return f"{text}the skip connection {verb} it ({reached}{when})."
 
 
 def paragraphs(results: Results) -> list[str]:
@@ -239,39 +192,27 @@ def about_errors(results: Results) -> str:
     nets = results["nets"]
     pair, hurt, repair = plot.plain_pair(nets), plot.depth_hurts(nets), plot.skip_repairs(nets)
     if pair is None:
-        return (
-            "Degradation: this run holds no two plain networks of different depth with a finished epoch, "
-            "so it says nothing about what depth does to them, or what the skip connection undoes."
-        )
+        return ("Degradation: this run holds no two plain networks of different depth with a finished epoch, so it "
+                "says nothing about what depth does to them, or what the skip connection undoes.")
     shallow, deep = pair
     residual = plot.residual_of(nets, deep) or printed(deep).replace("plain", "ResNet")
     if hurt is None:
-        return (
-            f"Degradation: {_run(results).lower()} {_too_little(results)} show that depth hurts a plain "
-            f"network. The training errors are: {_errors(nets, pair)}. So it says nothing about what the "
-            "skip connection undoes either."
-        )
+        return (f"Degradation: {_run(results).lower()} {_too_little(results)} show that depth hurts a plain network. "
+                f"The training errors are: {_errors(nets, pair)}. So it says nothing about what the skip connection "
+                "undoes either.")
     more = points(hurt.error[deep], hurt.error[shallow])
-    first = (
-        f"Degradation: after {_epochs(hurt.epoch)} the training error of {printed(deep)} is "
-        f"{percent(hurt.error[deep])}, {more:.1f} points above that of {printed(shallow)} "
-        f"({percent(hurt.error[shallow])}). "
-        "This is error on the very images the networks were trained on. Overfitting is a low training error "
-        "with a high test error; here the training error itself is higher, so overfitting does not "
-        "explain it."
-    )
-    text = [first]
+    text = [f"Degradation: after {_epochs(hurt.epoch)} the training error of {printed(deep)} is "
+            f"{percent(hurt.error[deep])}, {more:.1f} points above that of {printed(shallow)} "
+            f"({percent(hurt.error[shallow])}). This is error on the very images the networks were trained on. "
+            "Overfitting is a low training error with a high test error; here the training error itself is higher, so "
+            "overfitting does not explain it."]
     skip = plot.errors_at_common_epoch(nets, [deep, residual])
     if skip is None:
-        text.append(
-            f"{printed(residual)} has no finished epoch, so the run says nothing about the skip connection."
-        )
+        text.append(f"{printed(residual)} has no finished epoch, so the run says nothing about the skip connection.")
     elif repair is None:
-        text.append(
-            f"With the skip connection the error is {percent(skip.error[residual])} after "
-            f"{_epochs(skip.epoch)}, against {percent(skip.error[deep])} without: this run does not show "
-            "that the skip connection undoes the effect."
-        )
+        text.append(f"With the skip connection the error is {percent(skip.error[residual])} after "
+                    f"{_epochs(skip.epoch)}, against {percent(skip.error[deep])} without: this run does not show that "
+                    "the skip connection undoes the effect.")
     else:
         text.append(_about_skip(nets, deep, residual, repair))
     text.append(_about_residual_depth(nets, plot.residual_of(nets, shallow), residual))
@@ -282,11 +223,9 @@ def _about_skip(nets: plot.Nets, deep: str, residual: str, repair: tuple[str, pl
     verb, found = repair
     same = nets[deep]["parameters"] == nets[residual]["parameters"]
     less = points(found.error[deep], found.error[residual])
-    return (
-        f"The skip connection {verb} it: after {_epochs(found.epoch)} {printed(residual)}"
-        f"{', with the same number of parameters,' if same else ''} is at {percent(found.error[residual])}, "
-        f"{less:.1f} points below {printed(deep)}."
-    )
+    return (f"The skip connection {verb} it: after {_epochs(found.epoch)} {printed(residual)}"
+            f"{', with the same number of parameters,' if same else ''} is at {percent(found.error[residual])}, "
+            f"{less:.1f} points below {printed(deep)}.")
 
 
 def _about_residual_depth(nets: plot.Nets, shallow: str | None, deep: str) -> str:
@@ -295,14 +234,10 @@ def _about_residual_depth(nets: plot.Nets, shallow: str | None, deep: str) -> st
     if found is None or shallow is None:
         return ""
     more = points(found.error[deep], found.error[shallow])
-    against = (
-        f"({percent(found.error[deep])} against {percent(found.error[shallow])} after {_epochs(found.epoch)})"
-    )
+    against = f"({percent(found.error[deep])} against {percent(found.error[shallow])} after {_epochs(found.epoch)})"
     if more >= 0:
-        return (
-            f"{printed(deep)} is not better than {printed(shallow)} {against}: this run does not show a "
-            "residual network gaining from depth."
-        )
+        return (f"{printed(deep)} is not better than {printed(shallow)} {against}: this run does not show a residual "
+                "network gaining from depth.")
     return f"{printed(deep)} is {-more:.1f} points better than {printed(shallow)} {against}."
 
 
@@ -313,86 +248,60 @@ def about_gradients(results: Results) -> str:
     depth = found[-1] if found else 0
     plain, residual = (nets.get(plot.of_depth(nets, family, depth) or "", {}) for family in ("plain", "resnet"))
     change = plot.growth(plain.get("gradient_norms_init") or ())
-    not_claimed = (
-        "Not claimed: that skip connections cure vanishing gradients, or what causes the degradation."
-    )
+    not_claimed = "Not claimed: that skip connections cure vanishing gradients, or what causes the degradation."
     if change is None:
         return f"Gradients: this run has no measurement of a plain network's gradients. {not_claimed}"
-    first = (
-        f"Gradients: at initialisation, on one batch, the gradient norm of plain-{depth} with BN "
-        f"{change.verb} toward the input: the second 3x3 layer's is {number(change.total)} times the last 3x3 "
-        f"layer's, a factor of {number(change.per_layer)} per layer (geometric mean over {change.steps} "
-        "steps)."
-    )
-    text = [first]
-    for label, net, key in (
-        (f"In plain-{depth} without BN", plain, "gradient_norms_init_without_bn"),
-        (f"In ResNet-{depth}", residual, "gradient_norms_init"),
-    ):
-        other = plot.growth(net.get(key) or ())
-        if other:
-            text.append(
-                f"{label} it {other.verb} ({number(other.per_layer)} per layer, "
-                f"{number(other.total)} in all)."
-            )
+    text = [f"Gradients: at initialisation, on one batch, the gradient norm of plain-{depth} with BN {change.verb} "
+            f"toward the input: the second 3x3 layer's is {number(change.total)} times the last 3x3 layer's, a factor "
+            f"of {number(change.per_layer)} per layer (geometric mean over {change.steps} steps)."]
+    for label, net, key in ((f"In plain-{depth} without BN", plain, "gradient_norms_init_without_bn"),
+                            (f"In ResNet-{depth}", residual, "gradient_norms_init")):
+        if other := plot.growth(net.get(key) or ()):
+            text.append(f"{label} it {other.verb} ({number(other.per_layer)} per layer, {number(other.total)} in all).")
     if change.verb == "shrinks":
-        text.append(
-            'He et al. (2015) call the degradation "unlikely to be caused by vanishing gradients"; at '
-            "initialisation this run's gradients do shrink, so it does not support that sentence."
-        )
+        text.append('He et al. (2015) call the degradation "unlikely to be caused by vanishing gradients"; at '
+                    "initialisation this run's gradients do shrink, so it does not support that sentence.")
     else:
-        text.append(
-            "So with BN the plain network's gradients do not vanish on the way to the input. This agrees "
-            'with He et al. (2015), who call the degradation "unlikely to be caused by vanishing gradients". '
-            "It is measured at initialisation only and says nothing about later in training."
-        )
+        text.append("So with BN the plain network's gradients do not vanish on the way to the input. This agrees with "
+                    'He et al. (2015), who call the degradation "unlikely to be caused by vanishing gradients". It is '
+                    "measured at initialisation only and says nothing about later in training.")
     return " ".join([*text, not_claimed])
 
 
 def about_responses(results: Results) -> str:
     """Paragraph 3: layer responses, and what one small run does not show."""
     nets, settings = results["nets"], results["settings"]
-    text = [
-        "Responses: the standard deviation of a 3x3 layer's output after BN, before the addition or ReLU."
-    ]
+    text = ["Responses: the standard deviation of a 3x3 layer's output after BN, before the addition or ReLU."]
     before = [value for net in nets.values() for value in net["responses_init"]]
     if before and all(abs(value - 1) <= 0.05 for value in before):
-        text.append(
-            f"At initialisation it is 1 in every layer of every network (here {min(before):.2f} to "
-            f"{max(before):.2f}), as it must be: that is the control."
-        )
+        text.append(f"At initialisation it is 1 in every layer of every network (here {min(before):.2f} to "
+                    f"{max(before):.2f}), as it must be: that is the control.")
     elif before:
-        text.append(
-            f"At initialisation it should be 1 everywhere, but here it lies between {min(before):.2f} and "
-            f"{max(before):.2f}: the control fails, and what follows should not be trusted."
-        )
-    after = {name: mean(nets[name]["responses"]) for name in plot.by_depth(nets)}
-    means = ", ".join(f"{printed(name)} {value:.2f}" for name, value in after.items() if value is not None)
-    text.append(
-        f"After training the means over layers are: {means}."
-        if means
-        else "No network was measured after training."
-    )
+        text.append(f"At initialisation it should be 1 everywhere, but here it lies between {min(before):.2f} and "
+                    f"{max(before):.2f}: the control fails, and what follows should not be trusted.")
+    means = _means(nets)
+    text.append(f"After training the means over layers are: {means}." if means
+                else "No network was measured after training.")
     if plot.responses_smaller(nets):
         where = " and ".join(str(depth) for depth in plot.response_pairs(nets))
-        text.append(
-            f"The residual network's mean is the smaller one at depth {where}, which agrees with the "
-            '"generally smaller" of He et al. (2015). Smaller is not close to zero.'
-        )
+        text.append(f"The residual network's mean is the smaller one at depth {where}, which agrees with the "
+                    '"generally smaller" of He et al. (2015). Smaller is not close to zero.')
     else:
-        text.append(
-            f'{_run(results)} {_too_little(results)} show the "generally smaller" responses that '
-            "He et al. (2015) report for residual networks."
-        )
+        text.append(f'{_run(results)} {_too_little(results)} show the "generally smaller" responses that He et al. '
+                    "(2015) report for residual networks.")
     epochs = max((len(net["train_error"]) for net in nets.values()), default=0)
-    text.append(
-        f"What all this does not show: it is one seed ({settings['seed']}), {_epochs(epochs)}, "
-        f"width {settings['width']} and {settings['image_size']}x{settings['image_size']} images "
-        f"({settings['dataset']}), where the paper trained networks of width 16 for 64,000 iterations on "
-        "32x32 images of CIFAR-10. These are not the paper's numbers, there are no error bars, another seed "
-        "gives other numbers, and nothing is claimed about test accuracy."
-    )
+    text.append(f"What all this does not show: it is one seed ({settings['seed']}), {_epochs(epochs)}, width "
+                f"{settings['width']} and {settings['image_size']}x{settings['image_size']} images "
+                f"({settings['dataset']}), where the paper trained networks of width 16 for 64,000 iterations on 32x32 "
+                "images of CIFAR-10. These are not the paper's numbers, there are no error bars, another seed gives "
+                "other numbers, and nothing is claimed about test accuracy.")
     return " ".join(text)
+
+
+def _means(nets: plot.Nets) -> str:
+    """As in "plain-20 0.85, ResNet-20 0.75"."""
+    means = ((printed(name), mean(nets[name]["responses"])) for name in plot.by_depth(nets))
+    return ", ".join(f"{name} {value:.2f}" for name, value in means if value is not None)
 
 
 def _run(results: Results) -> str:
@@ -409,10 +318,8 @@ def _caution(results: Results) -> str:
     """For a quick run, beside whatever its numbers happen to show."""
     if not results["settings"]["quick"]:
         return ""
-    return (
-        f" A quick run shows that everything works; {_epochs(results['settings']['epochs'])} on "
-        f"{results['settings']['train_images']:,} images is too little to judge the networks by."
-    )
+    return (f" A quick run shows that everything works; {_epochs(results['settings']['epochs'])} on "
+            f"{results['settings']['train_images']:,} images is too little to judge the networks by.")
 
 
 def _epochs(count: int) -> str:
@@ -424,38 +331,27 @@ def _errors(nets: plot.Nets, names: Sequence[str]) -> str:
     found = plot.errors_at_common_epoch(nets, names)
     if found is None:
         return "none"
-    return (
-        ", ".join(f"{printed(n)} {percent(e)}" for n, e in found.error.items())
-        + f" after {_epochs(found.epoch)}"
-    )
+    return ", ".join(f"{printed(n)} {percent(e)}" for n, e in found.error.items()) + f" after {_epochs(found.epoch)}"
 
 
 def _against(nets: plot.Nets, found: plot.Errors, pair: tuple[str, str]) -> str:
     """As in "62.0 % with 56 layers against 21.0 % with 20"."""
     shallow, deep = pair
-    return (
-        f"{percent(found.error[deep])} with {plot.layers(deep, nets[deep])} layers against "
-        f"{percent(found.error[shallow])} with {plot.layers(shallow, nets[shallow])}"
-    )
+    return (f"{percent(found.error[deep])} with {plot.layers(deep, nets[deep])} layers against "
+            f"{percent(found.error[shallow])} with {plot.layers(shallow, nets[shallow])}")
 
 
 # --------------------------------------------------------------------------------------------------- the page
 
+
 def report_html(results: Results, images: Mapping[str, bytes]) -> str:
     """The page, with the PNG bytes of ``images`` (error_curves, gradient_norms, responses) inside."""
-    figures = "\n".join(
-        figure(images[name], alt, caption)
-        for name, (alt, caption) in (
-            ("error_curves", _describe_errors(results)),
-            ("gradient_norms", _describe_gradients(results)),
-            ("responses", _describe_responses(results)),
-        )
-    )
+    described = {"error_curves": _describe_errors(results), "gradient_norms": _describe_gradients(results),
+                 "responses": _describe_responses(results)}
+    figures = "\n".join(figure(images[name], alt, caption) for name, (alt, caption) in described.items())
     prose = "\n".join(f"<p>{escaped(paragraph)}</p>" for paragraph in paragraphs(results))
     seconds = f"{results['seconds']:.0f} s"
-    return document(
-        "minires demo: plain and residual networks",
-        f"""<h1>{escaped(headline(results))}</h1>
+    return document("minires demo: plain and residual networks", f"""<h1>{escaped(headline(results))}</h1>
 <div class="soft">Made by <code>{escaped(results["settings"]["command"])}</code>,
 started {escaped(results["started"])}, took {seconds}.{_caution(results)}</div>
 <section>
@@ -474,88 +370,58 @@ started {escaped(results["started"])}, took {seconds}.{_caution(results)}</div>
 <h2>How it was made</h2>
 {pairs_table("Settings", results["settings"])}
 {pairs_table("Versions", results["versions"])}
-</section>""",
-    )
+</section>""")
 
 
 def _recipe(results: Results) -> str:
     s = results["settings"]
-    return (
-        f"Seed {s['seed']}, width {s['width']}, option {s['shortcut']} shortcuts, batch {s['batch_size']}, "
-        f"learning rate {s['lr']}, momentum {s['momentum']}, weight decay {s['weight_decay']}; "
-        f"{s['dataset']} ({s['train_images']:,} training and {s['test_images']:,} test images used)."
-    )
+    return (f"Seed {s['seed']}, width {s['width']}, option {s['shortcut']} shortcuts, batch {s['batch_size']}, "
+            f"learning rate {s['lr']}, momentum {s['momentum']}, weight decay {s['weight_decay']}; {s['dataset']} "
+            f"({s['train_images']:,} training and {s['test_images']:,} test images used).")
 
 
 def _describe_errors(results: Results) -> tuple[str, str]:
     """Text alternative and caption."""
     nets = results["nets"]
-    last = "; ".join(
-        f"{printed(n)} {percent(nets[n]['train_error'][-1])} and {percent(nets[n]['test_error'][-1])}"
-        for n in plot.by_depth(nets)
-        if nets[n]["train_error"]
-    )
-    alt = f"Line charts of training and test error by epoch. After the last epoch: {last or 'no data'}."
-    caption = (
-        "Training error (left) and test error (right) after each epoch, in eval mode. "
-        f"Compare He et al. (2015), Figures 1 and 6. {_recipe(results)}"
-    )
-    return alt, caption
+    last = "; ".join(f"{printed(n)} {percent(nets[n]['train_error'][-1])} and {percent(nets[n]['test_error'][-1])}"
+                     for n in plot.by_depth(nets) if nets[n]["train_error"])
+    return (f"Line charts of training and test error by epoch. After the last epoch: {last or 'no data'}.",
+            "Training error (left) and test error (right) after each epoch, in eval mode. Compare He et al. (2015), "
+            f"Figures 1 and 6. {_recipe(results)}")
 
 
 def _describe_gradients(results: Results) -> tuple[str, str]:
-    nets = results["nets"]
-    parts = []
+    nets, settings, parts = results["nets"], results["settings"], []
     for name in plot.by_depth(nets):
         for key, label in (("gradient_norms_init_without_bn", " without BN"), ("gradient_norms_init", "")):
-            change = plot.growth(nets[name].get(key) or ())
-            if change:
+            if change := plot.growth(nets[name].get(key) or ()):
                 parts.append(f"{printed(name)}{label} {change.verb}, factor {number(change.total)} in all")
-    alt = (
-        "Line charts of the gradient norm of each layer at initialisation, log scale. From the last 3x3 "
-        f"layer to the second: {'; '.join(parts) or 'no data'}."
-    )
-    caption = (
-        "L2 norm of the loss's gradient with respect to each layer's weights, before any training, in train "
-        f"mode on one batch of {results['settings']['look_images']}; log scale. Layers differ in size, so "
-        "small steps between neighbours mean little. The gradient travels from right to left. "
-        f"Seed {results['settings']['seed']}, width {results['settings']['width']}."
-    )
-    return alt, caption
+    return ("Line charts of the gradient norm of each layer at initialisation, log scale. From the last 3x3 layer to "
+            f"the second: {'; '.join(parts) or 'no data'}.",
+            "L2 norm of the loss's gradient with respect to each layer's weights, before any training, in train mode "
+            f"on one batch of {settings['look_images']}; log scale. Layers differ in size, so small steps between "
+            "neighbours mean little. The gradient travels from right to left. "
+            f"Seed {settings['seed']}, width {settings['width']}.")
 
 
 def _describe_responses(results: Results) -> tuple[str, str]:
-    nets = results["nets"]
-    means = ((printed(n), mean(nets[n]["responses"])) for n in plot.by_depth(nets))
-    after = ", ".join(f"{n} {value:.2f}" for n, value in means if value is not None)
-    alt = (
-        "Line charts of the layer responses, in layer order and sorted, before and after training. "
-        f"Means after training: {after or 'no data'}."
-    )
-    caption = (
-        "Standard deviation of each 3x3 layer's output after BN and before the addition or ReLU, in train "
-        "mode on a fixed batch: in layer order (top), sorted (bottom). The thin line is the same measurement "
-        "before training, the control; each depth has its own y axis. Compare He et al. (2015), Figure 7. "
-        f"{_recipe(results)}"
-    )
-    return alt, caption
+    return ("Line charts of the layer responses, in layer order and sorted, before and after training. Means after "
+            f"training: {_means(results['nets']) or 'no data'}.",
+            "Standard deviation of each 3x3 layer's output after BN and before the addition or ReLU, in train mode on "
+            "a fixed batch: in layer order (top), sorted (bottom). The thin line is the same measurement before "
+            "training, the control; each depth has its own y axis. Compare He et al. (2015), Figure 7. "
+            f"{_recipe(results)}")
 
 
 def _results_table(results: Results) -> str:
     head = "".join(_cell("th", title, i > 0, ' scope="col"') for i, title in enumerate(HEADINGS))
-    body = "\n".join(
-        f'<tr><th scope="row">{escaped(row[0])}</th>{"".join(_cell("td", text, True) for text in row[1:])}</tr>'
-        for row in table_rows(results)
-    )
-    caption = (
-        "Errors in percent after the last epoch, never the best one. MACs: multiply-adds of one forward pass "
-        "of one image. Response: mean over the 3x3 layers, before and after training."
-    )
-    return (
-        f'<div class="wide" role="region" tabindex="0" aria-label="Results">\n<table>\n'
-        f"<caption>{escaped(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n"
-        "</table>\n</div>"
-    )
+    body = "\n".join(f'<tr><th scope="row">{escaped(row[0])}</th>'
+                     f'{"".join(_cell("td", text, True) for text in row[1:])}</tr>' for row in table_rows(results))
+    caption = ("Errors in percent after the last epoch, never the best one. MACs: multiply-adds of one forward pass of "
+               "one image. Response: mean over the 3x3 layers, before and after training.")
+    return (f'<div class="wide" role="region" tabindex="0" aria-label="Results">\n<table>\n'
+            f"<caption>{escaped(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n"
+            "</table>\n</div>")
 
 
 def _cell(tag: str, text: str, is_number: bool, more: str = "") -> str:

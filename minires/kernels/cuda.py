@@ -81,7 +81,7 @@ def _kernel(xp: Any, name: str) -> Any:
 def _launch(name: str, blocks: Pair, like: Any, *args: Any) -> None:
     """Launch kernel `name` on a grid of `blocks`. Arrays are passed by address, int as int, float as float, and None as
     a null pointer. Raises OverflowError for an extent of 2^31 or more."""
-    def passed(a):
+    def passed(a: Any) -> Any:
         if a is None:
             return np.uint64(0)
         return np.int32(a) if isinstance(a, int) else np.float32(a) if isinstance(a, float) else a
@@ -352,7 +352,8 @@ def _normalise_backward(g: Any, gamma: Any, saved: Any) -> tuple[Any, Any, Any, 
     _launch("chunk_gradients", (count, C), g, g, rows, y, mean, inv, partial, M, chunk)
     _launch("normalise_backward", (count, C), g, g, rows, y, gamma, mean, inv, partial, gx, ggamma, gbeta, gskip,
             M, chunk)
-    surface = lambda v: None if v is None else v.transpose(1, 0, 2, 3).reshape(shape)
+    def surface(v: Any) -> Any: return None if v is None else v.transpose(1, 0, 2, 3).reshape(shape)
+
     return surface(gx), ggamma, gbeta, surface(gskip)
 
 

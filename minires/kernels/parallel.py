@@ -59,13 +59,18 @@ def _blas() -> list[Any]:
 
 @functools.cache
 def _default_threads() -> int:
-    """Return MINIRES_THREADS, or the number of cores that this process may use."""
+    """Return MINIRES_THREADS, or the number of cores."""
     asked = os.environ.get("MINIRES_THREADS")
     if asked is not None:
         if not asked.isdecimal() or int(asked) < 1:
             raise ValueError(f"MINIRES_THREADS: expected a whole number >= 1, got {asked!r}")
         return int(asked)
-    if hasattr(os, "sched_getaffinity"):
+    return cores()
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 

@@ -58,8 +58,12 @@ FAMILIES: dict[str, tuple[tuple[int, int, int], dict[str, Callable[..., nn.Modul
 }
 BY_NAME: dict[str, Callable[..., nn.Module]] = {n: f for _, members in FAMILIES.values() for n, f in members.items()}
 
-__all__ = ["BY_NAME", "FAMILIES", "VGG", "CifarNet", "GoogLeNet", "Listed", "ResNet", "build", "canonical",
-           "cifar", "imagenet", "listing", "placement_study", "shortcut_study", "vgg", *BY_NAME]
+__all__ = ["BY_NAME", "FAMILIES", "VGG", "CifarNet", "GoogLeNet", "Listed", "ResNet", "build", "canonical", "cifar",
+           "googlenet", "imagenet", "listing", "placement_study", "plain18", "plain20", "plain32", "plain34", "plain44",
+           "plain56", "plain110", "preact_resnet20", "preact_resnet32", "preact_resnet44", "preact_resnet56",
+           "preact_resnet110", "preact_resnet164", "preact_resnet1001", "resnet18", "resnet20", "resnet32", "resnet34",
+           "resnet44", "resnet50", "resnet56", "resnet101", "resnet110", "resnet152", "resnet164", "resnet1001",
+           "resnet1202", "shortcut_study", "vgg", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn"]
 
 
 def canonical(name: str) -> str:

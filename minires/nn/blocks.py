@@ -278,7 +278,7 @@ class FixupBlock(ResidualBlock):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, *, pad: str = "both",
                  rng: np.random.Generator):
-        def scalar(value):
+        def scalar(value: float) -> Tensor:
             return Tensor(init.constant((1,), value), True)
 
         super().__init__(out_channels, stride, True, "A", pad)

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-watchers: ContextVar[tuple[Callable, ...]] = ContextVar("watchers", default=())
+See = Callable[[Any, tuple[Any, ...], Any], None]  # of a module, its inputs and its output
+watchers: ContextVar[tuple[See, ...]] = ContextVar("watchers", default=())
 
 
 @contextmanager
-def watched(see: Callable[[Any, tuple, Any], None]) -> Iterator[None]:
+def watched(see: See) -> Iterator[None]:
     """Call the hook `see(module, inputs, output)` after the forward of every module, inside this context.
 
     `tap.Tap` and the analyses use it.

@@ -48,7 +48,7 @@ class Module:
     def forward(self, *inputs: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no forward()")
 
-    def __call__(self, *inputs: Any) -> Any:
+    def __call__(self, *inputs: Any) -> Tensor:
         out = self.forward(*inputs)
         for see in watchers.get():
             see(self, inputs, out)
@@ -170,7 +170,7 @@ class Module:
 
 def _alike(children: Iterable[tuple[str, Module]], key: Callable[[Module], Any]) -> list[list[tuple[str, Module]]]:
     """Return the children in order, in lists: consecutive numbered children with the same key share a list."""
-    def kind(child):
+    def kind(child: tuple[str, Module]) -> Any:
         name, m = child
         return key(m) if name.rpartition(".")[2].isdigit() else name
 
@@ -199,7 +199,7 @@ def _traced(model: Module, input_shape: Sequence[int]) -> tuple[Tensor, list[tup
     shape without the batch, its own MACs). This runs in eval mode on shapes alone, so large networks take no time."""
     ran = []
 
-    def see(module, inputs, out):
+    def see(module: Any, inputs: tuple[Tensor, ...], out: Tensor) -> None:
         macs = module.weight.size * out.size // out.shape[1] if module.multiplies else 0
         ran.append((module, out.shape[1:], macs))
 

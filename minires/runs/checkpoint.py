@@ -4,11 +4,12 @@ A checkpoint is a safetensors file: named arrays, and in its metadata a "header"
 """
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,13 @@ def newest(folder: str | os.PathLike[str]) -> tuple[tuple[Arrays, Any] | None, l
         except Damaged as e:
             damaged.append(str(e))
     return None, damaged
+
+
+def undamaged(folder: str | os.PathLike[str]) -> Iterator[tuple[Arrays, Any]]:
+    """(arrays, header) of every undamaged checkpoint in `folder`, newest first."""
+    for path in _in(folder):
+        with contextlib.suppress(Damaged):
+            yield read(path)
 
 
 def _in(folder: str | os.PathLike[str]) -> list[Path]:

@@ -1,24 +1,28 @@
-"""What a run trains: chosen by names and key=value, checked, and kept as one dict that config.json holds."""
+"""What a run trains: chosen by names and key=value, checked, and kept in the run's config.json."""
 from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
-from .. import datasets, device, models, nn, recipes
+from .. import __version__, datasets, device, models, nn, recipes
+from ..datasets.inputs import Prepared
+from ..files import records
+from ..files.records import Between
 from ..names import unknown
+from .metrics import Tested
 
-Config = dict[str, Any]
-# What decides every number.
-CHOSEN = "model", "model_options", "dataset", "data", "recipe", "settings", "seed", "device", "graph"
+FORMAT = 1  # of config.json; files without a number are older and are read as format 1, which has the same keys
 BY_DATA = "num_classes", "in_channels", "rng"  # arguments of a model that follow from the data set and the seed
+DEVICES = "cpu", "gpu"
+
+Count = Annotated[int, Between(0)]
+Option = bool | int | float | str
 
 
 @dataclass(frozen=True)
@@ -38,10 +42,144 @@ class Data:
                              "whose images stand in for the test set; leave one out")
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """What a run noted when it began. It decides no number, and a later call may find other values."""
+
+    data_sha256: str = ""   # "": not noted
+    steps: Count = 0        # in all; 0: the run has not begun
+    threads: Count = 0
+    kernels: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    commit: str | None = None
+    parameters: Count = 0
+    train_images: Count = 0
+    test_images: Count = 0
+    root: str | None = None  # folder of the data set, if not the usual one
+    command: str = ""
+    started: str = ""
+
+    def differences(self, now: Recorded, keys: Sequence[str]) -> list[str]:
+        """Where `now` differs in these keys, in words: "threads: 2 there, 4 now"."""
+        return [f"{text} now" for text in _differences(_plain(self), _plain(now), keys)]
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What was chosen for a run, which decides all its numbers; and apart from that what was recorded.
+
+    ValueError for a model, an option, a data set, a recipe or a device that does not exist, and for a seed below 0.
+    """
+
+    model: str
+    dataset: str
+    recipe_name: str
+    recipe: recipes.Recipe  # that recipe, with the settings that replace its own
+    seed: int
+    device: str             # "cpu" or "gpu"
+    model_options: dict[str, Option] = field(default_factory=dict)
+    data: Data = Data()
+    graph: bool = False
+    recorded: Recorded = Recorded()
+
+    def __post_init__(self) -> None:
+        for key, name, known in (("model", self.model, models.BY_NAME), ("data set", self.dataset, datasets.BY_NAME),
+                                 ("recipe", self.recipe_name, recipes.RECIPES), ("device", self.device, DEVICES)):
+            if name not in known:
+                raise unknown(key, name, known)
+        if self.seed < 0:
+            raise ValueError(f"seed: expected a whole number >= 0, got {self.seed}")
+        kinds = options_of(self.model)
+        records.only(self.model_options, kinds, "model_options")
+        for name, value in self.model_options.items():
+            records.checked(value, kinds[name], "model_options", name)
+
+    @classmethod
+    def from_json(cls, source: str | Mapping[str, Any], path: str | Path, *, beside: Collection[str] = ()) -> RunConfig:
+        """Read a config from JSON text, or from what JSON text holds, with every value checked.
+
+        path: the file, for messages. beside: names of other keys that may stand in the same object.
+        ValueError that names the file and the key for a value that is missing, unknown or of another type, and for a
+        format of a later version.
+        """
+        where = str(path)
+        raw = records.parse(source, where) if isinstance(source, str) else source
+        if not isinstance(raw, Mapping):
+            raise ValueError(f"{where}: expected a run's settings, which are keys and values")
+        form = records.checked(raw.get("format", FORMAT), Annotated[int, Between(1)], where, "format")
+        if form > FORMAT:
+            raise ValueError(f"{where}: format: expected at most {FORMAT}, got {form}: a later version of minires than "
+                             f"this one ({__version__}) wrote it, and reads it")
+        noted = {f.name for f in dataclasses.fields(Recorded)}
+        records.only(raw, {"format", *CHOSEN, *noted, *beside}, where)
+        if missing := [key for key in CHOSEN if key not in raw]:
+            raise ValueError(f"{where}: expected a run's settings; there is no {', '.join(missing)}")
+        chosen = {key: records.checked(raw[key], kind, where, key, complete=True) for key, kind in CHOSEN.items()}
+        recorded = records.checked({key: raw[key] for key in raw if key in noted}, Recorded, where)
+        try:
+            return cls(recipe_name=chosen.pop("recipe"), recipe=chosen.pop("settings"), recorded=recorded, **chosen)
+        except ValueError as e:
+            raise ValueError(f"{where}: {e}") from e
+
+    def to_json(self) -> dict[str, Any]:
+        """The config as JSON has it, with the number of the format; what was recorded only once the run has begun."""
+        return {"format": FORMAT, **self.chosen(), **(_plain(self.recorded) if self.recorded.steps else {})}
+
+    def chosen(self) -> dict[str, Any]:
+        """What was chosen, as JSON has it."""
+        return {"model": self.model, "model_options": dict(self.model_options), "dataset": self.dataset,
+                "data": _plain(self.data), "recipe": self.recipe_name, "settings": _plain(self.recipe),
+                "seed": self.seed, "device": self.device, "graph": self.graph}
+
+    def differences(self, other: RunConfig, but: Collection[str] = ()) -> list[str]:
+        """Where the choices of `other` differ, in words: "settings.lr: 0.1 there, 0.2 asked for". `but`: keys that may
+        differ."""
+        keys = [key for key in CHOSEN if key not in but]
+        return [f"{text} asked for" for text in _differences(self.chosen(), other.chosen(), keys)]
+
+    def inputs(self, root: Path | None = None) -> Prepared:
+        """The data set as the network sees it: pixels / 255, less the training images' mean at every pixel.
+
+        root: the data set's folder, if not the usual one.
+        FileNotFoundError where the data set is not there; ValueError where it has too few images.
+        """
+        return datasets.prepared(self.dataset, root, normalize="pixel-mean", where=self.device,
+                                 **dataclasses.asdict(self.data))
+
+    def build(self, in_channels: int, num_classes: int) -> nn.Module:
+        """The model with its first weights, drawn from the seed. ValueError where its options do not fit."""
+        given = {"in_channels": in_channels, "num_classes": num_classes, "rng": np.random.default_rng(self.seed)}
+        takes = inspect.signature(models.BY_NAME[self.model]).parameters
+        options = {name: value for name, value in given.items() if name in takes}
+        try:
+            return models.build(self.model, **self.model_options, **options).to(self.device)
+        except (ArithmeticError, MemoryError) as e:
+            raise ValueError(f"{self.model} cannot be built with {self.model_options}: {e}") from e
+
+    @property
+    def tested(self) -> Tested:
+        """The name of the error after each epoch: "validation_error" where images are held out, or "test_error"."""
+        return "validation_error" if self.data.validation else "test_error"
+
+    @property
+    def words(self) -> str:
+        """How and on what, as in "short-cifar (lr 0.05) on cifar10, image_size 16; networks with width 8"."""
+        standard = _plain(recipes.RECIPES[self.recipe_name])
+        changed = [f"{key} {value}" for key, value in _plain(self.recipe).items() if value != standard[key]]
+        data = [f"{key} {value}" for key, value in _plain(self.data).items() if value]
+        options = [f"{key} {value}" for key, value in self.model_options.items()]
+        return (self.recipe_name + (f" ({', '.join(changed)})" if changed else "") + " on "
+                + ", ".join([self.dataset, *data]) + (f"; networks with {', '.join(options)}" if options else ""))
+
+
+# The keys of config.json that were chosen; the others were recorded.
+CHOSEN = {"model": str, "model_options": dict[str, Option], "dataset": str, "data": Data, "recipe": str,
+          "settings": recipes.Recipe, "seed": int, "device": str, "graph": bool}
+
+
 def configure(model: str, dataset: str, recipe: str = "paper-cifar", seed: int = 0, where: str = "auto",
-              settings: Sequence[str] = (), graph: bool = False) -> Config:
-    """The CHOSEN part of a config. `settings`: "key=value", a field of Recipe or Data or "model.<option>". `graph`: see
-    train.fit.
+              settings: Sequence[str] = (), graph: bool = False) -> RunConfig:
+    """Choose a run. `settings`: "key=value", a field of Recipe or Data or "model.<option>". `graph`: see train.fit.
 
     ValueError, with the nearest name, for a model, data set, recipe or key that does not exist, and for a value of
     another type; RuntimeError for a device that is not there.
@@ -50,8 +188,7 @@ def configure(model: str, dataset: str, recipe: str = "paper-cifar", seed: int =
     if dataset not in datasets.BY_NAME:
         raise unknown("data set", dataset, datasets.BY_NAME)
     chosen, data = recipes.named(recipe), Data()
-    options = {f"model.{n}": type(p.default) for n, p in inspect.signature(models.BY_NAME[name]).parameters.items()
-               if n not in BY_DATA and isinstance(p.default, (bool, int, float, str))}
+    options = {f"model.{name}": kind for name, kind in options_of(name).items()}
     texts: dict[str, str] = {}
     for setting in settings:
         key, equals, text = (part.strip() for part in setting.partition("="))
@@ -64,52 +201,39 @@ def configure(model: str, dataset: str, recipe: str = "paper-cifar", seed: int =
         texts["steps"] = "0"  # a recipe that counts in steps counts in epochs from here on
     elif {"epochs", "steps"} <= set(texts):
         raise ValueError("setting: epochs and steps both say how long; give one of them")
-    return {
-        "model": name,
-        "model_options": {key.removeprefix("model."): recipes.parse(key, text, options[key])
-                          for key, text in texts.items() if key in options},
-        "dataset": dataset,
-        "data": dataclasses.asdict(recipes.override(data, {k: t for k, t in texts.items() if k in vars(data)})),
-        "recipe": recipe,
-        "settings": dataclasses.asdict(recipes.override(chosen, {k: t for k, t in texts.items() if k in vars(chosen)})),
-        "seed": seed,
-        "device": device.use(where),
-        "graph": graph,
-    }
+    return RunConfig(
+        model=name,
+        model_options={key.removeprefix("model."): recipes.parse(key, text, options[key])
+                       for key, text in texts.items() if key in options},
+        dataset=dataset,
+        data=recipes.override(data, {k: t for k, t in texts.items() if k in vars(data)}),
+        recipe_name=recipe,
+        recipe=recipes.override(chosen, {k: t for k, t in texts.items() if k in vars(chosen)}),
+        seed=seed,
+        device=device.use(where),
+        graph=graph,
+    )
 
 
-def pretty(model: str) -> str:
-    """A network's name as it is written in text: "ResNet-20" for "resnet20"."""
-    return re.sub(r"(?<=[a-z])(?=\d)", "-", model, count=1).replace("resnet", "ResNet")
+def options_of(model: str) -> dict[str, type]:
+    """{name: type} of a model's options that a run can choose."""
+    return {name: type(p.default) for name, p in inspect.signature(models.BY_NAME[model]).parameters.items()
+            if name not in BY_DATA and isinstance(p.default, (bool, int, float, str))}
 
 
-def recipe_of(config: Config) -> recipes.Recipe:
-    """The recipe with the settings of a config, which may have been read from JSON."""
-    return recipes.Recipe(**{**config["settings"], "drops": tuple(config["settings"]["drops"])})
+def _plain(settings: Any) -> dict[str, Any]:
+    """A dataclass as JSON has it: tuples are lists."""
+    return {key: list(value) if isinstance(value, tuple) else value
+            for key, value in dataclasses.asdict(settings).items()}
 
 
-def prepared(config: Config, root: Path | None) -> tuple[Any, Any, str, Sequence[str]]:
-    """(train, test, SHA-256 of the pixels and labels as stored, names of the classes). Each of the two is (images
-    float32 (N, C, H, W) less the training images' mean at every pixel, labels), on the config's device."""
-    found = datasets.prepared(config["dataset"], root, normalize="pixel-mean", where=config["device"], **config["data"])
-    return found.train, found.test, found.sha256, found.classes
-
-
-def build(config: Config, in_channels: int, num_classes: int) -> nn.Module:
-    """The model of a config with its first weights, drawn from the seed."""
-    given = {"in_channels": in_channels, "num_classes": num_classes, "rng": np.random.default_rng(config["seed"])}
-    takes = inspect.signature(models.BY_NAME[config["model"]]).parameters
-    options = {name: value for name, value in given.items() if name in takes}
-    return models.build(config["model"], **config["model_options"], **options).to(config["device"])
-
-
-def differences(there: Mapping[str, Any], asked: Mapping[str, Any], keys: Sequence[str] = CHOSEN) -> list[str]:
-    """Where two configs differ, in words: "settings.lr: 0.1 there, 0.2 asked for"."""
+def _differences(there: Mapping[str, Any], other: Mapping[str, Any], keys: Collection[str]) -> list[str]:
+    """"settings.lr: 0.1 there, 0.2" for each of these keys, and of those in them, that has another value."""
     found = []
     for key in keys:
-        a, b = there.get(key), json.loads(json.dumps(asked.get(key)))  # as JSON has it: tuples are lists
+        a, b = there.get(key), other.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
-            found += [f"{key}.{text}" for text in differences(a, b, sorted({*a, *b}))]
+            found += [f"{key}.{text}" for text in _differences(a, b, sorted({*a, *b}))]
         elif a != b:
-            found.append(f"{key}: {a} there, {b} asked for")
+            found.append(f"{key}: {a} there, {b}")
     return found

@@ -1,26 +1,30 @@
 """What any set of runs shows: the paper's Fig. 6 and a Table 6 with mean and standard deviation over seeds."""
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict
 
 from .. import recipes
+from ..files import records
 from ..files.atomic import write_atomically
-from .config import CHOSEN, pretty, recipe_of
-from .run import read_config, read_metrics
+from ..names import printed
+from . import metrics
+from .config import Data, RunConfig
+from .metrics import Line
+from .run import read_config
 
 # Published test errors on CIFAR-10 in percent. ResNets: He et al. 2015, Table 6; of 110 layers the best of five runs,
 # with their mean and standard deviation. Plain networks: read off the curves of its Fig. 6.
 PAPER = {"plain20": "9.7", "plain32": "10.1", "plain44": "11.4", "plain56": "13.25",
          "resnet20": "8.75", "resnet32": "7.51", "resnet44": "7.17", "resnet56": "6.97",
          "resnet110": "6.43 (6.61 ± 0.16)", "resnet1202": "7.93"}
-CURVES = "step", "lr", "train_loss", "train_error", "test_error", "validation_error", "seconds"
+CURVES: tuple[Literal["step", "lr", "train_loss", "train_error", "test_error", "validation_error", "seconds"], ...] = (
+    "step", "lr", "train_loss", "train_error", "test_error", "validation_error", "seconds")
 
 
 @dataclass
@@ -28,32 +32,44 @@ class Run:
     """One run's folder."""
 
     folder: Path
-    config: dict[str, Any]
-    metrics: list[dict[str, Any]]
+    config: RunConfig
+    metrics: list[Line]
     pixels: str = ""  # the SHA-256's beginning, where runs on other pixels have the same name
 
     @property
     def finished(self) -> bool:
-        return bool(self.metrics) and self.metrics[-1]["step"] == self.config["steps"]
+        return bool(self.metrics) and self.metrics[-1]["step"] == self.config.recorded.steps
 
     @property
     def group(self) -> str:
         """The same for runs that differ in their seed, or in where they ran, alone."""
-        return json.dumps({key: self.config[key] for key in CHOSEN if key not in ("seed", "device")}
-                          | {"pixels": self.config["data_sha256"]}, sort_keys=True)
+        same = {key: value for key, value in self.config.chosen().items() if key not in ("seed", "device")}
+        return json.dumps(same | {"pixels": self.config.recorded.data_sha256}, sort_keys=True)
+
+    @property
+    def order(self) -> tuple[str, int, str, int]:
+        """The kind of network, its size, its settings, its seed: what runs are sorted by."""
+        kind = re.sub(r"\d.*", "", self.config.model)
+        return kind, self.config.recorded.parameters, self.group, self.config.seed
 
     @property
     def trained_on(self) -> str:
-        """In words, as in "short-cifar (lr 0.05) on cifar10, image_size 16; networks with width 8"."""
-        standard = dataclasses.asdict(recipes.RECIPES[self.config["recipe"]])
-        changed = [f"{key} {value}" for key, value in self.config["settings"].items()
-                   if value != (list(standard[key]) if key == "drops" else standard.get(key))]
-        data = [f"{key} {value}" for key, value in self.config["data"].items() if value]
-        options = [f"{key} {value}" for key, value in self.config["model_options"].items()]
-        return (self.config["recipe"] + (f" ({', '.join(changed)})" if changed else "") + " on "
-                + ", ".join([self.config["dataset"], *data])
-                + (f", pixels {self.pixels}" if self.pixels else "")
-                + (f"; networks with {', '.join(options)}" if options else ""))
+        """How and on what, in words."""
+        way, semicolon, options = self.config.words.partition(";")
+        return way + (f", pixels {self.pixels}" if self.pixels else "") + semicolon + options
+
+
+class Row(TypedDict):
+    """One line of the table: a list has a value for each seed."""
+
+    network: str
+    trained: str
+    parameters: int
+    seeds: list[int]
+    train_error: list[float]
+    test_error: NotRequired[list[float]]
+    validation_error: NotRequired[list[float]]
+    paper: NotRequired[str]
 
 
 def find(folders: Sequence[Path]) -> list[Run]:
@@ -68,43 +84,43 @@ def find(folders: Sequence[Path]) -> list[Run]:
         if not places:
             raise ValueError(f"{folder}: expected a run's folder, or a folder of such; there is no config.json in it")
         for place in places:
-            found.setdefault(place.resolve(), Run(place, read_config(place), read_metrics(place)))
+            config = read_config(place)
+            found.setdefault(place.resolve(), Run(place, config, metrics.read(place, config.tested)))
     seen: dict[Any, Run] = {}
     for run in found.values():
-        other = seen.setdefault((run.group, run.config["seed"]), run)
+        other = seen.setdefault((run.group, run.config.seed), run)
         if other is not run:
             raise ValueError(f"{other.folder} and {run.folder} have the same settings and seed: leave one out, it "
                              "would count twice")
-    for name in {run.config["dataset"] for run in found.values()}:
-        same = [run for run in found.values() if run.config["dataset"] == name]
-        if len({run.config["data_sha256"] for run in same}) > 1:
+    for name in {run.config.dataset for run in found.values()}:
+        same = [run for run in found.values() if run.config.dataset == name]
+        if len({run.config.recorded.data_sha256 for run in same}) > 1:
             for run in same:
-                run.pixels = run.config["data_sha256"][:8]
+                run.pixels = run.config.recorded.data_sha256[:8]
     return list(found.values())
 
 
-def rows(found: Sequence[Run]) -> list[dict[str, Any]]:
+def rows(found: Sequence[Run]) -> list[Row]:
     """A row for each group of runs that differ in the seed alone: errors after the last epoch, never the best one;
     runs that are not finished are left out."""
     groups: dict[str, list[Run]] = {}
-    for run in sorted(found, key=lambda r: (_kind(r), r.config["parameters"], r.group, r.config["seed"])):
+    for run in sorted(found, key=lambda r: r.order):
         if run.finished:
             groups.setdefault(run.group, []).append(run)
     lines = []
     for group in groups.values():
-        first = group[0]
-        kind = "validation_error" if first.config["data"]["validation"] else "test_error"
-        row = {"network": pretty(first.config["model"]), "trained": first.trained_on,
-               "parameters": first.config["parameters"], "seeds": [run.config["seed"] for run in group],
-               "train_error": [run.metrics[-1]["train_error"] for run in group],
-               kind: [run.metrics[-1][kind] for run in group]}
+        first, last = group[0], [run.metrics[-1] for run in group]
+        row: Row = {"network": printed(first.config.model), "trained": first.trained_on,
+                    "parameters": first.config.recorded.parameters, "seeds": [run.config.seed for run in group],
+                    "train_error": [line["train_error"] for line in last],
+                    first.config.tested: [line[first.config.tested] for line in last]}  # type: ignore[misc]
         if _comparable(first.config):
-            row["paper"] = PAPER.get(first.config["model"], "")
+            row["paper"] = PAPER.get(first.config.model, "")
         lines.append(row)
     return lines
 
 
-def table(lines: Sequence[dict[str, Any]]) -> str:
+def table(lines: Sequence[Row]) -> str:
     """The rows as a Markdown table, laid out to be read as text too, and under it how the networks were trained.
     Errors: mean ± standard deviation over seeds."""
     ways = list(dict.fromkeys(row["trained"] for row in lines))
@@ -138,14 +154,13 @@ def write(folders: Sequence[Path], out: Path) -> str:
     from .. import plot  # loads matplotlib
     ways = list(dict.fromkeys([row["trained"] for row in lines] + [run.trained_on for run in found]))
     by_label: dict[str, list[Any]] = {}
-    for run in sorted(found, key=lambda r: (_kind(r), r.config["parameters"], r.config["seed"])):
-        by_label.setdefault(_marked(pretty(run.config["model"]), run.trained_on, ways), []).append(run.metrics)
+    for run in sorted(found, key=lambda r: r.order):
+        by_label.setdefault(_marked(printed(run.config.model), run.trained_on, ways), []).append(run.metrics)
     figure = plot.png(plot.training_curves(by_label))
 
     out.mkdir(parents=True, exist_ok=True)
     record = {"table": lines, "paper": PAPER, "runs": [_record(run) for run in found]}
-    text = re.sub(r"\[[^][{}]*\]", lambda m: " ".join(m[0].split()), json.dumps(record, indent=1))  # a list, a line
-    write_atomically(out / "results.json", text + "\n")
+    write_atomically(out / "results.json", records.text(record) + "\n")
     write_atomically(out / "curves.png", figure)
     shown = table(lines) if lines else "No run is finished yet."
     write_atomically(out / "report.md", _page(found, lines, shown))
@@ -155,7 +170,7 @@ def write(folders: Sequence[Path], out: Path) -> str:
 def _check_ours(out: Path) -> None:
     there = [name for name in ("results.json", "curves.png", "report.md") if (out / name).exists()]
     try:
-        ours = {"table", "paper", "runs"} <= set(json.loads((out / "results.json").read_text(encoding="utf-8")))
+        ours = {"table", "paper", "runs"} <= set(records.read(out / "results.json"))
     except (OSError, ValueError, TypeError):
         ours = False
     if there and not ours:
@@ -163,7 +178,7 @@ def _check_ours(out: Path) -> None:
                               "nothing is overwritten")
 
 
-def _page(found: Sequence[Run], lines: Sequence[dict[str, Any]], shown: str) -> str:
+def _page(found: Sequence[Run], lines: Sequence[Row], shown: str) -> str:
     text = ["# Training runs", shown,
             "Errors in percent after the last epoch, not the best one, in eval mode on whole sets; mean ± standard "
             "deviation over seeds, where there are several."]
@@ -172,7 +187,7 @@ def _page(found: Sequence[Run], lines: Sequence[dict[str, Any]], shown: str) -> 
                     "best of five runs, and their mean ± standard deviation), and for plain networks read off the "
                     "curves of its Fig. 6. They stand beside networks trained by its recipe on all of CIFAR-10 alone.")
     if unfinished := [f"{run.folder.name} (step {run.metrics[-1]['step'] if run.metrics else 0} of "
-                      f"{run.config['steps']})" for run in found if not run.finished]:
+                      f"{run.config.recorded.steps})" for run in found if not run.finished]:
         text.append(f"Not finished, and in the figure alone: {', '.join(unfinished)}.")
     text.append("![Training and test error of every run](curves.png)")
     text.append("Every setting, seed, device, version and curve is in [results.json](results.json).")
@@ -182,20 +197,16 @@ def _page(found: Sequence[Run], lines: Sequence[dict[str, Any]], shown: str) -> 
 def _record(run: Run) -> dict[str, Any]:
     """A run with all that made it, its curves as columns."""
     left_out = {"root", "command"}  # they say more about a machine's folders than about the run
-    curves = {key: [round(line[key], 5) for line in run.metrics] for key in CURVES if key in (run.metrics or [{}])[0]}
-    return {key: value for key, value in run.config.items() if key not in left_out} | {"finished": run.finished,
-                                                                                       "curves": curves}
+    curves = {key: [round(line[key], 5) for line in run.metrics] for key in CURVES
+              if run.metrics and key in run.metrics[0]}
+    return {key: value for key, value in run.config.to_json().items() if key not in left_out} | {
+        "finished": run.finished, "curves": curves}
 
 
-def _comparable(config: dict[str, Any]) -> bool:
+def _comparable(config: RunConfig) -> bool:
     """Was it trained as the paper says, on the same images?"""
-    standard = recipes.RECIPES["paper-cifar"]
-    return (config["dataset"] == "cifar10" and not config["model_options"] and not any(config["data"].values())
-            and recipe_of(config) == standard)
-
-
-def _kind(run: Run) -> str:
-    return re.sub(r"\d.*", "", run.config["model"])
+    return (config.dataset == "cifar10" and not config.model_options and config.data == Data()
+            and config.recipe == recipes.RECIPES["paper-cifar"])
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -1,130 +1,123 @@
-"""A grid of runs, models x seeds: processes on this machine, or tasks on a Dask cluster. Each run has its folder and
-its checkpoints (runs.py), so a worker that dies costs its run what it did since the last one, and nothing else."""
+"""A grid of runs, models x seeds: in processes on this machine, or tasks on a Dask cluster. Each run has its folder and
+its checkpoints, so a worker that dies costs its run what it did since the last one, and nothing else."""
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
+import dataclasses
 import tomllib
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .. import info, models, runs
-from ..names import unknown
+from .. import device, models
+from ..files import records
+from ..kernels import parallel
 from . import report
-from .config import CHOSEN, configure, differences
+from .config import Option, RunConfig, configure
+from .progress import say as say_at_once
+from .run import read_config
+from .workers import Event, Job, side_by_side
 
-KEYS = {"models": list, "seeds": list, "dataset": str, "recipe": str, "device": str, "set": dict, "data_dir": str,
-        "graph": bool}
-DEATHS = 3  # of one run, after which it is given up
-
-Spec = dict[str, Any]
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What the SPEC file says. ValueError for names that do not exist, and for a model or a seed given twice."""
+
+    models: tuple[str, ...]
+    dataset: str
+    seeds: tuple[int, ...] = (0,)
+    recipe: str = "paper-cifar"
+    device: str = "auto"
+    set: dict[str, Option | list[Option]] = field(default_factory=dict)
+    data_dir: str | None = None
+    graph: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "models", tuple(map(models.canonical, self.models)))
+        for key in "models", "seeds":
+            values = getattr(self, key)
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"{key}: expected one or more, all different, got {', '.join(map(str, values))}")
+        if self.device not in ("auto", "cpu", "gpu"):
+            raise ValueError(f'device: expected "auto", "cpu" or "gpu", got {self.device!r}')
+
+    def runs(self, where: str | None = None) -> dict[str, RunConfig]:
+        """{folder's name: config} for every model and seed. `where`: the device, if not the file's own."""
+        settings = [f"{key}={','.join(map(str, v)) if isinstance(v, list) else v}" for key, v in self.set.items()]
+        return {f"{model}-seed{seed}": configure(model, self.dataset, self.recipe, seed, where or self.device, settings,
+                                                 self.graph)
+                for seed in self.seeds for model in self.models}
 
 
 def read(path: Path) -> Spec:
     """The SPEC file, TOML by its name's end or else JSON, checked: ValueError says which key is wrong and how."""
+    if path.suffix == ".toml":
+        try:
+            raw: Any = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as e:
+            raise ValueError(f"{path} cannot be read: {e}") from e
+    else:
+        raw = records.read(path)
+    spec: Spec = records.checked(raw, Spec, str(path))
     try:
-        text = path.read_text(encoding="utf-8")
-        spec = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+        spec.runs(where="cpu")  # are the settings settings?
     except ValueError as e:
-        raise ValueError(f"{path} cannot be read: {e}") from e
-    if not isinstance(spec, dict):
-        raise ValueError(f"{path}: expected keys and values, got {type(spec).__name__}")
-    for key, value in spec.items():
-        if key not in KEYS:
-            raise unknown(f"{path}: key", key, KEYS)
-        if not isinstance(value, KEYS[key]):
-            raise ValueError(f"{path}: {key}: expected a {KEYS[key].__name__}, got {value!r}")
-    if missing := [key for key in ("models", "dataset") if not spec.get(key)]:
-        raise ValueError(f"{path}: {' and '.join(missing)} must be given")
-    spec = {"seeds": [0], "recipe": "paper-cifar", "device": "auto", "set": {}, "data_dir": None,
-            "graph": False} | spec
-    if all(type(name) is str for name in spec["models"]):
-        spec["models"] = [models.canonical(name) for name in spec["models"]]
-    for key, kind in ("models", str), ("seeds", int):
-        if not spec[key] or not all(type(v) is kind for v in spec[key]) or len(set(spec[key])) < len(spec[key]):
-            raise ValueError(f"{path}: {key}: expected different {kind.__name__}s, got {spec[key]}")
+        raise ValueError(f"{path}: {e}") from e
     return spec
 
 
-def plan(spec: Spec) -> dict[str, dict[str, Any]]:
-    """{folder's name: arguments of configure} for every model and seed."""
-    settings = [f"{key}={','.join(map(str, v)) if isinstance(v, list) else v}" for key, v in spec["set"].items()]
-    return {f"{model}-seed{seed}": {"model": model, "dataset": spec["dataset"], "recipe": spec["recipe"], "seed": seed,
-                                    "where": spec["device"], "settings": settings, "graph": spec.get("graph", False)}
-            for seed in spec["seeds"] for model in spec["models"]}
-
-
 def run(spec: Spec, out: Path, *, jobs: int | None = None, scheduler: str | None = None, every_seconds: float = 600,
-        say: Say = print) -> tuple[str, dict[str, str]]:
-    """Train the whole grid in folders of `out`, going on with what is there; (the table, {run that failed: why}).
+        command: str = "minires sweep", say: Say = say_at_once) -> tuple[str, dict[str, str]]:
+    """Train the whole grid in folders of `out`, resuming what is there; (the table, {run that failed: why}).
 
     Here `jobs` runs share the cores; with `scheduler`, the address of a Dask scheduler, its workers do the work. Their
     folders must be this machine's, and each should have one thread for tasks (dask worker --nthreads 1) and
     MINIRES_THREADS in its environment. What is wrong with any of the runs' settings is said before the first begins.
+    KeyboardInterrupt where Ctrl-C or SIGTERM stopped the runs, each at a checkpoint.
     """
-    todo = plan(spec)
     out = out.resolve()
-    for name, asked in todo.items():
-        chosen = configure(**{**asked, "where": "cpu"} if scheduler else asked)
+    configs = spec.runs(where="cpu" if scheduler else None)
+    for name, config in configs.items():
         if (out / name / "config.json").exists():
-            keys = [key for key in CHOSEN if key != "device" or not scheduler]
-            if found := differences(runs.read_config(out / name), chosen, keys):
+            there = read_config(out / name)
+            if found := there.differences(config, but=("device",) if scheduler else ()):
                 raise ValueError(f"{out / name} holds a run of other settings: {'; '.join(found)}. Choose another "
                                  "--out")
-    root = Path(spec["data_dir"]).resolve() if spec["data_dir"] else None
-    if scheduler:
-        failed = _on_cluster(todo, out, scheduler, root, every_seconds, say)
-    else:
-        failed = _here(todo, out, jobs, root, every_seconds, say)
+    root = Path(spec.data_dir).resolve() if spec.data_dir else None
+    todo = {name: Job(config, out / name, root, every_seconds, command=command) for name, config in configs.items()}
+    failed = _on_cluster(todo, scheduler, spec.device, say) if scheduler else _here(todo, jobs, say)
     for name, why in failed.items():
         say(f"{name} failed: {why}")
     return (report.write([out], out) if list(out.glob("*/config.json")) else "No run has begun."), failed
 
 
-def _here(todo: dict[str, dict[str, Any]], out: Path, jobs: int | None, root: Path | None, every_seconds: float,
-          say: Say) -> dict[str, str]:
-    where = configure(**next(iter(todo.values())))["device"]
-    jobs = min(jobs or {"gpu": 1}.get(where, info.cores()), info.cores(), len(todo))  # a GPU's memory is not shared out
-    env = {**os.environ, "MINIRES_THREADS": str(max(1, info.cores() // jobs))}
-    say(f"{len(todo)} runs, {jobs} at a time, with {env['MINIRES_THREADS']} threads each")
+def _here(todo: Mapping[str, Job], jobs: int | None, say: Say) -> dict[str, str]:
+    where, cores = next(iter(todo.values())).config.device, parallel.cores()
+    jobs = min(jobs or {"gpu": 1}.get(where, cores), cores, len(todo))  # a GPU's memory is not shared out
+    threads = max(1, cores // jobs)
+    say(f"{len(todo)} runs, {jobs} at a time, with {threads} threads each")
+    failed: dict[str, str] = {}
 
-    def train(name: str) -> str:
-        """What went wrong, "" if nothing did."""
-        asked = todo[name]
-        command = [sys.executable, "-m", "minires", "train", asked["model"], "--resume", "--out", str(out / name),
-                   "--dataset", asked["dataset"], "--recipe", asked["recipe"], "--seed", str(asked["seed"]),
-                   "--device", asked["where"], "--checkpoint-seconds", str(every_seconds)]
-        command += ["--data-dir", str(root)] if root else []
-        command += ["--graph"] if asked["graph"] else []
-        command += ["--set", *asked["settings"]] if asked["settings"] else []
-        for _ in range(DEATHS):
-            last = ""
-            with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                  text=True) as process:
-                for last in process.stdout or ():
-                    say(last.rstrip())
-            status = process.returncode
-            if status >= 0:
-                return last.strip() or f"its process ended with status {status}" if status else ""
-            say(f"{name}: killed by signal {-status}; going on from its last checkpoint")
-        return f"its process was killed {DEATHS} times"
+    def tell(name: str, event: Event) -> None:
+        if isinstance(event, str):
+            say(event)
 
-    with ThreadPoolExecutor(jobs) as pool:  # a thread waits for each process
-        try:
-            outcomes = dict(zip(todo, pool.map(train, todo), strict=True))
-        except KeyboardInterrupt:  # the processes have it too, and stop at a checkpoint
-            pool.shutdown(cancel_futures=True)
-            raise
-    return {name: why for name, why in outcomes.items() if why}
+    def note(name: str, error: Exception) -> None:
+        failed[name] = str(error)
+
+    sharing = {name: dataclasses.replace(job, threads=threads) for name, job in todo.items()}
+    outcomes, stopped = side_by_side(sharing, jobs, tell, note)
+    for name, outcome in outcomes.items():
+        if not outcome.finished:
+            say(f"{name}: stopped by {outcome.stopped} at step {outcome.step} of {outcome.steps}")
+    if stopped:
+        raise KeyboardInterrupt
+    return failed
 
 
-def _on_cluster(todo: dict[str, dict[str, Any]], out: Path, scheduler: str, root: Path | None, every_seconds: float,
-                say: Say) -> dict[str, str]:
+def _on_cluster(todo: Mapping[str, Job], scheduler: str, where: str, say: Say) -> dict[str, str]:
     try:
         from distributed import Client, as_completed
     except ModuleNotFoundError as e:
@@ -133,8 +126,7 @@ def _on_cluster(todo: dict[str, dict[str, Any]], out: Path, scheduler: str, root
     with Client(scheduler) as client:
         say(f"{len(todo)} runs on {len(client.scheduler_info(n_workers=-1)['workers'])} workers of {scheduler}")
         # A task whose worker dies is given to another one, which finds the run's last checkpoint.
-        futures = {client.submit(_task, asked, out / name, root, every_seconds, pure=False): name
-                   for name, asked in todo.items()}
+        futures = {client.submit(_task, job, where, pure=False): name for name, job in todo.items()}
         for future in as_completed(futures):
             name = futures[future]
             if future.status == "finished":
@@ -144,8 +136,8 @@ def _on_cluster(todo: dict[str, dict[str, Any]], out: Path, scheduler: str, root
     return failed
 
 
-def _task(asked: dict[str, Any], out: Path, root: Path | None, every_seconds: float) -> str:
-    """One run, on a worker of the cluster."""
-    done = runs.train(configure(**asked), out, resume=True, root=root, every_seconds=every_seconds,
-                      command=f"minires sweep, {out.name}")
+def _task(job: Job, where: str) -> str:
+    """One run, on a worker of the cluster, which may have another device than the machine that asks."""
+    config = dataclasses.replace(job.config, device=device.use(where))
+    done = dataclasses.replace(job, config=config).train()
     return f"finished, {done.steps} steps"

@@ -1,0 +1,73 @@
+"""metrics.jsonl: what a run measured, a line of JSON for each epoch."""
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
+
+from ..files import records
+from ..files.atomic import write_atomically
+from ..files.records import Between
+
+Tested = Literal["test_error", "validation_error"]
+Percent = Annotated[float, Between(0, 100)]
+NotNegative = Annotated[float, Between(0)]
+RISING: tuple[Literal["step", "seconds"], ...] = ("step", "seconds")
+
+
+class Line(TypedDict):
+    """What was measured after an epoch. Errors in percent, in eval mode, over the whole sets; one of the last two."""
+
+    epoch: Annotated[int, Between(1)]
+    step: Annotated[int, Between(1)]
+    lr: NotNegative          # of the epoch's last step
+    train_loss: NotNegative  # mean of the epoch's steps
+    train_error: Percent
+    test_error: NotRequired[Percent]
+    validation_error: NotRequired[Percent]
+    seconds: NotNegative     # of the run until then, all its calls together
+
+
+def read(folder: Path, tested: Tested | None = None) -> list[Line]:
+    """The lines of a run's folder, none where the file is not there yet.
+
+    tested: which of the two errors the run measures, if it is known. ValueError, with the file, the line's number and
+    the key, where something is missing, of another type, not finite or out of order.
+    """
+    path = folder / "metrics.jsonl"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    except UnicodeDecodeError as e:
+        raise ValueError(f"{path} cannot be read: {e}") from e
+    found = [records.parse(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+    return checked(found, str(path), tested)
+
+
+def checked(found: Sequence[Any], path: str, tested: Tested | None = None) -> list[Line]:
+    """`read`'s lines, from what JSON text holds."""
+    lines: list[Line] = []
+    for number, value in enumerate(found, 1):
+        where = f"{path}, line {number}"
+        line: Line = records.checked(value, Line, where)
+        if ("test_error" in line) == ("validation_error" in line):
+            raise ValueError(f"{where}: expected either test_error or validation_error")
+        if tested and tested not in line:
+            raise ValueError(f"{where}: there is no {tested}, which the run's settings ask for")
+        if line["epoch"] != number:
+            raise ValueError(f"{where}: epoch: expected {number}, got {line['epoch']}")
+        lines.append(line)
+    for number, (line, after) in enumerate(itertools.pairwise(lines), 2):
+        for key in RISING:
+            if after[key] < line[key]:
+                raise ValueError(f"{path}, line {number}: {key}: expected no less than {line[key]} as in the line "
+                                 f"before, got {after[key]}")
+    return lines
+
+
+def write(folder: Path, lines: Sequence[Line]) -> None:
+    """Write the lines into a run's folder, all of them or none."""
+    write_atomically(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))

@@ -1,0 +1,140 @@
+"""Trainings in processes of their own: they stop at checkpoints, whoever asks them to; and what they raise arrives."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from minires import runs
+from minires.runs import checkpoint, run, workers
+from minires.runs.config import configure
+from minires.runs.progress import Passed
+from minires.train import NotFinite
+
+pytest.importorskip("safetensors", reason="checkpoints are safetensors files, and the package is not installed")
+
+pytestmark = pytest.mark.system
+ROOT = Path(__file__).resolve().parents[1]
+SETTINGS = ["train_images=1000", "test_images=20", "image_size=7", "model.width=2", "batch_size=2", "epochs=9"]
+
+
+def job(out, *settings):
+    """One that would train for long, if nothing stopped it."""
+    return workers.Job(configure("plain20", "fashion_mnist_small", "demo", 0, "cpu", [*SETTINGS, *settings]), out,
+                       threads=1, command="a test")  # fmt: skip
+
+
+def step_of(folder):
+    return checkpoint.newest(folder)[0][1]["at"]["step"]
+
+
+def never(name, error):
+    raise AssertionError(f"{name} failed: {error}")
+
+
+def test_what_is_raised_while_they_train_stops_all_of_them_at_checkpoints(tmp_path):
+    jobs, passed = {name: job(tmp_path / name) for name in "ab"}, {}
+
+    def tell(name, event):
+        if isinstance(event, Passed):
+            passed[name] = event.images
+        if min(passed.values(), default=0) >= 6 and len(passed) == 2:
+            raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        workers.side_by_side(jobs, 2, tell, never)
+    for name in jobs:
+        assert passed[name] // 2 <= step_of(tmp_path / name) < 4500
+        assert runs.read_config(tmp_path / name).recorded.command == "a test"
+
+
+@pytest.mark.parametrize("number, name", [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
+def test_a_signal_stops_those_that_run_and_begins_no_other(tmp_path, number, name):
+    """Where a signal is sent to the first process alone."""
+    said = []
+
+    def tell(who, event):
+        said.append((who, event))
+        if isinstance(event, Passed) and event.images == 6:
+            os.kill(os.getpid(), number)
+
+    outcomes, stopped = workers.side_by_side({who: job(tmp_path / who) for who in "ab"}, 1, tell, never)
+    assert stopped == name
+    assert set(outcomes) == {"a"} == {who for who, _ in said} and not (tmp_path / "b").exists()
+    assert outcomes["a"].stopped == name and 3 <= outcomes["a"].step == step_of(tmp_path / "a") < 4500
+    assert outcomes["a"].steps == 4500 and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_what_a_training_raises_is_raised_with_its_name_and_the_others_go_on(tmp_path):
+    jobs = {"wild": job(tmp_path / "wild", "lr=1e30"), "short": job(tmp_path / "short", "train_images=20", "epochs=1")}
+    failed = {}
+    outcomes, stopped = workers.side_by_side(jobs, 2, lambda *event: None, failed.__setitem__)
+    assert stopped == ""
+    assert set(failed) == {"wild"} and type(failed["wild"]) is NotFinite and "step 2: " in str(failed["wild"])
+    assert outcomes["short"].finished and outcomes["short"].step == 10
+
+
+@pytest.mark.parametrize("script, says", [
+    ("exit 3", "its process ended with status 3"), ("echo '{\"KeyError\": \"x\"}'", "KeyError: x"),
+    ("echo 'no JSON'; exit 4", "status 4"), ("echo '{\"say\": \"half", "its process ended with status"),
+])
+def test_a_process_that_ends_otherwise_is_told(script, says, tmp_path, monkeypatch):
+    (tmp_path / "python").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    failed = {}
+    assert workers.side_by_side({"a": job(tmp_path / "a")}, 1, never, failed.__setitem__) == ({}, "")
+    assert type(failed["a"]) is RuntimeError and says in str(failed["a"])
+
+
+def test_a_process_whose_parent_is_gone_stops_at_a_checkpoint(tmp_path):
+    told = job(tmp_path / "a")
+    asked = json.dumps({**vars(told), "config": told.config.to_json(), "out": str(told.out)})
+    process = subprocess.Popen([sys.executable, "-m", "minires.runs.workers"], stdin=subprocess.PIPE, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)  # fmt: skip
+    with process:
+        process.stdin.write(asked)
+        process.stdin.close()
+        for line in process.stdout:
+            if json.loads(line).get("passed", [0])[0] >= 6:
+                break
+        process.stdout.close()
+        process.wait(60)
+        assert "Traceback" not in process.stderr.read()
+    assert 3 <= step_of(tmp_path / "a") < 4500
+
+
+def test_one_after_the_other_in_this_process(tmp_path):
+    """The one that is stopped is the last that begins."""
+    short = {name: job(tmp_path / name, "train_images=20", "epochs=1") for name in "abc"}
+    said = []
+
+    def tell(name, event):
+        said.append(name)
+        if name == "b" and isinstance(event, Passed) and event.images == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    outcomes, stopped = workers.in_turn(short, tell)
+    assert stopped == "SIGTERM"
+    assert list(outcomes) == ["a", "b"] and list(dict.fromkeys(said)) == ["a", "b"]
+    assert outcomes["a"].finished and outcomes["b"].stopped == "SIGTERM"
+    assert outcomes["b"].step == step_of(tmp_path / "b")
+
+
+def test_a_signal_at_the_very_end_of_one_stops_before_the_next(tmp_path, monkeypatch):
+    """The run is finished although the signal came; the next does not begin."""
+    save_weights = run.save_weights
+
+    def save_and_signal(*arguments):
+        save_weights(*arguments)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(run, "save_weights", save_and_signal)
+    jobs = {name: job(tmp_path / name, "train_images=20", "epochs=1") for name in "ab"}
+    outcomes, stopped = workers.in_turn(jobs, lambda *event: None)
+    assert list(outcomes) == ["a"] and outcomes["a"].finished and stopped == "SIGTERM"
+    assert workers.in_turn({"b": jobs["b"]}, lambda *event: None)[1] == ""  # all is done: nothing was stopped
