@@ -1,4 +1,4 @@
-"""What a user gets wrong: every error names the operation, what was expected and what was given."""
+"""Wrong input: every error names the operation, what was expected and what was given."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def rng():
     return np.random.default_rng(0)
 
 
-SHAPES = [  # (what is wrong, the call, all of which the message must contain)
+SHAPES = [  # (what is wrong, the call, texts that the message must contain)
     ("add", lambda: t(2, 3) + t(4), ["Add(float64(2, 3), float64(4,))", "(2,3) (4,)"]),
     ("maximum", lambda: ops.maximum(t(2), t(3)), ["Maximum(float64(2,), float64(3,))"]),
     ("matmul", lambda: t(2, 3) @ t(4, 5), ["MatMul(float64(2, 3), float64(4, 5))", "4 is different from 3"]),

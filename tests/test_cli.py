@@ -1,4 +1,4 @@
-"""The command line: what is wrong ends in one clear line and leaves nothing behind; help; exit statuses; bugs."""
+"""The command line: an error is one clear line and writes nothing; help texts; exit statuses; bugs."""
 
 import argparse
 import json
@@ -18,7 +18,7 @@ BAD = os.fsdecode(b"caf\xe9")  # a file's name that is not UTF-8
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A folder, made the current one, with all that is no input: files of junk, folders, half a run."""
+    """Return the current folder, which contains everything that is not valid input: junk files, folders, half a run."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MINIRES_DATA", str(tmp_path / "data"))
     monkeypatch.delenv("MINIRES_DEBUG", raising=False)
@@ -61,7 +61,7 @@ WRONG = [
     (("evaluate", "resnet20", BAD, *DATA), r"caf\udce9: No such file or directory"),
     (("evaluate", "resnet20", "folder", *DATA), "folder: Is a directory"),
     (("evaluate", "resnet20", "empty", *DATA), "load_weights: empty: it is empty"),
-    (("evaluate", *NETWORK), "load_weights: junk: it begins like no .safetensors, .npz or PyTorch file"),
+    (("evaluate", *NETWORK), "load_weights: junk: it does not begin like a .safetensors, .npz or PyTorch file"),
     (("evaluate", "resnet20", "junk.npz", *DATA), "load_weights: junk.npz: it is damaged"),
     (("evaluate", "resnet20", "junk/file", *DATA), "junk/file: Not a directory"),
     (("evaluate", "resnet21", "junk", *DATA), "model: unknown name 'resnet21'; did you mean resnet"),
@@ -263,13 +263,13 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(here, monk
     assert capsys.readouterr().err.endswith(": pip install tqdm\n") and tree(here) == before
 
 
-# -------------------------------------------------------------------------------------- help, as a user sees it
+# -------------------------------------------------------------------------------------- help texts
 
 
 def parsers():
-    """{command: its parser}, and "" for the one of all."""
-    whole = cli._parser()  # private: what argparse prints, without a process for each
-    # private: argparse has no public list of what it was given
+    """Return {command: its parser}, with the main parser under ""."""
+    whole = cli._parser()  # private: gives what argparse prints, without a process for each command
+    # private: argparse has no public list of its arguments
     commands = next(a for a in whole._actions if isinstance(a, argparse._SubParsersAction))
     return {"": whole, **commands.choices}
 
@@ -310,7 +310,7 @@ def test_a_wrong_environment_is_one_line(name):
     assert done.stderr.startswith(f"minires info: error: {name}: expected ")
 
 
-# --------------------------------------------------------------------------------------- names of any bytes
+# --------------------------------------------------------------------------------------- file names of any bytes
 
 
 @pytest.mark.parametrize("name", [BAD, "cost$x_{$"], ids=["not UTF-8", "like mathematics"])

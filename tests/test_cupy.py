@@ -297,7 +297,7 @@ def test_a_graphed_step_names_the_layer_and_changes_nothing(how, before):
 
 def test_the_error_of_wrong_labels(how):
     images, _ = batch("gpu")
-    with pytest.raises(ValueError, match=r"error: expected labels in 0\.\.9, got 10"):
+    with pytest.raises(ValueError, match=r"evaluate: expected labels in 0\.\.9, got 10"):
         train.error(net("residual", "gpu"), images, device.to(np.full(6, 10), "gpu"))
 
 

@@ -1,4 +1,4 @@
-"""What `minires info` prints and every result keeps: versions, BLAS, threads, and the commit of the source."""
+"""`minires info` and the record of every result: versions, BLAS, threads, and the commit of the source."""
 
 import platform
 import subprocess
@@ -47,7 +47,7 @@ def test_the_commit_of_a_checkout_and_whether_files_differ_from_it(tmp_path, mon
     package.mkdir()
     (package / "info.py").write_text("")
     monkeypatch.setattr(info, "__file__", str(package / "info.py"))
-    assert info.commit() is None  # installed: no checkout
+    assert info.commit() is None  # an installed package: there is no checkout
     try:
         git(tmp_path, "init")
     except FileNotFoundError:
@@ -61,5 +61,5 @@ def test_the_commit_of_a_checkout_and_whether_files_differ_from_it(tmp_path, mon
     assert info.commit() == first
     (package / "info.py").write_text("changed")
     assert info.commit() == f"{first}+changes"
-    monkeypatch.setenv("PATH", str(tmp_path))  # no git
+    monkeypatch.setenv("PATH", str(tmp_path))  # git is not found
     assert info.commit() is None

@@ -1,4 +1,4 @@
-"""`minires inspect`: from weights and from a run's folder, on one page; errors come before anything is written."""
+"""`minires inspect` works on weights and on a run's folder, writes one page, and reports errors before it writes."""
 
 import json
 from functools import partial
@@ -16,7 +16,7 @@ from minires.runs.config import configure
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """A network of width 4 for 28 x 28 images whose gammas were halved."""
+    """Return a file and its network, which has width 4, takes grey images and has halved gammas."""
     net = models.cifar(8, in_channels=1, width=4, rng=np.random.default_rng(3))
     for name, t in net.state().items():
         if "bn" in name and name.endswith(".weight"):
@@ -28,7 +28,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def small_networks(monkeypatch):
-    """A network of 8 layers under a name, so that the tests are quick."""
+    """Give a network of 8 layers a name, and take few points, so that the tests are quick."""
     monkeypatch.setitem(models.BY_NAME, "resnet8", partial(models.cifar, 8, width=4))
     monkeypatch.setattr(inspection, "POINTS", (5, 3))
 
@@ -76,11 +76,11 @@ def test_the_page_stands_alone(weights, tmp_path):
     text = (tmp_path / "inspect.html").read_text(encoding="utf-8")
     assert text.count("<img src=\"data:image/png;base64,") == 2 and "://" not in text and "<script" not in text
     assert "Mean over the layers: 0.500 measured" in text and "Left out" not in text
-    assert POLICY in text and "fashion_mnist_small" in text and "ResNet-8, looked into" in text
+    assert POLICY in text and "fashion_mnist_small" in text and "Inspection of ResNet-8" in text
 
 
 def in_colour(folder):
-    """Weights of a network for three channels, which it has without a data set."""
+    """Write the weights of a network for three channels, the number that a network has without a data set."""
     minires.save_weights(models.cifar(8, width=4), folder / "net.npz")
     return folder / "net.npz"
 
@@ -107,7 +107,7 @@ def test_a_run_is_looked_into(run_folder, tmp_path):
         subject.model, subject.images[:30], subject.labels[:30]).weights
     metrics = [json.loads(text) for text in (run_folder / "metrics.jsonl").read_text().splitlines()]
     assert analysis.lesions(subject.model, subject.images, subject.labels).whole == pytest.approx(
-        metrics[-1]["test_error"], abs=1e-3)  # the very images and pixels of the run
+        metrics[-1]["test_error"], abs=1e-3)  # the same images and pixels as in the run
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_run_is_looked_into(run_folder, tmp_path):
      (("{colour}", "--model", "resnet8", "--lesion"), "lesion needs images: name a data set, for example --dataset"),
      (("{weights}", "--model", "resnet9"), "unknown name 'resnet9'"),
      (("{weights}", "--model", "plain20"), "load_weights"),
-     (("{run}", "--model", "resnet8"), "is a run's folder, which says all about the network: leave out --model"),
+     (("{run}", "--model", "resnet8"), "is the folder of a run, which decides these options: leave out --model"),
      (("{run}", "--normalize", "none"), "leave out --normalize"),
      (("{empty}",), "is no run's folder: there is no config.json in it"),
      (("{weights}.not", "--model", "resnet8"), "No such file")],
@@ -134,8 +134,8 @@ def test_what_is_wrong_is_said_and_nothing_written(arguments, message, weights, 
 
 def test_evaluate_refuses_options_for_a_run_too(run_folder, capsys):
     assert cli.main(["evaluate", str(run_folder), "--pad", "end", "--normalize", "none", "--json"]) == 2
-    assert capsys.readouterr().err == (f"minires evaluate: error: {run_folder} is a run's folder, which says all about "
-                                       "the network: leave out --normalize, --pad\n")
+    assert capsys.readouterr().err == (f"minires evaluate: error: {run_folder} is the folder of a run, which decides "
+                                       "these options: leave out --normalize, --pad\n")
     assert cli.main(["evaluate", str(run_folder), "--device", "cpu", "--batch-size", "7"]) == 0
     assert capsys.readouterr().out.startswith("resnet8 on fashion_mnist_small, 60 test images; input pixels / 255, "
                                               "averaged to 14x14 - the training set's mean image\n")

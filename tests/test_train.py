@@ -166,7 +166,7 @@ def test_error_restores_modes_and_touches_nothing():
 
 
 def test_error_of_nothing():
-    with pytest.raises(ValueError, match="error: expected at least one image"):
+    with pytest.raises(ValueError, match="evaluate: expected at least one image"):
         error(small(), *data(0))
 
 
