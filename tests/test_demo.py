@@ -131,7 +131,7 @@ def test_a_log_is_written_line_by_line_and_sigterm_keeps_what_is_done(tmp_path):
         process.terminate()
         lines += process.stdout
     assert process.returncode == 143
-    said = f"Stopped by SIGTERM; keeping what is done. minires demo --resume --out {tmp_path / 'out'} continues.\n"
+    said = f"Stopped by SIGTERM; what is done is kept. To resume: minires demo --resume --out {tmp_path / 'out'}\n"
     assert said in lines
     nets = demo_report.load(tmp_path / "out" / "results.json")["nets"]
     assert nets["resnet-20"]["complete"] and not nets.get("plain-56", {"complete": False})["complete"]
@@ -175,7 +175,7 @@ def test_results_that_somebody_spoilt_are_refused_before_anything_trains(quick, 
 
 @pytest.mark.parametrize("options, says", [
     (["--resume"], "--resume needs --out DIR"),
-    (["--resume", "--out", "{empty}"], "there is no demo to continue; leave out --resume"),
+    (["--resume", "--out", "{empty}"], "found no demo to resume; leave out --resume"),
 ])
 def test_nothing_to_resume(options, says, tmp_path, capsys):
     assert cli.main(["demo", *(option.format(empty=tmp_path) for option in options)]) == 2
@@ -216,7 +216,8 @@ def test_a_bar_in_a_terminal_and_ctrl_c_keeps_what_is_done(quick, jobs, finished
     assert process.wait(60) == 130
     text = seen.decode()
     assert "loss " in text and finished in text and "images/s" in text
-    assert "Stopped by Ctrl-C; keeping what is done. minires demo --resume --out" in text and "Incomplete" in text
+    assert "Stopped by Ctrl-C; what is done is kept. To resume: minires demo --resume --out" in text
+    assert "Incomplete" in text
     results = demo_report.load(tmp_path / "results.json")
     keys = {printed(name): name for name in LAYERS}
     assert results["nets"][keys[finished]]["complete"] is True
@@ -285,7 +286,7 @@ def test_a_loss_that_is_not_finite_ends_in_one_clear_line(tmp_path, monkeypatch,
         assert cli.main(["demo", "--quick", "--jobs", jobs, "--out", str(tmp_path / jobs)]) == 2
         error = capsys.readouterr().err
         assert "minires demo: error: step " in error
-        assert "expected a finite number; first not finite is the output of layer" in error
+        assert "expected a finite number; the first non-finite values are in the output of layer" in error
 
 
 def test_a_process_that_is_killed_again_and_again_ends_the_demo_with_its_name(tmp_path, monkeypatch):
@@ -297,7 +298,7 @@ def test_a_process_that_is_killed_again_and_again_ends_the_demo_with_its_name(tm
 
 
 def test_an_error_in_a_process_of_its_own_arrives_as_it_is(tmp_path):
-    with pytest.raises(train.NotFinite, match=r"step \d+: .*first not finite is the output of layer"):
+    with pytest.raises(train.NotFinite, match=r"step \d+: .*the first non-finite values are in the output of layer"):
         demo.run(tmp_path / "out", demo.choose(recipes.Recipe(lr=1e30), quick=True), jobs=2, say=str)
 
 

@@ -154,7 +154,7 @@ def test_the_page_is_self_contained_and_well_formed(results, images):
 def test_there_are_three_paragraphs_under_the_claims(results, images):
     text = demo_report.report_html(results, images)
     section = re.search(r'<section id="claims">(.*?)</section>', text, re.S)[1]
-    assert "<h2>What is seen, and what is not claimed</h2>" in section
+    assert "<h2>What this run shows, and what is not claimed</h2>" in section
     paragraphs = Page(section).text["p"]
     assert paragraphs == demo_report.paragraphs(results)
     assert [p.split(":")[0] for p in paragraphs] == ["Degradation", "Gradients", "Responses"]
@@ -219,14 +219,14 @@ def test_the_findings_are_stated_with_their_numbers(results):
     total = plot.number(1.21**53)
     assert "plain-56 with BN grows toward the input" in gradients
     assert (
-        f"is {total} times the last 3x3 layer's, a factor of 1.21 per layer (geometric mean over 53"
+        f"is {total} times the norm in the last 3x3 layer, a factor of 1.21 per layer (geometric mean over 53"
         in gradients
     )
-    assert "In plain-56 without BN it shrinks (0.97 per layer" in gradients
+    assert "In plain-56 without BN the norm shrinks (a factor of 0.97 per layer" in gradients
     assert "do not vanish" in gradients and '"unlikely to be caused by vanishing gradients"' in gradients
     assert "Not claimed: that skip connections cure vanishing gradients" in gradients
     assert "plain-20 0.85, ResNet-20 0.75, plain-56 0.59, ResNet-56 0.45" in responses
-    assert '"generally smaller"' in responses and "smaller one at depth 20 and 56" in responses
+    assert '"generally smaller"' in responses and "smaller mean at depth 20 and 56" in responses
     for limit in ("one seed (0), 3 epochs, width 8 and 14x14 images", "not the paper's numbers",
                   "no error bars", "nothing is claimed about test accuracy"):  # fmt: skip
         assert limit in responses
@@ -241,15 +241,17 @@ def test_what_is_not_shown_is_not_stated(results, images, quick):
         if name == "plain-56":
             net["gradient_norms_init"].reverse()
     text = " ".join([demo_report.headline(results), *demo_report.paragraphs(results)])
-    for claim in ("hurts the plain network in", "undoes it", "overfitting", "do not vanish", "agrees"):
+    for claim in ("hurts the plain network in", "undoes it", "The skip connection undoes", "overfitting",
+                  "do not vanish", "agrees"):
         assert claim not in text
     assert demo_report.headline(results).endswith(
-        "does not show that depth hurts the plain network: plain-20 80.0 %, plain-56 80.0 % after 1 epoch."
+        "does not show that depth hurts the plain network: the training errors are plain-20 80.0 %, plain-56 80.0 % "
+        "after 1 epoch."
     )
     start = "this quick run is too short to show" if quick else "this run does not show"
     assert f"Degradation: {start} that depth hurts a plain network" in text
     assert f'{start.capitalize()} the "generally smaller" responses' in text
-    assert "this run's gradients do shrink, so it does not support that sentence" in text
+    assert "the gradients of this run do shrink, so this run does not support that statement" in text
     assert "Not claimed: that skip connections cure vanishing gradients" in text
     page(results, images)
 

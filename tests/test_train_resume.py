@@ -117,7 +117,7 @@ def test_the_order_is_that_of_epoch_rng():
 def test_a_generator_cannot_go_on():
     model, at = net(), Progress()
     next(fit(model, TRAIN, TEST, RECIPE, rng=np.random.default_rng(0), at=at))
-    with pytest.raises(ValueError, match="to go on from step 1, give rng that run's seed"):
+    with pytest.raises(ValueError, match="to resume from step 1, expected rng to be the seed of that run"):
         next(fit(model, TRAIN, TEST, RECIPE, rng=np.random.default_rng(0), at=at))
 
 
@@ -231,7 +231,8 @@ def test_a_graphed_run_that_diverges_ends_as_one_that_is_not_graphed():
     ends, recipe = [], dataclasses.replace(RECIPE, lr=1e30, warm_up_lr=0)
     for graph in False, True:
         model, at = net(), Progress()
-        with pytest.raises(train.NotFinite, match=r"step \d+: the loss is (nan|inf).*not finite is the output") as e:
+        with pytest.raises(train.NotFinite, match=r"step \d+: the loss is (nan|inf).*non-finite values are in the "
+                                                  r"output") as e:
             list(fit(model, TRAIN, TEST, recipe, rng=7, at=at, graph=graph))
         ends.append((str(e.value), bits(model, at)))
     assert ends[0] == ends[1]

@@ -324,7 +324,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(tmp_path, caps
     assert run(out, "--checkpoint-steps", "1", "--set", "lr=1e30", "warm_up_lr=0", "drops=") == 2
     said = capsys.readouterr().err
     assert "step 2: the loss is" in said or "step 3: the loss is" in said
-    assert "first not finite is the output of layer '" in said and "The checkpoint of step" in said
+    assert "first non-finite values are in the output of layer '" in said and "The checkpoint of step" in said
     (arrays, header), damaged = checkpoint.newest(out)
     assert all(np.isfinite(a).all() for a in arrays.values()) and not damaged
     assert f"The checkpoint of step {header['at']['step']} is kept in {out}" in said
