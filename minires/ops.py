@@ -341,7 +341,7 @@ class Var(Function):
         self.axes = _axes(axis, x.ndim)
         self.divisor = _count(x.shape, self.axes) - correction
         if self.divisor <= 0:
-            raise ValueError(f"variance of {_count(x.shape, self.axes)} elements with correction {correction}")
+            raise ValueError(f"expected more elements than correction={correction}, got {_count(x.shape, self.axes)}")
         self.centred = x - x.mean(self.axes, keepdims=True)
         return (self.centred * self.centred).sum(self.axes, keepdims=keepdims) / self.divisor
 

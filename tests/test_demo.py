@@ -396,7 +396,7 @@ def test_no_gpu_is_a_clear_error(tmp_path, capsys):
     if device.use("auto") == "gpu":
         pytest.skip("there is a GPU here")
     assert cli.main(["demo", "--device", "gpu", "--out", str(tmp_path)]) == 2
-    assert 'device "gpu" was asked for. No GPU is used: ' in capsys.readouterr().err
+    assert 'device "gpu" was requested. No GPU is used: ' in capsys.readouterr().err
 
 
 @pytest.mark.slow

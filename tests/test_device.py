@@ -82,9 +82,9 @@ def test_a_broken_gpu_gives_a_reason_and_leaves_the_cpu_working(install, module,
     install(module)
     assert device.use() == device.use("auto") == device.use("cpu") == "cpu"
     assert re.search(reason, device.reason) and "\n" not in device.reason
-    with pytest.raises(RuntimeError, match=r'device "gpu" was asked for\. No GPU is used: .* Use "cpu" or "auto"\.'):
+    with pytest.raises(RuntimeError, match=r'device "gpu" was requested\. No GPU is used: .* Use "cpu" or "auto"\.'):
         device.use("gpu")
-    with pytest.raises(RuntimeError, match=r'device "gpu" was asked for'):
+    with pytest.raises(RuntimeError, match=r'device "gpu" was requested'):
         Tensor([1.0]).to("gpu")
     x = Tensor(np.array([1.0, 2.0]), True)
     (x * x).sum().backward()

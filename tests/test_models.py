@@ -153,10 +153,10 @@ def test_wrong_arguments(arguments, message):
     ({"norm": "none", "by_hand": True}, 'need norm="batch"'),
     ({"norm": "none", "block": "bottleneck", "depth": 11}, 'need norm="batch"'),
     ({"block": "bottleneck", "by_hand": True, "depth": 11},
-     """by_hand=True is written for block "basic" and "preact", not for 'bottleneck'"""),
+     """by_hand=True supports only blocks "basic" and "preact", got 'bottleneck'"""),
     ({"norm": "fixup", "shortcut": "B"}, 'norm="fixup" is for residual networks with shortcut "A"'),
     ({"norm": "fixup", "residual": False}, 'norm="fixup" is for residual networks'),
-    ({"residual": False, "by_hand": True}, "by_hand=True is written for residual blocks with BatchNorm")])
+    ({"residual": False, "by_hand": True}, "by_hand=True supports only residual blocks with BatchNorm")])
 def test_options_that_do_not_go_together(options, message):
     with pytest.raises(ValueError, match=message):
         models.cifar(**{"depth": 8, "width": 4, **options})

@@ -313,7 +313,7 @@ def test_zero_last_gamma_refuses_a_network_whose_blocks_end_behind_the_addition(
 
 
 def test_by_hand_is_not_written_for_bottlenecks():
-    with pytest.raises(ValueError, match="by_hand=True is written for block"):
+    with pytest.raises(ValueError, match="by_hand=True supports only block"):
         models.build("resnet164", by_hand=True)
     for block in nn.Bottleneck, nn.PreactBottleneck:
         with pytest.raises(TypeError, match="by_hand"):

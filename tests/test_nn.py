@@ -201,7 +201,7 @@ def test_sequential_refuses_what_is_no_module(wrong):
 def test_sequential_refuses_a_gap():
     net = nn.Sequential(nn.ReLU(), nn.ReLU(), nn.ReLU())
     delattr(net, "1")
-    with pytest.raises(TypeError, match=r"as number 1 of 2, got NoneType; nn.Identity\(\) leaves a place empty"):
+    with pytest.raises(TypeError, match=r"as number 1 of 2, got NoneType; put nn.Identity\(\) into an empty place"):
         net(Tensor(normal(2, 3)))
 
 

@@ -70,7 +70,7 @@ def test_evaluate_gives_a_run_the_error_that_it_recorded(tmp_path, capsys, monke
     # private: as on a machine without a GPU, whatever this one has
     monkeypatch.setattr(device, "_probe", lambda: (None, "No GPU is used: there is none."))
     assert cli.main(["evaluate", str(out)]) == 2
-    assert 'device "gpu" was asked for. No GPU is used: there is none. Use "cpu"' in capsys.readouterr().err
+    assert 'device "gpu" was requested. No GPU is used: there is none. Use "cpu"' in capsys.readouterr().err
     assert cli.main(["evaluate", str(out), "--device", "cpu", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["correct"] == found["correct"]
 
