@@ -150,7 +150,7 @@ def test_a_demo_that_is_done_can_be_resumed_and_is_the_same(quick, tmp_path, cap
     before = demo_report.load(quick[0] / "results.json")
     (tmp_path / "done" / "report.html").unlink()
     assert cli.main(["demo", "--resume", "--jobs", "1", "--out", str(tmp_path / "done")]) == 0
-    assert capsys.readouterr().out.count("going on from step 10 of 10") == 4
+    assert capsys.readouterr().out.count("resuming from step 10 of 10") == 4
     after = demo_report.load(tmp_path / "done" / "results.json")
     assert after["nets"] == before["nets"] and after["settings"] == before["settings"]
     assert after["started"] == before["started"] and after["seconds"] > before["seconds"]

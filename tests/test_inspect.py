@@ -118,7 +118,7 @@ def test_a_run_is_looked_into(run_folder, tmp_path):
      (("{weights}", "--model", "plain20"), "load_weights"),
      (("{run}", "--model", "resnet8"), "is the folder of a run, which decides these options: leave out --model"),
      (("{run}", "--normalize", "none"), "leave out --normalize"),
-     (("{empty}",), "is no run's folder: there is no config.json in it"),
+     (("{empty}",), "is not the folder of a run: there is no config.json in it"),
      (("{weights}.not", "--model", "resnet8"), "No such file")],
 )  # fmt: skip
 def test_what_is_wrong_is_said_and_nothing_written(arguments, message, weights, run_folder, tmp_path, capsys):

@@ -72,7 +72,7 @@ def test_the_whole_grid_is_trained_although_a_process_is_killed(done):
     out, said, table, failed, killed = done
     assert failed == {} and len(killed) == 1
     assert sorted(p.name for p in out.iterdir() if p.is_dir()) == NAMES
-    assert "resnet20-seed0: killed by signal 9; going on from its last checkpoint" in said
+    assert "resnet20-seed0: killed by signal 9; resuming from its last checkpoint" in said
     assert all((out / name / "weights.safetensors").exists() for name in NAMES)
     assert table.count("| 2     |") == 2 and "plain-20" in table and "ResNet-20" in table
     results = json.loads((out / "results.json").read_text())
@@ -98,7 +98,7 @@ def test_a_second_sweep_finds_all_done(done, tmp_path, capsys):
     out = done[0]
     before = {name: outcome(out / name) for name in NAMES}
     assert cli.main(["sweep", str(write(tmp_path / "s.json", models=["resnet20"], seeds=[1])), "--out", str(out)]) == 0
-    assert "going on from step 30 of 30" in capsys.readouterr().out
+    assert "resuming from step 30 of 30" in capsys.readouterr().out
     assert before == {name: outcome(out / name) for name in NAMES}
 
 
@@ -216,7 +216,7 @@ def test_toml_says_the_same_as_json(tmp_path):
 def test_a_sweep_of_other_settings_says_which(done, tmp_path, capsys):
     spec = write(tmp_path / "s.json", set=SET | {"lr": 0.3})
     assert cli.main(["sweep", str(spec), "--out", str(done[0])]) == 2
-    assert "holds a run of other settings: settings.lr: 0.1 there, 0.3 asked for" in capsys.readouterr().err
+    assert "holds a run with other settings: settings.lr: 0.1 there, 0.3 asked for" in capsys.readouterr().err
 
 
 def test_every_run_of_a_sweep_has_checkpoints(done):
