@@ -250,7 +250,7 @@ WRONG = [
     ("train_step", "--peers caffe", "expected any of reference, by-hand, torch"),
     ("train_step", "--depth 21", "--depth: expected 6n + 2"),
     ("train_step", "--width 6", "--width: expected a multiple of 4, got 6"),
-    ("train_step", "--rounds 0", "expected a whole number from 1, got '0'"),
+    ("train_step", "--rounds 0", "expected a whole number >= 1, got '0'"),
     ("train_step", "--python dezero", "expected NAME=PATH, such as dezero=venv/bin/python, got 'dezero'"),
     ("ops", "--size 6", "--size: expected a multiple of 4, got 6"),
     ("scaling", "--depth 20,21", "--depth: expected values of 6n + 2"),
@@ -275,8 +275,8 @@ def test_other_work_is_not_compared(monkeypatch):
     check({"losses": [3.0] * 3}, mine={**mine, "losses": [3.0] * 3}, inference=True)
     few = {"parameters": 270_000}
     for told, options, why in [
-        (few, {}, "it does other work: 270,000 parameters, minires has 269,722, ResNet-20 269,722"),
-        (few, {"mine": {**mine, **few}}, "other work"),
+        (few, {}, "its work differs: 270,000 parameters, minires has 269,722, ResNet-20 269,722"),
+        (few, {"mine": {**mine, **few}}, "its work differs"),
         ({"losses": [3.0, float("nan"), 2.0]}, {}, "not finite"),
         ({"losses": [3.0, 3.0, 3.0]}, {}, "does not decrease"),
         ({"losses": [3.1, 2.5, 2.0]}, {}, "the loss of step 1 is 3.1, minires has 3"),
@@ -333,7 +333,7 @@ def test_goals_are_set_beside_what_was_measured(monkeypatch):
     rows = tables.summary({"a.json": step}).splitlines()[4:]
     assert [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows] == [
         ["training step, minires / PyTorch eager, 1 thread", "1.40", "<= 1.35", "<= 1.2"],
-        ["its peak RSS, minires / PyTorch, 1 thread", "0.50", "<= 0.8", "<= 0.55"],
+        ["peak RSS of the training step, minires / PyTorch, 1 thread", "0.50", "<= 0.8", "<= 0.55"],
         ["training step, DeZero / minires, 1 thread", "9.5", ">= 8", ">= 11"]]  # fmt: skip
     step["work"]["batch_size"] = 64
     assert tables.summary({"a.json": step}) == "" and tables.generate({}) == "No results yet."

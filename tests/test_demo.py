@@ -368,8 +368,8 @@ def test_bench(capsys):
 
 
 @pytest.mark.parametrize("argv, said", [
-    (["demo", "--epochs", "0"], "expected a number from 1"),
-    (["demo", "--seed", "-1"], "expected a number from 0"),
+    (["demo", "--epochs", "0"], "expected a whole number >= 1"),
+    (["demo", "--seed", "-1"], "expected a whole number >= 0"),
     (["demo", "--device", "tpu"], "invalid choice: 'tpu'"),
     (["dmeo"], "invalid choice: 'dmeo'"),
     ([], "the following arguments are required: COMMAND"),

@@ -72,7 +72,7 @@ BROKEN = {
                         r"does not work \(ImportError: libcublas\.so\.12: cannot open\)\.$"),
     "a module of CuPy missing": (fake_cupy(error=ModuleNotFoundError("No module named 'fastrlock'", name="fastrlock")),
                                  r"installed but does not work \(ModuleNotFoundError: No module named 'fastrlock'"),
-    "wrong numbers": (fake_cupy(total=511.0), r"a test product on it gave 511\.0 where 512 was expected\.$"),
+    "wrong numbers": (fake_cupy(total=511.0), r"a test product on the GPU gave 511\.0, expected 512\.$"),
     "an empty module": (types.ModuleType("cupy"), r"does not work \(AttributeError: .*ones"),
 }
 

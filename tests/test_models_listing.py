@@ -32,10 +32,11 @@ def test_every_name_builds_its_network(listed):
 def test_an_unknown_name_or_option_is_refused():
     with pytest.raises(ValueError, match=r"model: unknown name 'resnet21'; did you mean resnet"):
         models.build("resnet21")
-    with pytest.raises(ValueError, match=r"model resnet20: there is no option 'widht'; there are block, shortcut, pad, "
-                                         r"num_classes, in_channels, width, norm, by_hand, rng$"):
+    with pytest.raises(ValueError, match=r"model resnet20: there is no option 'widht'; the options are block, "
+                                         r"shortcut, pad, num_classes, in_channels, width, norm, by_hand, rng$"):
         models.build("resnet20", widht=4)
-    with pytest.raises(ValueError, match=r"model vgg16: there is no option 'shortcut'; there are batch_norm, .*hidden"):
+    with pytest.raises(ValueError, match=r"model vgg16: there is no option 'shortcut'; the options are batch_norm, "
+                                         r".*hidden"):
         models.build("vgg16", shortcut="A")
 
 
@@ -128,7 +129,7 @@ def test_counting_leaves_no_trace():
 
 
 def test_depth_needs_a_graph():
-    with no_grad(), pytest.raises(RuntimeError, match=r"under no_grad\(\) there is none"):
+    with no_grad(), pytest.raises(RuntimeError, match=r"no_grad\(\) records no graph"):
         models.cifar(8, width=4).depth((3, 8, 8))
     frozen = models.cifar(8, width=4, shortcut="C")
     for t in frozen.parameters():
