@@ -41,6 +41,7 @@ def printed(tmp_path_factory):
     return "\n".join(out), folder
 
 
+@pytest.mark.slow
 def test_every_block_of_the_readme_runs_and_says_what_it_should(printed):
     out, folder = printed
     assert "gradcheck passed: 172 of 324 entries" in out
