@@ -11,10 +11,10 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
 
-from test_codebase import FACADE, TREES, imports, room
+from test_codebase import FACADE, TREES, imports, room  # noqa: E402
 
-from minires import plot
-from minires.plot.style import GREY, INK, new_figure
+from minires import plot  # noqa: E402
+from minires.plot.style import GREY, INK, new_figure  # noqa: E402
 
 
 def rooms():
