@@ -164,7 +164,7 @@ class Tensor:
         return f"Tensor({np.array2string(self.numpy(), threshold=20, precision=4)}, {self.dtype}{made}{grad})"
 
     def __bool__(self) -> bool:
-        raise TypeError("the truth of a Tensor is ambiguous; ask its .data or .item()")
+        raise TypeError("the truth value of a Tensor is ambiguous; use .data or .item()")
 
     def numpy(self) -> np.ndarray:
         """Return the values as a NumPy array: `.data` itself on the CPU, a copy if `.data` is on the GPU."""
@@ -183,7 +183,7 @@ class Tensor:
         return self.item()
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError("NumPy cannot take a Tensor; give it .numpy()")
+        raise TypeError("NumPy cannot use a Tensor; pass its .numpy()")
 
     def detach(self) -> Tensor:
         """Return a new Tensor that shares this array but is not part of the graph."""

@@ -161,6 +161,7 @@ def test_a_line_of_the_other_error_is_named(finished):
         metrics.read(finished, "validation_error")
 
 
+@pytest.mark.slow
 def test_every_wrong_value_in_a_checkpoints_header_is_named(finished, tmp_path, quickly, monkeypatch):
     """The checksum is right: a program wrote it. The run is resumed from there."""
     out = tmp_path / "run"

@@ -1,5 +1,6 @@
 """`minires sweep`: a grid of runs in processes here, and on a real Dask scheduler; workers that are killed."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -126,6 +127,12 @@ def write_killer(path):
 # ------------------------------------------------------------------------------------------------------ a cluster
 
 
+@pytest.fixture
+def dask():
+    if importlib.util.find_spec("distributed") is None:
+        pytest.skip("Dask is not installed (pip install -e '.[cluster]')")
+
+
 def started(folder, name, *arguments):
     command = [sys.executable, "-m", f"distributed.cli.dask_{name.rstrip('12')}", *arguments]
     with open(folder / f"{name}.log", "w") as log:
@@ -140,9 +147,32 @@ def waited(condition, what, seconds=90):
     return value
 
 
-def test_a_cluster_of_two_workers_one_of_which_is_killed(tmp_path):
+CLUSTER = """
+import sys
+from pathlib import Path
+from distributed import LocalCluster
+from minires.runs import sweep
+spec, out = map(Path, sys.argv[1:])
+with LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+    table, failed = sweep.run(sweep.read(spec), out, scheduler=cluster.scheduler_address)
+assert failed == {}
+"""
+
+
+def test_a_cluster_of_two_workers(tmp_path, dask):
+    """A scheduler and two workers as threads of one process. The runs come out as they do in local processes."""
+    spec, out = write(tmp_path / "grid.json", models=["resnet20"]), tmp_path / "out"
+    done = subprocess.run([sys.executable, "-c", CLUSTER, str(spec), str(out)], env=ENV, capture_output=True, text=True,
+                          timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert "2 runs on 2 workers of inproc://" in done.stdout and done.stdout.count("finished, 30 steps") == 2
+    for name in "resnet20-seed0", "resnet20-seed1":
+        assert outcome(out / name) == outcome(alone(spec, name, tmp_path, threads=1))
+
+
+@pytest.mark.slow
+def test_a_cluster_of_two_workers_one_of_which_is_killed(tmp_path, dask):
     """A scheduler and two worker processes on this machine. The runs come out as they do in local processes."""
-    pytest.importorskip("distributed", reason="Dask is not installed (pip install -e '.[cluster]')")
     spec = write(tmp_path / "grid.json", set=SET | {"epochs": 12}, models=["resnet20"])
     file, quiet = str(tmp_path / "scheduler.json"), ["--host", "127.0.0.1", "--no-dashboard"]
     processes = [started(tmp_path, "scheduler", *quiet, "--port", "0", "--scheduler-file", file)]

@@ -9,6 +9,7 @@ import signal
 
 import numpy as np
 import pytest
+from helpers import SMALL_RUN
 from kill_and_resume import kill_and_resume
 
 from minires import cli, device, models, nn, runs, train
@@ -16,9 +17,6 @@ from minires.runs import checkpoint, config
 
 pytest.importorskip("safetensors", reason="checkpoints are safetensors files, and the package is not installed")
 
-SMALL = ["train", "ResNet-20", "--dataset", "fashion_mnist_small", "--recipe", "short-cifar", "--device", "cpu",
-         "--set", "train_images=50", "test_images=20", "image_size=7", "model.width=2", "batch_size=16", "crop=1",
-         "epochs=3", "warm_up_layers=20"]  # fmt: skip
 FILES = ["checkpoint-000000008.safetensors", "checkpoint-000000012.safetensors", "config.json", "curves.png",
          "metrics.jsonl", "weights.safetensors"]  # fmt: skip
 
@@ -27,7 +25,7 @@ def names(folder):
     return sorted(p.name for p in folder.iterdir() if p.name != ".lock")
 
 
-def run(out, *options, command=SMALL):
+def run(out, *options, command=SMALL_RUN):
     return cli.main([*command, "--out", str(out), *options])
 
 
@@ -43,12 +41,10 @@ def assert_same_bits(out, whole):
     assert a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+@pytest.fixture
+def whole(finished_run):
     """A run that nothing interrupted."""
-    out = tmp_path_factory.mktemp("runs") / "whole"
-    assert run(out) == 0
-    return out
+    return finished_run
 
 
 # ------------------------------------------------------------------------------------------- what a run leaves
@@ -57,7 +53,7 @@ def whole(tmp_path_factory):
 def test_evaluate_gives_a_run_the_error_that_it_recorded(tmp_path, capsys, monkeypatch):
     """On the images and pixels of the run: held-out training images, averaged, less their own mean image."""
     out = tmp_path / "run"
-    assert cli.main([*SMALL, "--set", "validation=70", "test_images=0", "epochs=1", "--out", str(out)]) == 0
+    assert cli.main([*SMALL_RUN, "--set", "validation=70", "test_images=0", "epochs=1", "--out", str(out)]) == 0
     capsys.readouterr()
     assert cli.main(["evaluate", str(out), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -70,7 +66,7 @@ def test_evaluate_gives_a_run_the_error_that_it_recorded(tmp_path, capsys, monke
     # private: as on a machine without a GPU, whatever this one has
     monkeypatch.setattr(device, "_probe", lambda: (None, "No GPU is used: there is none."))
     assert cli.main(["evaluate", str(out)]) == 2
-    assert 'device "gpu" was asked for. No GPU is used: there is none. Use "cpu"' in capsys.readouterr().err
+    assert 'device "gpu" was requested. No GPU is used: there is none. Use "cpu"' in capsys.readouterr().err
     assert cli.main(["evaluate", str(out), "--device", "cpu", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["correct"] == found["correct"]
 
@@ -148,7 +144,7 @@ def test_the_masks_of_dropout_go_on_too(tmp_path, monkeypatch):
                              nn.Linear(20, num_classes, rng=rng))
 
     monkeypatch.setitem(models.BY_NAME, "dropping", dropping)
-    command = ["train", "dropping", *[a for a in SMALL[2:] if not a.startswith("model.")]]
+    command = ["train", "dropping", *[a for a in SMALL_RUN[2:] if not a.startswith("model.")]]
     assert run(tmp_path / "whole", command=command) == 0
     clock = Clock(monkeypatch)
     for _ in range(9):
@@ -347,16 +343,16 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, capsys):
     (["train", "resnet20"], "--dataset is missing"),
     (["train", "resnet21", "--dataset", "fashion_mnist_small"], "'resnet21'; did you mean"),
     (["train", "resnet20", "--dataset", "fashion_mnst_small"], "did you mean fashion_mnist_small"),
-    ([*SMALL, "--recipe", "papr-cifar"], "recipe: unknown name 'papr-cifar'; did you mean paper-cifar"),
-    ([*SMALL, "learning_rate=1"], "setting: unknown name 'learning_rate'"),
-    ([*SMALL, "epoch=1"], "did you mean epochs"), ([*SMALL, "total_steps=1"], "unknown name 'total_steps'"),
-    ([*SMALL, "model.widht=1"], "did you mean model.width"),
-    ([*SMALL, "model.rng=1"], "setting: unknown name 'model.rng'"),
-    ([*SMALL, "lr"], "expected key=value, got 'lr'"),
-    ([*SMALL, "lr=fast"], "setting lr: expected a number, got 'fast'"),
-    ([*SMALL, "epochs=0"], "recipe: expected epochs >= 1, got 0"),
-    ([*SMALL, "train_images=-1"], "data: expected numbers >= 0, got train_images -1"),
-    ([*SMALL, "model.by_hand=2"], "setting model.by_hand: expected true or false, got '2'"),
+    ([*SMALL_RUN, "--recipe", "papr-cifar"], "recipe: unknown name 'papr-cifar'; did you mean paper-cifar"),
+    ([*SMALL_RUN, "learning_rate=1"], "setting: unknown name 'learning_rate'"),
+    ([*SMALL_RUN, "epoch=1"], "did you mean epochs"), ([*SMALL_RUN, "total_steps=1"], "unknown name 'total_steps'"),
+    ([*SMALL_RUN, "model.widht=1"], "did you mean model.width"),
+    ([*SMALL_RUN, "model.rng=1"], "setting: unknown name 'model.rng'"),
+    ([*SMALL_RUN, "lr"], "expected key=value, got 'lr'"),
+    ([*SMALL_RUN, "lr=fast"], "setting lr: expected a number, got 'fast'"),
+    ([*SMALL_RUN, "epochs=0"], "recipe: expected epochs >= 1, got 0"),
+    ([*SMALL_RUN, "train_images=-1"], "data: expected numbers >= 0, got train_images -1"),
+    ([*SMALL_RUN, "model.by_hand=2"], "setting model.by_hand: expected true or false, got '2'"),
     (["train", "--resume", "--out", "OUT"], "found no run to resume"),
     (["train", "--resume"], "MODEL is missing"),
     (["train", "--resume", "--out", "OUT", "--seed", "1"], "leave out --seed, or give MODEL too"),
@@ -413,7 +409,7 @@ def test_a_run_of_other_settings_says_which(whole, capsys):
 
 def test_a_checkpoint_of_another_run_or_model(whole, tmp_path, capsys):
     out = tmp_path / "b"
-    other = [*SMALL[:1], "plain20", *SMALL[2:]]
+    other = [*SMALL_RUN[:1], "plain20", *SMALL_RUN[2:]]
     assert run(out, "--set", "epochs=1", command=other) == 0
     shutil.copy(whole / "checkpoint-000000012.safetensors", out)
     assert run(out, "--resume", "--set", "epochs=1", command=other) == 2
