@@ -1,4 +1,4 @@
-"""The report: what it says is in the numbers, it is one valid page, and it is written whole or not at all."""
+"""Test the report: the numbers support its statements, the page is valid, and it is written whole or not at all."""
 
 import base64
 import copy
@@ -41,7 +41,7 @@ def results() -> dict:
 
 
 class Page(HTMLParser):
-    """Checks that tags are balanced and collects what the tests ask about."""
+    """Checks that tags are balanced, and collects the tags and texts for the tests."""
 
     VOID = frozenset({"meta", "img", "br", "hr", "link", "input"})
 
@@ -74,7 +74,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def images() -> dict[str, bytes]:
-    """Drawn once: most tests are about the text around them."""
+    """Return images that are drawn once, since most tests look only at the text around them."""
     picture = plot.png(plot.error_curves({}), dpi=20)
     return dict.fromkeys(("error_curves", "gradient_norms", "responses"), picture)
 
@@ -122,8 +122,8 @@ def test_atomic_writing(tmp_path, monkeypatch):
             patch.setattr(os, name, fail)
             with pytest.raises(KeyboardInterrupt):
                 write_atomically(path, "half")
-        assert path.read_bytes() == b"\x00new"  # the old file is whole
-        assert [file.name for file in tmp_path.iterdir()] == ["file.txt"]  # and nothing lies beside it
+        assert path.read_bytes() == b"\x00new"  # the old file is unchanged
+        assert [file.name for file in tmp_path.iterdir()] == ["file.txt"]  # and there is no other file
     with pytest.raises(FileNotFoundError):
         write_atomically(tmp_path / "no" / "folder.txt", "")
 
@@ -371,7 +371,7 @@ def test_wrong_results_are_named(results, change, message):
 def test_every_wrong_value_in_results_json_is_named(tmp_path):
     recorded = Path(__file__).resolve().parents[1] / "data" / "results" / "demo" / "results.json"
     results = json.loads(recorded.read_text(encoding="utf-8"))
-    net = results["nets"]["plain-20"]  # one network and one number of each list say what all of them say
+    net = results["nets"]["plain-20"]  # one network and one number of each list represent all of them
     results["nets"] = {"plain-20": net | {key: value[:1] for key, value in net.items() if isinstance(value, list)}}
     path = tmp_path / "results.json"
 
@@ -413,7 +413,7 @@ MEASURE = """<script>addEventListener("load", () => { document.title = JSON.stri
 def test_a_browser_shows_the_three_figures(results, tmp_path):
     path = demo_report.write_report(results, tmp_path / "out")
     text = path.read_text(encoding="utf-8")
-    # The page forbids scripts. The test's copy allows the one that measures.
+    # The page forbids scripts. The test's copy allows the script that measures.
     assert POLICY in text
     copy_path = Path(tmp_path, "copy.html")
     copy_path.write_text(

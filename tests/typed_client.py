@@ -1,4 +1,4 @@
-"""A program that uses minires as a typed package. `mypy --strict` checks it against an installed wheel, and it runs."""
+"""Use minires as a typed package. `mypy --strict` checks this program against an installed wheel, and it is run."""
 from __future__ import annotations
 
 from collections.abc import Iterator
