@@ -43,9 +43,9 @@ class Epoch(NamedTuple):
 
 
 class NotFinite(ArithmeticError):
-    """The loss of a step is NaN or infinite, or the weights are after an epoch.
+    """The loss of a step, or a weight after an epoch, is NaN or infinite.
 
-    If it is the loss, the model is unchanged by that step.
+    A step whose loss is not finite leaves the model unchanged.
     """
 
 
@@ -77,7 +77,7 @@ def fit(model: nn.Module, train: Arrays, test: Arrays, recipe: Recipe, *, rng: n
     augment: `augment(images, rng=rng)` returns the images of a batch to train on, instead of the recipe's crop and
         flip. Errors are measured on unchanged images
     schedule: returns the learning rate of each step, counted from 0, instead of recipe.lr and its drops
-        (optim.step_decay, optim.warm_up)
+        (optim.step_decay, optim.warm_up). The recipe's warm-up limits it to recipe.warm_up_lr
     at: is updated before every yield. If it is not at the start, training resumes from it; this needs a seed, and the
         model's state at that point
     graph: on a GPU, run every step with one launch of a CUDA graph (cuda_graph.py), with the same numbers; on the CPU,
