@@ -209,12 +209,12 @@ def test_captions_say_what_was_measured_and_how(results, images):
 def test_the_findings_are_stated_with_their_numbers(results):
     assert demo_report.headline(results) == (
         "After 3 epochs depth hurts the plain network in training error: 62.0 % with 56 layers against "
-        "21.0 % with 20; the skip connection undoes it (17.0 % with ResNet-56)."
+        "21.0 % with 20; the skip connection undoes the effect (17.0 % with ResNet-56)."
     )
     errors, gradients, responses = demo_report.paragraphs(results)
     assert "plain-56 is 62.0 %, 41.0 points above that of plain-20 (21.0 %)" in errors
     assert "so overfitting does not explain it" in errors
-    assert "ResNet-56, with the same number of parameters, is at 17.0 %, 45.0 points below plain-56" in errors
+    assert "ResNet-56, with the same number of parameters, has an error of 17.0 %, 45.0 points below plain-56" in errors
     assert "ResNet-56 is not better than ResNet-20 (17.0 % against 14.0 % after 3 epochs)" in errors
     total = plot.number(1.21**53)
     assert "plain-56 with BN grows toward the input" in gradients
@@ -241,7 +241,7 @@ def test_what_is_not_shown_is_not_stated(results, images, quick):
         if name == "plain-56":
             net["gradient_norms_init"].reverse()
     text = " ".join([demo_report.headline(results), *demo_report.paragraphs(results)])
-    for claim in ("hurts the plain network in", "undoes it", "The skip connection undoes", "overfitting",
+    for claim in ("hurts the plain network in", "undoes the effect (", "The skip connection undoes", "overfitting",
                   "do not vanish", "agrees"):
         assert claim not in text
     assert demo_report.headline(results).endswith(

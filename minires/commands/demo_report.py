@@ -186,7 +186,7 @@ def headline(results: Results) -> str:
     verb, found = repair
     when = "" if found.epoch == hurt.epoch else f" after {_epochs(found.epoch)}"
     reached = f"{percent(found.error[residual or ''])} with {printed(residual or '')}"
-    return f"{text}the skip connection {verb} it ({reached}{when})."
+    return f"{text}the skip connection {verb} the effect ({reached}{when})."
 
 
 def paragraphs(results: Results) -> list[str]:
@@ -231,8 +231,8 @@ def _about_skip(nets: plot.Nets, deep: str, residual: str, repair: tuple[str, pl
     same = nets[deep]["parameters"] == nets[residual]["parameters"]
     less = points(found.error[deep], found.error[residual])
     return (f"The skip connection {verb} the effect of depth: after {_epochs(found.epoch)} {printed(residual)}"
-            f"{', with the same number of parameters,' if same else ''} is at {percent(found.error[residual])}, "
-            f"{less:.1f} points below {printed(deep)}.")
+            f"{', with the same number of parameters,' if same else ''} has an error of "
+            f"{percent(found.error[residual])}, {less:.1f} points below {printed(deep)}.")
 
 
 def _about_residual_depth(nets: plot.Nets, shallow: str | None, deep: str) -> str:
