@@ -1,4 +1,4 @@
-"""Test that public names are annotated, and that a program with the installed package passes `mypy --strict`."""
+"""The public names are annotated, and a program that uses the installed package passes `mypy --strict`."""
 
 import importlib
 import inspect
@@ -22,7 +22,7 @@ ROOMS = ["analysis", "cuda_graph", "datasets", "device", "evaluate", "exercise",
 
 
 def public(module):
-    """Yield (name, function) of everything that a module defines or lists, and of its classes' methods."""
+    """Yield (name, function) for the functions that a module defines or lists, and for its classes' methods."""
     listed = getattr(module, "__all__", None) or [name for name in vars(module) if not name.startswith("_")]
     for name in listed:
         thing = getattr(module, name)
@@ -31,7 +31,7 @@ def public(module):
         if inspect.isfunction(thing):
             yield name, thing
         elif inspect.isclass(thing):
-            plain = {"forward", "backward"} if issubclass(thing, Function) else set()  # they work on plain arrays
+            plain = {"forward", "backward"} if issubclass(thing, Function) else set()  # arithmetic on plain arrays
             for method, function in vars(thing).items():
                 function = getattr(function, "__func__", function)
                 own = inspect.isfunction(function) and function.__module__ == thing.__module__
@@ -56,7 +56,7 @@ def test_every_public_function_is_annotated(room):
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory, wheel):
-    """Return an interpreter that has minires installed as a wheel, and everything else that is installed here."""
+    """Make an interpreter with minires installed as a wheel, and with all other packages installed here."""
     folder = tmp_path_factory.mktemp("typed") / "venv"
     venv.create(folder, symlinks=os.name != "nt")
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")

@@ -1,4 +1,4 @@
-"""Use minires as a typed package. `mypy --strict` checks this program against an installed wheel, and it is run."""
+"""This program uses minires as a typed package. `mypy --strict` checks it against an installed wheel, and it runs."""
 from __future__ import annotations
 
 from collections.abc import Iterator
