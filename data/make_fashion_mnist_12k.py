@@ -2,10 +2,9 @@
 
     python data/make_fashion_mnist_12k.py FOLDER [--out FILE]
 
-FOLDER holds train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
-t10k-labels-idx1-ubyte, plain or with .gz at the end. The file takes the first 10,000 training and the first
-2,000 test images in their order. Two runs give the same bytes; another zlib may compress the same arrays into
-other bytes.
+FOLDER holds train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, each
+unpacked or as a .gz file. The result has the first 10,000 training and the first 2,000 test images in their order. Two
+runs give the same bytes; another version of zlib may compress the same arrays to other bytes.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from minires.datasets.idx import read_idx
 from minires.datasets.shipped import SMALL, SMALL_SHA256
 from minires.files.atomic import write_atomically
 
-# name in the file, official file, SHA-256 of its elements after the header, how many to take
+# (name in the result, official file, SHA-256 of its elements without the header, number of images or labels to take)
 PARTS = (
     (
         "train_images",
@@ -52,7 +51,10 @@ PARTS = (
 
 
 def official(folder: Path, name: str, sha256: str) -> np.ndarray:
-    """The array of one official file. Raises ValueError if its elements are not the official ones."""
+    """Return the array in one official file.
+
+    Raises ValueError if its elements are not the official ones, and FileNotFoundError if there is no such file.
+    """
     places = [folder / f"{name}.gz", folder / name]
     for path in places:
         if path.is_file():
@@ -65,7 +67,7 @@ def official(folder: Path, name: str, sha256: str) -> np.ndarray:
 
 
 def pack(arrays: dict[str, np.ndarray]) -> bytes:
-    """The arrays as an .npz file that holds no time, user or system, so two runs give the same bytes."""
+    """Return the arrays as an .npz file without time, user or system, so that two runs give the same bytes."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for name, array in arrays.items():
@@ -94,7 +96,7 @@ def main() -> None:
     print(f"{options.out}: {len(content):,} bytes, SHA-256 {found}")
     if found != SMALL_SHA256:
         print(
-            f"not the shipped bytes, whose SHA-256 is {SMALL_SHA256}; fashion_mnist_small() reads only those"
+            f"these are not the shipped bytes, whose SHA-256 is {SMALL_SHA256}; fashion_mnist_small() reads only those"
         )
 
 

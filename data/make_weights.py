@@ -1,8 +1,8 @@
 """Make data/weights/ from the folders of finished runs: python data/make_weights.py RUN... [--data-dir DIR] [--out DIR]
 
-For each run its last weights in float16, and in weights.json what it was and what it must get: the errors that the run
-recorded, the error of the float16 weights on the same test images, their answers to the first SAMPLE of these, and
-their logits on a few generated images, so that the file can be checked where the data set is not.
+For each run this writes its last weights in float16, and an entry in weights.json. The entry has the run's settings,
+the errors that the run recorded, the error of the float16 weights on the same test images, their answers to the first
+SAMPLE test images, and their logits for a few generated images, which can be checked without the data set.
 """
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def main() -> None:
         path = args.out / f"{name}.safetensors"
         save_weights(net, path, dtype="float16")
         load_weights(net, path)
-        left_out = {"root", "command"}  # they say more about a machine's folders than about the run
+        left_out = {"root", "command"}  # these describe the machine's folders rather than the run
         told[name] = {**{key: value for key, value in chosen.to_json().items() if key not in left_out},
                       "recorded": metrics[-1], **answers(net, images, labels),
                       "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
@@ -51,7 +51,8 @@ def main() -> None:
 
 
 def answers(net: nn.Module, images: Any, labels: Any) -> dict[str, Any]:
-    """The net's mean layer response, and what it says of the data set's test images and of generated ones."""
+    """Return the network's mean layer response, its error and answers on the test images, and its logits for generated
+    images."""
     predicted = evaluate.logits(net, images).argmax(1)
     responses = analysis.responses_from_parameters(net)
     return {"mean_response": round(sum(responses.values()) / len(responses), 4),  # He et al. 2015, Fig. 7
@@ -61,7 +62,10 @@ def answers(net: nn.Module, images: Any, labels: Any) -> dict[str, Any]:
 
 
 def generated(channels: int, size: int) -> Any:
-    """A few of `datasets.stripes` in so many of their colours: float32 (N, channels, size, size), mean near 0."""
+    """Return a few images of `datasets.stripes` with their first `channels` colours.
+
+    result: float32 (N, channels, size, size), mean near 0
+    """
     images = datasets.to_float(datasets.stripes(GENERATED, 1, size)[0].images)[:, :channels]
     return np.ascontiguousarray(images - np.float32(0.5))
 

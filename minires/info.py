@@ -1,4 +1,4 @@
-"""What this installation runs on: for `minires info` and beside every result."""
+"""Report what this installation runs on, for `minires info` and for the record of every result."""
 from __future__ import annotations
 
 import platform
@@ -12,16 +12,18 @@ from . import __version__, device, kernels
 
 
 def versions() -> dict[str, str]:
-    """Versions that a result depends on, as text."""
+    """Return the versions that a result depends on, as text."""
     return {"minires": __version__, "python": platform.python_version(), "numpy": np.__version__, "blas": blas(),
             "platform": f"{platform.system()} {platform.machine()}"}
 
 
 def commit() -> str | None:
-    """The git commit of the source that runs, "+changes" behind it where files of it differ; None for an installed
-    package, or without git."""
+    """Return the git commit of the source that runs, followed by "+changes" if files of the package differ from it.
+
+    Return None for an installed package, and if git is not available.
+    """
     package = Path(__file__).resolve().parent
-    if not (package.parent / ".git").exists():  # an installed package may lie in some other project's checkout
+    if not (package.parent / ".git").exists():  # an installed package may be inside another project's checkout
         return None
 
     def git(*command):
@@ -34,7 +36,7 @@ def commit() -> str | None:
 
 
 def blas() -> str:
-    """The library that NumPy multiplies matrices with: its name and version, and threads where that can be seen."""
+    """Return the name and version of the library with which NumPy multiplies matrices, and its threads if known."""
     loaded = [lib for lib in _thread_pools() if lib.get("user_api") == "blas"]
     if loaded:
         lib = loaded[0]
@@ -45,7 +47,7 @@ def blas() -> str:
 
 
 def threads_in_words(count: int) -> str:
-    """ "1 thread" or "2 threads"."""
+    """Return the count with its noun: "1 thread" or "2 threads"."""
     return f"{count} thread{'s' * (count != 1)}"
 
 
@@ -58,7 +60,7 @@ def _thread_pools() -> list[dict[str, Any]]:
 
 
 def kernels_in_words() -> str:
-    """Which kernels float32 arrays on the CPU get, how many threads share them, and why they are not those in C."""
+    """Return the kernels that float32 arrays on the CPU use, their number of threads, and why they are not in C."""
     used = kernels.of(np.zeros(0, np.float32))
     name = used.__name__.rpartition(".")[2]
     if used is kernels.native:
@@ -70,7 +72,7 @@ def kernels_in_words() -> str:
 
 
 def text() -> str:
-    """Everything, a line each."""
+    """Return everything that `minires info` prints, one line for each fact."""
     v = versions()
     lines = {"minires": v["minires"], "Python": f"{v['python']} on {v['platform']}", "NumPy": v["numpy"],
              "BLAS": v["blas"], "cores": kernels.parallel.cores(), "kernels": kernels_in_words(),

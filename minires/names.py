@@ -1,6 +1,6 @@
-"""Names: networks' names as keys and in text, and what to say where a name that a person typed is not known.
+"""Convert networks' names between keys and text, and report names that are unknown.
 
-A network has one key, which is its function's name in `models`, and one printed name:
+A network has one key, which is the name of its function in `models`, and one printed name:
 
     key                 printed                      also read
     plain20             plain-20                     Plain-20, plain_20
@@ -24,33 +24,33 @@ _PRINTED = {"plain": "plain", "resnet": "ResNet", "preact_resnet": "pre-activati
 
 
 class Network(NamedTuple):
-    """A network of the papers, as far as its name tells."""
+    """Describes a network of the papers, as far as the network's name does."""
 
     family: str       # "plain", "resnet", "preact_resnet", "vgg" or "googlenet"
-    depth: int        # layers with weights; 0 where the name has no number
-    batch_norm: bool  # whether the name says so: "vgg16_bn"
+    depth: int        # number of layers with weights; 0 if the name has no number
+    batch_norm: bool  # whether the name contains BN, as "vgg16_bn" does
 
     @property
     def residual(self) -> bool:
-        """Whether it has shortcuts."""
+        """Whether the network has shortcuts."""
         return self.family.endswith("resnet")
 
     @property
     def key(self) -> str:
-        """Its function's name in `models`: "resnet20"."""
+        """The name of the network's function in `models`: "resnet20"."""
         return f"{self.family}{self.depth or ''}{'_bn' * self.batch_norm}"
 
     @property
     def printed(self) -> str:
-        """Its name in text and figures: "ResNet-20"."""
+        """The network's name in text and figures: "ResNet-20"."""
         depth = f"-{self.depth}" if self.depth else ""
         return f"{_PRINTED[self.family]}{depth}{' with BN' * self.batch_norm}"
 
 
 def network(label: str, *, more: bool = False) -> Network | None:
-    """Read a network's name, in any of its spellings; None where `label` is not one.
+    """Read a network's name in any of its spellings. Return None if `label` is not such a name.
 
-    more: let other text follow the name, as in "ResNet-56, width 8".
+    more: whether other text may follow the name, as in "ResNet-56, width 8"
     """
     found = _NETWORK.match(label) if more else _NETWORK.fullmatch(label)
     if found is None:
@@ -63,27 +63,27 @@ def network(label: str, *, more: bool = False) -> Network | None:
 
 
 def printed(name: str) -> str:
-    """A network's name in text and figures: "ResNet-20" for "resnet20"; a name that is no network's is unchanged."""
+    """Return a network's name for text and figures: "ResNet-20" for "resnet20". Any other name is unchanged."""
     found = network(name)
     return found.printed if found else name
 
 
 def key(name: str) -> str:
-    """A network's name as a key, as in `models.BY_NAME`: "plain20" for "plain-20"; any other name is unchanged."""
+    """Return a network's key in `models.BY_NAME`: "plain20" for "plain-20". Any other name is unchanged."""
     found = network(name)
     return found.key if found else name
 
 
 class UsageError(ValueError):
-    """What the user typed or chose does not fit: a name, an option, or several of them together."""
+    """A name or an option that the user typed or chose is wrong, or several of them do not fit together."""
 
 
-SHOWN = 60  # names in an error: all networks, but not all weights of one
+SHOWN = 60  # how many names an error lists: enough for all networks, but not for all weights of a network
 
 
 def unknown(what: str, given: object, known: Iterable[str]) -> UsageError:
-    """The error to raise where `given` is none of the `known` names: says which come nearest, or which
-    there are."""
+    """Return the error to raise if `given` is not a known name. It lists the most similar names, or, if there are none,
+    all known names."""
     names = sorted(known)
     near = difflib.get_close_matches(str(given), names, n=3)
     more = f" and {len(names) - SHOWN} more" * (len(names) > SHOWN)

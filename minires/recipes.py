@@ -1,4 +1,4 @@
-"""How to train, as plain data: recipes by name, and single settings as a person types them."""
+"""Define how to train as plain data: recipes by name, and single settings from text that a user typed."""
 from __future__ import annotations
 
 import dataclasses
@@ -9,25 +9,28 @@ from typing import Any, TypeVar, get_type_hints
 
 from .names import unknown
 
-MOST = 2**31 - 1  # of anything that is counted
+MOST = 2**31 - 1  # largest value of a count
 Settings = TypeVar("Settings")  # any dataclass
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train. The defaults are those of `minires demo`. ValueError where a number makes no sense."""
+    """Says how to train. The defaults are those of `minires demo`.
+
+    Raises ValueError if a number is out of its range.
+    """
 
     epochs: int = 3
     batch_size: int = 100
     lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 1e-4
-    steps: int = 0                 # updates in all, in place of epochs; 0: as many as the epochs hold
-    drops: tuple[float, ...] = ()  # shares of the run, in order: from each of them on lr is a tenth of what it was
-    warm_up_lr: float = 0.0        # lr until the training error at an epoch's end is below 80 %; 0: no warm-up
-    warm_up_layers: int = 110      # networks with fewer weight layers need no warm-up
-    crop: int = 0                  # every image padded by so many zeros, a random window of its old size cut out
-    flip: bool = False             # every second image, at random, mirrored left to right
+    steps: int = 0                 # number of updates, instead of epochs; 0: `epochs` decides
+    drops: tuple[float, ...] = ()  # fractions of the run, rising: at each of them lr is divided by 10
+    warm_up_lr: float = 0.0        # limit of lr until the training error after an epoch is below 80 %; 0: no warm-up
+    warm_up_layers: int = 110      # networks with fewer weight layers are not warmed up
+    crop: int = 0                  # pad each image with this many zeros per side, cut out a random window; 0: no crop
+    flip: bool = False             # mirror each image left to right with probability 1/2
 
     def __post_init__(self) -> None:
         for name, least in ("epochs", 1), ("batch_size", 1), ("steps", 0), ("warm_up_layers", 0), ("crop", 0):
@@ -42,29 +45,35 @@ class Recipe:
             raise ValueError(f"recipe: expected drops to rise, each between 0 and 1, got {self.drops}")
 
     def total_steps(self, images: int) -> int:
-        """Updates in all, for a training set of so many images; the last batch of an epoch may be smaller."""
+        """Return the number of updates for a training set of `images` images. An epoch's last batch may be smaller."""
         return self.steps or self.epochs * -(-images // self.batch_size)
 
 
 RECIPES = {
-    # He et al. 2015, section 4.2: lr 0.1, a tenth from 32k and again from 48k iterations on, 64k in all. Our BatchNorm
-    # sees the whole batch of 128; the paper's two GPUs normalised 64 images each.
+    # He et al. 2015, section 4.2: lr 0.1, divided by 10 at 32k and at 48k iterations, and 64k iterations in all.
+    # BatchNorm here sees the whole batch of 128; in the paper each of two GPUs normalised 64 images.
     "paper-cifar": Recipe(steps=64_000, batch_size=128, drops=(0.5, 0.75), warm_up_lr=0.01, crop=4, flip=True),
-    # The same shape in 8 epochs: the order of the networks shows already, the errors are not yet the paper's.
+    # The same schedule in 8 epochs: they already show which networks are better, but not yet the paper's errors.
     "short-cifar": Recipe(epochs=8, batch_size=128, drops=(0.5, 0.75), warm_up_lr=0.01, crop=4, flip=True),
     "demo": Recipe(),
 }
 
 
 def named(name: str) -> Recipe:
-    """The recipe of this name. ValueError, with the nearest, for no such name."""
+    """Return the recipe with this name.
+
+    Raises ValueError, which lists the most similar names, if there is none.
+    """
     if name not in RECIPES:
         raise unknown("recipe", name, RECIPES)
     return RECIPES[name]
 
 
 def parse(key: str, text: str, kind: Any) -> Any:
-    """A setting's text as int, float, bool, str or tuple[float, ...] ("0.5,0.75"). ValueError says which and why."""
+    """Convert a setting's text to int, float, bool, str or tuple[float, ...] ("0.5,0.75").
+
+    Raises ValueError, which names the setting and what was expected, if the text does not fit.
+    """
     expected = {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "numbers, as in 0.5,0.75")
     try:
         if kind is bool:
@@ -77,7 +86,12 @@ def parse(key: str, text: str, kind: Any) -> Any:
 
 
 def override(settings: Settings, texts: Mapping[str, str]) -> Settings:
-    """`settings`, a dataclass, with the fields named in `texts` replaced, each read by its field's type."""
+    """Return a copy of the dataclass `settings`, in which the fields named in `texts` are replaced.
+
+    Each text is converted to the type of its field.
+
+    Raises ValueError if a text does not fit.
+    """
     kinds = get_type_hints(type(settings))
     values = {key: parse(key, text, kinds[key]) for key, text in texts.items()}
     return dataclasses.replace(settings, **values)  # type: ignore[type-var]

@@ -1,10 +1,10 @@
-"""Weights from files and into files: safetensors, NumPy's .npz, and PyTorch's own files (read without PyTorch).
+"""Load and save weights: safetensors, NumPy's .npz, and PyTorch's own files (which are only read, without PyTorch).
 
     minires.load_weights(model, "resnet20.safetensors")
     minires.load_weights(model, "checkpoint.th", rename={"classifier": "fc", "conv_a": "conv1"})
     minires.save_weights(model, "resnet20.safetensors", dtype="float16")
 
-Names equal torchvision's, so weights published for PyTorch fit by name.
+The models use torchvision's names, so weights published for PyTorch fit by name.
 """
 from __future__ import annotations
 
@@ -30,31 +30,36 @@ from .tensor import Tensor
 
 Rename = Mapping[str, str] | Callable[[str], str]
 
-NESTED = ("state_dict", "model_state_dict", "model", "net")   # where checkpoints keep the weights, beside other things
+NESTED = ("state_dict", "model_state_dict", "model", "net")   # keys under which checkpoints keep the weights
 WRAPPERS = ("module", "_orig_mod")                            # DataParallel and torch.compile put these into names
-SYNONYMS = {"linear": "fc", "shortcut": "downsample"}         # as much-copied CIFAR repositories call them
+SYNONYMS = {"linear": "fc", "shortcut": "downsample"}         # names in widely copied CIFAR repositories
 SAFETENSORS = {"F64": "f8", "F32": "f4", "F16": "f2", "BF16": torchfile.BFLOAT16, "I64": "i8", "I32": "i4", "I16": "i2",
                "I8": "i1", "U64": "u8", "U32": "u4", "U16": "u2", "U8": "u1", "BOOL": "?"}
-SHOWN = 5  # of the missing, unexpected, misshapen names each, in an error
+SHOWN = 5  # how many names of each kind an error shows: missing, unexpected, misshapen
 
 
 def load_weights(model: nn.Module, source: str | os.PathLike[str] | Mapping[str, Any],
                  rename: Rename | None = None) -> None:
-    """Fill `model` with the weights and running statistics of `source`: all of them, or none where one does not fit.
+    """Fill `model` with the weights and running statistics of `source`. If any of them does not fit, load none.
 
-    `source`: a .safetensors or .npz file, or one that torch.save wrote (with or without zip; no code in it is run),
-    told apart by their content; or a dict {name: array}, of NumPy, CuPy, PyTorch or minires. Floating-point numbers
-    of any width, bfloat16 too, become the model's dtype, on the model's device.
+    source   a .safetensors or .npz file, or a file that torch.save wrote (with or without zip; no code in it is run);
+             the content decides which format it is. Or a dict {name: array} from NumPy, CuPy, PyTorch or minires.
 
-    Taken as they come: weights under "state_dict" or "model", names with "module." in them, `linear` for `fc`,
-    `shortcut` for `downsample`, and `num_batches_tracked`, which is not needed. For other names, `rename`:
+    Floating-point numbers of any width, bfloat16 included, are converted to the model's dtype, on the model's device.
 
-    {theirs: mine}      `theirs` is a name, or a part of names between dots: their beginning ("classifier": "fc"), or
-                        inside them where that gives a name of the model ("conv_a": "conv1"); "" takes it away
-    a function          of a name as the source has it; returns the model's name
+    Some differences need no `rename`: weights under "state_dict", "model_state_dict", "model" or "net"; names with
+    "module." or "_orig_mod." in them; `linear` for `fc`; `shortcut` for `downsample`; and `num_batches_tracked`, which
+    is ignored. For other names give `rename`:
 
-    ValueError, and the model as it was, for a file that is damaged, of another kind or names code, and for missing,
-    unexpected or misshapen entries, with both shapes; OSError where it cannot be read.
+    {source's name: model's name}   a whole name, or neighbouring parts between its dots. The parts are replaced at the
+                                    beginning of a name ("classifier": "fc"), and inside a name if the result is a name
+                                    of the model ("conv_a": "conv1"). "" as the model's name removes the parts.
+    a function                      takes a name of the source and returns the name of the model
+
+    Raises ValueError if the file is damaged, has another format, or names code that is not allowed.
+    Raises ValueError, with both shapes, if entries are missing, unexpected or misshapen.
+    Raises OSError if the file cannot be read.
+    After an error the model is unchanged.
     """
     if isinstance(source, Mapping):
         with _explained(where := "the given dict"):
@@ -70,13 +75,17 @@ def load_weights(model: nn.Module, source: str | os.PathLike[str] | Mapping[str,
 
 
 def save_weights(model: nn.Module, path: str | os.PathLike[str], dtype: Any = None) -> None:
-    """Write the model's weights and running statistics to `path`, whole or not at all: .safetensors or .npz.
+    """Write the model's weights and running statistics to `path`, completely or not at all.
 
-    `dtype` "float16" halves the file, with 3 digits instead of 7; without it the model's own. Running statistics keep
-    theirs: a variance may be larger than float16's 65,504. Both kinds load into
-    PyTorch by name: safetensors.torch.load_file or numpy.load, then load_state_dict(..., strict=False), because
-    BatchNorm's num_batches_tracked is not in them. ValueError for another suffix, a dtype that is not floating-point,
-    or numbers too large for it.
+    path    ends in .safetensors or .npz
+    dtype   of the weights in the file; the model's own if not given. "float16" halves the file, and keeps 3 significant
+            digits instead of 7. Running statistics keep the model's dtype, because a variance may be larger than
+            65,504, the largest float16.
+
+    Both formats load into PyTorch by name: use safetensors.torch.load_file or numpy.load, then
+    load_state_dict(..., strict=False), because BatchNorm's num_batches_tracked is not in the file.
+
+    Raises ValueError for another suffix, for a dtype that is not floating-point, and for numbers too large for `dtype`.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in (".safetensors", ".npz"):
@@ -104,7 +113,7 @@ def save_weights(model: nn.Module, path: str | os.PathLike[str], dtype: Any = No
 
 @contextmanager
 def _explained(where: str, operation: str = "load_weights") -> Iterator[None]:
-    """Whatever damage raises becomes a ValueError that names the operation and the file."""
+    """Turn any error that damage causes into a ValueError that names the operation and the file."""
     try:
         yield
     except Refused as e:
@@ -116,7 +125,7 @@ def _explained(where: str, operation: str = "load_weights") -> Iterator[None]:
 
 
 def _entries(file: BinaryIO) -> dict[str, Any]:
-    """{name: Stored} of a file, whose content tells its kind."""
+    """Return {name: Stored} of a file in any of the formats. The content decides which format it is."""
     head = file.read(265)
     if head[:4] == torchfile.ZIP_MAGIC:
         archive = zipfile.ZipFile(file)
@@ -126,7 +135,7 @@ def _entries(file: BinaryIO) -> dict[str, Any]:
         file.seek(0)
         return _safetensors(file.read())
     elif head[257:262] == b"ustar":
-        raise Refused("it is a tar file, as PyTorch wrote them before 0.2; load it there and save its state_dict")
+        raise Refused("it is a tar file, which PyTorch wrote before 0.2; load it with PyTorch and save its state_dict")
     elif not head:
         raise Refused("it is empty")
     try:
@@ -134,23 +143,23 @@ def _entries(file: BinaryIO) -> dict[str, Any]:
     except Refused as e:
         if head[:4] == torchfile.ZIP_MAGIC or head[:1] == b"\x80":
             raise
-        raise Refused(f"it begins like no .safetensors, .npz or PyTorch file; as a pickle, {e}") from e
+        raise Refused(f"it does not begin like a .safetensors, .npz or PyTorch file; read as a pickle, {e}") from e
 
 
 def _tensors(saved: Any) -> dict[str, Any]:
-    """The state_dict in what was saved: {name: Stored}, with anything else as it is."""
-    for _ in range(2):  # {"model": {"state_dict": ...}} is as deep as they go
+    """Return {name: Stored} of the state_dict in a saved object; values that are not arrays stay unchanged."""
+    for _ in range(2):  # checkpoints are nested twice at most: {"model": {"state_dict": ...}}
         if isinstance(saved, Mapping):
             saved = next((saved[key] for key in NESTED if isinstance(saved.get(key), Mapping)), saved)
     if not isinstance(saved, Mapping):
-        raise Refused(f"expected a dict of arrays, or one under {' or '.join(map(repr, NESTED))}, got "
+        raise Refused(f"expected a dict of arrays, or such a dict under {' or '.join(map(repr, NESTED))}, got "
                       f"{type(saved).__name__}; torch.save(model.state_dict(), ...) writes one")
     return {str(name): _in_memory(value) for name, value in saved.items()}
 
 
 def _in_memory(value: Any) -> Any:
     array = value.data if isinstance(value, Tensor) else value
-    if hasattr(array, "detach"):  # PyTorch's; as float64, because NumPy has no bfloat16
+    if hasattr(array, "detach"):  # PyTorch's tensor; converted to float64, because NumPy has no bfloat16
         array = array.detach().cpu()
         array = (array.double() if array.is_floating_point() else array).numpy()
     if isinstance(value, Stored) or not hasattr(array, "dtype"):
@@ -164,18 +173,18 @@ def _safetensors(content: bytes) -> dict[str, Stored]:
     entries = {}
     for name, t in sorted(deserialize(content)):
         if t["dtype"] not in SAFETENSORS:
-            raise Refused(f"{name} is of type {t['dtype']}; expected one of {', '.join(SAFETENSORS)}")
+            raise Refused(f"{name} has type {t['dtype']}; expected one of {', '.join(SAFETENSORS)}")
         entries[name] = _in_memory(torchfile.numbers(t["data"], SAFETENSORS[t["dtype"]]).reshape(t["shape"]))
     return entries
 
 
 def _npz(archive: zipfile.ZipFile) -> dict[str, Stored]:
-    """Only the heads of the arrays are read here: a shape may promise more than there is memory for."""
+    """Read only the headers of the arrays, because a shape may claim more than memory holds."""
     entries = {}
     for info in archive.infolist():
         with archive.open(info) as file:
             version = np.lib.format.read_magic(file)
-            if version != (1, 0):  # later ones only serve records and very long heads
+            if version != (1, 0):  # later versions are only for records and very long headers
                 raise Refused(f"{info.filename} has version {version} of the .npy format, expected (1, 0)")
             shape, _, dtype = np.lib.format.read_array_header_1_0(file)
         entries[info.filename.removesuffix(".npy")] = Stored(shape, dtype, functools.partial(_npy, archive, info))
@@ -191,7 +200,7 @@ def _npy(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
 
 
 def _fitted(model: nn.Module, entries: Mapping[str, Any], rename: Rename | None, where: str) -> dict[str, Any]:
-    """{name of the model: array of its dtype, on its device}; ValueError unless all fits."""
+    """Return {name in the model: array with the model's dtype, on its device}. Raise ValueError unless all fit."""
     mine = model.state()
     fits: dict[str, Any] = {}
     names: dict[str, str] = {}
@@ -199,13 +208,13 @@ def _fitted(model: nn.Module, entries: Mapping[str, Any], rename: Rename | None,
         if name not in mine and (name.endswith("num_batches_tracked") or name.partition(".")[0] in model.unused):
             continue
         if name in fits:
-            raise ValueError(f"load_weights: {where}: both {names[name]} and {theirs} would be {name}")
+            raise ValueError(f"load_weights: {where}: both {names[name]} and {theirs} would become {name}")
         fits[name], names[name] = entries[theirs], theirs
     wrong = [*nn.misfits(mine, fits), [f"{n}: expected floating-point numbers, got {entry.dtype}"
                                        for n, entry in fits.items() if isinstance(entry, Stored)
                                        and entry.dtype.kind != "f"]]
     if count := sum(map(len, wrong)):
-        some = [text + f"; and {len(kind) - SHOWN} more like it" * (len(kind) > SHOWN)
+        some = [text + f"; and {len(kind) - SHOWN} more like these" * (len(kind) > SHOWN)
                 for kind in wrong if (text := "; ".join(kind[:SHOWN]))]
         raise ValueError(f"load_weights: {where}: {count} {'entry does' if count == 1 else 'entries do'} not fit "
                          f"the {len(mine)} of {type(model).__name__}: {'; '.join(some)}")
@@ -217,7 +226,7 @@ def _fitted(model: nn.Module, entries: Mapping[str, Any], rename: Rename | None,
 
 
 def _converted(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """A copy in `dtype`. Refused where a finite number becomes infinite."""
+    """Return a copy in `dtype`. Raise Refused if a finite number becomes infinite."""
     with np.errstate(over="ignore", invalid="ignore"):
         new = array.astype(dtype, order="C")
     if new.dtype.itemsize < array.dtype.itemsize and (np.isinf(new) & np.isfinite(array)).any():
@@ -226,7 +235,7 @@ def _converted(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def _translated(theirs: Iterable[str], mine: Container[str], rename: Rename | None) -> dict[str, str]:
-    """{their name: the model's}."""
+    """Return {name in the source: name in the model}."""
     if not rename:
         return {name: _usual(name, mine) for name in theirs}
     if callable(rename):
@@ -246,12 +255,12 @@ def _translated(theirs: Iterable[str], mine: Container[str], rename: Rename | No
 
 
 def _parts(name: str) -> tuple[str, ...]:
-    """"module.conv1.weight" -> ("conv1", "weight")."""
+    """Split a name at its dots, without wrappers: "module.conv1.weight" -> ("conv1", "weight")."""
     return tuple(part for part in name.split(".") if part and part not in WRAPPERS)
 
 
 def _replaced(parts: tuple[str, ...], rules: Mapping[tuple[str, ...], tuple[str, ...]], places: int) -> str:
-    """The name with all rules applied at once, from left to right, the longest first, at the first `places` parts."""
+    """Apply all rules at once, from left to right, the longest first; a match may begin in the first `places` parts."""
     new: list[str] = []
     i = 0
     while i < len(parts):
@@ -262,7 +271,10 @@ def _replaced(parts: tuple[str, ...], rules: Mapping[tuple[str, ...], tuple[str,
 
 
 def _usual(name: str, mine: Container[str]) -> str:
-    """The name without wrappers and by its usual synonym, where the model has that and not the name itself."""
+    """Return the first of these that the model has: the name, the name without wrappers, its synonym.
+
+    Return the name without wrappers if the model has none of them.
+    """
     plain = ".".join(_parts(name))
     synonym = ".".join(SYNONYMS.get(part, part) for part in _parts(name))
     return next((n for n in (name, plain, synonym) if n in mine), plain)

@@ -1,4 +1,4 @@
-"""CIFAR's two official formats, written from their description, for tests: small files, archives, damage."""
+"""Write small files and archives in CIFAR's two official formats for the tests, from the formats' description."""
 import io
 import pickle
 import struct
@@ -11,7 +11,7 @@ from minires.datasets import cifar
 
 
 def images(n, name="cifar10", seed=0):
-    """pixels uint8 (n, 3072) and the labels of each kind, as many of each class as can be."""
+    """Return pixels uint8 (n, 3072) and {kind: labels uint8 (n,)}, in which the classes follow each other in turn."""
     rng = np.random.default_rng([seed, n])
     labels = {kind: (np.arange(n) % len(names)).astype(np.uint8) for kind, names in cifar.CLASSES[name].items()}
     return rng.integers(0, 256, (n, 3072), dtype=np.uint8), labels
@@ -22,7 +22,7 @@ def binary(pixels, labels):
 
 
 def python2(pixels, labels, title):
-    """The pickle, operation by operation, as Python 2 wrote it."""
+    """Return the pickle with the operations that Python 2 wrote."""
     def text(s): return b"U" + bytes([len(s)]) + s.encode()                # SHORT_BINSTRING
     def items(parts): return b"](" + b"".join(parts) + b"e"                # EMPTY_LIST MARK ... APPENDS
     def put(i): return b"q" + bytes([i]) if i < 256 else b"r" + struct.pack("<I", i)
@@ -38,13 +38,13 @@ def python2(pixels, labels, title):
 
 
 def python3(pixels, labels, title):
-    """The same saved again by this Python and NumPy."""
+    """Return the pickle of the same data as this Python and NumPy write it."""
     lists = {kind: each.tolist() for kind, each in labels.items()}
     return pickle.dumps({"batch_label": title, "data": pixels, **lists}, protocol=2)
 
 
 def files(name, form, python=python2, parts=None):
-    """{file name: bytes} of a whole data set in one format; `parts` are its (pixels, labels), train then test."""
+    """Return {file name: bytes} of a complete data set in one format. `parts`: (pixels, labels), train then test."""
     each = cifar.TRAIN // len(form.train)
     parts = parts or [images(n, name, i) for i, n in enumerate([each] * len(form.train) + [cifar.TEST])]
     titles = [f"training batch {i + 1} of {len(form.train)}" for i in range(len(form.train))] + ["testing batch 1 of 1"]
@@ -71,7 +71,7 @@ def write(folder, made):
 
 
 def archive(folder, made, change=None):
-    """The bytes of a tar.gz; change(member) may edit a member's header before it is written."""
+    """Return the bytes of a tar.gz. change(member) may edit a member's header before it is written."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as tar:
         for name, content in made.items():

@@ -1,12 +1,12 @@
-"""What the tests of K.py and native.py share: shapes, layouts, comparisons with reference.py in float64."""
+"""Shapes, layouts and comparisons with reference.py in float64, for the tests of blocked.py and native.py."""
 
 import numpy as np
 
 from minires.kernels import reference
 
-# Expected values are reference.py's in float64. A float32 kernel rounds every sum of K products by about
-# sqrt(K) * 6e-8 of its norm: 1e-6 for the longest sums here. 1e-5 leaves a factor of ten, and a single value
-# that is missing, doubled or misplaced among 10,000 already changes the norm by 1e-2.
+# The expected values come from reference.py in float64. A float32 kernel rounds every sum of K products by about
+# sqrt(K) * 6e-8 of its norm, which is 1e-6 for the longest sums here. 1e-5 leaves a factor of ten. A single value
+# among 10,000 that is missing, doubled or misplaced already changes the norm by 1e-2.
 TOLERANCE = 1e-5
 EPS = 1e-5
 
@@ -28,14 +28,14 @@ def normal(seed, *shape, mean=0.0, std=1.0):
 
 
 def every_other(x):
-    """x, as a slice of a larger array in which no two of its values are neighbours."""
+    """Return x as a slice of a larger array in which no two values of x are neighbours."""
     memory = np.full([2 * n for n in x.shape], np.nan, x.dtype)
     view = memory[tuple(slice(1, None, 2) for _ in x.shape)]
     view[...] = x
     return view
 
 
-LAYOUTS = {  # the same values and shape (N, C, H, W), lying differently in memory
+LAYOUTS = {  # the same values and shape (N, C, H, W) in different memory layouts
     "channels last": lambda x: np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2),
     "channels first": np.ascontiguousarray,
     "channel outermost": lambda x: np.ascontiguousarray(x.transpose(1, 0, 2, 3)).transpose(1, 0, 2, 3),
@@ -62,13 +62,13 @@ CONVOLUTIONS = [  # N, C, H, W, O, kernel, stride, padding
     (2, 4, 8, 8, 1, (3, 3), (1, 1), (1, 1)),       # O = 1
     (2, 513, 5, 4, 3, (3, 3), (1, 1), (1, 1)),
     (2, 3, 5, 4, 513, (3, 3), (2, 1), (1, 1)),
-    (2, 256, 7, 7, 256, (3, 3), (1, 1), (1, 1)),   # products too large to be cut into image rows
+    (2, 256, 7, 7, 256, (3, 3), (1, 1), (1, 1)),   # even one image row is too large for a small product
     (2, 192, 9, 9, 192, (3, 3), (2, 2), (1, 1)),
     (3, 2, 20, 17, 4, (7, 7), (2, 2), (3, 3)),
     (3, 2, 9, 12, 4, (5, 1), (1, 2), (2, 0)),
     (3, 2, 9, 12, 4, (2, 4), (3, 1), (1, 2)),
-    (3, 2, 10, 10, 4, (2, 2), (3, 3), (0, 0)),     # pixels that no window sees
-    (3, 2, 4, 4, 3, (3, 3), (1, 1), (4, 5)),       # windows that see only padding
+    (3, 2, 10, 10, 4, (2, 2), (3, 3), (0, 0)),     # pixels that no window contains
+    (3, 2, 4, 4, 3, (3, 3), (1, 1), (4, 5)),       # windows that contain only padding
     (3, 2, 4, 4, 3, (3, 3), (2, 3), (5, 4)),
     (3, 2, 4, 5, 3, (4, 5), (1, 1), (0, 0)),       # one window
     (300, 3, 4, 3, 5, (3, 3), (1, 1), (1, 1)),     # images so small that several are taken at once
@@ -107,7 +107,7 @@ def check_batch_norm(K, x, skip, layout=lambda a: a):
     C = x.shape[1]
     gamma, beta, g = normal(5, C), normal(6, C), normal(7, *x.shape)
     wide = f64(x, gamma, beta)
-    # The kernel's own mask is used: at the ReLU's kink a float32 sum may round to the other side of 0.
+    # The test uses the kernel's own mask, because at the kink of the ReLU a float32 sum may round to the other side.
     for relu in (False, True):
         if relu:
             skips = (None, None) if skip is None else (layout(skip), skip.astype(np.float64))
@@ -140,12 +140,12 @@ POOLS = [  # shape, kernel, stride, padding
     ((2, 1, 6, 5), (3, 2), (1, 3), (1, 1)),
     ((3, 513, 4, 4), (4, 4), (4, 4), (0, 0)),
     ((1, 4, 7, 7), (1, 1), (2, 2), (0, 0)),
-    ((1, 2, 20, 20), (17, 17), (2, 2), (0, 0)),  # more elements than a byte counts
+    ((1, 2, 20, 20), (17, 17), (2, 2), (0, 0)),  # more elements than fit in a byte
 ]
 
 
 def all_kernels(K, x, g, w, gamma, beta):
-    """Every kernel once, with as many outputs as input channels. Returns all arrays that they give."""
+    """Run every kernel once, with equal numbers of input and output channels. Return all resulting arrays."""
     skip, one, window = x, (1, 1), ((3, 3), (2, 2), (1, 1))
     out = [K.conv2d(x, w, one, one), *K.conv2d_backward(g, x, w, one, one),
            K.conv2d(x, w, (2, 2), one)]

@@ -1,4 +1,4 @@
-"""Layer responses and gradient flow: against closed forms, autograd used directly, and PyTorch."""
+"""Test layer responses and gradient flow against closed forms, autograd used directly, and PyTorch."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ ALL_NETS = NETS | PREACT
 
 
 def norms_in_order(model):
-    """The BatchNorms of a v1 network as He et al. count its 3x3 layers, written down by hand."""
+    """Return the names of a v1 network's BatchNorms in the order in which He et al. count its 3x3 layers."""
     blocks = [f"layer{s}.{i}" for s in (1, 2, 3) for i in range(len(getattr(model, f"layer{s}")))]
     return ["bn1", *(f"{b}.bn{k}" for b in blocks for k in (1, 2))]
 
@@ -43,7 +43,7 @@ def module(model, name):
 
 @pytest.mark.parametrize("options", NETS.values(), ids=NETS)
 def test_responses_are_one_at_initialisation(options):
-    """gamma 1, beta 0: the root of mean(var / (var + eps)), which is below 1 by about eps / (2 var)."""
+    """With gamma 1 and beta 0 the response is sqrt(mean(var / (var + eps))), below 1 by about eps / (2 var)."""
     model = net(**options)
     found = responses(model, batch()[0])
     assert list(found) == norms_in_order(model)
@@ -54,13 +54,13 @@ def test_responses_are_one_at_initialisation(options):
 
 @pytest.mark.parametrize("options", NETS.values(), ids=NETS)
 def test_responses_equal_the_closed_form(options):
-    """response^2 = mean(gamma^2 var / (var + eps)) + Var(beta), var the batch's, taken from the running variance."""
+    """response^2 = mean(gamma^2 var / (var + eps)) + Var(beta). The running variance gives the batch's var."""
     model = net(**options)
     rng = np.random.default_rng(2)
     for _, m in model.modules():
         if isinstance(m, nn.BatchNorm2d):
             m.weight.data, m.bias.data = rng.uniform(0.2, 2, m.weight.shape), rng.standard_normal(m.bias.shape)
-            m.eps, m.momentum = 0.1, 1.0  # a large eps, to be seen; momentum 1: running_var is this batch's
+            m.eps, m.momentum = 0.1, 1.0  # eps is large to have an effect; with momentum 1, running_var is this batch's
     images = batch()[0]
     found = responses(model, images)
     model.train()
@@ -145,7 +145,7 @@ def test_gradient_flow_follows_pytorch():
 # ------------------------------------------------------------------------------------- the model untouched
 
 
-# Every analysis that runs a model: (model, images, labels) -> whatever
+# Every analysis that runs a model: (model, images, labels) -> any result
 LOOKS = {
     "responses": lambda m, x, y: responses(m, x),
     "responses_closed_form": lambda m, x, y: analysis.responses_closed_form(m, x),
@@ -176,7 +176,7 @@ def direction(model):
 
 
 def settings(model):
-    """Everything that a module's attributes hold besides Tensors and children."""
+    """Return all attributes of all modules except Tensors and children."""
     return [{k: v for k, v in vars(m).items() if not isinstance(v, (Tensor, nn.Module, list))}
             for _, m in model.modules()]
 
@@ -186,11 +186,11 @@ def settings(model):
 @pytest.mark.parametrize("options", [{}, {"by_hand": True, "shortcut": "B"}], ids=["composed", "by hand"])
 def test_the_model_is_left_bit_for_bit_as_it_was(look, fails, options, monkeypatch):
     model = net(14, dtype=np.float32, **options)
-    model.maxpool = nn.Dropout(0.3, rng=np.random.default_rng(5))  # behind the stem: draws numbers in train mode
+    model.maxpool = nn.Dropout(0.3, rng=np.random.default_rng(5))  # after the stem: draws numbers in train mode
     images, labels = batch(dtype=np.float32)
-    ops.cross_entropy(model(Tensor(images)), labels).backward()  # gradients and statistics that are not the first ones
+    ops.cross_entropy(model(Tensor(images)), labels).backward()  # gradients and statistics differ from the initial ones
     model.eval()
-    model.layer1[0].training = True  # and modes that are not all alike
+    model.layer1[0].training = True  # modes differ between modules
     if fails:
         def broken(x):
             raise KeyboardInterrupt
@@ -208,7 +208,7 @@ def test_the_model_is_left_bit_for_bit_as_it_was(look, fails, options, monkeypat
         assert data.tobytes() == data_bits and (grad is None or grad.tobytes() == grad_bits)
     assert settings(model) == others and model.maxpool.rng.bit_generator.state == drawn
     monkeypatch.undo()
-    assert responses(model, images) == responses(model, images)  # and nothing keeps watching
+    assert responses(model, images) == responses(model, images)  # no hook is left
 
 
 def test_no_analysis_is_forgotten_here():

@@ -1,4 +1,4 @@
-"""Construction, lesions and paths: what holds exactly, and what the public network shows."""
+"""Test construction, lesions and paths against what holds exactly."""
 
 import itertools
 import math
@@ -31,7 +31,7 @@ def rng(seed=0):
 
 
 def trained(depth=8, width=4, dtype=np.float32, in_channels=1, **options):
-    """A network whose norms look trained: gamma, beta and running statistics are not those of the start."""
+    """Return a network whose norms look trained: gamma, beta and running statistics differ from the initial values."""
     net = models.cifar(depth, in_channels=in_channels, width=width, rng=rng(), **options)
     r = rng(1)
     for _, m in net.modules():
@@ -78,7 +78,7 @@ def test_identity_blocks_of_every_kind(options):
 
 
 def test_the_deeper_network_can_be_trained_away_from_the_identity():
-    """Only gamma and beta are zero, not the weights: gradients reach gamma, so this is no saddle."""
+    """Only gamma and beta are zero, the weights are not. So gradients reach gamma, and the identity is not a saddle."""
     deeper = deepen(trained(8), 1, rng=rng()).train()
     ops.cross_entropy(deeper(Tensor(images())), np.arange(6)).backward()
     assert abs(deeper.layer2[1].bn2.weight.grad).max() > 0 and abs(deeper.layer2[1].conv2.weight.data).max() > 0
@@ -112,13 +112,13 @@ KINDS = {"v1": {}, "v2": {"block": "preact"}, "B": {"shortcut": "B"}, "by hand":
 
 
 def deep(blocks, options):
-    """Depth of a network of so many blocks per stage."""
+    """Return the depth of a network with this number of blocks per stage."""
     return (9 if "bottleneck" in options.get("block", "") else 6) * blocks + 2
 
 
 @pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
 def test_a_deleted_block_is_one_whose_branch_adds_nothing(options):
-    """Two ways: the block reduced to its shortcut, and the same block with its branch's last weights at zero."""
+    """Compare a block reduced to its shortcut with the same block after its branch's last weights are set to zero."""
     net, other = (trained(deep(2, options), dtype=np.float64, **options) for _ in range(2))
     x = Tensor(images(dtype=np.float64))
     for name in "layer1.1", "layer2.0", "layer3.0":
@@ -145,7 +145,7 @@ def test_a_plain_block_is_deleted_to_the_identity_or_option_a():
 
 
 def classified(net, n=40):
-    """Images with the labels that the network gives them: its error is 0."""
+    """Return images with the labels that the network predicts, so that its error is 0."""
     x = images(n)
     return x, net(Tensor(x)).data.argmax(1)
 
@@ -169,7 +169,7 @@ def test_a_silent_block_can_be_deleted_and_moved_at_no_cost():
     found = lesions(net, x, labels)
     assert [found.without[f"layer{s}.{i}"] for s in (1, 2, 3) for i in (1, 2)] == [0] * 6
     shuffled = swap_blocks(net, x, labels, [0, 1, 1], rng=rng())
-    # layer1 counts three blocks of one shape, of which one is not silent
+    # layer1 has three blocks of one shape, and one of them is not silent
     assert shuffled[0] == (1.0, 0.0) and all(s.correlation < 1 for s in shuffled[1:])
 
 
@@ -177,10 +177,10 @@ def test_delete_k():
     net = trained(14)
     x, labels = classified(net)
     found = delete_k(net, x, labels, [0, 2, 6], trials=3, rng=rng())
-    assert found[0] == [0, 0, 0] and len(found[2]) == 3 and len(set(found[6])) == 1  # all six: one way only
+    assert found[0] == [0, 0, 0] and len(found[2]) == 3 and len(set(found[6])) == 1  # all six: only one choice
     with deleted(net, [f"layer{s}.{i}" for s in (1, 2, 3) for i in (0, 1)]):
         assert found[6][0] == pytest.approx(100 * (net(Tensor(x)).data.argmax(1) != labels).mean())
-    with pytest.raises(ValueError, match=r"expected counts between 0 and the 6 blocks, got \[7\]"):
+    with pytest.raises(ValueError, match=r"expected counts from 0 to 6, the number of blocks, got \[7\]"):
         delete_k(net, x, labels, [7], rng=rng())
 
 
@@ -203,16 +203,16 @@ def test_kendall():
 
 def test_a_wrong_name_is_named_and_nothing_is_left_replaced():
     net = trained(8)
-    with pytest.raises(ValueError, match=r"no block named layer9; there are layer1\.0, layer2\.0, layer3\.0"), \
+    with pytest.raises(ValueError, match=r"no block named layer9; the blocks are layer1\.0, layer2\.0, layer3\.0"), \
             deleted(net, ["layer1.0", "layer9"]):
         pass
     study = models.shortcut_study("constant_scaling", 8, in_channels=1, width=4)
-    with pytest.raises(ValueError, match="got ConstantScaling, which is put together in another way"):
+    with pytest.raises(ValueError, match="got ConstantScaling, whose structure is not known here"):
         lesions(study, images(), np.arange(6))
     with pytest.raises(KeyError), deleted(net, ["layer1.0"]):
         raise KeyError
     assert all("forward" not in vars(m) for _, m in net.modules())
-    mine = net.layer1[0].forward = lambda x: x  # a forward that somebody set on this one object
+    mine = net.layer1[0].forward = lambda x: x  # a forward that is set on this object alone
     with deleted(net, ["layer1.0"]):
         assert net.layer1[0].forward is not mine
     assert net.layer1[0].forward is mine
@@ -239,7 +239,7 @@ def test_path_lengths_are_binomial():
 def test_the_gradient_is_the_sum_over_all_paths(options):
     net = trained(deep(1, options), dtype=np.float64, **options)
     if options.get("norm") == "fixup":
-        for _, block in net.modules():  # Fixup starts with silent branches
+        for _, block in net.modules():  # Fixup's branches are silent at initialisation
             if hasattr(block, "scale"):
                 block.conv2.weight.data = 0.2 * normal(*block.conv2.weight.shape)
         net.fc.weight.data = normal(*net.fc.weight.shape)
@@ -300,7 +300,7 @@ def test_path_gradients_sample_paths_of_a_length():
     assert [len(v) for v in found.values()] == [4, 4, 4] and len(set(found[0])) == len(set(found[3])) == 1
     expected = {float(np.linalg.norm(path_gradient(net, x, labels, [n]))) for n in ("layer1.0", "layer2.0", "layer3.0")}
     assert all(any(v == pytest.approx(e, rel=1e-5) for e in expected) for v in found[1])
-    with pytest.raises(ValueError, match=r"expected lengths between 0 and the 3 blocks, got \[4\]"):
+    with pytest.raises(ValueError, match=r"expected lengths from 0 to 3, the number of blocks, got \[4\]"):
         path_gradients(net, x, labels, [4], rng=rng())
     with pytest.raises(ValueError, match=r"layer1\.0 has no shortcut; a plain network has a single path"):
         path_gradient(trained(8, residual=False), x, labels, [])

@@ -1,4 +1,4 @@
-"""CKA, refinement, receptive fields, patches, and the graph as data."""
+"""Test CKA, refinement, receptive fields, patches, and the graph as data."""
 
 import re
 
@@ -38,11 +38,11 @@ def test_cka_does_not_see_rotation_scale_or_shift(debiased):
     assert 0.1 < value < 0.95
     assert cka(3 * x @ rotation + 4, -0.1 * y, debiased) == pytest.approx(value, rel=1e-10)
     assert cka(y, x, debiased) == pytest.approx(value, rel=1e-12) and cka(x, x, debiased) == pytest.approx(1)
-    assert abs(cka(x @ np.diag([9, 1, 1, 1, 1, 1, 1]), y, debiased) - value) > 0.01  # other linear maps it sees
+    assert abs(cka(x @ np.diag([9, 1, 1, 1, 1, 1, 1]), y, debiased) - value) > 0.01  # another linear map
 
 
 def test_cka_equals_its_form_in_features():
-    """||Y^T X||^2 / (||X^T X|| ||Y^T Y||), Kornblith et al. 2019, equation in section 3: features, not images."""
+    """CKA is ||Y^T X||^2 / (||X^T X|| ||Y^T Y||): Kornblith et al. 2019, section 3, over features instead of images."""
     x, y = normal(12, 4), normal(12, 3, seed=1)
     a, b = x - x.mean(0), y - y.mean(0)
     expected = np.linalg.norm(b.T @ a) ** 2 / (np.linalg.norm(a.T @ a) * np.linalg.norm(b.T @ b))
@@ -51,7 +51,7 @@ def test_cka_equals_its_form_in_features():
 
 def test_debiased_cka_of_unrelated_features_is_near_zero():
     pairs = [(normal(40, 400, seed=s), normal(40, 400, seed=100 + s)) for s in range(10)]
-    assert np.mean([cka(x, y) for x, y in pairs]) > 0.8  # what many features and few images do to the plain form
+    assert np.mean([cka(x, y) for x, y in pairs]) > 0.8  # the plain form is large for many features and few images
     assert np.mean([cka(x, y, True) for x, y in pairs]) == pytest.approx(0, abs=0.03)
 
 
@@ -75,9 +75,9 @@ def test_cka_matrix():
 def test_cka_refuses_what_it_cannot_compare():
     with pytest.raises(ValueError, match="representations of the same inputs, got 3 and 4"):
         cka(normal(3, 2), normal(4, 2))
-    with pytest.raises(ValueError, match="needs four or more inputs, got 3"):
+    with pytest.raises(ValueError, match="expected four or more inputs, got 3"):
         cka(normal(3, 2), normal(3, 2), True)
-    with pytest.raises(ValueError, match="no such module"):
+    with pytest.raises(ValueError, match="no module of the kinds to compare"):
         cka_matrix(cifar(), normal(4, 1, 8, 8), kinds=(nn.MaxPool2d,))
     assert np.isnan(cka(np.ones((5, 2)), normal(5, 2)))
 
@@ -118,8 +118,8 @@ def test_refinement_is_numpys():
 @pytest.mark.parametrize("name, layer, size", [("resnet18", "layer4.1", 435), ("resnet50", "layer4.2", 427),
                                                ("googlenet", "inception3a", 43)])  # fmt: skip
 def test_receptive_fields_of_the_networks_for_imagenet(name, layer, size):
-    """ResNet-18: 435, as published tables have it; ResNet-50 with v1's strides; GoogLeNet's first module
-    with torchvision's 3x3 in place of the 5x5: 7 + 2 * 2 + 2 * 4 + 2 * 4 + 2 * 8."""
+    """ResNet-18 has 435, as in published tables, and ResNet-50 has v1's strides. GoogLeNet's first module has
+    torchvision's 3x3 convolution instead of the 5x5: 7 + 2 * 2 + 2 * 4 + 2 * 4 + 2 * 8."""
     with init.undrawn():
         net = models.build(name, num_classes=2)
     fields = receptive_fields(net, np.zeros((1, 3, 64, 64), np.float32))
@@ -127,7 +127,7 @@ def test_receptive_fields_of_the_networks_for_imagenet(name, layer, size):
 
 
 def test_receptive_fields_of_a_resnet_20_by_the_textbook():
-    """Each 3x3 convolution adds 2 x the product of the strides before it (a stage's first: before the stage)."""
+    """Each 3x3 convolution adds 2 x the product of the strides before it (for a stage's first, before the stage)."""
     net = models.resnet20(width=2, rng=rng())
     fields = receptive_fields(net, normal(1, 3, 32, 32, dtype=np.float32))
     sizes = {name: f.size for name, f in fields.items()}
@@ -141,7 +141,7 @@ def test_receptive_fields_of_a_resnet_20_by_the_textbook():
 
 
 class Odd(nn.Module):
-    """All extents different, a pool, and a branch that sees more than the other."""
+    """A network whose extents all differ, with a pool, and with a branch that sees more than the other."""
 
     def __init__(self):
         self.conv = nn.Conv2d(1, 2, (3, 2), (2, 1), (1, 0), rng=rng())
@@ -161,11 +161,11 @@ MODELS = {"odd": (Odd, (13, 19)), "v1": (cifar, (16, 16)), "plain": (lambda: cif
 
 @pytest.mark.parametrize("build, size", MODELS.values(), ids=MODELS)
 def test_receptive_fields_are_where_gradients_arrive(build, size):
-    """Arithmetic against measurement: with positive weights every place in the field, and none outside, gets one."""
+    """With positive weights every position in the computed field gets a gradient, and no position outside does."""
     net = build().astype(np.float64).eval()
     for t in net.state().values():
         t.data = abs(t.data) + 0.1
-    x = abs(normal(1, 1, *size)) + 20  # large enough that no norm's shift silences a ReLU
+    x = abs(normal(1, 1, *size)) + 20  # so large that no norm's shift silences a ReLU
     fields = receptive_fields(net, x)
     assert len(fields) >= 3
     for name, f in fields.items():
@@ -206,7 +206,7 @@ def test_a_planted_pattern_is_found_at_its_place():
     net = nn.Sequential(nn.Conv2d(1, 2, 3, 2, 1, rng=rng()), nn.ReLU()).astype(np.float64)
     net[0].weight.data[1, 0] = pattern
     x = 0.05 * normal(6, 1, 9, 11)
-    x[4, 0, 3:6, 5:8] = pattern       # where output (2, 3) looks: rows 2 * 2 - 1 ... + 2
+    x[4, 0, 3:6, 5:8] = pattern       # seen by output (2, 3): rows 2 * 2 - 1 ... + 2
     x[2, 0, :2, :2] = 0.5 * pattern[1:, 1:]  # at the corner, partly outside
     found = exciting_patches(net, x, "1", 1, top=2, batch_size=4)
     assert [(p.image, p.row, p.column) for p in found] == [(4, 3, 5), (2, -1, -1)]
@@ -222,7 +222,7 @@ def test_a_planted_pattern_is_found_at_its_place():
 
 
 def test_a_field_larger_than_the_image_is_cut_to_it():
-    """layer2.0 of this network sees 13 x 13 pixels: half of 8 x 8 images from a corner, all of 7 x 7 from anywhere."""
+    """layer2.0 of this network sees 13 x 13 pixels: from any position all of a 7 x 7 image, but not of an 8 x 8 one."""
     for side, size in (8, (13, 13)), (7, (7, 7)):
         x = normal(3, 1, side, side)
         first, *_ = exciting_patches(cifar(), x, "layer2.0", 0, top=2)
@@ -232,13 +232,13 @@ def test_a_field_larger_than_the_image_is_cut_to_it():
 
 def test_patches_say_what_is_wrong():
     net, x = cifar(), normal(3, 1, 8, 8)
-    with pytest.raises(ValueError, match=r"'fc' has no receptive field here; these have: conv1, bn1"):
+    with pytest.raises(ValueError, match=r"'fc' has no receptive field; the layers that have one are conv1, bn1"):
         exciting_patches(net, x, "fc", 0)
-    with pytest.raises(ValueError, match="expected 1 to 3 patches, got 9"):
+    with pytest.raises(ValueError, match="expected top from 1 to 3, the number of images, got 9"):
         exciting_patches(net, x, "conv1", 0)
     with pytest.raises(ValueError, match=r"expected a channel in 0\.\.3, got 4"):
         exciting_patches(net, x, "conv1", 4, top=1)
-    with pytest.raises(ValueError, match=r"pixels of 3 images of 8x8 or .* of it, got shape \(3, 20, 16\)"):
+    with pytest.raises(ValueError, match=r"pixels of 3 images of size 8x8 or .* of it, got shape \(3, 20, 16\)"):
         exciting_patches(net, x, "conv1", 0, top=1, pixels=np.zeros((3, 20, 16)))
 
 
@@ -267,7 +267,7 @@ def test_gradients_appear_after_backward():
     assert lines["w"] == ["w", "3 × 2", f"|grad| {np.linalg.norm(w.grad):.3g}"]
     assert lines["h"] == ["h = MatMul", "4 × 3", f"|grad| {np.linalg.norm(2 * h.data):.3g}"]
     assert lines["Sum"][2] == "grad 1" and lines["x"] == ["x", "4 × 2"]
-    with pytest.raises(RuntimeError, match="take the graph before it, and draw it after"):
+    with pytest.raises(RuntimeError, match=r"call graph\(\) before backward\(\), and draw its result afterwards"):
         graph(loss)
 
 

@@ -1,7 +1,8 @@
-"""The analyses on a published network: akamaster's CIFAR-10 ResNet-20 (option A), as pytorch_resnet_cifar10 has it.
+"""Test the analyses on a published network: akamaster's CIFAR-10 ResNet-20 (option A) from pytorch_resnet_cifar10.
 
-Needs its weights as akamaster_resnet20.safetensors in the folder MINIRES_REFERENCE (default: shared/reference beside
-the repository), and, where images are wanted, CIFAR-10 in MINIRES_DATA or MINIRES_CIFAR10. Skips without.
+The tests need its weights as akamaster_resnet20.safetensors in the folder MINIRES_REFERENCE (default: shared/reference
+beside the repository). Tests with images also need CIFAR-10 in MINIRES_DATA or MINIRES_CIFAR10. Without these files the
+tests are skipped.
 """
 
 import os
@@ -21,7 +22,7 @@ def net():
     beside = Path(__file__).resolve().parents[2] / "shared" / "reference"
     path = Path(os.environ.get("MINIRES_REFERENCE") or beside, "akamaster_resnet20.safetensors")
     if not path.exists():
-        pytest.skip("the published weights are not there (folder MINIRES_REFERENCE)")
+        pytest.skip("the published weights are missing (folder MINIRES_REFERENCE)")
     model = models.resnet20()
     minires.load_weights(model, path)
     return model.eval()
@@ -29,12 +30,12 @@ def net():
 
 @pytest.fixture(scope="module")
 def data():
-    """(images as the network takes them, labels, pixels) of 1,000 test images."""
+    """Return (images as the network takes them, labels, pixels) of 1,000 test images."""
     root = os.environ.get("MINIRES_CIFAR10") or os.environ.get("MINIRES_DATA")
     try:
         test = datasets.cifar10(root)[1][:1000]
     except FileNotFoundError:
-        pytest.skip("CIFAR-10 is not there (folder MINIRES_DATA or MINIRES_CIFAR10)")
+        pytest.skip("CIFAR-10 is missing (folder MINIRES_DATA or MINIRES_CIFAR10)")
     return datasets.normalize(datasets.to_float(test.images), MEAN, STD), test.labels, test.images
 
 
@@ -55,13 +56,15 @@ def test_responses_measured_by_formula_and_from_parameters(net, data):
 
 
 def test_construction_on_a_trained_network(net, data):
-    """Deeper by 36 layers, the same logits."""
+    """A network with 36 more layers has the same logits."""
     assert analysis.construction(net, data[0][:100], 6, rng=np.random.default_rng(0)).difference < 1e-4
 
 
 def test_lesions_of_a_trained_network(net, data):
-    """ResNet-20 is not robust to them: the mean error rises from 8 % to about 25 %; blocks that change the shape are
-    among the worst to lose."""
+    """ResNet-20 is not robust to lesions: the mean error rises from 8 % to about 25 %.
+
+    Deleting a block that changes the shape is among the worst lesions.
+    """
     images, labels, _ = data
     found = analysis.lesions(net, images[:250], labels[:250])
     whole, without = found.whole, found.without.values()

@@ -1,4 +1,4 @@
-"""What the networks that ship, trained on the images that ship, show: the claims of notebook 8."""
+"""Test the claims of notebook 8 on the networks and images that ship with the project."""
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ WEIGHTS = Path(__file__).resolve().parents[1] / "data" / "weights" / "fashion-mn
 
 @pytest.fixture(scope="module")
 def data():
-    """125 test images as the networks take them, and their labels."""
+    """Return 125 test images as the networks take them, and their labels."""
     sets = datasets.fashion_mnist_small()
     _, x = datasets.subtract_pixel_mean(*(datasets.to_float(datasets.average_pool(s.images, 14)) for s in sets))
     return x[:125], sets[1].labels[:125]
@@ -24,7 +24,7 @@ def net(name):
 
 
 def test_a_deep_residual_network_survives_the_loss_of_a_block_and_a_plain_one_does_not(data):
-    """Veit et al. 2016, section 4.1. Measured on 500 images: ResNet-56 12.6 -> 15.2 %, plain-56 35.2 -> 89.2 %."""
+    """See Veit et al. 2016, section 4.1. Measured on 500 images: ResNet-56 12.6 -> 15.2 %, plain-56 35.2 -> 89.2 %."""
     def mean_rise(name):
         found = analysis.lesions(net(name), *data)
         return found.whole, np.mean(list(found.without.values()))
@@ -36,7 +36,10 @@ def test_a_deep_residual_network_survives_the_loss_of_a_block_and_a_plain_one_do
 
 
 def test_the_gradient_comes_through_short_paths(data):
-    """27 blocks: half of all paths are of 14 and more, and carry next to nothing. Measured: 0.01 %, mean length 5.5."""
+    """Of all paths, half go through 14 or more of the 27 blocks, and carry almost no gradient.
+
+    Measured: 0.01 % of the gradient, mean length 5.5.
+    """
     x, labels = data[0][:8], data[1][:8]
     model = net("resnet56")
     parts = analysis.gradients_by_length(model, x, labels)
@@ -48,7 +51,7 @@ def test_the_gradient_comes_through_short_paths(data):
 
 
 def test_blocks_of_a_residual_network_refine(data):
-    """Cosine between what goes into a block and what comes out. Measured: ResNet-56 0.96, plain-56 0.33."""
+    """Compare the cosine between a block's input and output. Measured: ResNet-56 0.96, plain-56 0.33."""
     cosine = {name: np.mean([r.cosine for r in analysis.refinement(net(name), data[0][:100]).values()])
               for name in ("resnet56", "plain56")}
     assert cosine["resnet56"] > 0.9 and cosine["plain56"] < 0.6

@@ -1,4 +1,4 @@
-"""Signal, activations, updates and gradients over depth and time: against closed forms and NumPy."""
+"""Test signal, activations, updates and gradients over depth and training time against closed forms and NumPy."""
 
 import math
 from pathlib import Path
@@ -36,7 +36,7 @@ def cifar(depth=8, width=4, seed=0, **options):
 
 
 class Branch(nn.Module):
-    """x + F(x) on vectors, in the variants whose growth is known."""
+    """A block x + F(x) on vectors, in the variants whose growth is known."""
 
     def __init__(self, kind, width, seed):
         self.kind = kind
@@ -66,7 +66,7 @@ def test_with_batch_norm_it_grows_by_one_per_block():
     found = np.mean([moments("pre, BN", 20, seed) for seed in range(3)], axis=0)
     steps = np.diff(found)
     assert found[0] == pytest.approx(1, abs=0.02) and np.mean(steps) == pytest.approx(1, abs=0.03)
-    shares = steps / found[1:]  # the branch's part of a block's output
+    shares = steps / found[1:]  # the branch's share of a block's output
     assert shares == pytest.approx([1 / (l + 1) for l in range(1, 21)], abs=0.02)
     assert found == pytest.approx(np.arange(1, 22), rel=0.05)
 
@@ -102,7 +102,7 @@ def batch(seed, n=128, width=192):
 
 
 def test_the_gradient_grows_by_1_211_per_layer_with_batch_norm():
-    """54 layers of 192 units, batch 128. It explodes toward the input; it does not vanish."""
+    """In 54 layers of 192 units with batches of 128, the gradient explodes toward the input and does not vanish."""
     rates = [growth_per_layer(gradient_flow(mlp(54, True, seed=s), *batch(s)).activations, skip=3) for s in range(3)]
     assert np.mean(rates) == pytest.approx(1.211, abs=0.02)
     assert pytest.approx(1.2112, abs=1e-4) == GROWTH
@@ -156,7 +156,7 @@ def test_responses_two_ways_and_from_parameters_alone(options):
 
 def test_activations_of_a_small_network_by_hand():
     net = nn.Sequential(nn.Linear(3, 4, rng=rng()), nn.ReLU(), nn.Linear(4, 2, rng=rng(1)))
-    net[0].bias.data[1] = -100  # a unit that no input wakes
+    net[0].bias.data[1] = -100  # no input activates this unit
     x = normal(50, 3, dtype=np.float32)
     h = x @ net[0].weight.data.T + net[0].bias.data
     found = activations(net, x, bins=8, limit=2)
@@ -240,7 +240,7 @@ def test_looking_does_not_disturb_a_training():
 
 
 def test_update_ratios_of_plain_descent_are_lr_times_gradient_over_weight():
-    """Without momentum and decay the step is -lr g: the ratio is known from the gradient alone."""
+    """Without momentum and decay the step is -lr g, so the gradient alone determines the ratio."""
     net = cifar()
     expected = {}
 

@@ -1,4 +1,4 @@
-"""Shattered gradients and the loss surface: theory, closed forms, invariances."""
+"""Test shattered gradients and the loss surface against theory, closed forms and invariances."""
 
 import itertools
 
@@ -27,7 +27,7 @@ def rng(seed=0):
 
 
 class Skip(nn.Module):
-    """x + relu(W x): a residual layer without BN."""
+    """A residual layer without BN: x + relu(W x)."""
 
     def __init__(self, width, seed):
         self.linear = init.redraw(nn.Linear(width, width, bias=False, rng=rng(seed)), init.he_normal, rng=rng(seed))
@@ -61,7 +61,7 @@ def test_with_shortcuts_it_falls_much_more_slowly():
 
 
 def test_input_gradients_are_one_inputs_own():
-    """BN's statistics are constants: each row is the gradient of that image alone, by the folded network."""
+    """BN's statistics are constants, so each row is the gradient of its image alone in an eval-mode network."""
     net, x = models.cifar(8, in_channels=1, width=4, rng=rng()).astype(np.float64), normal(5, 1, 8, 8)
     g = input_gradients(net, x, rng=rng(3))
     for _, m in net.modules():
@@ -107,7 +107,7 @@ def test_on_a_line_a_deep_plain_networks_gradient_is_white_and_a_residual_ones_i
 
 
 def test_the_gradient_on_a_line_is_the_slope_of_the_function():
-    """Between two neighbouring points of a fine grid the function of depth 0 is linear: W2 W1 at every x."""
+    """The function of depth 0 is linear, so its slope is W2 W1 at every x."""
     values = gradient_on_a_line(0, width=7, points=5, rng=rng(2))
     assert len(values) == 5 and np.ptp(values) < 1e-12 and abs(values[0]) > 0
 
@@ -121,7 +121,7 @@ def blobs(n=60, features=5, classes=3):
 
 
 def test_the_curvature_of_a_linear_model_has_a_closed_form():
-    """z = W x + b along W + a D: d2L/da2 = mean over images of Var_p(D x), p the softmax."""
+    """For z = W x + b along W + a D: d2L/da2 = mean over images of Var_p(D x), where p is the softmax."""
     x, labels = blobs()
     net = nn.Linear(5, 3, rng=rng()).astype(np.float64)
     direction = random_direction(net, rng=rng(1))
@@ -143,7 +143,7 @@ def test_the_curvature_of_a_linear_model_has_a_closed_form():
 
 def small(seed=0):
     net = models.cifar(8, in_channels=1, width=4, rng=rng(seed)).astype(np.float64)
-    net(Tensor(normal(20, 1, 8, 8)))  # running statistics that are not the first
+    net(Tensor(normal(20, 1, 8, 8)))  # the running statistics differ from their initial values
     return net.eval()
 
 
@@ -159,7 +159,7 @@ def test_directions_are_filter_normalised_and_leave_norms_and_biases_alone():
 
 
 def test_a_surface_does_not_change_when_weights_are_scaled_to_no_effect():
-    """relu(c W1 x) and W2 / c compute the same: so does their surface. What filter normalisation is for."""
+    """relu(c W1 x) and W2 / c compute the same function, and filter normalisation gives both the same surface."""
     x, labels = blobs()
     surfaces = []
     for c in (1.0, 8.0):

@@ -1,4 +1,4 @@
-"""Crops and flips against plain loops over the images, with the same draws."""
+"""Crops and flips equal plain loops over the images with the same random numbers."""
 import numpy as np
 import pytest
 

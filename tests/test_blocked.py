@@ -1,4 +1,4 @@
-"""How kernels/blocked.py cuts its work into blocks, shares them among threads and uses memory again.
+"""Test how kernels/blocked.py cuts its work into blocks, shares them among threads and uses memory again.
 
 test_fast_kernels.py tests that its results are right.
 """
@@ -33,7 +33,7 @@ THREADS_WORTH = parallel.threads_worth
 
 @pytest.fixture(autouse=True)
 def _share_small_work_too(monkeypatch):
-    """The arrays here are small; without this one thread would do it all and nothing about threads be tested."""
+    """Share small work too, because otherwise one thread would process these small arrays and threads were untested."""
     monkeypatch.setattr(parallel, "threads_worth", lambda work, cache, threads: threads)
 
 
@@ -49,7 +49,7 @@ def test_addition_is_shared_among_threads_once_it_is_worth_it(monkeypatch):
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_twenty_runs_give_the_same_bits(threads, monkeypatch):
-    monkeypatch.setattr(parallel, "cache_bytes", lambda: 100_000)  # many blocks to compete for
+    monkeypatch.setattr(parallel, "cache_bytes", lambda: 100_000)  # many blocks for the threads to compete for
     given = arguments()
     with parallel.session(threads=threads):
         first = [v.tobytes() for v in all_kernels(blocked, *given)]
@@ -59,7 +59,7 @@ def test_twenty_runs_give_the_same_bits(threads, monkeypatch):
 
 
 def test_bits_do_not_depend_on_which_thread_is_late(monkeypatch):
-    """Delay the first, then the last blocks: a sum in finishing order would change."""
+    """Delay the first blocks, then the last. A sum in the order of finishing would change."""
     given = arguments()
     monkeypatch.setattr(parallel, "cache_bytes", lambda: 100_000)
     share = parallel.share
@@ -94,7 +94,7 @@ def test_every_thread_count_agrees():
 
 # ------------------------------------------------------------------------------- threads and blocks
 
-# private: how BLAS is held at one thread and given back, and by whom, shows in no result
+# private: no result shows how BLAS is limited to one thread and restored, and by which thread
 libraries, set_blas, one_blas_thread = parallel._blas, parallel._set_blas, parallel._one_blas_thread
 pool = parallel._pool  # private: as above
 
@@ -106,7 +106,7 @@ def blas_threads():
 @pytest.fixture
 def two_blas_threads():
     if not libraries():
-        pytest.skip("threadpoolctl is not installed, or knows no BLAS here: there is nothing to hold")
+        pytest.skip("threadpoolctl is not installed or finds no BLAS, so there is nothing to limit")
     before = blas_threads()
     set_blas([2] * len(before))
     yield blas_threads()
@@ -114,7 +114,7 @@ def two_blas_threads():
 
 
 def test_blas_is_held_inside_and_restored_after(two_blas_threads, monkeypatch):
-    seen, outer = [], blocked._outer  # private: within a kernel, while BLAS is held
+    seen, outer = [], blocked._outer  # private: it runs within a kernel, while BLAS is limited
 
     def watched(a, b):
         seen.append(blas_threads())
@@ -135,7 +135,7 @@ def test_blas_is_restored_after_an_exception_in_any_thread(threads, two_blas_thr
         main = threading.current_thread() is threading.main_thread()
         for k, _ in mine:
             if main and threads == 2:
-                started.wait(5)  # leave a block to the helper
+                started.wait(5)  # leave a block for the helper
             else:
                 started.set()
                 raise Planted(k)
@@ -144,11 +144,11 @@ def test_blas_is_restored_after_an_exception_in_any_thread(threads, two_blas_thr
     with parallel.session(threads=threads), pytest.raises(Planted):
         parallel.share(fail_in_helper, parallel.blocks_of(8, 1))
     assert blas_threads() == two_blas_threads
-    check_convolution(blocked, *CONVOLUTIONS[6])  # and the pool still works
+    check_convolution(blocked, *CONVOLUTIONS[6])  # the pool still works
 
 
 def test_a_thread_that_set_the_number_before_does_not_prevent_it(two_blas_threads):
-    """threadpoolctl lets one thread rule, as long as it lives, and silently ignores the others."""
+    """threadpoolctl obeys only one controlling thread as long as it lives, and silently ignores all others."""
     done, leave = threading.Event(), threading.Event()
 
     def ruler():
@@ -209,14 +209,14 @@ def test_kernels_may_be_called_from_several_threads_at_once(two_blas_threads):
 
 
 def test_the_context_of_the_caller_holds_in_the_helpers():
-    """Settings such as np.errstate and no_grad are context variables: a bare thread would not see them."""
+    """np.errstate and no_grad are context variables, which a plain thread would not see."""
     if not libraries():
         pytest.skip("without threadpoolctl there are no helpers")
     both, seen = threading.Barrier(2, timeout=10), {}
 
     def work(mine):
         for _ in mine:
-            both.wait()  # each thread has one of the two blocks
+            both.wait()  # so that each thread gets one of the two blocks
             seen[threading.get_ident()] = np.geterr()["over"]
 
     with parallel.session(threads=2), np.errstate(over="raise"):
@@ -225,7 +225,7 @@ def test_the_context_of_the_caller_holds_in_the_helpers():
 
 
 def test_a_helper_that_never_started_keeps_nothing_alive():
-    """The pool is busy elsewhere: the kernel ends without its help, and its arrays with it."""
+    """While the pool is busy, a kernel ends without a helper, and its arrays are freed."""
     if not libraries():
         pytest.skip("without threadpoolctl there are no helpers")
     leave = threading.Event()
@@ -301,9 +301,9 @@ def test_results_do_not_depend_on_the_cache_beyond_rounding(cache, monkeypatch):
 
 
 def test_saved_keeps_no_second_activation_alive():
-    """What batch norm keeps for backward, beyond x and y which the network keeps anyway: a few vectors."""
+    """Batch norm keeps only a few vectors for backward, in addition to x and y, which the network keeps in any case."""
     x, _, _, gamma, beta = arguments(N=64)
-    blocked.batch_norm_relu(x, gamma, beta, EPS)  # whatever is allocated once is allocated now
+    blocked.batch_norm_relu(x, gamma, beta, EPS)  # warm up, for memory that is allocated only once
     gc.collect()
     tracemalloc.start()
     y, *kept_too = blocked.batch_norm_relu(x, gamma, beta, EPS, x)
@@ -321,7 +321,7 @@ def test_memory_of_dead_arrays_is_used_again_within_a_session_and_let_go_after(m
         address = y.ctypes.data
         del y
         assert blocked.conv2d(x, w, (1, 1), (1, 1)).ctypes.data == address
-        for _ in range(3):  # now in used memory
+        for _ in range(3):  # now in reused memory
             for a, b in zip(all_kernels(blocked, x, g, w, gamma, beta), expected, strict=True):
                 np.testing.assert_array_equal(a, b)
         assert parallel.memory.free
@@ -341,7 +341,7 @@ def test_kept_memory_is_bounded_by_what_was_alive_at_once(monkeypatch):
     monkeypatch.setattr(parallel, "LARGE", 1)
     w = np.ones((2, 3, 3, 3), np.float32)
     with parallel.session():
-        for n in range(1, 40):  # every batch has another size
+        for n in range(1, 40):  # every batch has a different size
             y = blocked.conv2d(np.ones((n, 3, 8, 8), np.float32), w, (1, 1), (1, 1))
             kept = sum(m.nbytes for arrays in parallel.memory.free.values() for m in arrays)
             assert kept == parallel.memory.kept <= parallel.memory.most_lent <= 2 * y.nbytes
@@ -410,8 +410,8 @@ if hasattr(os, "fork"):
     child = os.fork()
     if child == 0:
         import signal
-        signal.alarm(20)  # ends a child that waits for threads it does not have
-        both = threading.Barrier(2, timeout=10)  # broken unless the child has a helper of its own
+        signal.alarm(20)  # ends a child that waits for threads of its parent
+        both = threading.Barrier(2, timeout=10)  # breaks unless the child starts a helper
         with parallel.session(threads=2):
             if parallel.threads() == 2:
                 parallel.share(lambda mine: [both.wait() for _ in mine], parallel.Blocks([slice(0, 1), slice(1, 2)], 2))

@@ -1,4 +1,4 @@
-"""CIFAR's readers: both official formats, packed and unpacked, and what they say to damaged and hostile files."""
+"""CIFAR's readers: both official formats are read, packed and unpacked, and damaged or hostile files are refused."""
 import contextlib
 import io
 import os
@@ -24,7 +24,7 @@ READ = {"cifar10": datasets.cifar10, "cifar100": datasets.cifar100}
 
 @pytest.fixture
 def small(monkeypatch):
-    """Data sets of 60 images, so that whole ones can be made here; all else is as it is."""
+    """Make the data sets 60 images large, so that the tests can write complete ones. Nothing else changes."""
     monkeypatch.setattr(cifar, "TRAIN", 50)
     monkeypatch.setattr(cifar, "TEST", 10)
 
@@ -35,7 +35,7 @@ def same(a, b):
 
 
 def expected(name, kind):
-    """What a data set of make.files holds, by a loop over the bytes."""
+    """Return the splits that a data set of make.files holds, by a loop over the bytes."""
     each = 50 // len(cifar.FORMATS[name][0].train)
     parts = [make.images(n, name, i) for i, n in enumerate([each] * (50 // each) + [10])]
     found = []
@@ -112,7 +112,7 @@ def test_absent(tmp_path):
 # ------------------------------------------------------------------------------------------------------- bad input
 
 def bad(tmp_path, form, file, change):
-    """A folder in which one file is changed."""
+    """Return a folder in which one file is changed."""
     made = make.files("cifar10" if form in (PYTHON, BINARY) else "cifar100", form)
     made[file] = change(made[file]) if callable(change) else change
     return make.write(tmp_path / form.folder, {k: v for k, v in made.items() if v is not None}).parent
@@ -157,9 +157,9 @@ BAD = {
     "python, fewer images": (PYTHON, "test_batch", relabelled("data", np.zeros((9, 3072), np.uint8)),
                              r"array of shape \(10, 3072\), got shape \(9, 3072\)"),
     "python, shape": (PYTHON, "test_batch", relabelled("data", np.zeros((3072, 10), np.uint8)),
-                      r"its array has not the shape \(n, 3072\)"),
-    "python, dtype": (PYTHON, "test_batch", relabelled("data", np.zeros((10, 3072), np.float32)), "is not of uint8"),
-    "python, objects": (PYTHON, "test_batch", relabelled("data", np.array([[None]])), "is not of uint8"),
+                      r"its array does not have the shape \(n, 3072\)"),
+    "python, dtype": (PYTHON, "test_batch", relabelled("data", np.zeros((10, 3072), np.float32)), "not have dtype"),
+    "python, objects": (PYTHON, "test_batch", relabelled("data", np.array([[None]])), "not have dtype uint8"),
     "python, names": (PYTHON, "batches.meta", pickle.dumps({"label_names": ["cat"]}), "names of the classes"),
 }
 
@@ -173,7 +173,7 @@ def test_bad_files_are_refused_by_name(small, tmp_path, case):
 
 
 def test_a_missing_file_is_named(small, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"bin: expected the files data_batch_1\.bin, .*no data_batch_4\.bin"):
+    with pytest.raises(FileNotFoundError, match=r"bin: expected the files data_batch_1\.bin, .*data_batch_4\.bin is m"):
         datasets.cifar10(bad(tmp_path, BINARY, "data_batch_4.bin", None))
 
 
@@ -193,7 +193,7 @@ def test_a_pickle_that_would_run_a_program_is_refused_and_not_run(small, tmp_pat
     with pytest.raises(ValueError, match=rf"py: {file}: .*it names (posix|nt)\.system, .*nothing was run"):
         datasets.cifar10(bad(tmp_path, PYTHON, file, program))
     assert not made.exists()
-    pickle.loads(program)  # the program does what it says where it is let
+    pickle.loads(program)  # pickle itself runs the program
     assert made.exists()
 
 
@@ -205,10 +205,11 @@ NAMES = [b"c" + b"\n".join(name.encode() for name in pair) + b"\n" for pair in c
 @pytest.mark.parametrize("given", [b")", b"(K\x01K\x02K\x03t", b"(X\x01\x00\x00\x00aX\x04\x00\x00\x00zlibt", b"N", b"}",
                                    b"(N}X\x0c\x00\x00\x00__setstate__Nst", b"(N}X\x07\x00\x00\x00__new__Nst"])
 def test_what_a_pickle_may_name_is_harmless_whatever_it_does_with_it(name, then, given):
-    """Call, make, set the state of the class itself: an error or an empty thing, and the next file reads as before."""
+    """The pickle calls the stand-in, makes an instance, or sets the state of the class. Each gives an error or an empty
+    object, and the next file is read as before."""
     content = b"\x80\x02" + name + given + then + b"."
     with contextlib.suppress(ValueError):
-        cifar._batch("here", content)  # private: the public readers need a folder that is complete but for this file
+        cifar._batch("here", content)  # private: the public readers need a complete folder
     batch = make.images(2)
     pixels, labels = cifar.read_python("good", make.python3(*batch, "t"), 2, cifar.CLASSES["cifar10"], "t")
     assert np.array_equal(pixels, batch[0]) and np.array_equal(labels["labels"], batch[1]["labels"])
@@ -249,11 +250,11 @@ ARCHIVES = {
     "truncated": (lambda: archive()[:-30000], "cannot be read: Compressed file ended"),
     "cut in the checksum": (lambda: archive()[:-3], "cannot be read: Compressed file ended"),
     "checksum": (lambda: archive()[:-8] + bytes(4) + archive()[-4:], "cannot be read: CRC check failed"),
-    "link": (lambda: archive(link), r"test_batch\.bin in it is no plain file of at most"),
-    "folder": (lambda: archive(folder), r"test_batch\.bin in it is no plain file of at most"),
-    "large member": (lambda: archive(**{"test_batch.bin": bytes(180_000)}), r"test_batch\.bin in it is no plain file"),
+    "link": (lambda: archive(link), r"test_batch\.bin in it is not a plain file of at most"),
+    "folder": (lambda: archive(folder), r"test_batch\.bin in it is not a plain file of at most"),
+    "large member": (lambda: archive(**{"test_batch.bin": bytes(180_000)}), r"test_batch\.bin in it is not a plain f"),
     "bomb": (lambda: archive(zeros=bytes(10**6)), "unpacks to more bytes than the data set has"),
-    "twice": (lambda: archive(**{"./test_batch.bin": b""}), r"test_batch\.bin in it is no plain .*, or is there twice"),
+    "twice": (lambda: archive(**{"./test_batch.bin": b""}), r"test_batch\.bin in it is not a .*, or is there twice"),
 }
 
 
@@ -268,16 +269,16 @@ def test_bad_archives_are_refused_by_name(small, tmp_path, case):
 
 def test_archive_members_are_known_by_their_whole_name(small, tmp_path):
     (tmp_path / BINARY.archive).write_bytes(archive(elsewhere))
-    with pytest.raises(FileNotFoundError, match=r"binary\.tar\.gz: .*there is no test_batch\.bin"):
+    with pytest.raises(FileNotFoundError, match=r"binary\.tar\.gz: .*test_batch\.bin is missing"):
         datasets.cifar10(tmp_path)
     (tmp_path / BINARY.archive).write_bytes(archive(dotted))
     assert same(datasets.cifar10(tmp_path), expected("cifar10", "labels"))
 
 
-# ---------------------------------------------------------------------------------------------------- the real thing
+# ---------------------------------------------------------------------------------------------------- the real files
 
 def real(form):
-    """The folder with the real CIFAR-10 in this form, or skip."""
+    """Return the folder with the real CIFAR-10 in this format, or skip the test."""
     for variable in "MINIRES_CIFAR10", "MINIRES_DATA":
         for place in "", "cifar10":
             folder = Path(os.environ.get(variable) or "nowhere") / place / form.folder
@@ -297,12 +298,12 @@ def test_the_real_files_of_both_formats_agree(tmp_path):
     assert np.bincount(train.labels).tolist() == [5000] * 10 and np.bincount(test.labels).tolist() == [1000] * 10
     assert train.labels[:10].tolist() == [6, 9, 9, 4, 1, 1, 2, 7, 8, 3]   # frog, truck, truck, deer, ...
     assert test.labels[:10].tolist() == [3, 8, 8, 0, 6, 6, 1, 6, 3, 1]    # cat, ship, ship, airplane, ...
-    mean = train.images.mean((0, 1, 2)) / 255  # the channels' means that everyone quotes
+    mean = train.images.mean((0, 1, 2)) / 255  # the channels' means that are widely quoted
     np.testing.assert_allclose(mean, [0.4914, 0.4822, 0.4465], atol=5e-5)
 
 
 def test_a_real_batch_is_written_as_the_tests_write_it(small):
-    """The pickle's operations in the small files of this page are those of the real one, in its order."""
+    """The pickles that these tests write use the same operations as the real file."""
     content = (real(PYTHON) / "test_batch").read_bytes()
     pixels, labels = make.images(10)
     used = lambda b: {op.name for op, _, _ in pickletools.genops(io.BytesIO(b))}
@@ -312,7 +313,7 @@ def test_a_real_batch_is_written_as_the_tests_write_it(small):
 # --------------------------------------------------------------------------------------------------- damage at random
 
 def test_damage_of_every_kind_for_two_seconds():
-    """The script tests/fuzz/fuzz_cifar.py, which makes 20,000, with 400."""
+    """Run the cases of tests/fuzz/fuzz_cifar.py 400 times; the script runs them 20,000 times."""
     with fuzz_cifar.cases() as cases:
         came = mutations.run(cases, 400, seed=7)
     assert came.total() - came["slowest, ms"] == 400
@@ -320,7 +321,8 @@ def test_damage_of_every_kind_for_two_seconds():
 
 
 def test_the_watch_over_the_damaged_files_sees():
-    """What mutations.run must never meet, it reports: another error, a program, a file written, a nameless refusal."""
+    """mutations.run reports what must never happen: another error, a program that runs, a file that is written, and a
+    refusal that does not name the file."""
     def meets(read): mutations.run({"planted": lambda rng: (read, ["the file"])}, 1)
 
     def refuse(): raise ValueError("it is bad")
@@ -333,7 +335,7 @@ def test_the_watch_over_the_damaged_files_sees():
 
 
 def test_a_memo_index_costs_no_memory():
-    """Four damaged bytes can name entry 2^27 of the memo, for which CPython's own reader sets aside 2 GB."""
+    """Four damaged bytes can name entry 2^27 of the memo, for which CPython's own reader allocates 2 GB."""
     tracemalloc.start()
     try:
         assert cifar._batch("here", b"\x80\x02}r\x00\x00\x00\x08.") == {}  # private: as above

@@ -1,4 +1,4 @@
-"""Data sets: what ships is what Zalando published, and a damaged file is refused with a clear message."""
+"""Data sets: the images that ship are those that Zalando published, and a damaged file gives a clear error."""
 
 import gzip
 import hashlib
@@ -30,14 +30,14 @@ from minires.datasets import shipped as module
 from minires.files import shipped as shipped_files
 
 ROOT = Path(__file__).resolve().parents[1]
-OFFICIAL = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package dataset-fashion-mnist puts them
+OFFICIAL = Path("/usr/share/datasets/fashion-mnist")  # the folder of Debian's package dataset-fashion-mnist
 needs_official = pytest.mark.skipif(
     not (OFFICIAL / "train-images-idx3-ubyte.gz").is_file(),
     reason="the full Fashion-MNIST is not installed (Debian: dataset-fashion-mnist)",
 )
 
 
-# ---- what ships
+# ---- the images that ship
 
 
 def test_shapes_types_and_classes():
@@ -86,7 +86,7 @@ def test_damaged_file_is_refused(tmp_path):
 
 
 def test_missing_file_says_where_it_was_looked_for(tmp_path, monkeypatch):
-    with pytest.raises(FileNotFoundError, match=r"fashion_mnist_small: there is no file .*absent\.npz"):
+    with pytest.raises(FileNotFoundError, match=r"fashion_mnist_small: the file .*absent\.npz does not exist"):
         fashion_mnist_small(tmp_path / "absent.npz")
     monkeypatch.setattr(shipped_files, "__file__", str(tmp_path / "minires" / "files" / "shipped.py"))
     with pytest.raises(FileNotFoundError, match=r"fashion-mnist-12k\.npz: minires ships no such file") as raised:
@@ -143,7 +143,7 @@ def test_make_script_refuses_other_images_and_an_empty_folder(tmp_path):
 
 
 def idx(array, code=0x08):
-    """The bytes of an IDX file, written as the format's description says."""
+    """Return the bytes of an IDX file, written from the format's description."""
     header = bytes([0, 0, code, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
     return header + array.astype(array.dtype.newbyteorder(">")).tobytes()
 
@@ -178,10 +178,10 @@ BAD = {
     ),
     "packed empty": (gzip.compress(b""), r"starts with 4 bytes, got 0 bytes"),
     "packed trailing": (gzip.compress(GOOD + b"\0"), r"expected 24 bytes .* got more"),
-    "gzip truncated": (PACKED[:-9], r"expected a whole gzip file, but it cannot be unpacked: .*ended"),
+    "gzip truncated": (PACKED[:-9], r"expected a complete gzip file, but it cannot be unpacked: .*ended"),
     "gzip checksum": (PACKED[:-8] + bytes(4) + PACKED[-4:], r"cannot be unpacked: CRC check failed"),
-    "gzip content": (PACKED[:12] + b"\xff" * 8 + PACKED[20:], r"expected a whole gzip file"),
-    "gzip junk behind": (PACKED + b"junk", r"expected a whole gzip file"),
+    "gzip content": (PACKED[:12] + b"\xff" * 8 + PACKED[20:], r"expected a complete gzip file"),
+    "gzip junk after the end": (PACKED + b"junk", r"expected a complete gzip file"),
     "70 dimensions": (b"\0\0\x08\x46" + bytes(280), r"expected a shape that NumPy can hold, got \(0, 0.*64"),
     "0 x huge x huge": (b"\0\0\x08\3" + b"\xff" * 8 + bytes(4), r"can hold, got \(4294967295, 4294967295, 0\)"),
     "claims 2**92 bytes": (b"\0\0\x08\x03" + b"\xff" * 12, r"expected \d{20,} bytes .* got 0 bytes"),
@@ -251,7 +251,7 @@ def test_split_refuses(change, error, message):
         Split(**{**good, **change})
 
 
-# ---- from a name to what a network sees
+# ---- from a name to a network's input
 
 
 def test_inputs_by_the_training_sets_channels_or_mean_image_or_as_they_are():
@@ -375,7 +375,7 @@ def test_an_epochs_order_comes_from_seed_and_epoch_alone():
     def order(seed, epoch):
         return np.concatenate(list(batches(500, 32, rng=epoch_rng(seed, epoch)))).tolist()
 
-    assert order(3, 8) == order(3, 8)  # whatever was drawn before it
+    assert order(3, 8) == order(3, 8)  # whatever was drawn before
     orders = [order(seed, epoch) for seed in (0, 3, 8) for epoch in (0, 1, 3, 8)]
     plain = np.concatenate(list(batches(500, 32, rng=np.random.default_rng(3)))).tolist()
     assert len({tuple(o) for o in [*orders, plain]}) == 13
@@ -387,7 +387,7 @@ def test_epoch_rng_refuses_negative_numbers(seed, epoch):
         epoch_rng(seed, epoch)
 
 
-# ---- by name, and those that need no file
+# ---- by name, and the data sets that need no file
 
 
 def test_every_name_loads_or_says_where_it_looked(tmp_path):
@@ -436,16 +436,17 @@ def test_stripes_are_the_same_every_time_and_others_by_rng():
 
 
 def test_a_class_of_stripes_is_its_direction():
-    """Along its stripes an image changes by noise alone: the mean square of neighbours' differences tells the class."""
+    """Along its stripes an image changes only by noise. So the class is the direction in which neighbouring pixels
+    differ least, in the mean square."""
     learn, _ = datasets.stripes()
     x = learn.images.mean(-1, dtype=np.float64)
-    # a class, and the step along its stripes: horizontal ones run along the columns' index, j
+    # {class: steps along its stripes}; horizontal stripes run along the column index j
     steps = {0: [(0, 1)], 1: [(1, 0)], 2: [(1, -1), (1, 1)]}
     def change(step): return ((x[:, 1:-1, 1:-1] - np.roll(x, step, (1, 2))[:, 1:-1, 1:-1]) ** 2).mean((1, 2))
     changes = np.stack([np.minimum.reduce([change(step) for step in steps[c]]) for c in range(3)])
     assert (changes.argmin(0) == learn.labels).mean() > 0.97
     falling = (change(steps[2][1]) < change(steps[2][0]))[learn.labels == 2]
-    assert 0.4 < falling.mean() < 0.6  # both diagonals are one class, so that a flip keeps it
+    assert 0.4 < falling.mean() < 0.6  # both diagonals are one class, so that a flip does not change it
 
 
 def test_a_small_network_learns_stripes():

@@ -1,4 +1,4 @@
-"""Downloads, from a server on this machine: whole, resumed, refused, broken, with another content, on a full disk."""
+"""Downloads from a local server: complete, resumed, refused, broken off, with wrong content, and on a full disk."""
 import builtins
 import errno
 import gzip
@@ -21,7 +21,11 @@ MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves server.files; server.ends: after how many bytes the next answers break off; server.ranges: can resume."""
+    """Serves server.files.
+
+    server.ends     after how many bytes each of the next answers breaks off
+    server.ranges   whether the server can resume
+    """
 
     def do_GET(self):
         self.server.asked.append((self.path, self.headers.get("Range")))
@@ -81,7 +85,7 @@ def test_it_goes_on_where_it_was_broken_off(server, tmp_path):
 
 
 def test_it_starts_again_where_the_site_cannot_resume(server, tmp_path):
-    (tmp_path / "file.part").write_bytes(b"x" * 5_000_000)  # longer than the file: nothing of it may stay
+    (tmp_path / "file.part").write_bytes(b"x" * 5_000_000)  # longer than the file: none of these bytes may remain
     server.ranges = False
     assert download.fetch([server.url + "file"], tmp_path / "file", MD5).read_bytes() == CONTENT
 
@@ -125,7 +129,7 @@ def test_a_second_site_where_the_first_has_none(server, tmp_path):
 def test_no_site_at_all(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))  # and nobody listens
+        silent.bind(("127.0.0.1", 0))  # bound, but nothing listens
         with pytest.raises(ConnectionError, match=r"file: could not be downloaded: http://127.*refused"):
             download.fetch([f"http://127.0.0.1:{silent.getsockname()[1]}/file"], tmp_path / "file", MD5)
 
@@ -204,7 +208,7 @@ def test_mnist_files_are_downloaded_where_they_are_missing(server, tmp_path, mon
     with pytest.raises(ConnectionError, match=r"t10k-images-idx3-ubyte\.gz: could not be downloaded"):
         datasets.mnist(tmp_path, download=True)
     assert names(tmp_path) == ["train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"]
-    with pytest.raises(FileNotFoundError, match=r"mnist: .* holds some .* neither t10k-images.*download=True\) fetch"):
+    with pytest.raises(FileNotFoundError, match=r"mnist: .* holds some .* neither t10k-images.*download=True\) downl"):
         datasets.mnist(tmp_path)
     server.files[f"/{mnist_family.FILES[2]}.gz"] = held[mnist_family.FILES[2]]
     server.asked.clear()

@@ -24,6 +24,10 @@ REFUSED = {
     r"\bbehind\b(?! (?:it|them) on disk)": "after, or where it is",
     r"\bnone of ours\b|\bare ours\b|\bis ours\b|\bno run's folder\b": "say what the file is not",
     r"\b(?:is|are|was|were|be) told\b": "say who reports what",
+    r"\bha(?:s|ve) no need of\b|\bha(?:s|ve) not the\b": "does not need, does not have",
+    r"\b(?:is|are|was|were|be) said\b|\bif need be\b": "say who reports what; if necessary",
+    r"\b(?:stands?|lies?) beside\b": "is next to",
+    r"\blooked into\b": "inspected, analysed",
     r"\bof late\b": "recently",
     r"\botherwise than\b": "differently from",
     r"\bone behind the other\b": "one after the other",
@@ -77,6 +81,6 @@ def test_prose_is_plain_english(path):
 
 def test_the_search_finds_what_it_looks_for(tmp_path):
     path = tmp_path / "a.py"
-    path.write_text('"""Goes on with\n    the run."""\nbehind = 1  # of late\nx = f"{behind} is told"\n')
+    path.write_text('"""Goes on with\n    the run."""\nbehind = 1  # of late\nx = f"{1} is told"\n')
     assert [m[0].lower() for _, text in prose(path) for m in PATTERN.finditer(text)] == [
         "goes on with", "of late", "is told"]

@@ -1,4 +1,4 @@
-"""`minires evaluate`: counting against a plain loop, the published ResNet-20, and what a user gets wrong."""
+"""`minires evaluate` counts as a plain loop does, gives the published ResNet-20 its error, and reports wrong use."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def stripes():
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """A file with a network for the stripes data set: (path, the options that build it, the network)."""
+    """Return (path, network): a file with the weights of a network for the stripes data set, and the network."""
     net = models.resnet20(width=2, num_classes=len(stripes().classes), rng=np.random.default_rng(3))
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_weights(net, path)
@@ -164,8 +164,8 @@ def test_rename_shortcut_and_pad_reach_the_network(tiny, tmp_path, monkeypatch, 
     (["resnet20", "w"], "dataset missing: a network's name needs both"),
     (["resnet20", "w", "--dataset", "stripes", "--image-size", "5"], "average_pool"),
     (["resnet20"], "weights and dataset missing: a network's name needs both"),
-    (["."], ". is no run's folder: there is no config.json in it"),
-    ([".", "--pad", "end", "--normalize", "channel", "--device", "cpu"], "is no run's folder: there is no")])
+    (["."], ". is not the folder of a run: there is no config.json in it"),
+    ([".", "--pad", "end", "--normalize", "channel", "--device", "cpu"], "is not the folder of a run: there is no")])
 def test_errors_of_use_are_one_line(args, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert command(*args) == 2
@@ -180,14 +180,14 @@ def test_a_rename_that_is_no_pair(pair, capsys):
     assert "expected OLD=NEW" in capsys.readouterr().err
 
 
-# ------------------------------------------------------------------------------------------- what ships
+# ------------------------------------------------------------------------------------ the weights that ship
 
 
 SHIPPED = Path(__file__).resolve().parents[1] / "data" / "weights" / "fashion-mnist"
 
 
 def test_the_weights_that_ship_get_the_error_that_was_recorded_for_them(capsys):
-    """On images as they were trained: averaged, less the training set's mean image."""
+    """The images are prepared as in training: averaged, minus the training set's mean image."""
     told = json.loads((SHIPPED / "weights.json").read_text(encoding="utf-8"))["resnet20"]
     assert command("resnet20", SHIPPED / "resnet20.safetensors", "--width", 8, "--dataset", "fashion_mnist_small",
                    "--normalize", "pixel-mean", "--image-size", told["data"]["image_size"], "--json") == 0
@@ -208,7 +208,7 @@ def test_a_pipe_that_nobody_reads_any_more_ends_quietly():
 
 @pytest.fixture(scope="module")
 def published():
-    """(the published weights, where CIFAR-10 is), or why they are not here."""
+    """Return (the file of the published weights, the folder of CIFAR-10), or skip with the reason."""
     if not REFERENCE.is_file():
         pytest.skip("the published ResNet-20 is not beside this repository")
     root = os.environ.get("MINIRES_CIFAR10")
@@ -228,7 +228,7 @@ def test_the_published_resnet20s_logits(published):
 
 
 def test_the_published_resnet20_gets_its_9173(published, capsys):
-    """Its authors report 91.73 %; 2 either way for another order of summation."""
+    """The published accuracy is 91.73 %. Another order of summation may change 2 images either way."""
     weights, root = published
     folder = [] if root is None else ["--data-dir", root]
     assert command("resnet20", weights, "--dataset", "cifar10", "--mean", *MEAN, "--std", *STD, *folder, "--json") == 0

@@ -115,16 +115,16 @@ def test_batch_norm_takes_any_memory_layout(K, layout):
     check_batch_norm(K, x, skip, LAYOUTS[layout])
 
 
-@settings(max_examples=60)  # among thousands are sums in which float32 cancels to an error of 1.2e-5
+@settings(max_examples=60)  # thousands of examples would include sums that cancel to an error of 1.2e-5 in float32
 @given(st.integers(2, 9), st.integers(1, 9), st.integers(1, 7), st.integers(1, 7),
        st.sampled_from([0.0, 1.0, 5.0, -30.0, 1e4]), st.booleans())
 def test_any_small_batch_norm_equals_reference(K, N, C, H, W, mean, with_skip):
-    x = normal(0, N, C, 2 * H, W, mean=mean)  # four values per channel or more: of two, all of dL/dx cancels
+    x = normal(0, N, C, 2 * H, W, mean=mean)  # at least four values per channel, because with two dL/dx is all rounding
     check_batch_norm(K, x, normal(1, *x.shape) if with_skip else None)
 
 
 def test_batch_norm_with_blocks_that_have_nothing_in_common(K, monkeypatch):
-    """Every image has its own mean, far from the others': this needs an exact combination of blocks."""
+    """Give every image a mean far from all others, which needs an exact combination of the blocks."""
     monkeypatch.setattr(parallel, "cache_bytes", lambda: 1)  # one image per block
     x = normal(0, 12, 3, 8, 8) + np.arange(12, dtype=np.float32).reshape(-1, 1, 1, 1) * 1000
     check_batch_norm(K, x, None)
@@ -173,7 +173,7 @@ def test_nan_is_seen_and_not_hidden(K):
 
 
 def test_the_mask_is_closed_at_zero(K):
-    """dL/dx of relu at exactly 0 is 0, as in the reference."""
+    """Test that dL/dx of relu at exactly 0 is 0, as in the reference."""
     x = np.zeros((4, 2, 3, 3), np.float32)
     gamma, beta = np.ones(2, np.float32), np.zeros(2, np.float32)
     skip = normal(0, *x.shape)
@@ -189,7 +189,7 @@ def test_the_mask_is_closed_at_zero(K):
 @pytest.mark.parametrize("case", POOLS, ids=str)
 def test_pooling_equals_reference(K, case, layout):
     shape, *window = case
-    x = LAYOUTS[layout](np.round(normal(0, *shape) * 2))  # many ties
+    x = LAYOUTS[layout](np.round(normal(0, *shape) * 2))  # rounded, for many ties
     y, saved = K.max_pool2d(x, *window)
     expected, winner = reference.max_pool2d(x.astype(np.float64), *window)
     np.testing.assert_array_equal(y, expected)
@@ -226,7 +226,7 @@ def test_shortcut_equals_reference(K, shape, stride, channels, pad, layout):
     np.testing.assert_array_equal(got, reference.shortcut_backward(g, shape, stride, pad))
 
 
-# ---------------------------------------------------------------------------- what all have in common
+# ---------------------------------------------------------------------------- properties of all kernels
 
 @pytest.mark.parametrize("layout", ["channels last", "channels first"])
 def test_inputs_are_never_written_to_nor_handed_back(K, layout):

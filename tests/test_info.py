@@ -1,4 +1,4 @@
-"""What `minires info` prints and every result keeps: versions, BLAS, threads, and the commit of the source."""
+"""`minires info` and the record of every result: versions, BLAS, threads, and the commit of the source."""
 
 import platform
 import subprocess
@@ -31,8 +31,9 @@ def test_blas_is_named_with_its_threads_or_as_numpy_was_built(monkeypatch):
 def test_the_text_says_which_kernels_are_used_on_how_many_threads():
     with kernels.session(threads=1):
         lines = dict(line.split(maxsplit=1) for line in info.text().splitlines())
+        kernels_used = info.kernels_in_words()
     assert list(lines) == ["minires", "Python", "NumPy", "BLAS", "cores", "kernels", "device"]
-    assert int(lines["cores"]) >= 1 and lines["kernels"] == info.kernels_in_words()
+    assert int(lines["cores"]) >= 1 and lines["kernels"] == kernels_used
     with kernels.using("reference"):
         assert "kernels  reference\n" in info.text()
 
@@ -61,7 +62,7 @@ def test_the_commit_of_a_checkout_and_whether_files_differ_from_it(tmp_path, mon
     package.mkdir()
     (package / "info.py").write_text("")
     monkeypatch.setattr(info, "__file__", str(package / "info.py"))
-    assert info.commit() is None  # installed: no checkout
+    assert info.commit() is None  # an installed package: there is no checkout
     try:
         git(tmp_path, "init")
     except FileNotFoundError:
@@ -75,5 +76,5 @@ def test_the_commit_of_a_checkout_and_whether_files_differ_from_it(tmp_path, mon
     assert info.commit() == first
     (package / "info.py").write_text("changed")
     assert info.commit() == f"{first}+changes"
-    monkeypatch.setenv("PATH", str(tmp_path))  # no git
+    monkeypatch.setenv("PATH", str(tmp_path))  # git is not found
     assert info.commit() is None

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST from their four files: every name they go by, and what is said to the wrong ones."""
+"""MNIST and Fashion-MNIST: their four files are read under every usual name, and wrong files are refused by name."""
 import gzip
 import shutil
 from pathlib import Path
@@ -12,7 +12,7 @@ from minires import datasets
 from minires.datasets import mnist_family
 from minires.datasets.mnist_family import FILES
 
-OFFICIAL = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package dataset-fashion-mnist puts them
+OFFICIAL = Path("/usr/share/datasets/fashion-mnist")  # the folder of Debian's package dataset-fashion-mnist
 
 
 def arrays(seed=0):
@@ -54,7 +54,7 @@ def test_absent(tmp_path, monkeypatch):
                                                 r"the other three.*datasets\.mnist\(download=True\)"):
         datasets.mnist(tmp_path)
     monkeypatch.setenv("MINIRES_DATA", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="MINIRES_DATA says where else to look"):
+    with pytest.raises(FileNotFoundError, match="To search another folder, set root, --data-dir or MINIRES_DATA"):
         datasets.load("mnist")
 
 
@@ -74,7 +74,7 @@ BAD = {
     "label": (lambda h: h[FILES[3]].__setitem__(7, 10), "t10k-labels.*expected labels below 10, got 10 at index 7"),
     "two labels": (lambda h: h.update({FILES[1]: np.zeros((30, 2), np.uint8)}), r"train-labels.*got uint8 \(30, 2\)"),
     "Fashion's": (lambda h: with_first(h, [9, 0, 0, 3, 0, 2, 7, 2, 5, 5]),
-                  "train-labels.*expected the labels of mnist, got those of fashion_mnist.*a folder mnist tells"),
+                  "train-labels.*expected the labels of mnist, got those of fashion_mnist.*into a folder mnist"),
 }
 
 
@@ -106,7 +106,7 @@ def test_the_real_ones_where_debian_puts_them(tmp_path, monkeypatch):
     small = datasets.fashion_mnist_small()
     assert np.array_equal(train.images[:10_000], small[0].images) and train.classes == small[0].classes
     with pytest.raises(FileNotFoundError):
-        datasets.fashion_mnist(tmp_path)  # a folder that is given is the only one
+        datasets.fashion_mnist(tmp_path)  # only the given folder is searched
     for file in OFFICIAL.iterdir():
         shutil.copy(file, tmp_path)
     assert np.array_equal(datasets.fashion_mnist(tmp_path)[1].labels, test.labels)
@@ -115,7 +115,7 @@ def test_the_real_ones_where_debian_puts_them(tmp_path, monkeypatch):
 
 
 def test_damage_of_every_kind_for_a_second():
-    """The script tests/fuzz/fuzz_idx.py, which makes 20,000, with 600."""
+    """Run the cases of tests/fuzz/fuzz_idx.py 600 times; the script runs them 20,000 times."""
     with fuzz_idx.cases() as cases:
         came = mutations.run(cases, 600, seed=7)
     assert came.total() - came["slowest, ms"] == 600

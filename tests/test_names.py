@@ -1,4 +1,4 @@
-"""Names that a person types, through the places where they are typed; networks' names as keys and in text."""
+"""Names that a person types: unknown names are reported, and networks' names are converted between keys and text."""
 import numpy as np
 import pytest
 

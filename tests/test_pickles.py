@@ -1,4 +1,4 @@
-"""Pickles are read without running what they ask for."""
+"""Pickles are read without running the code that they name."""
 import collections
 import io
 import os
@@ -29,7 +29,7 @@ def test_a_callable_that_is_not_allowed_is_refused_by_name_and_not_run(tmp_path,
     with pytest.raises(pickles.Refused, match=rf"names {os.mkdir.__module__}\.mkdir.*nothing was run"):
         pickles.read(io.BytesIO(program), ALLOWED)
     assert not (tmp_path / "made").exists()
-    pickle.loads(program)  # the program does what it says where it is let
+    pickle.loads(program)  # pickle itself runs the program
     assert (tmp_path / "made").exists()
 
 
@@ -56,8 +56,9 @@ TUPLES = b")" + b"2\x86" * 60
 @pytest.mark.parametrize("program", [b"}" + TUPLES + b"K\x01s", b"}(" + TUPLES + b"K\x01u", b"(" + TUPLES + b"K\x01d"],
                          ids=["SETITEM", "SETITEMS", "DICT"])
 def test_a_key_that_takes_for_ever_to_hash_is_refused_at_once(program):
-    """A tuple of twice itself, sixty times: 120 bytes, and a hash of 2^60 steps that nothing in Python can stop."""
-    with pytest.raises(pickles.Refused, match="it has a tuple for a key, where text or a number was expected"):
+    """The key is a tuple of two tuples, nested sixty deep: 120 bytes. Its hash takes 2^60 steps, and nothing in Python
+    can interrupt them."""
+    with pytest.raises(pickles.Refused, match="it has a tuple as a key, where text or a number was expected"):
         pickles.read(io.BytesIO(b"\x80\x02" + program + b"."), {})
 
 
@@ -67,15 +68,15 @@ def test_a_key_that_takes_for_ever_to_hash_is_refused_at_once(program):
     b"(" + b"K\x01" * 3000 + b"tq\x00" + b"0ccollections\nOrderedDict\nq\x01" + b"h\x01h\x00R0" * 3000 + b"N.",
 ], ids=["one long argument", "many arguments"])
 def test_a_call_given_the_same_long_list_over_and_over_is_refused(program):
-    """Linear in the file for each call, and so quadratic in all."""
+    """Each call would cost time proportional to the file's size, so all of them together would cost its square."""
     built = []
-    with pytest.raises(pickles.Refused, match="given more, over and over, than the whole file holds"):
+    with pytest.raises(pickles.Refused, match="passes more arguments to its calls than a file of this size can hold"):
         pickles.read(io.BytesIO(program), {("collections", "OrderedDict"): lambda *a: built.append(a)})
     assert len(built) < 100
 
 
 def test_numbers_that_share_a_hash_are_no_keys():
-    with pytest.raises(pickles.Refused, match="a number of more than 60 bits for a key"):
+    with pytest.raises(pickles.Refused, match="a number of more than 60 bits as a key"):
         pickles.read(io.BytesIO(pickle.dumps({2**61 - 1: 0})), {})
     assert pickles.read(io.BytesIO(pickle.dumps({140234567890123: 1, -5: 2, 0.5: 3})), {}) == {
         140234567890123: 1, -5: 2, 0.5: 3}  # fmt: skip

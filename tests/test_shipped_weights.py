@@ -1,4 +1,4 @@
-"""The weights in data/weights/ give the errors that were recorded for them, and say what they said."""
+"""The weights in data/weights/ give the errors and the answers that were recorded for them."""
 import hashlib
 import importlib.util
 import json
@@ -41,7 +41,7 @@ def test_every_file_is_told_of_and_small():
 
 @pytest.mark.parametrize("name", TOLD)
 def test_generated_images_get_the_recorded_logits(name):
-    """Where there is no CIFAR-10."""
+    """This check also works without CIFAR-10."""
     logits = evaluate.logits(shipped(name), make_weights.generated(CHANNELS[TOLD[name]["dataset"]],
                                                                    TOLD[name]["data"]["image_size"]))
     np.testing.assert_allclose(logits, TOLD[name]["generated_logits"], rtol=1e-3, atol=2e-3)
@@ -70,7 +70,7 @@ def test_depth_hurts_the_plain_networks_that_ship_and_not_the_residual_ones(fold
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_responses_are_smaller_in_the_deeper_residual_network(folder):
-    """He et al. 2015, Fig. 7, on our own networks, from gamma and beta alone."""
+    """He et al. 2015, Fig. 7, on the networks that ship, from gamma and beta alone."""
     mean = {}
     for name in "plain20", "plain56", "resnet20", "resnet56":
         mean[name] = np.mean(list(analysis.responses_from_parameters(shipped(folder + name)).values()))

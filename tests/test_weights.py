@@ -1,4 +1,5 @@
-"""Weights: every format there and back, against PyTorch with every family of networks, and what must be refused."""
+"""Weights: every format is saved and loaded, compared with PyTorch for every family of networks, and bad files are
+refused."""
 
 import argparse
 import collections
@@ -47,8 +48,8 @@ def holds(model, expected):
 
 @pytest.fixture
 def refuses(tmp_path):
-    """refuses(content or dict, *parts of the message, rename=None): ValueError with all of them, and an unchanged
-    model. Content goes through a file, whose name the message must hold."""
+    """Return check(content or dict, *parts of the message, rename=None), which expects a ValueError with these parts,
+    and an unchanged model. Content is written to a file, and the message must contain the file's name."""
     def check(source, *parts, rename=None, model=None):
         model = model or small()
         before, objects = arrays(model), [t.data for t in model.state().values()]
@@ -137,7 +138,7 @@ def test_numbers_too_large_for_the_dtype(tmp_path, refuses):
     large = {name: a.astype(np.float64) for name, a in arrays(small()).items()}
     large["fc.bias"][3] = 1e300
     refuses(large, "fc.bias: it holds numbers too large for float32, up to 1e+300")
-    large["fc.bias"][3] = np.inf  # infinite already: that is what the file says
+    large["fc.bias"][3] = np.inf  # it is infinite in the file already, so it is not an overflow
     load_weights(small(), large)
 
 
@@ -194,13 +195,13 @@ RENAMED = [
     ({"out.w": "fc.weight", "out.b": "fc.bias"}, lambda n: {"fc.weight": "out.w", "fc.bias": "out.b"}.get(n, n)),
     ({"conv_a": "conv1", "conv_b": "conv2"}, lambda n: n.replace("conv1", "conv_a").replace("conv2", "conv_b")),
     ({"0.weight": "conv1.weight"}, lambda n: n.replace("conv1.weight", "0.weight") if n[0] == "c" else n),
-    ({"conv_a": "conv1", "conv_b": "conv2"},  # in the blocks alone
+    ({"conv_a": "conv1", "conv_b": "conv2"},  # only in the blocks
      lambda n: n if n.startswith("conv1") else n.replace("conv1", "conv_a").replace("conv2", "conv_b")),
     ({"stage_1": "layer1", "stage_2": "layer2", "stage_3": "layer3", "bn_a": "bn1", "classifier": "fc"},
      lambda n: (n if n.startswith("bn1") else n.replace("bn1", "bn_a")).replace("layer", "stage_").replace(
          "fc", "classifier")),
     ({"encoder": ""}, lambda n: f"encoder.{n}"),
-    ({"layer1": "layer2", "layer2": "layer1", "bn1": "bn1"},  # at once, so two can change places
+    ({"layer1": "layer2", "layer2": "layer1", "bn1": "bn1"},  # rules apply at once, so two names can be exchanged
      lambda n: {"layer1": "layer2", "layer2": "layer1"}.get(n[:6], n[:6]) + n[6:]),
     (lambda n: n[4:].replace(":", "."), lambda n: "abc/" + n.replace("layer1.0.", "layer1:0:")),
     (lambda n: n.removeprefix("module.").replace("head", "fc"), lambda n: f"module.{n}".replace("fc", "head")),
@@ -223,7 +224,7 @@ def test_rename_prefers_the_longest_and_touches_no_other_name():
     wild = {n.replace("layer1.0", "a.b").replace("layer2", "a"): a for n, a in given.items()}
     load_weights(model, wild, {"a": "layer2", "a.b": "layer1.0"})
     assert holds(model, given)
-    # "0" stands inside other names, too; there it would give no name of the model
+    # "0" is also a part of other names, where replacing it would not give a name of the model
     load_weights(model, {n.replace("fc", "0"): a for n, a in given.items()}, {"0": "fc"})
     assert holds(model, given)
 
@@ -268,7 +269,7 @@ def test_all_that_does_not_fit_is_named_with_both_shapes(refuses):
 
 
 def test_of_many_misfits_the_first_are_shown_and_all_counted(refuses):
-    refuses(drawn(models.cifar(8, width=2)), "36 entries do not fit", "(2, 3, 3, 3)", "; and 31 more like it")
+    refuses(drawn(models.cifar(8, width=2)), "36 entries do not fit", "(2, 3, 3, 3)", "; and 31 more like these")
     refuses({}, "37 entries do not fit", "missing conv1.weight")
 
 
@@ -282,7 +283,7 @@ def test_numbers_that_are_no_weights(refuses):
 
 def test_two_names_that_become_one(refuses):
     given = drawn(small())
-    refuses({**given, "module.fc.bias": given["fc.bias"]}, "both fc.bias and module.fc.bias would be fc.bias")
+    refuses({**given, "module.fc.bias": given["fc.bias"]}, "both fc.bias and module.fc.bias would become fc.bias")
 
 
 # -------------------------------------------------------------------------------------------------- damaged files
@@ -296,8 +297,8 @@ def npz(**entries):
 
 def test_no_weights_at_all(refuses, tmp_path):
     refuses(b"", "it is empty")
-    refuses(b"version https://git-lfs.github.com/spec/v1\n", "begins like no .safetensors, .npz or PyTorch file")
-    refuses(bytes(257) + b"ustar" + bytes(1000), "a tar file, as PyTorch wrote them before 0.2")
+    refuses(b"version https://git-lfs.github.com/spec/v1\n", "does not begin like a .safetensors, .npz or PyTorch file")
+    refuses(bytes(257) + b"ustar" + bytes(1000), "a tar file, which PyTorch wrote before 0.2")
     refuses(fuzz_pytorch.zipped([("a.txt", b"a")]), "a zip file without a data.pkl, so torch.save did not write it")
     refuses(pickle.dumps([1]), "a pickle, but torch.save did not write it")
     with pytest.raises(FileNotFoundError, match="nothing"):
@@ -336,7 +337,7 @@ def test_an_npz_that_would_run_a_pickle(refuses):
 
 
 def test_claimed_sizes_are_not_believed(refuses):
-    """An .npy head, a safetensors head and a stride of 0 that promise a terabyte."""
+    """An .npy header, a safetensors header and a stride of 0 each claim at least a terabyte."""
     head = io.BytesIO()
     np.lib.format.write_array_header_1_0(head, {"descr": "<f4", "fortran_order": False, "shape": (10**12,)})
     promise = "w: expected shape (3,), got (1000000000000,)"
@@ -354,24 +355,24 @@ def test_newer_npy_heads_are_refused_before_they_are_read(refuses):
 
 def test_a_safetensors_type_that_is_not_read(refuses):
     text = b'{"a":{"dtype":"F8_E4M3","shape":[1],"data_offsets":[0,1]}}'
-    refuses(struct.pack("<Q", len(text)) + text + b"\0", "a is of type F8_E4M3; expected one of F64")
+    refuses(struct.pack("<Q", len(text)) + text + b"\0", "a has type F8_E4M3; expected one of F64")
 
 
 # ------------------------------------------------------------------------- PyTorch's files, written without PyTorch
 
 
 class Call:
-    """Pickled, it is a call of `name` with `args`: what the programs in these files look like."""
+    """In a pickle, it becomes a call of `name` with `args`, as PyTorch's files contain them."""
 
     def __init__(self, name, *args): self.name, self.args = name, args
 
 
 class Storage(tuple):
-    """Pickled, it is a reference outside."""
+    """In a pickle, it becomes a reference to data outside the pickle."""
 
 
 def program(saved, protocol=2):
-    """The pickle of `saved`, by hand: dicts, tuples, text, numbers, Calls and Storages."""
+    """Return the pickle of `saved`, which consists of dicts, tuples, text, numbers, Calls and Storages."""
     def code(x):
         if isinstance(x, Call):
             module, _, name = x.name.rpartition(".")
@@ -390,7 +391,7 @@ NAME = object()
 
 
 def named(name):
-    """The thing of this name itself, not called."""
+    """Return a Call that only names the object and does not call it."""
     made = Call(name)
     made.args = NAME
     return made
@@ -480,14 +481,14 @@ def test_what_checkpoints_hold_beside_the_weights(tmp_path):
 @pytest.mark.parametrize("size, stride, options, message", [
     ((11,), (1,), {}, "a tensor of size (11,) that ends at number 10 of a storage of 10"),
     ((2, 2), (9, 1), {}, "ends at number 10 of a storage of 10"), ((10,), (1,), {"offset": 1}, "ends at number 10"),
-    ((1,), (1,), {"offset": -1}, "whose offset, size or stride makes no sense"), ((3,), (-1,), {}, "makes no sense"),
-    ((-3,), (1,), {}, "makes no sense"), ((3, 1), (1,), {}, "makes no sense"), ((True,), (1,), {}, "makes no sense"),
-    ((2.0,), (1,), {}, "makes no sense"), ((2**64,), (0,), {}, "makes no sense"),
-    ((1,) * 65, (1,) * 65, {}, "makes no sense"),
-    ((3,), (1,), {"rest": ({"neg": True},)}, "makes no sense"),
-    ((3,), (1,), {"key": "1"}, "storage '1' should hold 40 bytes, but is not there"),
-    ((3,), (1,), {"count": 11}, "storage '0' should hold 44 bytes, but has 40"),
-    ((3,), (1,), {"count": -1}, "a storage whose type, key or length makes no sense"),
+    ((1,), (1,), {"offset": -1}, "whose offset, size or stride is invalid"), ((3,), (-1,), {}, "is invalid"),
+    ((-3,), (1,), {}, "is invalid"), ((3, 1), (1,), {}, "is invalid"), ((True,), (1,), {}, "is invalid"),
+    ((2.0,), (1,), {}, "is invalid"), ((2**64,), (0,), {}, "is invalid"),
+    ((1,) * 65, (1,) * 65, {}, "is invalid"),
+    ((3,), (1,), {"rest": ({"neg": True},)}, "is invalid"),
+    ((3,), (1,), {"key": "1"}, "storage '1': expected 40 bytes, but the storage is missing"),
+    ((3,), (1,), {"count": 11}, "storage '0': expected 44 bytes, got 40"),
+    ((3,), (1,), {"count": -1}, "a storage whose type, key or length is invalid"),
     ((3,), (1,), {"kind": "QInt8Storage"}, "it names torch.QInt8Storage")])
 def test_tensors_that_make_no_sense(refuses, size, stride, options, message):
     refuses(torch_zip({"w": tensor(size, stride, **options)}), message, model=One(3))
@@ -498,8 +499,8 @@ def test_tensors_of_other_kinds_are_refused(refuses):
             model=One(3))
     refuses(torch_zip({"w": Call("torch._utils._rebuild_tensor_v2", "no storage", 0, (3,), (1,))}),
             "a tensor without a storage", model=One(3))
-    refuses(torch_zip({"w": Storage(("module", 1, 2, 3, 4))}), "data outside itself that is no tensor's storage")
-    refuses(torch_zip(("w",)), "expected a dict of arrays, or one under 'state_dict' or", "got tuple")
+    refuses(torch_zip({"w": Storage(("module", 1, 2, 3, 4))}), "outside itself, which is not a storage of a tensor")
+    refuses(torch_zip(("w",)), "expected a dict of arrays, or such a dict under 'state_dict' or", "got tuple")
 
 
 def test_zip_files_that_torch_would_not_write(refuses):
@@ -510,10 +511,10 @@ def test_zip_files_that_torch_would_not_write(refuses):
 
 def test_legacy_storages_that_are_not_there(refuses):
     saved = {"w": tensor((3,), (1,))}
-    for storages, message in [((), "1 of its 1 storages are not there"),
+    for storages, message in [((), "1 of its 1 storages are missing"),
                               ((("x", 10, bytes(40)),), "that no tensor uses"),
-                              ((("0", 9, bytes(36)),), "should hold 40 bytes, has 36"),
-                              ((("0", 10, bytes(39)),), "has 40, and 39 are left"), ((("0", -1, b""),), "has -4")]:
+                              ((("0", 9, bytes(36)),), "expected 40 bytes, got 36"),
+                              ((("0", 10, bytes(39)),), "got 40, with 39 left"), ((("0", -1, b""),), "got -4")]:
         refuses(torch_legacy(saved, *storages), message, model=One(3))
 
 
@@ -527,19 +528,19 @@ class Evil:
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_a_pickle_that_would_run_a_command(tmp_path, refuses, protocol):
-    """In a zip file, where the legacy format has what was saved, and as a bare pickle."""
+    """The pickle takes the place of the saved object, in a zip file and in the legacy format, or is the whole file."""
     mark = tmp_path / "made"
     evil = pickle.dumps({"state_dict": {"w": Evil(mark)}}, protocol)
     parts, behind = fuzz_pytorch.pickles_of(fuzz_pytorch.LEGACY.read_bytes())
     for content in torch_zip(evil), b"".join([*parts[:3], evil, parts[4], behind]), evil:
-        refuses(content, f"it names {os.system.__module__}.system, which such a file has no need of; nothing was run")
+        refuses(content, f"it names {os.system.__module__}.system, which such a file does not need; nothing was run")
     assert not mark.exists()
-    pickle.loads(evil)  # it does what it says where it is let
+    pickle.loads(evil)  # pickle itself runs the command
     assert mark.exists()
 
 
 def test_nothing_that_a_file_sets_outlives_it(tmp_path, refuses):
-    """BUILD may set attributes of whatever the pickle was given, stand-ins too."""
+    """BUILD can set attributes of every object that the pickle gets, stand-ins included."""
     for name in ("torch._utils._rebuild_tensor_v2", "collections.OrderedDict", "torch.device", "torch.Size"):
         state = b"N}(X\x0c\x00\x00\x00__defaults__(K\x01K\x02tX\x08\x00\x00\x00__init__K\x03u\x86"
         module, _, attribute = name.rpartition(".")
@@ -553,13 +554,13 @@ def test_nothing_that_a_file_sets_outlives_it(tmp_path, refuses):
 
 @pytest.mark.parametrize("damage, message", [
     (b"\x80\x02N" + b"r\xff\xff\xff\x7f" + b"0}.", None),                                    # memo number 2^31
-    (b"\x80\x02}K\x01" + b"\x85" * 10**6 + b"K\x01s.", "has a tuple for a key"),             # a hash a million deep
-    (b"\x80\x02}K\x01" + b"2\x86" * 60 + b"K\x01s.", "has a tuple for a key"),               # a hash of 2^60 steps
-    (b"\x80\x02}(K\x01" + b"2\x86" * 60 + b"K\x01u.", "has a tuple for a key"),
-    (b"(K\x01" + b"2\x86" * 60 + b"K\x01d.", "has a tuple for a key"),
-    (b"\x80\x02ccollections\nOrderedDict\n((K\x01" + b"2\x86" * 60 + b"K\x01ttR.", "has a tuple for a key"),
-    (b"\x80\x02ccollections\nOrderedDict\n(((K\x01" + b"2\x86" * 60 + b"K\x01tttR.", "has a tuple for a key"),
-    (b"\x80\x04\x8f(K\x01\x90.", "damaged"), (b"\x80\x05\x96\0\0\0\0\0\1\0\0.", "damaged"),  # sets, a terabyte
+    (b"\x80\x02}K\x01" + b"\x85" * 10**6 + b"K\x01s.", "has a tuple as a key"),              # nested a million deep
+    (b"\x80\x02}K\x01" + b"2\x86" * 60 + b"K\x01s.", "has a tuple as a key"),                # a hash of 2^60 steps
+    (b"\x80\x02}(K\x01" + b"2\x86" * 60 + b"K\x01u.", "has a tuple as a key"),
+    (b"(K\x01" + b"2\x86" * 60 + b"K\x01d.", "has a tuple as a key"),
+    (b"\x80\x02ccollections\nOrderedDict\n((K\x01" + b"2\x86" * 60 + b"K\x01ttR.", "has a tuple as a key"),
+    (b"\x80\x02ccollections\nOrderedDict\n(((K\x01" + b"2\x86" * 60 + b"K\x01tttR.", "has a tuple as a key"),
+    (b"\x80\x04\x8f(K\x01\x90.", "damaged"), (b"\x80\x05\x96\0\0\0\0\0\1\0\0.", "damaged"),  # a set; a terabyte
     (b"\x80\x02\x82\x01.", "damaged")])
 def test_small_pickles_with_large_plans(refuses, damage, message):
     refuses(torch_zip(damage), message or "37 entries do not fit")
@@ -567,11 +568,11 @@ def test_small_pickles_with_large_plans(refuses, damage, message):
 
 def test_what_refers_to_itself(refuses):
     refuses(torch_zip(b"\x80\x02}q\x00X\x05\x00\x00\x00modelh\x00s."), "38 entries do not fit",
-            "; and 32 more like it; unexpected model")
+            "; and 32 more like these; unexpected model")
 
 
 def test_a_short_fuzz():
-    """The whole one: tests/fuzz/fuzz_pytorch.py."""
+    """tests/fuzz/fuzz_pytorch.py runs more cases."""
     with fuzz_pytorch.cases() as cases:
         came = mutations.run(cases, 300, seed=3)
     assert sum(n for what, n in came.items() if "refused" in what) > 200
@@ -614,7 +615,7 @@ FAMILIES = {  # a depth for CIFAR or a name for ImageNet, the options here and i
 
 
 def both(family):
-    """(our network, PyTorch's)."""
+    """Return the network of minires and the same network in PyTorch."""
     import twins
 
     which, options, _ = FAMILIES[family]
@@ -627,7 +628,8 @@ def both(family):
 @pytest.mark.parametrize("legacy", [False, True], ids=["today", "legacy"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_saved_by_pytorch_loaded_here(tmp_path, family, legacy):
-    """Random weights and statistics through a file: logits in eval mode, then a step's gradients and statistics."""
+    """PyTorch's random weights and statistics are loaded from its file. Logits in eval mode, and the gradients and
+    statistics of a training step, then agree."""
     import twins
 
     (ours, theirs), shape = both(family), FAMILIES[family][2]
@@ -647,11 +649,11 @@ def test_saved_by_pytorch_loaded_here(tmp_path, family, legacy):
     assert difference(folded.data, expected.numpy()) < 1e-4
     assert difference(ours(Tensor(images)).data, expected.numpy()) < 1e-4
 
-    # Where a ReLU's input is within rounding of 0 two right programs differ in float32 (PyTorch from itself, too); so
-    # also in float64. The seed is one without such a place.
+    # Where a ReLU's input is within rounding of 0, two correct programs can differ in float32, and so can two runs of
+    # PyTorch. So float64 is compared too, and the seed is one that gives no ReLU such an input.
     wide = copy.deepcopy(ours).astype(np.float64), copy.deepcopy(theirs).double()
     for (a, b), x, rtol in ((ours, theirs), images, 1e-4), (wide, images.astype(np.float64), 1e-9):
-        # the gradient of a bias before a BatchNorm is 0 but for rounding
+        # `floor`: the gradient of a bias before a BatchNorm is 0 up to rounding
         twins.compare(a.train(), b.train(), x, labels, rtol, floor=0.1)
 
 
@@ -707,16 +709,16 @@ def test_views_parameters_and_a_whole_model_of_pytorch(tmp_path, legacy, refuses
 
 
 def test_pickles_check_keys_of_stand_ins():
-    with pytest.raises(pickles.Refused, match="has a tuple for a key"):
+    with pytest.raises(pickles.Refused, match="has a tuple as a key"):
         pickles.check_keys([1, "a", (1,)])
 
 
 class FakeGpu(np.ndarray):
-    """Stands for an array elsewhere: `device` asks for the module of the class."""
+    """Stands for an array on a GPU: `device` looks at the module of the class."""
 
 
 def test_the_model_says_where_the_arrays_go(monkeypatch):
-    """On a GPU new arrays are made by the module of the old ones."""
+    """The array module of the model's arrays makes the new arrays, so on a GPU they are made there."""
     made = []
 
     class Elsewhere:

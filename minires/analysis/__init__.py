@@ -1,6 +1,7 @@
-"""The experiments of the papers, one file each: a model and arrays in, plain numbers out, the model left as it was.
+"""This package holds the experiments of the papers, one per file.
 
-`progress=tqdm.auto.tqdm` shows a bar where an experiment takes long.
+An experiment takes a model and arrays, and returns numbers or arrays. It leaves the model unchanged.
+Experiments that take long have an argument `progress`: `progress=tqdm.auto.tqdm` shows a progress bar.
 """
 from .common import follow
 from .computation import Graph, graph

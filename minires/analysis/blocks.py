@@ -1,4 +1,4 @@
-"""Blocks taken apart: which a model has, what their shortcuts do, and running a model with some of them replaced."""
+"""This module finds a model's blocks, computes their shortcuts alone, and runs the model with some blocks replaced."""
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -8,13 +8,16 @@ from typing import Any
 from .. import nn
 from ..tensor import Tensor
 
-# The blocks whose parts are known, and whether a ReLU stands behind their addition: in v1 it does, in v2 not.
+# The kinds of block whose parts are known, and whether a ReLU follows the addition: it does in v1, but not in v2.
 ACTIVATES_LAST = {nn.Block: True, nn.Bottleneck: True, nn.FixupBlock: True, nn.PreactBlock: False,
                   nn.PreactBottleneck: False}
 
 
 def blocks(model: nn.Module) -> dict[str, Any]:
-    """{name: block} in layer order; blocks built with residual=False count too. ValueError if there is none."""
+    """Return {name: block} in layer order, including blocks built with residual=False.
+
+    Raises ValueError if the model has no block.
+    """
     found = {name: m for name, m in model.modules() if isinstance(m, nn.ResidualBlock)}
     if not found:
         raise ValueError("this model has no residual or plain block (nn.Block and its relatives)")
@@ -22,23 +25,29 @@ def blocks(model: nn.Module) -> dict[str, Any]:
 
 
 def activates_last(block: Any) -> bool:
-    """Does a ReLU stand behind the addition? ValueError for a block of another kind than those above."""
+    """Return whether a ReLU follows the block's addition.
+
+    Raises ValueError for a kind of block that ACTIVATES_LAST does not list.
+    """
     if type(block) not in ACTIVATES_LAST:
         known = ", ".join(kind.__name__ for kind in ACTIVATES_LAST)
-        raise ValueError(f"expected blocks of the kinds {known}, got {type(block).__name__}, which is put together "
-                         "in another way")
+        raise ValueError(f"expected blocks of the kinds {known}, got {type(block).__name__}, whose structure is not "
+                         "known here")
     return ACTIVATES_LAST[type(block)]
 
 
 def shortcut_output(block: Any, x: Tensor) -> Tensor:
-    """What the block's shortcut does to its input: the skip connection alone, before any ReLU behind the addition."""
+    """Return the output of the block's shortcut alone, before any ReLU that follows the addition."""
     if getattr(block, "split_after_activation", False):
         x = nn.bn_relu(block.bn1, x)
     return block.shortcut(x)
 
 
 def same_shape(named: dict[str, Any]) -> list[list[str]]:
-    """The blocks' names in groups, in order: of one kind, one width, and none that changes the shape."""
+    """Group the names of blocks that can replace each other, in layer order.
+
+    The blocks of a group have the same kind and the same width, and none of them changes the shape.
+    """
     groups: dict[tuple[Any, ...], list[str]] = {}
     for name, block in named.items():
         if block.stride == 1 and block.downsample is None and channels_in(block) == channels_out(block):
@@ -48,22 +57,22 @@ def same_shape(named: dict[str, Any]) -> list[list[str]]:
 
 
 def changes_shape(block: Any) -> bool:
-    """Whether the block's output has another shape than its input: fewer places, or another number of channels."""
+    """Return whether the block's output differs from its input in height and width, or in the number of channels."""
     return block.stride != 1 or channels_in(block) != channels_out(block)
 
 
 def channels_in(block: Any) -> int:
-    """Channels of the block's input."""
+    """Return the number of channels of the block's input."""
     return _convolutions(block)[0].weight.shape[1]
 
 
 def channels_out(block: Any) -> int:
-    """Channels of the block's output."""
+    """Return the number of channels of the block's output."""
     return last_convolution(block).weight.shape[0]
 
 
 def last_convolution(block: Any) -> Any:
-    """The convolution that ends the block's branch."""
+    """Return the last convolution of the block's branch."""
     return _convolutions(block)[-1]
 
 
@@ -73,12 +82,17 @@ def _convolutions(block: Any) -> list[Any]:
 
 @contextmanager
 def replaced(model: nn.Module, forwards: dict[str, Any]) -> Iterator[None]:
-    """Inside, the blocks of these names run other forwards."""
+    """Replace the forwards of some blocks while the context lasts.
+
+    forwards: {name of a block: the function that it runs instead}
+
+    The model is restored at the end, even after an exception.
+    """
     named = blocks(model)
     with nn.untouched(model), ExitStack() as undo:
         for name, forward in forwards.items():
             block = named[name]
-            before = vars(block).get("forward")  # a forward that somebody set on this one object comes back
+            before = vars(block).get("forward")  # a forward that was set on this object alone is restored
             block.forward = forward
             undo.callback(setattr, block, "forward", before) if before else undo.callback(delattr, block, "forward")
         yield

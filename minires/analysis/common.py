@@ -1,4 +1,4 @@
-"""What the experiments share: which modules are layers, and runs of a model that leave no trace."""
+"""This module has what the experiments share: a model's weight layers, and runs that leave the model unchanged."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
@@ -7,21 +7,25 @@ from typing import Any
 from .. import nn
 from ..tensor import Tensor, no_grad
 
-Progress = Callable[[Iterable[Any]], Iterable[Any]]  # tqdm.auto.tqdm, or `iter`, which reports nothing
+Progress = Callable[[Iterable[Any]], Iterable[Any]]  # tqdm.auto.tqdm, or `iter`, which shows nothing
 
 
 def weight_layers(model: nn.Module) -> dict[str, Any]:
-    """{name: convolution or linear layer} in layer order. Projections lie beside the layers, not in their order,
-    and are left out."""
+    """Return {name: convolution or linear layer} in layer order, without the projections of shortcuts.
+
+    A projection runs beside other layers, so it has no place in their order.
+    """
     beside = {id(inner) for _, m in model.modules() if isinstance(side := getattr(m, "downsample", None), nn.Module)
               for _, inner in side.modules()}
     return {name: m for name, m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and id(m) not in beside}
 
 
 def run(model: nn.Module, images: Any, see: Callable[[str, Any, Tensor, Tensor], None], *, train: bool = False) -> Any:
-    """Send `images` through; `see(name, module, input, output)` after every module. Returns the output's array.
+    """Send `images` through the model, call `see(name, module, input, output)` after every module, return the output.
 
-    No graph is recorded, and the model is left as it was.
+    images: one batch, (N, C, H, W) or (N, features)
+
+    The output is an array. No graph is recorded, and the model is left unchanged.
     """
     names = {id(m): name for name, m in model.modules()}
 
@@ -34,15 +38,17 @@ def run(model: nn.Module, images: Any, see: Callable[[str, Any, Tensor, Tensor],
 
 
 def follow(events: Iterable[Any], look: Callable[[], Any], at: Iterable[int]) -> dict[int, Any]:
-    """{step: look()} before a training (step 0) and after each of its steps that are in `at`.
+    """Call `look` before a training (step 0) and after each of its steps in `at`, and return {step: look()}.
 
-    events: what `train.fit` yields; the training runs to its end. For example
+    events: what `train.fit` yields; all of it is consumed, so the training runs to its end
+
+    For example:
 
         follow(fit(net, ...), lambda: gradient_flow(net, x, labels), at=range(50, 1001, 50))
     """
     at, found = set(at), {0: look()}
     for event in events:
-        step = getattr(event, "step", None)  # an Epoch has none
+        step = getattr(event, "step", None)  # an Epoch has no step
         if step in at:
             found[step] = look()
     return found

@@ -1,4 +1,4 @@
-"""The computational graph of a Tensor as data: for a picture (plot.graph) or for Graphviz (`Graph.dot`)."""
+"""This module returns the computational graph of a Tensor as data, for plot.graph or for Graphviz (`Graph.dot`)."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -9,20 +9,24 @@ from ..tensor import Tensor
 
 
 class Node(NamedTuple):
-    """One Tensor of the graph."""
+    """A Node is one Tensor of the graph."""
 
     tensor: Tensor
-    name: str              # "" if it was given none
-    operation: str         # that made it: "Relu"; "" for a leaf
+    name: str              # "" if it has no name
+    operation: str         # the operation that computed it, such as "Relu"; "" for a leaf
     inputs: tuple[int, ...]  # indices into Graph.nodes
 
     @property
     def kind(self) -> str:
-        """"operation", "parameter" (a leaf whose gradient is wanted) or "constant"."""
+        """Return "operation", "parameter" (a leaf that requires a gradient) or "constant"."""
         return "operation" if self.operation else "parameter" if self.tensor.requires_grad else "constant"
 
     def lines(self) -> list[str]:
-        """What to write into its box: name and operation; shape, or the value of a single number; its gradient."""
+        """Return the lines of text for the node's box.
+
+        The lines are the name and the operation, the shape (or the value of a single number), and the gradient's norm
+        (or the value of a single number) if there is a gradient.
+        """
         t = self.tensor
         head = " = ".join(filter(None, (self.name, self.operation))) or self.kind
         body = f"{t.item():.4g}" if t.size == 1 else " × ".join(map(str, t.shape))
@@ -33,12 +37,12 @@ class Node(NamedTuple):
 
 
 class Graph(NamedTuple):
-    """Nodes in an order in which each stands behind its inputs; the last is the result."""
+    """A Graph holds nodes in an order in which each node comes after its inputs. The last node is the result."""
 
     nodes: list[Node]
 
     def dot(self) -> str:
-        """The graph in Graphviz's language; `dot -Tsvg` draws it."""
+        """Return the graph in Graphviz's language, which `dot -Tsvg` draws."""
         shapes = {"operation": "box, style=rounded", "parameter": "box, style=bold", "constant": "box, style=dashed"}
         text = ["digraph {", "  node [fontname=sans, fontsize=10];"]
         for i, node in enumerate(self.nodes):
@@ -49,11 +53,15 @@ class Graph(NamedTuple):
 
 
 def graph(result: Tensor, names: Mapping[str, Any] | nn.Module | None = None, *, retain: bool = False) -> Graph:
-    """The graph of all that `result` was computed from.
+    """Return the graph of everything that `result` was computed from.
 
-    names: {name: Tensor}, or a model, whose state's names are taken. Take the graph BEFORE backward(), which consumes
-    it; drawn afterwards it shows the gradients of leaves, and those of intermediate results that `.retain_grad()` was
-    called on: retain=True does so for all.
+    names    {name: Tensor}, or a model, whose names in `model.state()` are used
+    retain   whether to call `.retain_grad()` on every intermediate result
+
+    Call this function BEFORE backward(), which consumes the graph. A figure drawn after backward() shows the gradients
+    of leaves, and the gradients of those intermediate results on which `.retain_grad()` was called.
+
+    Raises RuntimeError if backward() has already consumed the graph.
     """
     if isinstance(names, nn.Module):
         names = names.state()
@@ -61,13 +69,14 @@ def graph(result: Tensor, names: Mapping[str, Any] | nn.Module | None = None, *,
     nodes: list[Node] = []
     place: dict[int, int] = {}
     stack = [(result, False)]
-    while stack:  # iterative, as the engine's own sweep is; constants belong to the picture too
+    while stack:  # iterative, as in the engine's backward; constants belong to the figure too
         t, ready = stack.pop()
         if id(t) in place:
             continue
         inputs = t.creator.inputs if t.creator is not None else ()
         if t.creator is not None and not inputs:
-            raise RuntimeError("graph: backward() has consumed this graph; take the graph before it, and draw it after")
+            raise RuntimeError("graph: backward() has consumed this graph; call graph() before backward(), and draw "
+                               "its result afterwards")
         if not ready:
             stack.append((t, True))
             stack += [(x, False) for x in reversed(inputs)]

@@ -1,12 +1,12 @@
-"""The construction argument of He et al. 2015, section 1, carried out.
+"""This module carries out the construction argument of He et al. 2015, section 1.
 
-A deeper network can always do what a shallower one does: take the shallow one's layers, and let the added ones be
-identity mappings. So where the deeper one trains worse, it is not that a good solution does not exist: the optimiser
-does not find it. Identity blocks, added at the end of every stage where the signal is >= 0 (behind a ReLU):
+A deeper network can compute whatever a shallower one computes: copy the layers of the shallower network, and let the
+added layers be identity mappings. So if the deeper network trains worse, a good solution exists, but the optimiser does
+not find it. Identity blocks are added at the end of every stage. After a ReLU the signal is >= 0, so relu(x) = x:
 
     plain       two 3x3 Dirac kernels, each with BN set to the identity in eval mode (mean 0, var 1 - eps, gamma 1,
-                beta 0); relu(x) = x does the rest. Every weight of both layers has to come out just so.
-    residual    gamma = beta = 0 in the last BN: the branch adds nothing, whatever its convolutions hold.
+                beta 0). Every weight of both layers must have exactly these values.
+    residual    gamma = beta = 0 in the last BN: the branch adds nothing, whatever the weights of its convolutions are.
 """
 from __future__ import annotations
 
@@ -21,20 +21,25 @@ from .blocks import ACTIVATES_LAST, blocks, channels_out, last_convolution
 
 
 class Construction(NamedTuple):
-    """A deeper network, and how far it is from computing the same."""
+    """A Construction is a deeper network, and the difference of its logits from those of the original network."""
 
     model: Any           # the deeper network
-    blocks: int          # how many it has more
+    blocks: int          # number of blocks added
     difference: float    # largest |difference of logits| on the images, in eval mode
-    shallow: np.ndarray  # logits (N, classes) of the network itself, on the CPU
-    deep: np.ndarray     # of the deeper one
+    shallow: np.ndarray  # logits (N, classes) of the original network, on the CPU
+    deep: np.ndarray     # logits (N, classes) of the deeper network, on the CPU
 
 
 def construction(model: Any, images: Any, extra: int, *, rng: np.random.Generator) -> Construction:
-    """Append `extra` identity blocks to every stage of a copy of `model`, and compare the two on `images` (N, C, H, W).
+    """Append `extra` identity blocks to every stage of a copy of `model`, and compare both networks on `images`.
 
-    From depth 20 to 56: extra=6. A stage is a list of blocks, as `models.cifar` has them. `rng` draws the weights that
-    do not matter. The model is left as it was.
+    images   (N, C, H, W)
+    extra    blocks per stage; 6 turns depth 20 into depth 56
+    rng      draws the weights that do not affect the output
+
+    A stage is a list of blocks, as in `models.cifar`. The model is left unchanged.
+
+    Raises ValueError as `deepen` does.
     """
     deeper = deepen(model, extra, rng=rng)
     shallow, deep = (device.to(logits(net, images), "cpu") for net in (model, deeper))
@@ -43,21 +48,32 @@ def construction(model: Any, images: Any, extra: int, *, rng: np.random.Generato
 
 
 def deepen(model: Any, extra: int, *, rng: np.random.Generator) -> Any:
-    """A copy of `model` with `extra` identity blocks at the end of every stage."""
+    """Return a copy of `model` with `extra` identity blocks at the end of every stage.
+
+    rng      draws the weights that do not affect the output
+
+    Raises ValueError if extra < 0, if the model has no list of blocks, or if its blocks cannot be the identity.
+    """
     if extra < 0:
         raise ValueError(f"deepen: expected extra >= 0, got {extra}")
     deeper = copy.deepcopy(model)
     stages = [stage for _, m in deeper.modules() for stage in vars(m).values()
               if isinstance(stage, list) and stage and all(isinstance(b, nn.ResidualBlock) for b in stage)]
     if not stages:
-        raise ValueError("deepen: expected a model with lists of blocks (models.cifar), found none")
+        raise ValueError("deepen: expected a model with lists of blocks, as models.cifar builds it, found no such list")
     for stage in stages:
         stage += [_identity_behind(stage[-1], rng) for _ in range(extra)]
     return deeper
 
 
 def dirac(shape: tuple[int, ...]) -> np.ndarray:
-    """The kernel (C, C, k, k), k odd, with which a convolution of padding k // 2 returns its input."""
+    """Return the kernel with which a convolution of padding k // 2 returns its input.
+
+    shape: (C, C, k, k), k odd; height and width may differ
+    Returns a float32 array of this shape.
+
+    Raises ValueError for any other shape.
+    """
     if len(shape) != 4 or shape[0] != shape[1] or shape[2] % 2 == 0 or shape[3] % 2 == 0:
         raise ValueError(f"dirac: expected a shape (C, C, odd, odd), got {shape}")
     kernel = np.zeros(shape, np.float32)
@@ -66,11 +82,11 @@ def dirac(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _identity_behind(block: Any, rng: np.random.Generator) -> Any:
-    """A block of this one's kind, for what it puts out, that computes the identity in eval mode."""
+    """Return a block of the same kind that takes this block's output and, in eval mode, returns it."""
     kind, channels = type(block), channels_out(block)
     if not block.residual and kind is not nn.Block:
-        raise ValueError(f"deepen: a plain {kind.__name__} cannot be the identity: a ReLU stands in front of its "
-                         "convolutions, or they have fewer channels than its input")
+        raise ValueError(f"deepen: a plain {kind.__name__} cannot be the identity: a ReLU comes before its "
+                         "convolutions, or its convolutions have fewer channels than its input")
     if kind is nn.Block:
         new: Any = nn.Block(channels, channels, residual=block.residual, by_hand=block.by_hand,
                             batch_norm=isinstance(block.bn1, nn.BatchNorm2d), rng=rng)
@@ -85,13 +101,13 @@ def _identity_behind(block: Any, rng: np.random.Generator) -> Any:
     else:
         _pass(new)
     like = last_convolution(block).weight
-    for t in new.state().values():  # of the dtype, and on the device, of the block it stands behind
+    for t in new.state().values():  # to the dtype and the device of the block before it
         t.data = device.of(like.data).asarray(t.data, dtype=like.dtype)
     return new.train(block.training)
 
 
 def _silence(block: Any) -> None:
-    """Let the branch add 0: by gamma and beta of the BN that ends it, or by its last convolution where none does."""
+    """Make the branch add 0: zero gamma and beta of its last BN or, without BN, the weights of its last convolution."""
     last = getattr(block, "last_norm", None) or last_convolution(block)
     for t in vars(last).values():
         if getattr(t, "requires_grad", False):
@@ -99,8 +115,8 @@ def _silence(block: Any) -> None:
 
 
 def _pass(block: Any) -> None:
-    """Let both layers of a plain block return their input."""
+    """Make both layers of a plain block return their input."""
     for conv, norm in (block.conv1, block.bn1), (block.conv2, block.bn2):
         conv.weight.data = dirac(conv.weight.shape)
-        if isinstance(norm, nn.BatchNorm2d):  # gamma 1, beta 0 and mean 0 are what it starts with
+        if isinstance(norm, nn.BatchNorm2d):  # gamma 1, beta 0 and mean 0 are its initial values
             norm.running_var.data = np.full(norm.running_var.shape, 1 - norm.eps, np.float32)

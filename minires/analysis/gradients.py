@@ -1,4 +1,4 @@
-"""How large the gradient is, layer by layer: what "vanishing" and "exploding" are about."""
+"""This module measures gradient norms layer by layer, which show whether gradients vanish or explode."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -10,17 +10,20 @@ from .common import weight_layers
 
 
 class GradientFlow(NamedTuple):
-    """Euclidean norms, in layer order, input first: {name of a convolution or linear layer: norm}."""
+    """A GradientFlow holds Euclidean norms, {name of a convolution or linear layer: norm}, in layer order."""
 
     weights: dict[str, float]      # of dL/d(weight)
     activations: dict[str, float]  # of dL/d(output of the layer)
 
 
 def gradient_flow(model: nn.Module, images: Any, labels: Any) -> GradientFlow:
-    """Gradients of the cross-entropy on one batch in train mode; the model is left as it was.
+    """Measure the gradient norms of the cross-entropy on one batch in train mode.
 
-    images (N, C, H, W), labels (N,) integers. Before training it shows what the initialisation does; during training,
-    call it between the steps of `train.fit`, or let `follow` do so.
+    images: (N, C, H, W)
+    labels: integers (N,)
+
+    Before training, the norms show the effect of the initialisation. During training, call this function between the
+    steps of `train.fit`, or let `follow` call it. The model is left unchanged.
     """
     looked_at = weight_layers(model)
     with nn.untouched(model), tap.Tap(model, nn.Conv2d, nn.Linear) as seen:
@@ -33,19 +36,23 @@ def gradient_flow(model: nn.Module, images: Any, labels: Any) -> GradientFlow:
 
 
 def growth_per_layer(norms: Mapping[Any, float], skip: int = 1) -> float:
-    """The factor by which the norms grow per layer TOWARD THE INPUT: the geometric mean over the inner layers.
+    """Return the factor by which the norms grow per layer TOWARD THE INPUT: the geometric mean over the inner layers.
 
-    norms: {layer: norm}, input first, of weights or of activations. With n norms and s = `skip` it is
+    norms   {layer: norm}, input first, of weights or of activations
+    skip    the number of layers to leave out at each end
+
+    With n norms and s = `skip` the factor is
 
         (norms[s] / norms[n - 1 - s]) ** (1 / (n - 1 - 2 s))
 
-    The stem and the classifier are left out because they differ in size from the layers between them (channels of the
-    input, classes): with them the factor would compare layers that are not alike. For a plain network with BN and wide
-    layers it is sqrt(pi / (pi - 1)) = 1.2112 (Yang et al. 2019, "A Mean Field Theory of Batch Normalization").
-    ValueError for fewer than two layers in between, or a norm of 0 at their ends.
+    The stem and the classifier are left out because their sizes depend on the input's channels and on the classes, so
+    they cannot be compared with the inner layers. For a plain network with BN and wide layers the factor is
+    sqrt(pi / (pi - 1)) = 1.2112 (Yang et al. 2019, "A Mean Field Theory of Batch Normalization").
+
+    Raises ValueError for fewer than two inner layers, or if the first or the last of them has a norm of 0.
     """
     inner = list(norms.values())[skip:len(norms) - skip]
     if len(inner) < 2 or min(inner[0], inner[-1]) <= 0:
-        raise ValueError(f"growth_per_layer: expected two or more positive norms after leaving {skip} out at either "
+        raise ValueError(f"growth_per_layer: expected two or more positive norms after leaving out {skip} at each "
                          f"end, got {inner}")
     return (inner[0] / inner[-1]) ** (1 / (len(inner) - 1))

@@ -1,8 +1,9 @@
-"""Refinement within a stage: how much each block still changes the features it is given.
+"""This module measures how much each block of a stage changes its input features.
 
-Greff et al. 2017, "Highway and Residual Networks learn Unrolled Iterative Estimation": the blocks of a stage refine one
-estimate rather than compute a new one, except the first, which changes its shape. Then changes are small against the
-features, blocks turn them little, and the distance to the stage's final features shrinks from block to block.
+Greff et al. 2017, "Highway and Residual Networks learn Unrolled Iterative Estimation", propose that the blocks of a
+stage refine one estimate instead of computing new ones, except the first block, which changes the shape. In that case
+each block changes the features little in size and in direction, and the distance to the stage's final features shrinks
+from block to block.
 """
 from __future__ import annotations
 
@@ -15,17 +16,23 @@ from .blocks import blocks
 
 
 class Refined(NamedTuple):
-    """One block that keeps its input's shape, averaged over the images."""
+    """A Refined describes one block that keeps the shape, as means over the images. x is its input and y its output."""
 
     change: float    # ||y - x|| / ||x||
     cosine: float    # between x and y
-    distance: float  # ||y - last|| / ||last||, `last` being what the stage's last block puts out
+    distance: float  # ||y - last|| / ||last||, where `last` is the output of the stage's last block
 
 
 def refinement(model: nn.Module, images: Any) -> dict[str, Refined]:
-    """{name of a block: Refined} in layer order, in eval mode. images (N, C, H, W); the model is left as it was.
+    """Measure how much each block that keeps the shape changes its input, in eval mode.
 
-    A stage is a run of blocks with outputs of one shape. Its first block is listed only if it keeps the shape.
+    images: (N, C, H, W)
+    Returns {name of a block: Refined} in layer order.
+
+    A stage is a series of blocks with outputs of one shape. Its first block is listed only if it keeps the shape. The
+    model is left unchanged.
+
+    Raises ValueError if the model has no block.
     """
     wanted = set(blocks(model))
     stages: list[list[tuple[str, Any, Any]]] = []
@@ -48,7 +55,7 @@ def refinement(model: nn.Module, images: Any) -> dict[str, Refined]:
 
 
 def _dots(a: Any, b: Any) -> Any:
-    """Inner product, image by image: (N,), float64."""
+    """Return the inner product for each image: float64 (N,)."""
     return (a.reshape(len(a), -1).astype("f8") * b.reshape(len(b), -1)).sum(1)
 
 

@@ -1,9 +1,9 @@
-"""The loss around a trained network, along random directions: Li et al. 2018, "Visualizing the Loss Landscape of Neural
-Nets".
+"""This module measures the loss around a trained network along random directions.
 
-Directions are filter-normalised (section 4): every filter of the direction gets the norm of the network's own filter.
-Without that, a network whose weights are twice as large (which behind BN or ReLU computes the same) would look flatter.
-BN's gamma and beta and all biases are left alone; the loss is taken in eval mode.
+Source: Li et al. 2018, "Visualizing the Loss Landscape of Neural Nets". Directions are filter-normalised (section 4):
+every filter of the direction is scaled to the norm of the network's own filter. Without this, larger weights would look
+like a flatter loss even where they compute the same: before BN, or before a ReLU if the next layer's weights are
+smaller by the same factor. BN's gamma and beta and all biases stay fixed. The loss is measured in eval mode.
 """
 from __future__ import annotations
 
@@ -22,28 +22,31 @@ Direction = dict[str, Any]  # {name of a weight: array of its shape}
 
 
 class Line(NamedTuple):
-    """The loss along one direction."""
+    """A Line holds the loss along one direction."""
 
-    at: list[float]     # where, in units of the direction: -radius ... radius
+    at: list[float]     # positions in units of the direction, from -radius to radius
     loss: list[float]   # mean cross-entropy
     error: list[float]  # percent
     curvature: float    # second derivative of the loss at 0
 
 
 class Surface(NamedTuple):
-    """The loss over the plane of two directions."""
+    """A Surface holds the loss over the plane of two directions."""
 
-    at: list[float]              # along either axis
-    loss: list[list[float]]      # loss[i][j] at at[i] along the first direction and at[j] along the second
-    curvature: tuple[float, float]
+    at: list[float]              # positions along each direction, from -radius to radius
+    loss: list[list[float]]      # loss[i][j]: at at[i] along the first direction and at[j] along the second
+    curvature: tuple[float, float]  # along the first and the second direction
 
 
 def random_direction(model: nn.Module, *, rng: np.random.Generator) -> Direction:
-    """Gaussian, filter-normalised; {name of a convolution's or linear layer's weight: array}."""
+    """Draw a Gaussian direction and filter-normalise it.
+
+    Returns {name of a convolution's or linear layer's weight: array of its shape and dtype}.
+    """
     found = {}
     for name, t in _weights(model).items():
         d = rng.standard_normal(t.shape)
-        axes = tuple(range(1, t.ndim))  # a filter is what makes one output channel, (in, kh, kw), or a row (in,)
+        axes = tuple(range(1, t.ndim))  # a filter computes one output channel: (in, kh, kw), or a row (in,)
         w = np.asarray(t.numpy(), np.float64)
         d *= np.sqrt((w * w).sum(axes, keepdims=True) / (d * d).sum(axes, keepdims=True))
         found[name] = device.of(t.data).asarray(d, dtype=t.dtype)
@@ -52,7 +55,15 @@ def random_direction(model: nn.Module, *, rng: np.random.Generator) -> Direction
 
 def loss_line(model: nn.Module, images: Any, labels: Any, direction: Direction, points: int = 21, radius: float = 1.0,
               progress: common.Progress = iter) -> Line:
-    """Loss and error at `points` places on [-radius, radius] along `direction`. The model is left as it was."""
+    """Measure loss and error at `points` positions from -radius to radius along `direction`.
+
+    images: (N, C, H, W)
+    labels: (N,)
+
+    The model is left unchanged.
+
+    Raises ValueError if points < 2 or radius <= 0.
+    """
     at = _places(points, radius)
     with moving(model) as move:
         seen = []
@@ -65,7 +76,15 @@ def loss_line(model: nn.Module, images: Any, labels: Any, direction: Direction, 
 
 def loss_surface(model: nn.Module, images: Any, labels: Any, first: Direction, second: Direction, points: int = 11,
                  radius: float = 1.0, progress: common.Progress = iter) -> Surface:
-    """Loss on a grid of points x points over [-radius, radius]^2. The model is left as it was."""
+    """Measure the loss on a grid of points x points positions over [-radius, radius]^2.
+
+    images: (N, C, H, W)
+    labels: (N,)
+
+    The model is left unchanged.
+
+    Raises ValueError if points < 2 or radius <= 0.
+    """
     at = _places(points, radius)
     with moving(model) as move:
         loss = []
@@ -77,10 +96,12 @@ def loss_surface(model: nn.Module, images: Any, labels: Any, first: Direction, s
 
 
 def curvature(model: nn.Module, images: Any, labels: Any, direction: Direction, step: float = 0.05) -> float:
-    """Second derivative of the loss along `direction` at the model: the slopes at +-step, by backward, subtracted.
+    """Return the second derivative of the loss along `direction` at the model's weights.
 
-    ReLU makes the loss piecewise smooth, and much of a bowl's shape lies in its kinks: between two of them the second
-    derivative says nothing about it. So the step is large enough to cross many.
+    It is the slope at +step minus the slope at -step, divided by 2 step. The slopes come from backward.
+
+    ReLU makes the loss piecewise smooth, and much of a bowl's shape comes from its kinks. The second derivative between
+    two kinks does not contain that part of the shape, so the step is large enough to cross many kinks.
     """
     slopes = []
     with moving(model) as move:
@@ -91,16 +112,19 @@ def curvature(model: nn.Module, images: Any, labels: Any, direction: Direction, 
 
 
 def loss_and_error(model: nn.Module, images: Any, labels: Any) -> tuple[float, float]:
-    """Mean cross-entropy and percent of errors, in eval mode."""
+    """Return the mean cross-entropy and the error in percent, in eval mode."""
     z = logits(model, images)
-    with no_grad(), np.errstate(over="ignore", invalid="ignore"):  # far from the weights logits may be infinite
+    with no_grad(), np.errstate(over="ignore", invalid="ignore"):  # far from the weights, logits can be infinite
         loss = ops.cross_entropy(Tensor(z.astype("f8")), labels)
     return loss.item(), error_percent(int((z.argmax(1) != labels).sum()), len(z))
 
 
 @contextmanager
 def moving(model: nn.Module) -> Iterator[Any]:
-    """Inside, move((a, direction), ...) puts the model at its own weights + a * direction + ...; it goes back after."""
+    """Yield move((a, direction), ...), which sets the weights to the model's own weights + a * direction + ....
+
+    The model's own weights are restored when the context ends.
+    """
     with nn.untouched(model):
         start = {name: (t, t.data) for name, t in _weights(model).items()}
 
@@ -112,7 +136,7 @@ def moving(model: nn.Module) -> Iterator[Any]:
 
 
 def _slope(model: nn.Module, images: Any, labels: Any, direction: Direction, batch_size: int = 500) -> float:
-    """Derivative of the mean loss along `direction`, summed in float64."""
+    """Return the derivative of the mean loss along `direction`, summed in float64."""
     weights, total = _weights(model), 0.0
     model.eval()
     for i in range(0, len(images), batch_size):
@@ -125,7 +149,7 @@ def _slope(model: nn.Module, images: Any, labels: Any, direction: Direction, bat
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:
-    """Weights of convolutions and linear layers: what has filters. BN's gamma and beta, and biases, have none."""
+    """Return the weights that consist of filters: those of convolutions and linear layers."""
     return {f"{name}.weight" if name else "weight": m.weight for name, m in model.modules()
             if isinstance(m, (nn.Conv2d, nn.Linear))}
 

@@ -1,9 +1,10 @@
-"""Shattered gradients: Balduzzi et al. 2017, "The Shattered Gradients Problem: If resnets are the answer, then what is
-the question?"
+"""This module measures how similar the gradients at different inputs are.
 
-How alike are the gradients at two different inputs? In a plain rectifier network the correlation halves with every
-layer, 2^-L; with shortcuts and no BN it falls as (3/4)^L only. Along a line through input space the gradient of a deep
-plain network looks like white noise, that of a residual one much less so.
+Source: Balduzzi et al. 2017, "The Shattered Gradients Problem: If resnets are the answer, then what is the question?"
+
+In a plain rectifier network the correlation of the gradients at two inputs halves with every layer: 2^-L. With
+shortcuts and without BN it falls only as (3/4)^L. Along a line through input space the gradient of a deep plain network
+looks like white noise. The gradient of a residual network does so much less.
 """
 from __future__ import annotations
 
@@ -15,14 +16,17 @@ import numpy as np
 from .. import device, init, nn
 from ..tensor import Tensor, no_grad
 
-ENDS = -2.0, 2.0  # of the line of `gradient_on_a_line`
+ENDS = -2.0, 2.0  # first and last x of `gradient_on_a_line`
 
 
 def input_gradients(model: nn.Module, x: Any, *, rng: np.random.Generator) -> Any:
-    """(N, size of an input): for each input the gradient of one random mixture of the outputs, drawn once from N(0, 1).
+    """Return, for each input, the gradient of one random mixture of the outputs. Its weights are drawn from N(0, 1).
 
-    BN normalises by this batch's statistics, held constant, so that an input's gradient is its own alone. x: (N, ...),
-    of the model's dtype; the model is left as it was.
+    x: (N, ...), of the model's dtype
+    Returns an array (N, size of an input).
+
+    BN normalises by this batch's statistics, held constant, so that an output depends on its own input alone. The model
+    is left unchanged.
     """
     norms = [m for _, m in model.modules() if isinstance(m, nn.BatchNorm)]
     momenta = [m.momentum for m in norms]
@@ -30,7 +34,7 @@ def input_gradients(model: nn.Module, x: Any, *, rng: np.random.Generator) -> An
     with nn.untouched(model):
         try:
             for m in norms:
-                m.momentum = 1.0  # one pass, and the running statistics are this batch's
+                m.momentum = 1.0  # after one pass, the running statistics are this batch's
             with no_grad():
                 model.train()(t)
         finally:
@@ -43,9 +47,14 @@ def input_gradients(model: nn.Module, x: Any, *, rng: np.random.Generator) -> An
 
 
 def gradient_correlation(model: nn.Module, x: Any, *, rng: np.random.Generator) -> float:
-    """Mean over all pairs of inputs of <g_i, g_j> / (|g_i| |g_j|), where g_i is the gradient at input i.
+    """Return the mean over all pairs of inputs of <g_i, g_j> / (|g_i| |g_j|), where g_i is the gradient at input i.
 
-    2^-L for a plain network of L hidden layers (ReLU, BN) and independent inputs. x: (N, ...), N >= 2.
+    x: (N, ...), N >= 2, of the model's dtype
+
+    For a plain network of L hidden layers (ReLU, BN) and independent inputs, theory gives 2^-L. The model is left
+    unchanged.
+
+    Raises ValueError for fewer than two inputs.
     """
     if len(x) < 2:
         raise ValueError(f"gradient_correlation: expected two or more inputs, got {len(x)}")
@@ -56,7 +65,10 @@ def gradient_correlation(model: nn.Module, x: Any, *, rng: np.random.Generator) 
 
 
 def autocorrelation(values: Sequence[float], lags: Sequence[int]) -> list[float]:
-    """Correlation of a series with itself `lag` steps on: 1 at lag 0, near 0 at all others for white noise."""
+    """Return the correlation of a series with itself at each lag: 1 at lag 0; for white noise near 0 at all other lags.
+
+    Raises ValueError for fewer than two values, for values that are all equal, or for a lag outside 0 ... N - 1.
+    """
     v = np.asarray(values, np.float64)
     if v.ndim != 1 or len(v) < 2 or not np.ptp(v):
         raise ValueError(f"autocorrelation: expected two or more values that are not all equal, got shape {v.shape}")
@@ -68,9 +80,9 @@ def autocorrelation(values: Sequence[float], lags: Sequence[int]) -> list[float]
 
 def gradient_on_a_line(depth: int, beta: float | None = None, width: int = 200, points: int = 256, *,
                        rng: np.random.Generator) -> list[float]:
-    """The one-dimensional picture (the paper's Fig. 1): df/dx at `points` values of x from -2 to 2.
+    """Return df/dx of a random function f at `points` values of x from -2 to 2, as in the paper's Fig. 1.
 
-    f is a random network of one input, one output and `depth` hidden layers: h <- W relu(BN(h)), or with `beta`
+    f is a random network with one input, one output and `depth` hidden layers: h <- W relu(BN(h)), or with `beta`
     h <- h + beta W relu(BN(h)). BN normalises over the points.
     """
     x = np.linspace(*ENDS, points, dtype=np.float64).reshape(-1, 1)

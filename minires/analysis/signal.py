@@ -1,13 +1,13 @@
-"""How the signal grows from block to block: the second moment E[y^2] of every block's output.
+"""This module measures how the signal grows from block to block: the second moment E[y^2] of every block's output.
 
-At initialisation, with He's weights (each weight layer behind a ReLU keeps the second moment):
+At initialisation, with He's weights (each weight layer after a ReLU keeps the second moment):
 
     no BN   pre-activation, x + F(x)              x 2 per block: E[F^2] = E[x^2], and F is independent of x
-            x + W2 relu(W1 x)                     x 3: W1 sees no ReLU in front of it and doubles
-            relu(x + W2 relu(W1 x)), as in v1     about x 2.3
-    BN      pre-activation                        + 1 per block: F has second moment 1 whatever x is
+            x + W2 relu(W1 x)                     x 3 per block: no ReLU comes before W1, so W1 doubles the moment
+            relu(x + W2 relu(W1 x)), as in v1     about x 2.3 per block
+    BN      pre-activation                        + 1 per block: F has second moment 1 for every x
 
-So without BN a deep residual network's signal explodes (and its gradient with it), and with BN the branch's share of
+So without BN the signal of a deep residual network explodes, and so does its gradient. With BN the branch's share of
 block l's output is 1 / (l + 1): BN biases deep blocks toward the identity (De & Smith 2020).
 """
 from __future__ import annotations
@@ -21,9 +21,15 @@ from .blocks import blocks
 
 
 def second_moments(model: nn.Module, images: Any, *kinds: type) -> dict[str, float]:
-    """{"input": E[x^2] of what the first block receives, name of a block: E[y^2] of its output}, in train mode.
+    """Measure the second moment of every block's output, in train mode.
 
-    images: one batch, (N, C, H, W) or (N, features). `kinds` of module may be named instead of the blocks.
+    images   one batch, (N, C, H, W) or (N, features)
+    kinds    the types of the modules to measure instead of the blocks
+
+    Returns {"input": E[x^2] of the first block's input, name of a block: E[y^2] of its output}. The model is left
+    unchanged.
+
+    Raises ValueError if the model has no block, or no module of these kinds.
     """
     if kinds:
         wanted = {name for name, m in model.modules() if isinstance(m, kinds)}
@@ -45,4 +51,4 @@ def second_moments(model: nn.Module, images: Any, *kinds: type) -> dict[str, flo
 
 
 def _second_moment(a: Any) -> float:
-    return float((a.astype("f8") ** 2).mean())  # in float32 the sum of an exploding signal overflows early
+    return float((a.astype("f8") ** 2).mean())  # in float32 the sum would overflow early for an exploding signal

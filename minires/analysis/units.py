@@ -1,4 +1,4 @@
-"""What goes into every nonlinearity, and which units have died behind it."""
+"""This module describes the input of every nonlinearity and the share of units that are dead after it."""
 from __future__ import annotations
 
 from typing import Any, NamedTuple
@@ -8,27 +8,36 @@ from ..tensor import Tensor, topological_order
 
 
 class Activation(NamedTuple):
-    """One nonlinearity on one batch."""
+    """An Activation describes one nonlinearity on one batch."""
 
-    counts: list[int]  # histogram of its input over [-limit, limit]; the outermost bins hold what lies beyond
+    counts: list[int]  # histogram of its input over [-limit, limit]; the outermost bins include all values beyond
     limit: float
     mean: float        # of its input
-    std: float
+    std: float         # of its input
     zero: float        # share of its outputs that are exactly 0
-    dead: float        # share of its units (channels) that give one and the same value for every image and place
+    dead: float        # share of its units (channels) whose output is the same for every image and position
 
 
 def activations(model: nn.Module, images: Any, bins: int = 41, limit: float = 4.0) -> dict[str, Activation]:
-    """{name: Activation} of every ReLU, sigmoid and tanh, module or not, in the order of the computation.
+    """Describe every ReLU, sigmoid and tanh, whether it is a module or not, in train mode.
 
-    images: one batch, (N, C, H, W) or (N, features), in train mode; the model is left as it was. A nonlinearity is
-    named after the module whose output it makes, else after the module whose output it takes: in a v1 block "bn1", and
-    the block itself for the ReLU behind the addition. For histograms over time see `follow`.
+    images   one batch, (N, C, H, W) or (N, features)
+    bins     the number of bins of each histogram
+    limit    the histograms cover [-limit, limit]
+
+    Returns {name: Activation} in the order of the computation. A nonlinearity is named after the module whose output it
+    computes, or else after the module whose output is its input. In a v1 block the names are "bn1" and, for the ReLU
+    after the addition, the name of the block. A nonlinearity with neither is called "nonlinearity 1" and so on.
+
+    For histograms over a training see `follow`. The model is left unchanged.
+
+    Raises ValueError if bins < 1 or limit <= 0, or if the model has no nonlinearity or no parameter that requires a
+    gradient.
     """
     if bins < 1 or limit <= 0:
         raise ValueError(f"activations: expected bins >= 1 and limit > 0, got {bins} and {limit}")
     names = {id(m): name for name, m in model.modules()}
-    made_by: dict[int, tuple[str, Tensor]] = {}  # holding the Tensor keeps its id from being used again
+    made_by: dict[int, tuple[str, Tensor]] = {}  # the Tensor is kept so that its id is not reused
 
     def see(module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> None:
         if id(module) in names:
@@ -38,8 +47,9 @@ def activations(model: nn.Module, images: Any, bins: int = 41, limit: float = 4.
     with nn.untouched(model), nn.watched(see):
         out = model.train()(Tensor(images))
         if not out.requires_grad:
-            raise ValueError("activations: this model has no parameter that requires a gradient, so no graph to read")
-        for t in topological_order(out):  # the graph knows every operation, also those that are no modules
+            raise ValueError("activations: this model has no parameter that requires a gradient, so it has no graph to "
+                             "read")
+        for t in topological_order(out):  # the graph has every operation, including those that are not modules
             if isinstance(t.creator, (ops.Relu, ops.Sigmoid, ops.Tanh)):
                 x = t.creator.inputs[0]
                 name, _ = made_by.get(id(t)) or made_by.get(id(x)) or (f"nonlinearity {len(found) + 1}", None)
@@ -52,6 +62,6 @@ def activations(model: nn.Module, images: Any, bins: int = 41, limit: float = 4.
 def _describe(x: Any, y: Any, bins: int, limit: float) -> Activation:
     xp = device.of(x)
     counts, _ = xp.histogram(xp.clip(x, -limit, limit), bins, (-limit, limit))
-    over = tuple(axis for axis in range(y.ndim) if axis != 1)  # images and places
+    over = tuple(axis for axis in range(y.ndim) if axis != 1)  # images and positions
     zero, dead = float((y == 0).mean()), float((y.max(over) == y.min(over)).mean())
     return Activation(counts.tolist(), float(limit), float(x.mean()), float(x.std()), zero, dead)

@@ -1,6 +1,6 @@
-"""How far a training step moves each layer: ||new weight - old weight|| / ||old weight||.
+"""This module measures how far a training step moves each layer: ||new weight - old weight|| / ||old weight||.
 
-A rule of thumb puts it near 1e-3. Much less in some layers says that they hardly learn at this learning rate.
+By a rule of thumb the ratio is near 1e-3. A layer with a much smaller ratio hardly learns at this learning rate.
 """
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from . import common
 
 
 def update_ratios(model: nn.Module, events: Iterable[Any], every: int = 1) -> dict[int, dict[str, float]]:
-    """{step: {layer: ratio}} for every `every`-th step of a training, counted from 1.
+    """Return {step: {layer: ratio}} for every `every`-th step of a training, counted from 1.
 
-    events: what `train.fit(model, ...)` yields; the training runs to its end. A layer whose weight is 0 before the step
-    (a zero start) has no ratio at that step and is left out.
+    events: what `train.fit(model, ...)` yields; all of it is consumed, so the training runs to its end
+
+    A layer whose weight is 0 before a step, such as one initialised to 0, has no ratio at that step and is left out.
+
+    Raises ValueError if every < 1.
     """
     if every < 1:
         raise ValueError(f"update_ratios: expected every >= 1, got {every}")

@@ -1,7 +1,8 @@
-"""What layers see: the filters of the first layer, how much of the image a unit looks at, and what excites it most.
+"""This module shows what layers see: the first layer's filters, the receptive fields of units, and the image patches
+that excite a channel most.
 
-Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks", section 4 (patches, there with
-reconstructions beside them).
+Source of the patches: Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks", section 4, which
+shows reconstructions beside the patches.
 """
 from __future__ import annotations
 
@@ -15,8 +16,14 @@ from . import common
 
 
 def first_filters(model: nn.Module) -> np.ndarray:
-    """The first convolution's filters for the eye: (filters, kh, kw, channels), each scaled so that its largest
-    |weight| reaches 0 or 1 and a weight of 0 is 0.5."""
+    """Return the first convolution's filters, scaled for display.
+
+    Returns a float32 array (filters, kh, kw, channels).
+
+    Each filter is scaled so that its largest |weight| becomes 0 or 1 and a weight of 0 becomes 0.5.
+
+    Raises ValueError if the model has no convolution.
+    """
     first = next((m for _, m in model.modules() if isinstance(m, nn.Conv2d)), None)
     if first is None:
         raise ValueError("first_filters: this model has no convolution")
@@ -28,12 +35,15 @@ def first_filters(model: nn.Module) -> np.ndarray:
 
 
 class Field(NamedTuple):
-    """Which input rows the outputs see: output i sees the rows from i * jump + low to i * jump + high, both included
-    (where they lie inside the image); likewise for columns."""
+    """A Field describes which input rows and columns each output sees.
+
+    Output i sees the rows from i * jump + low to i * jump + high, both included, if they are inside the image. The same
+    holds for columns.
+    """
 
     jump: tuple[int, int]  # (rows, columns) from one output to the next
-    low: tuple[int, int]
-    high: tuple[int, int]
+    low: tuple[int, int]   # (row, column), the first that output 0 sees
+    high: tuple[int, int]  # (row, column), the last that output 0 sees
 
     @property
     def size(self) -> tuple[int, int]:
@@ -41,10 +51,13 @@ class Field(NamedTuple):
 
 
 def receptive_fields(model: nn.Module, images: Any) -> dict[str, Field]:
-    """{name of a module: Field of its output}, by arithmetic, for every module up to the first that sees all places.
+    """Compute the receptive field of every module's output, up to the first module that sees all positions.
 
-    Read from the graph of one eval-mode pass over `images` (N, C, H, W), so that branches and shortcuts are followed:
-    where two paths meet, the field spans both. The model is left as it was.
+    images: (N, C, H, W)
+    Returns {name of a module: Field of its output}.
+
+    The fields are computed by arithmetic from the graph of one eval-mode pass over `images`, so branches and shortcuts
+    count: where two paths meet, the field spans both. The model is left unchanged.
     """
     names = {id(m): name for name, m in model.modules()}
     outputs: list[tuple[str, Tensor]] = []
@@ -63,7 +76,7 @@ _POINTWISE = (ops.Add, ops.Sub, ops.Mul, ops.Div, ops.Neg, ops.Abs, ops.Maximum,
 
 
 def _field(t: Tensor, fields: dict[int, Field]) -> Field | None:
-    """The field of an operation's output from its inputs' fields; None for an operation that sees all places."""
+    """Return an operation's output field from its inputs' fields; None for an operation that sees all positions."""
     f: Any = t.creator
     seen = [fields[id(x)] for x in f.inputs if id(x) in fields]
     if not seen:
@@ -81,7 +94,8 @@ def _field(t: Tensor, fields: dict[int, Field]) -> Field | None:
         kernel, stride, padding = (1, 1), (1, 1), (f.inside[2].start, f.inside[3].start)
     else:
         return None
-    # A window over places j * stride - padding ... + kernel - 1 of the input, whose fields lie `jump` apart.
+    # Output j covers the input positions from j * stride - padding to j * stride - padding + kernel - 1, whose fields
+    # are `jump` apart.
     jump, low, high = seen[0]
     return Field((jump[0] * stride[0], jump[1] * stride[1]),
                  (low[0] - padding[0] * jump[0], low[1] - padding[1] * jump[1]),
@@ -92,34 +106,42 @@ def _field(t: Tensor, fields: dict[int, Field]) -> Field | None:
 
 
 class Patch(NamedTuple):
-    """A place in an image that excites a channel."""
+    """A Patch is the part of an image that a unit of the channel sees."""
 
-    image: int         # which
-    row: int           # of the patch's upper left corner in the image; negative where the field hangs over the edge
-    column: int
-    value: float       # of the channel there
-    pixels: np.ndarray  # what the unit sees, (height, width, ...); outside the image 0
+    image: int         # index of the image
+    row: int           # of the patch's upper left corner in the image; negative if the field extends beyond the edge
+    column: int        # of the same corner
+    value: float       # the channel's activation there
+    pixels: np.ndarray  # (height, width, ...); 0 outside the image
 
 
 def exciting_patches(model: nn.Module, images: Any, layer: str, channel: int, top: int = 9, pixels: Any = None,
                      batch_size: int = 250, progress: common.Progress = iter) -> list[Patch]:
-    """The `top` patches that excite a channel of the module named `layer` most, best first, one from each image.
+    """Return the `top` patches that excite a channel of the module named `layer` most, the strongest first.
 
-    images (N, C, H, W) as the model takes them; pixels (N, kH, kW, ...): the same images to cut from, for the eye, at k
-    times the size (default: `images`); then a patch's row, column and size are in these pixels. A field that covers
-    the whole image wherever it stands is cut to the image. In eval mode; the model is left as it was.
+    images     (N, C, H, W), as the model takes them
+    pixels     (N, kH, kW, ...), the same images for display at k times the size, from which the patches are cut; a
+               patch's row, column and size count these pixels; by default `images`
+    progress   tqdm.auto.tqdm shows a progress bar
+
+    Each patch is from another image. A field that covers the whole image at every position is cut to the image. The
+    model runs in eval mode and is left unchanged.
+
+    Raises ValueError for a layer without a receptive field, for a channel that the layer does not have, for `top` below
+    1 or above N, or for pixels of another shape.
     """
     fields = receptive_fields(model, images[:1])
     if layer not in fields:
-        raise ValueError(f"exciting_patches: {layer!r} has no receptive field here; these have: {', '.join(fields)}")
+        raise ValueError(f"exciting_patches: layer {layer!r} has no receptive field; the layers that have one are "
+                         f"{', '.join(fields)}")
     if not 1 <= top <= len(images):
-        raise ValueError(f"exciting_patches: expected 1 to {len(images)} patches, got {top}")
+        raise ValueError(f"exciting_patches: expected top from 1 to {len(images)}, the number of images, got {top}")
     cut_from = device.to(images, "cpu").transpose(0, 2, 3, 1) if pixels is None else pixels
     size, scale = images.shape[2:], cut_from.shape[1] // images.shape[2]
     if cut_from.shape[:3] != (len(images), size[0] * scale, size[1] * scale):
-        raise ValueError(f"exciting_patches: expected pixels of {len(images)} images of {size[0]}x{size[1]} or a whole "
-                         f"multiple of it, got shape {cut_from.shape}")
-    best: list[tuple[float, int, int]] = []  # (value, image, place) of every image's best place
+        raise ValueError(f"exciting_patches: expected pixels of {len(images)} images of size {size[0]}x{size[1]} or an "
+                         f"integer multiple of it, got shape {cut_from.shape}")
+    best: list[tuple[float, int, int]] = []  # (value, image, position) of every image's strongest position
     for start in progress(range(0, len(images), batch_size)):
         maps = _channel(model, images[start:start + batch_size], layer, channel)
         width = maps.shape[2]
@@ -137,7 +159,7 @@ def exciting_patches(model: nn.Module, images: Any, layer: str, channel: int, to
 
 
 def _channel(model: nn.Module, images: Any, layer: str, channel: int) -> np.ndarray:
-    """One channel of a layer's output: (N, height, width)."""
+    """Return one channel of a layer's output: (N, height, width)."""
     found: list[Any] = []
 
     def see(name: str, module: nn.Module, x: Tensor, out: Tensor) -> None:
@@ -151,7 +173,7 @@ def _channel(model: nn.Module, images: Any, layer: str, channel: int) -> np.ndar
 
 
 def _cut(image: np.ndarray, row: int, column: int, size: tuple[int, int]) -> np.ndarray:
-    """The part of an image (H, W, ...) at this corner and of this size; 0 where it hangs over the edge."""
+    """Return the part of an image (H, W, ...) with this upper left corner and size; 0 beyond the image's edge."""
     patch = np.zeros((*size, *image.shape[2:]), image.dtype)
     rows = slice(max(row, 0), max(min(row + size[0], image.shape[0]), 0))
     columns = slice(max(column, 0), max(min(column + size[1], image.shape[1]), 0))

@@ -1,1 +1,1 @@
-"""What each command of `minires` does; cli.py reads the command line and calls them."""
+"""Implement the commands of `minires`. cli.py parses the command line and calls them."""

@@ -1,4 +1,4 @@
-"""Where a training step's time goes: seconds of every operation's forward and backward, of the optimiser, of the rest.
+"""Measure the time of a training step: of every operation's forward and backward, of the optimiser, and of the rest.
 
     print(bench.text(bench.profile_step(model, images, labels, optimizer)))
 """
@@ -19,19 +19,19 @@ from ..nn import Module
 from ..optim import SGD
 from ..tensor import Function, Tensor
 
-REST = "everything else"  # the engine: graph and sweep, sums where paths meet, running statistics
+REST = "everything else"  # the engine: building and traversing the graph, sums where paths meet, running statistics
 
 
 @contextmanager
 def timed(seconds: dict[str, float]) -> Iterator[None]:
-    """Inside, every Function's forward and backward adds its seconds to `seconds["Conv2d forward"]` and the like.
+    """Inside this context every Function's forward and backward adds its time to `seconds["Conv2d forward"]` etc.
 
-    The methods themselves are wrapped, not the engine's calls of them, so that what the engine does around an
-    operation counts as the engine's. At the end, also by an exception, they are what they were.
+    The methods themselves are wrapped, not the engine's calls of them, so that the engine's work around an operation
+    counts as the engine's. On exit, also after an exception, the original methods are restored.
     """
     originals = [(cls, name, vars(cls)[name]) for cls in _all_functions(Function)
                  for name in ("forward", "backward") if name in vars(cls)]
-    busy = False  # an operation that calls another one is counted as a whole, once
+    busy = False  # an operation that calls another operation is counted once, as a whole
 
     def wrap(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
@@ -59,15 +59,21 @@ def timed(seconds: dict[str, float]) -> Iterator[None]:
 
 
 def _all_functions(base: type) -> list[type]:
-    """Every class below `base`, each once."""
+    """Return every direct and indirect subclass of `base` once."""
     below: list[type] = base.__subclasses__()
     return list(dict.fromkeys(c for sub in below for c in (sub, *_all_functions(sub))))
 
 
 def profile_step(model: Module, images: Any, labels: Any, optimizer: SGD, steps: int = 5) -> dict[str, float]:
-    """Train `model` for `steps` steps on one batch; {what: seconds per step}, the longest first, REST at the end.
+    """Train `model` for `steps` steps on one batch, and return {what: seconds per step}.
 
-    The values add up to the whole step. The first step of a process is slow; take one before.
+    images: (N, C, H, W)
+    labels: (N,) integers
+
+    The largest values come first, and REST is last. The values add up to the whole step. The first step of a process is
+    slow, so take one step before calling this.
+
+    Raises ValueError if `steps` is below 1.
     """
     if steps < 1:
         raise ValueError(f"profile_step: expected steps >= 1, got {steps}")
@@ -89,19 +95,19 @@ def profile_step(model: Module, images: Any, labels: Any, optimizer: SGD, steps:
 
 
 def _gradients(model: Module, images: Any, labels: Any, optimizer: SGD) -> None:
-    """A step up to its update: train.step without its report of losses that are not finite."""
+    """Run a step up to its update, as train.step does, but without the check that the loss is finite."""
     optimizer.zero_grad()
     ops.cross_entropy(model(Tensor(images)), labels).backward()
 
 
 def shares(seconds: dict[str, float]) -> dict[str, float]:
-    """The same in percent of the step."""
+    """Convert {what: seconds} to {what: percent of the step}."""
     total = sum(seconds.values())
     return {name: 100 * s / total for name, s in seconds.items()}
 
 
 def text(seconds: dict[str, float]) -> str:
-    """A table of milliseconds per step and shares."""
+    """Return a table of milliseconds per step and of shares in percent."""
     rows = [(name, 1000 * s, share) for (name, s), share in zip(seconds.items(), shares(seconds).values(), strict=True)]
     rows.append(("a step", 1000 * sum(seconds.values()), 100.0))
     width = max(len(name) for name, _, _ in rows)
@@ -110,9 +116,12 @@ def text(seconds: dict[str, float]) -> str:
 
 
 def bench(depth: int = 20, batch: int = 128, steps: int = 10, threads: int | None = None, profile: bool = False) -> str:
-    """A quick look at this machine: training steps of a CIFAR ResNet on random images, in words and numbers.
+    """Time training steps of a CIFAR ResNet on random images, and return the result as text.
 
-    `threads` for the kernels; as the environment says without it. `profile` adds where the time goes.
+    threads   number of threads for the kernels; if not given, the environment decides
+    profile   whether to add a table that shows where the time goes
+
+    Raises ValueError if a number is below 1, or if there is no CIFAR ResNet with this `depth`.
     """
     for name, value in ("batch", batch), ("steps", steps), ("threads", threads if threads is not None else 1):
         if value < 1:
@@ -122,7 +131,7 @@ def bench(depth: int = 20, batch: int = 128, steps: int = 10, threads: int | Non
     model = models.cifar(depth, rng=rng)
     optimizer = SGD(model.parameters(), 0.01, 0.9, 1e-4)
     with parallel.session(threads):
-        profile_step(model, images, labels, optimizer, 1)  # threads start, memory is fetched
+        profile_step(model, images, labels, optimizer, 1)  # starts the threads and allocates memory
         times = []
         for _ in range(steps):
             start = time.perf_counter()

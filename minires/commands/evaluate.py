@@ -1,4 +1,4 @@
-"""`minires evaluate`: how many test images a trained network gets right."""
+"""Implement `minires evaluate`, which measures how many test images a trained network classifies correctly."""
 from __future__ import annotations
 
 import json
@@ -12,9 +12,10 @@ from .subject import Subject, Told, from_run, from_weights
 
 def find(source: str, weights: Path | None, told: Told, *, root: datasets.Root = None, where: str | None = None
          ) -> Subject:
-    """What is evaluated: the network named `source` with `weights`, or the run in the folder `source`.
+    """Return what to evaluate: the network named `source` with `weights`, or the run in the folder `source`.
 
-    Raises UsageError where something is missing or too much; otherwise as from_run and from_weights.
+    Raises UsageError if an argument is missing or not allowed.
+    Raises what from_run and from_weights raise.
     """
     if weights is None and Path(source).is_dir():
         return from_run(Path(source), told, root=root, where=where)
@@ -23,13 +24,13 @@ def find(source: str, weights: Path | None, told: Told, *, root: datasets.Root =
     missing = ["weights"] * (weights is None) + ["dataset"] * (told.dataset is None)
     if weights is None or missing:
         raise UsageError(f"{' and '.join(missing)} missing: a network's name needs both, as in minires evaluate "
-                         f"resnet20 resnet20.th --dataset cifar10. {source} is not the folder of a run, which would "
-                         "need neither")
+                         f"resnet20 resnet20.th --dataset cifar10. {source} is not the folder of a run; such a folder "
+                         "needs neither")
     return from_weights(weights, source, told, root=root, where=where)
 
 
 def run(looked_at: Subject, *, batch_size: int = 500, as_json: bool = False) -> str:
-    """Count what the network gets right of all its test images; the result as text, or as one JSON object."""
+    """Count the test images that the network classifies correctly. Return the result as text, or as one JSON object."""
     s = looked_at
     found = score(s.model, s.images, s.labels, s.classes, batch_size, progress=True)
     if as_json:
@@ -42,7 +43,7 @@ def run(looked_at: Subject, *, batch_size: int = 500, as_json: bool = False) -> 
 
 
 def text(found: Score) -> str:
-    """A Score as lines to print."""
+    """Return a Score as lines to print."""
     width = max(map(len, found.per_class))
     lines = [f"{found.correct}/{found.total} correct, error {found.error:.2f} %, "
              f"{found.images_per_second:,.0f} images/s"]

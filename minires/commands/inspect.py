@@ -1,6 +1,6 @@
-"""`minires inspect`: the analyses of a trained network, as figures, JSON and one HTML page.
+"""Implement `minires inspect`, which writes the analyses of a trained network as figures, JSON and one HTML page.
 
-Each part measures, draws, and says in a sentence or two what was measured and what it does not show.
+Each part measures, draws, and says in a few sentences what was measured and what the result does not show.
 """
 from __future__ import annotations
 
@@ -20,25 +20,27 @@ from ..names import UsageError
 from . import page
 from .subject import Subject, Told, from_run, from_weights
 
-BATCH = 200  # images in the one batch that responses and gradients are measured on, and under the loss surface
-POINTS = 21, 9  # along a line, and along each axis of the surface
+BATCH = 200  # number of images in the batch on which responses, gradients and the loss landscape are measured
+POINTS = 21, 9  # number of points along the line, and along each axis of the surface
 
 
 class Part(NamedTuple):
-    """One analysis of the page."""
+    """Holds one analysis of the page."""
 
     title: str
     numbers: dict[str, Any]         # for inspect.json
     figures: dict[str, Any]         # {file name without suffix: plot.Figure}
-    text: str                       # what was measured, what it shows and what not
+    text: str                       # what was measured, what the result shows and what it does not show
 
 
 def find(source: Path, told: Told, *, images: int = 500, root: datasets.Root = None, where: str | None = None
          ) -> Subject:
-    """What is inspected, with the first `images` test images: the run in the folder `source`, or the network
-    `told.model` with the weights in the file `source`.
+    """Return what to inspect, with the first `images` test images.
 
-    Raises UsageError where something is missing or too much; otherwise as from_run and from_weights.
+    This is the run in the folder `source`, or the network `told.model` with the weights in the file `source`.
+
+    Raises UsageError if an option is missing or not allowed.
+    Raises what from_run and from_weights raise.
     """
     if source.is_dir():
         found = from_run(source, told, root=root, where=where)
@@ -55,7 +57,7 @@ def find(source: Path, told: Told, *, images: int = 500, root: datasets.Root = N
 
 
 def look_at_responses(s: Subject, seed: int, progress: Any) -> Part:
-    """He et al. 2015, Fig. 7."""
+    """Measure the layer responses: He et al. 2015, Fig. 7."""
     size = s.images.shape[2:] if s.images is not None else (32, 32)
     found = {"from gamma and beta": analysis.responses_from_parameters(s.model, tuple(size))}
     if s.images is not None:
@@ -64,14 +66,15 @@ def look_at_responses(s: Subject, seed: int, progress: Any) -> Part:
     listed = ", ".join(f"{m:.3f} {label}" for label, m in means.items())
     text = (f"The response of a 3x3 layer is the standard deviation of its output after BN, before the ReLU or the "
             f"addition, in train mode{_on(s)} (He et al. 2015, section 4.2). Mean over the layers: {listed}. Before "
-            "training it is 1 in every layer of every network: what differs is what training did to gamma and beta. "
-            "One network alone does not show that residual networks respond less; that takes its plain twin.")
+            "training the response is 1 in every layer of every network, so differences show what training did to "
+            "gamma and beta. One network alone does not show that residual networks have smaller responses; that needs "
+            "a comparison with the plain network of the same depth.")
     return Part("Layer responses", {"per_layer": found, "mean": means},
                 {"responses": plot.responses(found, _caption(s))}, text)
 
 
 def look_at_gradients(s: Subject, seed: int, progress: Any) -> Part:
-    """Before and after training."""
+    """Measure the gradients before and after training."""
     x, y = s.images[:BATCH], s.labels[:BATCH]
     models = {"at initialisation": s.fresh(), "trained": s.model}
     flows = {label: analysis.gradient_flow(model, x, y) for label, model in models.items()}
@@ -81,35 +84,35 @@ def look_at_gradients(s: Subject, seed: int, progress: Any) -> Part:
     numbers["growth_per_layer"] = rates = {k: analysis.growth_per_layer(f.activations) for k, f in flows.items()}
     listed = ", ".join(f"{rate:.3f} {label}" for label, rate in rates.items())
     silent = 100 * float(np.mean(list(dead.values())))
-    text = (f"Euclidean norms of the gradient of the cross-entropy{_on(s)}, in train mode. Per layer toward the input "
-            f"the gradient of the activations changes by a factor of {listed} (geometric mean). Of the units behind "
-            f"nonlinearities {silent:.1f} % give one and the same value on all these images. A small gradient on "
-            "images that are classified well is no vanishing gradient.")
+    text = (f"Euclidean norms of the gradient of the cross-entropy{_on(s)}, in train mode. The gradient of the "
+            f"activations changes per layer, toward the input, by a factor of {listed} (geometric mean). On average "
+            f"over the nonlinearities, {silent:.1f} % of the units have the same output for all these images. A small "
+            "gradient on images that are classified well is not a vanishing gradient.")
     return Part("Gradients", numbers, {"gradients": plot.gradient_flow(flows, _caption(s))}, text)
 
 
 def look_at_lesions(s: Subject, seed: int, progress: Any) -> Part:
-    """Veit et al. 2016."""
+    """Measure the error without single blocks: Veit et al. 2016."""
     found = analysis.lesions(s.model, s.images, s.labels, progress)
     worst, mean = max(found.without, key=lambda name: found.without[name]), np.mean(list(found.without.values()))
-    text = (f"Error on {len(s.images)} test images with one block deleted at a time, that is reduced to its shortcut, "
-            "in a plain network to the shortcut it would have (Veit et al. 2016): "
-            f"{found.whole:.1f} % with nothing deleted, {mean:.1f} % on average with one, "
-            f"{found.without[worst]:.1f} % without {worst}.")
+    text = (f"Error on {len(s.images)} test images with one block deleted at a time (Veit et al. 2016). Deleted means "
+            "replaced by its shortcut, and in a plain network by the shortcut that a residual block would have. "
+            f"The error is {found.whole:.1f} % with no block deleted, {mean:.1f} % on average with one block deleted, "
+            f"and {found.without[worst]:.1f} % without {worst}, the highest error.")
     numbers = {"error": found.whole, "error_without": found.without, "changes_shape": found.changes_shape}
     return Part("Lesions", numbers, {"lesions": plot.lesions({s.name: found}, _caption(s))}, text)
 
 
 def look_at_landscape(s: Subject, seed: int, progress: Any) -> Part:
-    """Li et al. 2018."""
+    """Measure the loss along random directions: Li et al. 2018."""
     x, y = s.images[:BATCH], s.labels[:BATCH]
     one, two = (analysis.random_direction(s.model, rng=np.random.default_rng([seed, i])) for i in (0, 1))
     line = analysis.loss_line(s.model, x, y, one, POINTS[0], progress=progress)
     surface = analysis.loss_surface(s.model, x, y, one, two, POINTS[1], progress=progress)
     text = (f"Cross-entropy{_on(s)}, in eval mode, along two random directions (seed {seed}) in which every filter has "
-            "the norm of the network's own; BN's gamma and beta and biases are left alone (Li et al. 2018). Curvature "
-            f"at the weights: {surface.curvature[0]:.3g} and {surface.curvature[1]:.3g}. Two directions of very many, "
-            "on few images: a picture, not a proof.")
+            "the norm of the network's own filter. BN's gamma and beta, and biases, are not changed (Li et al. 2018). "
+            f"Curvature at the weights: {surface.curvature[0]:.3g} and {surface.curvature[1]:.3g}. These are only two "
+            "of very many directions, on few images, so they illustrate the loss landscape and prove nothing.")
     return Part("Loss landscape", {"line": line._asdict(), "surface": surface._asdict()},
                 {"loss_line": plot.loss_line({s.name: line}, _caption(s)),
                  "loss_surface": plot.loss_surface({s.name: surface}, _caption(s))}, text)
@@ -126,8 +129,8 @@ def _on(s: Subject) -> str:
 
 
 def _caption(s: Subject) -> str:
-    """What a figure was made from. Escaped, because a file's name may hold what a figure cannot draw, or draws as
-    mathematics."""
+    """Return a caption that says from what a figure was made. The text is escaped, because a file's name may contain
+    characters that a figure cannot draw, or draws as mathematics."""
     facts = [f"{s.name}, {Path(s.words['weights']).name}"]
     if "data" in s.words:
         facts.append(f"{s.words['data']}, {s.words['input']}")
@@ -138,7 +141,7 @@ def _caption(s: Subject) -> str:
 
 
 def check_folder(out: Path) -> None:
-    """Raise OSError where results cannot be written into the folder `out`, or it holds some."""
+    """Raise OSError if results cannot be written into the folder `out`, or if it contains results already."""
     if (out / "inspect.json").exists():
         raise FileExistsError(f"{out / 'inspect.json'} exists already; choose another --out, nothing is overwritten")
     check_can_hold_files(out)
@@ -146,10 +149,14 @@ def check_folder(out: Path) -> None:
 
 def run(subject: Subject, out: Path, parts: Sequence[str] = (), *, seed: int = 0, command: str = "minires inspect",
         progress: Any = iter) -> Path:
-    """Measure `parts` (names of PARTS); write inspect.json, the figures and inspect.html into `out`. The page's path.
+    """Measure `parts` (names in PARTS), write inspect.json, inspect.html and the figures into `out`, and return the
+    path of inspect.html.
 
-    Without `parts` all are done that can be: what a network of this kind cannot show is left out, with the reason.
-    A part that is asked for and cannot be done is a ValueError. Nothing is written before all is measured.
+    Without `parts` every part is measured that this network and its images allow. The page gives the reason for each
+    part that is left out. Nothing is written before everything is measured.
+
+    Raises ValueError if a part in `parts` cannot be measured, or if no part can be measured.
+    Raises OSError if the results cannot be written, or if `out` contains results already.
     """
     check_folder(out)
     done: dict[str, Part] = {}
@@ -193,12 +200,12 @@ def _page(subject: Subject, done: Mapping[str, Part], left_out: Mapping[str, str
     if left_out:
         items = "\n".join(f"<li>{page.escaped(name)}: {page.escaped(why)}</li>" for name, why in left_out.items())
         sections.append(f"<section>\n<h2>Left out</h2>\n<ul>\n{items}\n</ul>\n</section>")
-    return page.document(f"minires inspect: {subject.name}", f"""<h1>{page.escaped(subject.name)}, looked into</h1>
+    return page.document(f"minires inspect: {subject.name}", f"""<h1>Inspection of {page.escaped(subject.name)}</h1>
 <div class="soft">Made by <code>{page.escaped(command)}</code>.</div>
 {chr(10).join(sections)}
 <section>
 <h2>How it was made</h2>
-{page.pairs_table("What was looked at", facts)}
+{page.pairs_table("What was inspected", facts)}
 {page.pairs_table("Versions", info.versions())}
 </section>""")
 
@@ -208,7 +215,7 @@ def _title(figure: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it: no number that is infinite or NaN (a loss far from the weights may be)."""
+    """Return a value that JSON can hold: infinite numbers and NaN, such as a loss far from the weights, become None."""
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""`minires models`: the networks that have a name, and their sizes."""
+"""Implement `minires models`, which lists the networks that have a name, and their sizes."""
 from __future__ import annotations
 
 import json
@@ -7,7 +7,7 @@ from .. import models
 
 
 def text(*, as_json: bool = False) -> str:
-    """Every network with its layers, parameters and multiply-accumulates: a table, or one JSON list."""
+    """Return every network with its layers, parameters and multiply-accumulates, as a table or as one JSON list."""
     if as_json:
         return json.dumps([net._asdict() for net in models.listing()], indent=1)
     lines, family = [], ""

@@ -1,4 +1,4 @@
-"""A page of HTML that opens from disk: what `minires demo` and `minires inspect` write their findings into."""
+"""Build the HTML page into which `minires demo` and `minires inspect` write their results. It opens from disk."""
 from __future__ import annotations
 
 import base64
@@ -8,8 +8,8 @@ from typing import Any
 
 from ..plot import written
 
-# No script, no font, no address: the page opens from disk, prints, and follows the reader's light or dark
-# setting.
+# The page has no script, no font and no web address, so it opens from disk. It can be printed, and it follows the
+# reader's light or dark setting.
 STYLE = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --paper: #fff; --line: #c8c8c8; --soft: #555; }
 @media (prefers-color-scheme: dark) {
@@ -38,12 +38,12 @@ tbody th { font-weight: 600; white-space: nowrap; }
 code { font-size: 0.95em; overflow-wrap: anywhere; }
 """
 
-# Tells the browser what the page promises: nothing is fetched, nothing runs.
+# This tells the browser to fetch nothing and to run nothing.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def document(title: str, body: str) -> str:
-    """The whole page."""
+    """Return the complete page."""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -63,14 +63,14 @@ def document(title: str, body: str) -> str:
 
 
 def escaped(value: Any) -> str:
-    """Escaped for HTML; a number stays on one line with its % sign."""
+    """Return the value as text, escaped for HTML, with a no-break space before each % sign."""
     return html.escape(str(value)).replace(" %", "&nbsp;%")
 
 
 def figure(image: bytes, alt: str, caption: str) -> str:
-    """A PNG inside the page, with its text alternative, above its caption."""
+    """Return the HTML of a figure: the PNG `image` itself, its text alternative `alt`, and its caption below."""
     data = base64.b64encode(image).decode("ascii")
-    width, height = (int.from_bytes(image[i : i + 4], "big") for i in (16, 20))  # from the PNG's first chunk
+    width, height = (int.from_bytes(image[i : i + 4], "big") for i in (16, 20))  # the PNG's first chunk has both
     return (
         f'<figure>\n<img src="data:image/png;base64,{data}" width="{width}" height="{height}" '
         f'alt="{escaped(alt)}">\n<figcaption>{escaped(caption)}</figcaption>\n</figure>'
@@ -78,7 +78,7 @@ def figure(image: bytes, alt: str, caption: str) -> str:
 
 
 def pairs_table(title: str, pairs: Mapping[str, Any]) -> str:
-    """Names and values in two columns."""
+    """Return an HTML table with names and values in two columns."""
     body = "\n".join(f'<tr><th scope="row">{escaped(name)}</th><td>{escaped(written(value))}</td></tr>'
                      for name, value in pairs.items())
     return (

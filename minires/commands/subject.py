@@ -1,4 +1,4 @@
-"""What `minires evaluate` and `minires inspect` look at: a network with its weights, and images as it takes them."""
+"""Load what `minires evaluate` and `minires inspect` examine: a network with its weights, and prepared images."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,48 +13,50 @@ from ..weights import load_weights
 
 @dataclass
 class Subject:
-    """A trained network, and the test images to look at it with."""
+    """Holds a trained network, and test images for it."""
 
     name: str                       # "ResNet-20"
     model: nn.Module                # trained, in eval mode
-    fresh: Callable[[], nn.Module]  # makes the same network at initialisation
-    images: Any = None              # float32 (N, C, H, W) test images as the network takes them, or None
+    fresh: Callable[[], nn.Module]  # returns the same network at initialisation
+    images: Any = None              # float32 (N, C, H, W), test images prepared for the network, or None
     labels: Any = None              # (N,)
-    words: dict[str, Any] = field(default_factory=dict)  # where all this comes from: "network", "weights", "data", ...
-    classes: Sequence[str] = ()     # their names, in the order of the labels
+    words: dict[str, Any] = field(default_factory=dict)  # the sources, as text: "network", "weights", "data", ...
+    classes: Sequence[str] = ()     # the classes' names, in the order of the labels
 
 
 @dataclass(frozen=True)
 class Told:
-    """What a command line says about a network whose weights are in a file. None: not said."""
+    """Holds the options of a command line for a network whose weights are in a file. None: the option is not given."""
 
     model: str | None = None
     dataset: str | None = None
     mean: Sequence[float] | None = None    # of each channel, as for datasets.prepared
     std: Sequence[float] | None = None
     normalize: str | None = None           # one of datasets.NORMALIZE
-    image_size: int | None = None          # height and width that the images are averaged to
-    in_channels: int | None = None         # of the images, where there is no data set
+    image_size: int | None = None          # height and width to which the images are averaged, in pixels
+    in_channels: int | None = None         # number of image channels, if no data set is given
     rename: Mapping[str, str] | None = None  # {layer in the file: layer of the network}
-    pad: str | None = None                 # options of the network, as for models.build
+    pad: str | None = None                 # this and the next two: options of the network, as for models.build
     shortcut: str | None = None
     width: int | None = None
 
     def given(self) -> list[str]:
-        """The options that were given, as they are typed."""
+        """Return the options that were given, as a user types them."""
         return [f"--{f.name.replace('_', '-')}" for f in fields(self) if getattr(self, f.name) is not None]
 
 
 def from_run(folder: Path, told: Told, *, root: datasets.Root = None, where: str | None = None) -> Subject:
-    """The network of a folder that `minires train` wrote, and the test images of the data it was trained on.
+    """Return the network of a folder that `minires train` wrote, and the test images of the data set of that run.
 
-    root, where   the data set's folder and the device, if not the run's own
+    root    the data set's folder, if not the one that the run used
+    where   the device, if not the one that the run used
 
-    Raises UsageError where `told` says anything, because the run says it all; otherwise as runs.read.
+    Raises UsageError if `told` has any option, because the run decides all of them.
+    Raises what runs.read raises.
     """
-    runs.read_config(folder)  # a folder that is no run's is told first
+    runs.read_config(folder)  # first, so that a folder without a run is reported before an option
     if given := told.given():
-        raise UsageError(f"{folder} is a run's folder, which says all about the network: leave out {', '.join(given)}")
+        raise UsageError(f"{folder} is the folder of a run, which decides these options: leave out {', '.join(given)}")
     run = runs.read(folder, Path(root) if root else None, where or "")
     chosen, size = run.config, run.config.data.image_size
     pixels = "pixels / 255" + (f", averaged to {size}x{size}" if size else "")
@@ -66,12 +68,13 @@ def from_run(folder: Path, told: Told, *, root: datasets.Root = None, where: str
 
 def from_weights(weights: Path, model: str, told: Told, *, root: datasets.Root = None, where: str | None = None
                  ) -> Subject:
-    """A network by name with weights from a file, and a data set's test images if `told` names one.
+    """Return the network named `model` with the weights from a file, and the test images if `told` names a data set.
 
-    Raises UsageError for names and options that do not fit; otherwise as datasets.prepared and load_weights.
+    Raises UsageError for names and options that do not fit.
+    Raises what datasets.prepared and load_weights raise.
     """
     where = device.use(where or "auto")
-    models.canonical(model)  # a wrong name is told before the data set is read
+    models.canonical(model)  # first, so that a wrong name is reported before the data set is read
     options: dict[str, Any] = {name: value for name in ("in_channels", "pad", "shortcut", "width")
                                if (value := getattr(told, name)) is not None}
     words: dict[str, Any] = {"network": model, "weights": str(weights)}
@@ -81,10 +84,10 @@ def from_weights(weights: Path, model: str, told: Told, *, root: datasets.Root =
     classes: Sequence[str] = ()
     if told.dataset is None:
         if unused := Told(mean=told.mean, std=told.std, normalize=told.normalize, image_size=told.image_size).given():
-            raise UsageError(f"{', '.join(unused)} without --dataset: there are no images to change")
+            raise UsageError(f"{', '.join(unused)} without --dataset: there are no images to prepare; name a data set")
     elif told.in_channels is not None:
-        raise UsageError(f"--in-channels {told.in_channels} beside --dataset {told.dataset}, which says how many "
-                         "channels its images have: leave out --in-channels")
+        raise UsageError(f"--in-channels {told.in_channels} with --dataset {told.dataset}: the data set decides how "
+                         "many channels the images have; leave out --in-channels")
     else:
         data = datasets.prepared(told.dataset, root, normalize=_normalize(told), image_size=told.image_size or 0,
                                  train=False, where=where)
@@ -101,7 +104,7 @@ def from_weights(weights: Path, model: str, told: Told, *, root: datasets.Root =
 
 
 def _normalize(told: Told) -> str | datasets.MeanAndStd:
-    """--mean with --std, or --normalize."""
+    """Return the normalisation that the options choose: --mean with --std, or --normalize."""
     if told.mean is None and told.std is None:
         return told.normalize or "channel"
     if told.mean is None or told.std is None:

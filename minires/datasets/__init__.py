@@ -1,4 +1,4 @@
-"""Data sets: read from their official files, checked, and prepared. NumPy and the standard library only."""
+"""Read data sets from their official files, check them and prepare them, with NumPy and the standard library only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random changes to a batch of training images: He et al. 2015, section 4.2. Arrays in, new arrays out."""
+"""Change a batch of training images at random: He et al. 2015, section 4.2. Every function returns a new array."""
 from __future__ import annotations
 
 from typing import Any
@@ -9,10 +9,13 @@ from .. import device
 
 
 def random_crop(images: Any, padding: int = 4, *, rng: np.random.Generator) -> Any:
-    """Every image padded by `padding` zeros on each side, and a random window of its old size cut out.
+    """Pad every image with `padding` zeros on each side, and cut out a random window of the image's size.
 
-    images (N, C, H, W), NumPy or CuPy; every one of the (2 padding + 1)^2 windows is as likely. ValueError for
-    another number of dimensions or a negative padding.
+    images: (N, C, H, W), NumPy or CuPy
+
+    Each image gets its own window. All (2 padding + 1)^2 windows have the same probability.
+
+    Raises ValueError for another number of dimensions, no images, or a negative padding.
     """
     _check("random_crop", images)
     if padding < 0:
@@ -25,7 +28,12 @@ def random_crop(images: Any, padding: int = 4, *, rng: np.random.Generator) -> A
 
 
 def random_flip(images: Any, *, rng: np.random.Generator) -> Any:
-    """Every image mirrored left to right with probability one half. images (N, C, H, W), NumPy or CuPy."""
+    """Mirror each image left to right with probability 1/2.
+
+    images: (N, C, H, W), NumPy or CuPy
+
+    Raises ValueError for another number of dimensions or no images.
+    """
     _check("random_flip", images)
     xp = device.of(images)
     flipped = xp.asarray(rng.random(len(images)) < 0.5)
@@ -33,7 +41,10 @@ def random_flip(images: Any, *, rng: np.random.Generator) -> Any:
 
 
 def crop_and_flip(images: Any, *, rng: np.random.Generator) -> Any:
-    """The paper's augmentation: padding 4, random crop, random flip."""
+    """Apply the paper's augmentation: pad by 4, crop at random, flip at random.
+
+    images: (N, C, H, W), NumPy or CuPy
+    """
     return random_flip(random_crop(images, rng=rng), rng=rng)
 
 

@@ -1,4 +1,4 @@
-"""Which images come together in a step."""
+"""Choose which images form the batch of each step."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import numpy as np
 
 
 def epoch_rng(seed: int, epoch: int, *within: int) -> np.random.Generator:
-    """The generator of one epoch: from seed and epoch alone, so that training resumed there goes on bit for bit.
+    """Return the generator of one epoch.
 
         for rows in batches(n, batch_size, rng=epoch_rng(seed, epoch)): ...
 
-    ``within`` are numbers of a place in the epoch, such as a batch, which gets a generator of its own.
-    Its stream is independent of other epochs' and of ``default_rng(seed)``, which may have drawn the weights.
+    The generator depends only on seed and epoch, so that training resumed at this epoch gives the same bits.
+    ``within`` numbers a place in the epoch, such as a batch, which then gets its own generator.
+    The random numbers are independent of those of other epochs and of ``default_rng(seed)``, which may have drawn the
+    weights.
+
     Raises ValueError for negative numbers.
     """
     if seed < 0 or epoch < 0:
@@ -22,11 +25,14 @@ def epoch_rng(seed: int, epoch: int, *within: int) -> np.random.Generator:
 
 
 def batches(n: int, batch_size: int, *, rng: np.random.Generator, drop_last: bool = False) -> Iterator[np.ndarray]:
-    """One epoch: the indices 0 ... n-1 in random order, each once, in integer arrays of ``batch_size``.
+    """Return the batches of one epoch: the indices 0 ... n-1 in random order, each once.
 
-    The last array is shorter if ``batch_size`` does not divide ``n``, or left out with ``drop_last``. The
-    order is drawn from ``rng`` at the call, so the same generator state gives the same epoch. Raises
-    ValueError for sizes below 1 and where no batch would remain, TypeError if ``rng`` is no NumPy Generator.
+    Each batch is an integer array of shape (batch_size,). If ``batch_size`` does not divide ``n``, the last batch is
+    shorter, or left out with ``drop_last``. The order is drawn from ``rng`` at the call, so the same generator state
+    gives the same epoch.
+
+    Raises ValueError for sizes below 1, and if ``drop_last`` would leave no batch.
+    Raises TypeError if ``rng`` is not a NumPy Generator.
     """
     if n < 1:
         raise ValueError(f"batches: n: expected at least 1 image, got {n}")

@@ -1,4 +1,4 @@
-"""Every data set by its name."""
+"""Load any data set by its name."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -21,10 +21,15 @@ BY_NAME = FROM_FILES | AT_HAND
 
 
 def load(name: str, root: Root = None, *, download: bool = False) -> tuple[Split, Split]:
-    """``(train, test)`` of the data set of this name, one of ``BY_NAME``; ValueError for another name.
+    """Return ``(train, test)`` of the data set with this name, one of ``BY_NAME``.
 
-    ``root`` is the folder with its files, if not the usual one (``home()``), and ``download`` fetches them where they
-    are not there. Neither matters for the data sets in ``AT_HAND``, which are there already.
+    root       the folder with the data set's files; ``home()`` if not given
+    download   whether to download files that are missing
+
+    Neither option matters for the data sets in ``AT_HAND``, which need no download.
+
+    Raises ValueError for another name.
+    Raises FileNotFoundError if files are missing and ``download`` is false.
     """
     if name in AT_HAND:
         return AT_HAND[name]()

@@ -1,9 +1,10 @@
-"""CIFAR-10 and CIFAR-100: 32x32 colour images of ten and of a hundred kinds of things.
+"""Read CIFAR-10 and CIFAR-100: 32x32 colour images in ten and in a hundred classes.
 
-Source: A. Krizhevsky, "Learning multiple layers of features from tiny images" (2009), and its page,
+Source: A. Krizhevsky, "Learning multiple layers of features from tiny images" (2009), and the data sets' page,
 https://www.cs.toronto.edu/~kriz/cifar.html, which describes both formats. An image is 3072 bytes: the red plane, the
-green, the blue, each row by row. The binary format puts the label's byte (CIFAR-100: the coarse one's, the fine one's)
-before each image; the python format is a pickled dictionary of an array and lists, written by Python 2.
+green plane, the blue plane, each row by row. The binary format puts one byte with the label before each image (in
+CIFAR-100 two bytes: the coarse label and the fine label). The python format is a pickled dictionary of an array and
+lists, written by Python 2.
 """
 from __future__ import annotations
 
@@ -29,14 +30,14 @@ PIXELS = 3 * 32 * 32
 
 
 class Format(NamedTuple):
-    """One of the two forms in which a data set is published."""
+    """Describes one of the two formats in which a data set is published."""
 
     archive: str
-    md5: str                  # of the archive, as the page says
-    folder: str               # in the archive, and what unpacking it makes
+    md5: str                  # of the archive, from the data sets' page
+    folder: str               # the folder in the archive, which unpacking creates
     train: tuple[str, ...]
     test: str
-    names: dict[str, str]     # kind of label: the file with its classes (python: and, after a colon, the key in it)
+    names: dict[str, str]     # {kind of label: file with its class names}; in the python format "file:key"
 
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -55,7 +56,7 @@ _FINE = """
     wardrobe whale willow_tree wolf woman worm"""
 FINE_CLASSES = tuple(_FINE.split())
 
-# Kinds of labels by their keys in the python format, in the order of their bytes in the binary one.
+# Kinds of labels by their keys in the python format, in the order of their bytes in the binary format.
 Classes = dict[str, tuple[str, ...]]
 CLASSES: dict[str, Classes] = {
     "cifar10": {"labels": CIFAR10_CLASSES},
@@ -78,18 +79,27 @@ FORMATS = {
 
 
 def cifar10(root: Root = None, *, download: bool = False) -> tuple[Split, Split]:
-    """``(train, test)`` of CIFAR-10: images uint8 (50000, 32, 32, 3) and (10000, 32, 32, 3) RGB, labels uint8.
+    """Return ``(train, test)`` of CIFAR-10.
 
-    Reads the python or the binary format, the archive (which it does not unpack to disk) or the unpacked folder, in
-    `root` or in its folder cifar10; `root` is MINIRES_DATA or the user's cache folder if not given. The arrays are
-    read-only. `download` fetches the binary archive where nothing is found, resumes, and checks its MD5 before use.
-    FileNotFoundError where a file is missing, ValueError where one is not what the page describes; both name it.
+    images: uint8 (50000, 32, 32, 3) and (10000, 32, 32, 3), RGB, read-only
+    labels: uint8 (50000,) and (10000,), read-only
+
+    root       the folder to search, and its subfolder cifar10; MINIRES_DATA or the user's cache folder if not given.
+               Either format is read, as the archive (which is not unpacked to disk) or as the unpacked folder.
+    download   whether to download the binary archive if nothing is found; an interrupted download is resumed, and
+               the MD5 is checked before the archive is used
+
+    Raises FileNotFoundError, which names the file, if a file is missing.
+    Raises ValueError, which names the file, if a file is not what the data sets' page describes.
     """
     return _load("cifar10", "labels", root, download)
 
 
 def cifar100(root: Root = None, *, labels: str = "fine", download: bool = False) -> tuple[Split, Split]:
-    """``(train, test)`` of CIFAR-100 with its 100 "fine" or its 20 "coarse" classes; the rest as for cifar10."""
+    """Return ``(train, test)`` of CIFAR-100 with its 100 "fine" or its 20 "coarse" classes.
+
+    Everything else is as for cifar10. Raises ValueError for another value of `labels`.
+    """
     if labels not in ("fine", "coarse"):
         raise unknown("cifar100, labels", labels, ("fine", "coarse"))
     return _load("cifar100", f"{labels}_labels", root, download)
@@ -100,7 +110,7 @@ def cifar100(root: Root = None, *, labels: str = "fine", download: bool = False)
 def _load(name: str, kind: str, root: Root, download: bool) -> tuple[Split, Split]:
     found = _find(name, root)
     if found is None and download:
-        form = FORMATS[name][1]  # the binary one: smaller, and no pickle
+        form = FORMATS[name][1]  # the binary format is smaller and is not a pickle
         found = form, fetch([SITE + form.archive], folders(root, name)[0] / form.archive, form.md5)
     if found is None:
         raise absent(name, folders(root, name), " or ".join(f"{f.folder}/ or {f.archive}" for f in FORMATS[name]))
@@ -108,13 +118,13 @@ def _load(name: str, kind: str, root: Root, download: bool) -> tuple[Split, Spli
     files = _read_folder(place, form) if place.is_dir() else _read_archive(place, form)
     for file in (*form.train, form.test):
         if file not in files:
-            raise FileNotFoundError(f"{place}: expected the files {', '.join((*form.train, form.test))}, but there is "
-                                    f"no {file}")
+            raise FileNotFoundError(f"{place}: expected the files {', '.join((*form.train, form.test))}, but {file} "
+                                    "is missing")
     return _splits(str(place), files, form, CLASSES[name], kind)
 
 
 def _find(name: str, root: Root) -> tuple[Format, Path] | None:
-    """The first form that is there, and its folder or archive."""
+    """Return the first format found, and its folder or archive; None if there is none."""
     for folder in folders(root, name):
         for form in FORMATS[name]:
             for place in folder / form.folder, folder:
@@ -127,7 +137,8 @@ def _find(name: str, root: Root) -> tuple[Format, Path] | None:
 
 
 def _most() -> int:
-    """The bytes that one file may have at most: beside its pixels an image has a label and, in a pickle, a name."""
+    """Return the largest size that a file may have, in bytes: its images' pixels, labels and, in a pickle, file names.
+    """
     return TRAIN * (PIXELS + 200) + 10_000
 
 
@@ -142,7 +153,10 @@ def _read_folder(folder: Path, form: Format) -> dict[str, bytes]:
 
 
 def _read_archive(path: Path, form: Format) -> dict[str, bytes]:
-    """The files in an archive, read in one pass to its end, where gzip's checksum stands; others are passed over."""
+    """Return {name: content} of the files needed from an archive.
+
+    The archive is read in one pass to its end, because gzip's checksum is at the end. Other files are skipped.
+    """
     wanted = {f"{form.folder}/{name}": name for name in (*form.train, form.test, *_name_files(form))}
     files: dict[str, bytes] = {}
     try:
@@ -154,7 +168,8 @@ def _read_archive(path: Path, form: Format) -> dict[str, bytes]:
                     if name is None:
                         continue
                     if not member.isreg() or name in files or member.size > _most():
-                        raise ValueError(f"{name} in it is no plain file of at most {_most()} bytes, or is there twice")
+                        raise ValueError(f"{name} in it is not a plain file of at most {_most()} bytes, or is there "
+                                         "twice")
                     files[name] = archive.extractfile(member).read()  # type: ignore[union-attr]
             while stream.read(1 << 20):
                 pass
@@ -164,7 +179,7 @@ def _read_archive(path: Path, form: Format) -> dict[str, bytes]:
 
 
 class _Bounded:
-    """A stream that ends in an error instead of unpacking without end."""
+    """Reads a stream, and raises ValueError once it has given more than `most` bytes, so that reading always ends."""
 
     def __init__(self, file: gzip.GzipFile, most: int):
         self.file, self.left = file, most
@@ -184,7 +199,7 @@ def _name_files(form: Format) -> set[str]:
 
 
 def _splits(place: str, files: dict[str, bytes], form: Format, classes: Classes, kind: str) -> tuple[Split, Split]:
-    """All files checked whole, also the labels that are not asked for."""
+    """Return (train, test). Check every file completely, including the labels of the kinds that are not asked for."""
     for its, file in form.names.items():
         file, _, key = file.partition(":")
         if file in files:
@@ -192,7 +207,7 @@ def _splits(place: str, files: dict[str, bytes], form: Format, classes: Classes,
             names = _batch(where, files[file]).get(key) if key else files[file].decode("latin1").split()
             if not isinstance(names, list) or tuple(map(_text, names)) != classes[its]:
                 raise ValueError(f"{where}: expected the names of the classes, {', '.join(classes[its][:3])} and so "
-                                 "on, got others")
+                                 "on, got other names")
     splits = []
     for part, count, title in (form.train, TRAIN, "training batch"), ((form.test,), TEST, "testing batch"):
         images, labels = np.empty((count, 32, 32, 3), np.uint8), np.empty(count, np.uint8)
@@ -206,9 +221,10 @@ def _splits(place: str, files: dict[str, bytes], form: Format, classes: Classes,
         splits.append(Split(read_only(images), read_only(labels), classes[kind]))
     train, test = splits
     of_each = np.bincount(test.labels, minlength=len(test.classes))
-    if len(form.train) > 1 and np.ptp(of_each):  # CIFAR-10's files are of one size; this holds 1,000 of each class
-        raise ValueError(f"{place}: {form.test}: expected as many images of each class, got {of_each.tolist()}; has "
-                         "the file been renamed?")
+    # All CIFAR-10 files have one size, so a renamed file shows only here: the test file has 1,000 images of each class.
+    if len(form.train) > 1 and np.ptp(of_each):
+        raise ValueError(f"{place}: {form.test}: expected equally many images of each class, got {of_each.tolist()}; "
+                         "has the file been renamed?")
     return train, test
 
 
@@ -216,7 +232,13 @@ Read = tuple[np.ndarray, dict[str, np.ndarray]]  # pixels uint8 (n, 3072), label
 
 
 def read_binary(where: str, content: bytes, n: int, classes: Classes) -> Read:
-    """The n images of a file in the binary format. ValueError, which calls the file `where`, if it is not one."""
+    """Return the pixels and labels of a file in the binary format, which must have n images.
+
+    pixels: uint8 (n, 3072)
+    labels: {kind: uint8 (n,)}
+
+    Raises ValueError, which calls the file `where`, if the content is anything else.
+    """
     row = len(classes) + PIXELS
     if len(content) != n * row:
         raise ValueError(f"{where}: expected {n} images of {row} bytes each, {n * row} bytes, got {len(content)}")
@@ -228,7 +250,14 @@ def read_binary(where: str, content: bytes, n: int, classes: Classes) -> Read:
 
 
 def read_python(where: str, content: bytes, n: int, classes: Classes, title: str) -> Read:
-    """The n images of a file in the python format that says it is `title`, if it says so. ValueError as above."""
+    """Return the pixels and labels of a file in the python format, which must have n images.
+
+    pixels: uint8 (n, 3072)
+    labels: {kind: uint8 (n,)}
+
+    Raises ValueError, which calls the file `where`, if the content is anything else, or if it has a "batch_label" that
+    is not `title`.
+    """
     batch = _batch(where, content)
     if (said := _text(batch.get("batch_label", title))) != title:
         raise ValueError(f"{where}, batch_label: expected {title!r}, got {said[:50]!r}; has the file been renamed?")
@@ -255,7 +284,7 @@ def _check_labels(where: str, kind: str, labels: list[int], classes: int) -> Non
             raise ValueError(f"{where}, {kind}: expected numbers from 0 to {classes - 1}, got {got} at index {index}")
 
 
-# ---------------------------------------------------------------------------------------- the pickles, run by nobody
+# -------------------------------------------------------------------------- reading pickles without running their code
 
 def _batch(where: str, content: bytes) -> dict[str, Any]:
     try:
@@ -268,15 +297,15 @@ def _batch(where: str, content: bytes) -> dict[str, Any]:
 
 
 def _text(given: Any) -> str:
-    """Python 2's strings are bytes here."""
+    """Return a string that Python 2 or 3 wrote as text; "" for anything else. Python 2's strings arrive as bytes."""
     return given.decode("latin1") if isinstance(given, bytes) else given if isinstance(given, str) else ""
 
 
-# What the pickles name, replaced by what can do nothing but hold uint8 pixels. A pickle may call these with anything
-# and set any state, of the class itself too: __setstate__ leaves no way to change it.
+# These stand-ins replace the names in the pickles, and can only hold uint8 pixels. A pickle may call them with any
+# arguments and set any state, even that of a class. __setstate__ leaves it no way to change them.
 
 class _Array:
-    """In place of numpy.ndarray and of the function that pickles of arrays start from."""
+    """Stands in for numpy.ndarray, and for the function that a pickle of an array calls first."""
 
     array: np.ndarray | None = None
 
@@ -285,27 +314,27 @@ class _Array:
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran, pixels = state
         if not isinstance(dtype, _Dtype) or dtype.name not in ("u1", "uint8", "|u1"):
-            raise pickles.Refused("its array is not of uint8")
+            raise pickles.Refused("its array does not have dtype uint8")
         if type(pixels) is not bytes or shape != (len(pixels) // PIXELS, PIXELS):
-            raise pickles.Refused(f"its array has not the shape (n, {PIXELS})")
+            raise pickles.Refused(f"its array does not have the shape (n, {PIXELS})")
         self.array = np.frombuffer(pixels, np.uint8).reshape(shape, order="F" if fortran else "C")
 
 
 class _Dtype:
-    """In place of numpy.dtype: its name."""
+    """Stands in for numpy.dtype, and keeps only its name."""
 
     def __init__(self, name: Any = "", *_: Any):
         self.name = _text(name)
 
-    def __setstate__(self, state: Any) -> None: pass  # byte order and fields: a byte has none
+    def __setstate__(self, state: Any) -> None: pass  # byte order and fields, which uint8 does not have
 
 
 class _Encoded(bytes):
-    """In place of _codecs.encode, which Python 3 writes for bytes where it must write like Python 2."""
+    """Stands in for _codecs.encode, which Python 3 uses for bytes when it writes one of Python 2's pickle protocols."""
 
     def __new__(cls, text: str = "", encoding: str = "latin1") -> Any:
         if not isinstance(text, str) or encoding != "latin1":
-            raise pickles.Refused("it encodes something else than bytes")
+            raise pickles.Refused("it encodes something other than bytes")
         return text.encode("latin1")
 
     def __setstate__(self, state: Any) -> None: pass

@@ -1,4 +1,5 @@
-"""Fetch a published file once, whole and checked. urllib does it: no library at hand resumes a transfer."""
+"""Download a published file once, completely, and check it. urllib does it, because no other installed library resumes
+a transfer."""
 from __future__ import annotations
 
 import hashlib
@@ -14,15 +15,19 @@ TIMEOUT = 30  # seconds without a byte
 
 
 def fetch(urls: Sequence[str], path: Path, md5: str) -> Path:
-    """Download the file that all `urls` offer, the first that answers, to `path`; returns `path`.
+    """Download a file from the first of `urls` that answers, and return `path`. All `urls` offer the same file.
 
-    The bytes gather in `path` + ".part", where a later call goes on; the file takes its name when it is whole and its
-    MD5 is `md5`. Shows a progress bar. FileExistsError if `path` is there: nothing is overwritten. ConnectionError
-    where no site gives the file or the transfer breaks, ValueError for another MD5, OSError for a full disk.
+    The bytes are written to `path` + ".part", and a later call resumes there. When the file is complete and its MD5 is
+    `md5`, it is renamed to `path`. On a terminal a progress bar is shown.
+
+    Raises FileExistsError if `path` exists: nothing is overwritten.
+    Raises ConnectionError if no site offers the file, or if the transfer breaks off.
+    Raises ValueError for another MD5, after which the partial file is deleted.
+    Raises OSError if the disk is full.
     """
     if path.exists():
-        raise FileExistsError(f"{path}: expected no file of that name, which is about to be downloaded; nothing was "
-                              "changed")
+        raise FileExistsError(f"{path}: expected no file of that name, because it is about to be downloaded; nothing "
+                              "was changed")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     failed = []
@@ -42,14 +47,14 @@ def fetch(urls: Sequence[str], path: Path, md5: str) -> Path:
         found = hashlib.file_digest(file, "md5").hexdigest()
     if found != md5:
         part.unlink()
-        raise ValueError(f"{url}: expected a file with MD5 {md5}, got {found}; it was deleted. Try again; if it stays "
-                         "so, the site offers another file than the published one")
+        raise ValueError(f"{url}: expected a file with MD5 {md5}, got {found}; it was deleted. Try again; if that "
+                         "does not help, the site offers a file that is not the published one")
     os.replace(part, path)
     return path
 
 
 def _transfer(url: str, part: Path) -> None:
-    """Bring `part` to the length of what `url` offers."""
+    """Download from `url` to `part`, starting after the bytes that `part` already has."""
     from tqdm.auto import tqdm
 
     have = part.stat().st_size if part.exists() else 0
@@ -59,10 +64,10 @@ def _transfer(url: str, part: Path) -> None:
     except urllib.error.HTTPError as e:
         if e.code != 416 or not have:
             raise
-        e.close()  # nothing lies behind what we have: it is whole, or no part of this file, and the MD5 tells
+        e.close()  # the site has no bytes after these: `part` is complete or of another file; the MD5 shows which
         return
     with response:
-        if response.status != 206:  # this site cannot resume
+        if response.status != 206:  # this site cannot resume, and sends the file from its beginning
             have = 0
         left = response.headers.get("Content-Length")
         total = have + int(left) if left else None
@@ -75,7 +80,7 @@ def _transfer(url: str, part: Path) -> None:
                     file.flush()
                 except OSError as e:
                     raise OSError(e.errno, f"{e.strerror}; {have} of {total or 'unknown'} bytes are written. Free some "
-                                  "space and try again: it goes on from there", str(part)) from e
+                                  "space and try again: the download resumes", str(part)) from e
                 have += len(piece)
                 bar.update(len(piece))
     if total is not None and have < total:

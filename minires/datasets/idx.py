@@ -1,8 +1,8 @@
-"""The IDX file format of MNIST and Fashion-MNIST.
+"""Read the IDX file format of MNIST and Fashion-MNIST.
 
-Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits". A file is two zero bytes,
-a byte for the type, a byte for the number of dimensions, one big-endian uint32 for each dimension, then the
-elements in C order, big-endian. It is often compressed with gzip.
+Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits". A file consists of two zero bytes, a
+byte for the type, a byte for the number of dimensions, one big-endian uint32 for each dimension, and the elements in C
+order, big-endian. It is often compressed with gzip.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ _PIECE = 1 << 20
 
 
 def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read one IDX file, plain or compressed with gzip (told apart by its content, not by its name).
+    """Read one IDX file, plain or compressed with gzip, and return an array with its shape and type.
 
-    Returns an array with the file's shape and type, in the machine's byte order. Raises ValueError, naming
-    the file, what was expected and what was found, if the file is not exactly one whole IDX array;
-    FileNotFoundError if there is none. Memory is used for what the file holds, not what its header claims.
+    The file's content, not its name, decides whether it is compressed. The array has the machine's byte order. The
+    memory used depends on what the file holds, not on what its header claims.
+
+    Raises ValueError, which names the file, what was expected and what was found, if the file is not exactly one
+    complete IDX array.
+    Raises FileNotFoundError if there is no such file.
     """
     path = os.fspath(path)
     with open(path, "rb") as file:
@@ -37,7 +40,7 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
                 return _read(unpacked, path)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise ValueError(
-                f"{path}: expected a whole gzip file, but it cannot be unpacked: {error}"
+                f"{path}: expected a complete gzip file, but it cannot be unpacked: {error}"
             ) from error
 
 
@@ -61,7 +64,7 @@ def _read(file: BinaryIO | gzip.GzipFile, path: str) -> np.ndarray:
     expected = math.prod(shape) * dtype.itemsize
     content = _at_most(
         file, expected + 1
-    )  # the one byte more shows what is left over, and ends the gzip check
+    )  # one byte more shows whether bytes are left over, and makes gzip check its checksum
     if len(content) != expected:
         got = "more" if len(content) > expected else f"{len(content)} bytes"
         raise ValueError(
@@ -69,14 +72,14 @@ def _read(file: BinaryIO | gzip.GzipFile, path: str) -> np.ndarray:
         )
     try:
         return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="))
-    except ValueError as error:  # over 64 dimensions, or one of 0 beside others without measure
+    except ValueError as error:  # more than 64 dimensions, or an extent of 0 beside huge extents
         raise ValueError(f"{path}: expected a shape that NumPy can hold, got {shape}: {error}") from error
 
 
 def _at_most(file: BinaryIO | gzip.GzipFile, length: int) -> bytearray:
-    """The next bytes of the file, as many as asked for or as there are."""
+    """Return the next `length` bytes of the file, or all that are left if there are fewer."""
     content = bytearray()
-    # In pieces, because read(length) may set aside memory for a length that only the header claims.
+    # In pieces, because read(length) may allocate memory for a length that only the header claims.
     while piece := file.read(min(_PIECE, length - len(content))):
         content += piece
     return content

@@ -1,4 +1,4 @@
-"""From the name of a data set to what a network sees: which images, how large, and how their pixels are normalised."""
+"""Turn the name of a data set into a network's input: choose the images, resize them, and normalise their pixels."""
 from __future__ import annotations
 
 import hashlib
@@ -21,40 +21,44 @@ Arrays = tuple[Any, Any]  # images float32 (N, C, H, W), labels uint8 (N,)
 
 
 class Prepared(NamedTuple):
-    """A data set as a network sees it, on one device."""
+    """Holds a data set as a network takes it, on one device."""
 
     train: Arrays             # (images, labels)
-    test: Arrays              # the same, of the test set or of the images held out for validation
-    classes: tuple[str, ...]  # their names, in the order of the labels
-    words: str                # what was done to the pixels
-    sha256: str               # of all pixels and labels as they are stored
+    test: Arrays              # (images, labels) of the test set, or of the images held out for validation
+    classes: tuple[str, ...]  # the classes' names, in the order of the labels
+    words: str                # how the pixels were changed, as text
+    sha256: str               # SHA-256 of all pixels and labels of the stored data set
 
 
 def prepared(name: str, root: Root = None, *, normalize: str | MeanAndStd = "channel", image_size: int = 0,
              train_images: int = 0, test_images: int = 0, validation: int = 0, train: bool = True,
              where: str = "cpu") -> Prepared:
-    """Load the data set of this name and turn its images into the arrays that a network takes.
+    """Load the data set with this name and return its images as the arrays that a network takes.
 
-    Pixels are divided by 255, averaged to `image_size`, and then normalised. All statistics are the training images':
+    Images are averaged to `image_size`, pixels are divided by 255, and then normalised:
 
-    normalize     "channel"     less the mean of each channel, divided by its standard deviation, both to 4 decimals
-                  "pixel-mean"  less the mean image (He et al. 2015, section 4.2)
-                  "none"        left as they are
-                  (mean, std)   less these means, divided by these deviations, one number for each channel
-    image_size    height and width; 0: as they are stored
-    train_images, test_images   the first so many; 0: all
-    validation    the last so many training images are held out and take the place of the test set
-    train         False leaves the training arrays empty, which saves their memory
-    where         "cpu" or "gpu"
+    normalize      "channel"     subtract each channel's mean and divide by its standard deviation, both to 4 decimals
+                   "pixel-mean"  subtract the mean image (He et al. 2015, section 4.2)
+                   "none"        no change
+                   (mean, std)   subtract these means and divide by these standard deviations, one of each per channel
+    image_size     height and width in pixels; 0: as stored
+    train_images   N: use the first N training images; 0: all
+    test_images    N: use the first N test images; 0: all
+    validation     N: hold out the last N training images, which replace the test set; 0: none
+    train          False leaves the training arrays empty, which saves their memory
+    where          "cpu" or "gpu"
 
-    Raises UsageError for a name, or a number of images, that does not fit; ValueError for other statistics or sizes;
-    FileNotFoundError where the data set is not there.
+    "channel" and "pixel-mean" are computed from the training images that are used.
+
+    Raises UsageError for a name or a number of images that does not fit.
+    Raises ValueError for means, standard deviations or sizes that do not fit.
+    Raises FileNotFoundError if the data set is not found.
     """
     if isinstance(normalize, str) and normalize not in NORMALIZE:
         raise unknown("normalize", normalize, NORMALIZE)
     if validation and test_images:
         raise UsageError(f"{name}: test_images={test_images} has no effect with validation={validation}, whose images "
-                         "stand in for the test set; leave one out")
+                         "replace the test set; leave one of the two out")
     stored = load(name, root)
     learn, test = _chosen(name, *stored, train_images, test_images, validation)
     images, words = _normalised(learn.images, test.images, normalize, image_size, train)
@@ -81,7 +85,7 @@ def _chosen(name: str, learn: Split, test: Split, train_images: int, test_images
 
 def _normalised(learn: np.ndarray, test: np.ndarray, how: str | MeanAndStd, size: int, train: bool
                 ) -> tuple[tuple[Any, Any], str]:
-    """((training, test images), what was done in words); no training images unless `train`."""
+    """Return ((training images, test images), what was done as text). Without `train`, there are no training images."""
     words = "pixels / 255" + (f", averaged to {size}x{size}" if size else "")
     needed = train or (isinstance(how, str) and how != "none")
     x, y = (to_float(images, size) for images in (learn if needed else learn[:1], test))

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST: 28x28 grey images of digits and of clothes, ten classes each, in IDX files.
+"""Read MNIST and Fashion-MNIST: 28x28 grey images of digits and of clothes, ten classes each, in IDX files.
 
 Sources: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits".
 H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine
@@ -23,47 +23,54 @@ FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3
 
 
 class Source(NamedTuple):
-    """Where the files of a data set are, here and on the net."""
+    """Says where the files of a data set are, on this machine and on the web, and how to recognise them."""
 
     classes: tuple[str, ...]
-    first: list[int]            # training labels, by which the two data sets' files of equal name are told apart
-    elsewhere: tuple[str, ...]  # where others put them: torchvision in its root, Debian's package
+    first: list[int]            # the first training labels; they tell apart the two data sets, whose files share names
+    elsewhere: tuple[str, ...]  # where other programs put the files: torchvision (in its root) and Debian's package
     sites: tuple[str, ...]
-    md5: tuple[str, ...]        # of FILES with .gz
+    md5: tuple[str, ...]        # of each of FILES with .gz
 
 
-# The MD5s are of the files as first published: Fashion-MNIST's stand in Zalando's README; MNIST's page gives none, so
-# they are those that torchvision checks.
+# The MD5 sums are those of the files as first published. Fashion-MNIST's are in Zalando's README. MNIST's page gives
+# none, so MNIST's are the ones that torchvision checks.
 SOURCES = {
     "mnist": Source(
         DIGITS, [5, 0, 4, 1, 9, 2, 1, 3, 1, 4], ("MNIST/raw",),
-        # yann.lecun.com mostly refuses; these two are its well-known mirrors, of PyTorch and of the CVDF
+        # yann.lecun.com refuses most requests; these are its well-known mirrors, run by PyTorch and the CVDF
         ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
         ("f68b3c2dcbeaaa9fbdd348bbdeb94873", "d53e105ee54ea40749a09fcbcd1e9432",
          "9fb629c4189551a2d022fa330f9573f3", "ec29112dd5afa0611ce80d1b7f02629c")),
     "fashion_mnist": Source(
         CLASSES, [9, 0, 0, 3, 0, 2, 7, 2, 5, 5], ("FashionMNIST/raw", "/usr/share/datasets/fashion-mnist"),
-        ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),  # as Zalando's README says
+        ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),  # the address in Zalando's README
         ("8d4fb7e6c68d591d4c3dfef9ec88bf0d", "25c81989df183df01b3e8a0aad5dffbe",
          "bef4ecab320f06d8554ea6380940ec79", "bb300cfdad3c16e7a12a480ee83cd310")),
 }
 
 
 def mnist(root: Root = None, *, download: bool = False) -> tuple[Split, Split]:
-    """``(train, test)`` of MNIST: images uint8 (60000, 28, 28) and (10000, 28, 28), 0 the paper; labels uint8 (N,).
+    """Return ``(train, test)`` of MNIST.
 
-    Reads the four IDX files, compressed with gzip or not, in `root` or in its folder mnist; `root` is MINIRES_DATA or
-    the user's cache folder if not given. The arrays are read-only. `download` fetches the files where they are not
-    found, resumes, and checks their MD5 before use. FileNotFoundError where one is missing, ValueError where one is
-    not as published; both name it.
+    images: uint8 (60000, 28, 28) and (10000, 28, 28), 0 is the background, read-only
+    labels: uint8 (60000,) and (10000,), read-only
+
+    root       the folder to search for the four IDX files, and its subfolder mnist; MINIRES_DATA or the user's cache
+               folder if not given. The files may be compressed with gzip.
+    download   whether to download files that are missing; an interrupted download is resumed, and the MD5 is checked
+               before a file is used
+
+    Raises FileNotFoundError, which names the file, if a file is missing.
+    Raises ValueError, which names the file, if a file is damaged or does not contain what is expected.
     """
     return _load("mnist", root, download)
 
 
 def fashion_mnist(root: Root = None, *, download: bool = False) -> tuple[Split, Split]:
-    """``(train, test)`` of Fashion-MNIST, all 60,000 + 10,000 images; the rest as for mnist.
+    """Return ``(train, test)`` of Fashion-MNIST, all 60,000 + 10,000 images.
 
-    Without `root` it also looks where Debian's package dataset-fashion-mnist puts the files.
+    Everything else is as for mnist. Without `root`, the folder of Debian's package dataset-fashion-mnist is also
+    searched.
     """
     return _load("fashion_mnist", root, download)
 
@@ -81,7 +88,7 @@ def _load(name: str, root: Root, download: bool) -> tuple[Split, Split]:
         path = _find(folder, file)
         if path is None and not download:
             raise FileNotFoundError(f"{name}: {folder} holds some of its files, but neither {file} nor {file}.gz; "
-                                    f"datasets.{name}(download=True) fetches it")
+                                    f"datasets.{name}(download=True) downloads it")
         paths.append(path or fetch([f"{site}{file}.gz" for site in source.sites], folder / f"{file}.gz", md5))
     train, test = _read(paths[0], paths[1], source.classes), _read(paths[2], paths[3], source.classes)
     if len(train) < len(test):
@@ -90,13 +97,13 @@ def _load(name: str, root: Root, download: bool) -> tuple[Split, Split]:
     for other, its in SOURCES.items():
         if other != name and train.labels[:10].tolist() == its.first:
             raise ValueError(f"{paths[1]}: expected the labels of {name}, got those of {other}, whose files have the "
-                             f"same names; a folder {name} tells them apart")
+                             f"same names; put the right files into a folder {name}")
     return train, test
 
 
 def _find(folder: Path, file: str) -> Path | None:
-    """The file under one of the names that it goes by."""
-    for name in file, file.replace("-idx", ".idx"):  # some programs that unpack write the dot
+    """Return the path of the file under any of its usual names; None if there is none."""
+    for name in file, file.replace("-idx", ".idx"):  # some programs write a dot when they unpack the file
         for path in folder / name, folder / f"{name}.gz":
             if path.is_file():
                 return path

@@ -1,4 +1,4 @@
-"""Where data sets lie on this machine."""
+"""Find the folders for data sets on this machine."""
 from __future__ import annotations
 
 import os
@@ -9,7 +9,7 @@ Root = str | os.PathLike[str] | None
 
 
 def home() -> Path:
-    """The folder that holds the data sets where no `root` is given: MINIRES_DATA, else the user's cache folder."""
+    """Return the folder used when no `root` is given: MINIRES_DATA if it is set, else the user's cache folder."""
     if given := os.environ.get("MINIRES_DATA"):
         return Path(given).expanduser()
     if sys.platform == "win32":
@@ -20,14 +20,14 @@ def home() -> Path:
 
 
 def folders(root: Root, name: str) -> list[Path]:
-    """Where a data set of this name may lie: in a folder of its own in `root`, or in `root` itself."""
+    """Return the folders to search for the data set with this name: its own folder in `root`, and `root` itself."""
     root = home() if root is None else Path(root)
     return [root / name, root]
 
 
 def absent(name: str, looked: list[Path], wanted: str) -> FileNotFoundError:
-    """The error to raise where a data set's files are in none of the folders `looked`."""
+    """Return the error to raise when none of the folders `looked` has the files of a data set."""
     return FileNotFoundError(
         f"{name}: not found. Looked in {', '.join(map(str, looked))} for {wanted}. "
-        "root, --data-dir or MINIRES_DATA says where else to look; to fetch it: "
+        "To search another folder, set root, --data-dir or MINIRES_DATA; to download the data set: "
         f'python -c "from minires import datasets; datasets.{name}(download=True)"')

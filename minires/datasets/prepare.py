@@ -1,4 +1,4 @@
-"""From stored images to what a network sees: arrays in, arrays out."""
+"""Turn stored images into what a network takes. Every function takes arrays and returns new arrays."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from .. import device
 
 
 def average_pool(images: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
-    """Shrink uint8 images (N, H, W) or (N, H, W, C) to float32 (N, h, w, ...), each pixel its block's mean, 0 ... 255.
+    """Shrink images: each pixel of the result is the mean of a block of pixels.
 
-    ``size`` is h = w or (h, w). A block's sum is taken in integers, so the division is the only rounding.
-    Raises ValueError if h does not divide H or w does not divide W.
+    images: uint8 (N, H, W) or (N, H, W, C)
+    size: h = w, or (h, w)
+    result: float32 (N, h, w) or (N, h, w, C) with values 0 ... 255
+
+    The sum of each block is computed in integers, so the division is the only rounding.
+
+    Raises ValueError for other images, and if h does not divide H or w does not divide W.
     """
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
         raise ValueError("average_pool: images: expected uint8 (N, H, W) or (N, H, W, C), "
@@ -31,11 +36,14 @@ def average_pool(images: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
 
 
 def to_float(images: np.ndarray, size: int = 0) -> np.ndarray:
-    """Stored images to a network's float32 (N, C, H, W) with values 0 ... 1.
+    """Convert stored images to a network's layout, with values 0 ... 1.
 
-    ``images`` are (N, H, W) or, channels last, (N, H, W, C) with C from 1 to 4; uint8, or float32 with values
-    0 ... 255 as average_pool returns them; with ``size`` they are averaged to that height and width first. Raises
-    ValueError for anything else.
+    images: (N, H, W) or, channels last, (N, H, W, C) with C from 1 to 4; uint8, or float32 with values 0 ... 255 as
+        average_pool returns them
+    size: the height and width to which uint8 images are averaged first; 0: no averaging
+    result: float32 (N, C, H, W)
+
+    Raises ValueError for other images or sizes.
     """
     if size:
         images = average_pool(images, size)
@@ -55,14 +63,18 @@ def to_float(images: np.ndarray, size: int = 0) -> np.ndarray:
 
 
 def normalize(images: Any, mean: Sequence[float], std: Sequence[float]) -> Any:
-    """Every channel's `mean` subtracted, then divided by its `std`. A new array; images as to_float returns them.
+    """Subtract the mean of each channel, and divide by the standard deviation of each channel.
 
-    images float32 (N, C, H, W), NumPy or CuPy; mean and std, one number for each channel, on the same scale (0 ... 1).
-    Raises ValueError for other images, another count of numbers, and a std that is not above 0.
+    images: float32 (N, C, H, W), NumPy or CuPy, as to_float returns them
+    mean, std: one number for each channel, on the same scale as the images (0 ... 1)
+    result: a new array like images
+
+    Raises ValueError for other images, for another count of numbers or numbers that are not finite, and for a std that
+    is not above 0.
     """
     if images.ndim != 4 or images.dtype != np.float32:
         raise ValueError(f"normalize: images: expected float32 (N, C, H, W), got {images.dtype} {images.shape}; "
-                         "to_float makes them")
+                         "to_float returns such images")
     shift, scale = np.array(mean, np.float32), np.array(std, np.float32)
     for name, given in (("mean", shift), ("std", scale)):
         if given.shape != images.shape[1:2] or not np.isfinite(given).all():
@@ -75,10 +87,15 @@ def normalize(images: Any, mean: Sequence[float], std: Sequence[float]) -> Any:
 
 
 def subtract_pixel_mean(train: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Subtract the training images' mean, one for each channel and pixel, from them and from all the others.
+    """Subtract the mean image of ``train`` from ``train`` and from ``others``.
 
-    All are float32 (N, C, H, W) and so is every result, in the order given. The mean is summed in float64, so
-    that many images cost no digits. Raises ValueError where dtypes or shapes differ, or ``train`` is empty.
+    train, others: float32 (N, C, H, W); N may differ
+    result: one array of the same shape and dtype for each argument, in the order given
+
+    The mean image has one mean for each channel and pixel. It is summed in float64, so that many images lose no
+    precision.
+
+    Raises ValueError if dtypes or shapes differ, or if ``train`` is empty.
     Source: He et al., "Deep residual learning for image recognition" (2015), section 4.2.
     """
     if train.ndim != 4 or len(train) == 0:

@@ -1,4 +1,4 @@
-"""One part of a data set: images, labels, and what the labels mean."""
+"""Define one part of a data set: images, labels, and the names of the classes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 
 
-@dataclass(frozen=True, eq=False)  # == of two arrays is an array, so equality of splits has no plain answer
+@dataclass(frozen=True, eq=False)  # eq=False: == of two arrays is an array, not a bool
 class Split:
-    """The training or the test part of a data set.
+    """Holds the training or the test part of a data set.
 
-    ``images`` are uint8 of shape (N, H, W) or (N, H, W, C), ``labels`` uint8 of shape (N,), each label an
-    index into ``classes``. Raises TypeError or ValueError where they are not.
+    images: uint8 (N, H, W) or (N, H, W, C)
+    labels: uint8 (N,), each an index into ``classes``
+    classes: a tuple of the classes' names
+
+    Raises TypeError for arguments of another type or dtype.
+    Raises ValueError for other shapes, for no images, and for a label that is not an index into ``classes``.
     """
 
     images: np.ndarray
@@ -44,17 +48,17 @@ class Split:
             )
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Return the number of images."""
         return len(self.images)
 
     def __getitem__(self, rows: slice) -> Split:
-        """The images of a slice, for example ``train[:1000]``."""
+        """Return the images and labels of a slice or an index array, for example ``train[:1000]``."""
         if not isinstance(rows, (slice, np.ndarray)):
             raise TypeError(f"Split: expected a slice, as in split[:1000], got {rows!r}; one image is split.images[i]")
         return Split(self.images[rows], self.labels[rows], self.classes)
 
 
 def read_only(array: np.ndarray) -> np.ndarray:
-    """The array itself: a careless in-place change would spoil every later experiment."""
+    """Make an array read-only and return it, so that no in-place change can spoil later experiments."""
     array.setflags(write=False)
     return array

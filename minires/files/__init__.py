@@ -1,1 +1,1 @@
-"""Bytes on disk, read and written safely: whole files or none, pickles that cannot run anything, PyTorch's files."""
+"""Read and write files safely: complete files or none, pickles that cannot run code, PyTorch's files, JSON records."""

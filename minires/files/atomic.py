@@ -1,4 +1,4 @@
-"""Write a file completely or not at all; hold a file for one process alone."""
+"""Write a file completely or not at all; lock a file for one process."""
 
 from __future__ import annotations
 
@@ -11,31 +11,33 @@ from pathlib import Path
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> Path:
-    """Write ``content`` to ``path`` and return the path. Text is written as UTF-8, with ``\\udc..`` for each byte of a
-    file's name that is not UTF-8.
+    """Write ``content`` to ``path`` and return the path.
 
-    The bytes go to a temporary file in the same folder, which then takes the name in one step. An interrupted
-    or failed write leaves the old file as it was, and no temporary file.
+    Text is written as UTF-8. Lone surrogates, which Python puts into a file name for each byte that is not UTF-8, are
+    written as ``\\udc..``.
+
+    The bytes go to a temporary file in the same folder, which is then renamed to ``path`` in one step. If the write
+    fails or is interrupted, the old file is unchanged and the temporary file is deleted.
     """
     path = Path(path)
     data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with open(temporary, "xb") as file:  # "x": never write into a file that is already there
+        with open(temporary, "xb") as file:  # "x": never write into an existing file
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())  # the bytes must be on disk before the name points at them
+            os.fsync(file.fileno())  # the bytes must be on disk before the name points to them
         os.replace(temporary, path)
-    except BaseException:  # Ctrl-C too must not leave the temporary file behind
+    except BaseException:  # the temporary file must also be deleted after Ctrl-C
         temporary.unlink(missing_ok=True)
         raise
     return path
 
 
 def check_can_hold_files(folder: Path) -> None:
-    """Raise OSError where files could not be written into `folder`, which may not exist yet. Nothing is changed.
+    """Raise OSError if files cannot be written into `folder`, which need not exist yet. Nothing is changed.
 
-    For before a long computation; what happens during it is not foreseen.
+    Call this before a long computation. It cannot foresee what happens during the computation.
     """
     there = next(place for place in (folder, *folder.parents) if place.exists())
     if not there.is_dir():
@@ -46,9 +48,11 @@ def check_can_hold_files(folder: Path) -> None:
 
 @contextmanager
 def locked(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold the file ``path`` (made if it is not there) for this process alone; it is let go however the process ends.
+    """Lock the file ``path`` for this process, and create the file if it does not exist.
 
-    RuntimeError if another holds it. On Windows, which has no such lock, nothing is held.
+    The lock is released even if the process is killed. Windows has no such lock, so nothing is locked there.
+
+    Raises RuntimeError if another process holds the lock.
     """
     try:
         import fcntl
@@ -59,5 +63,6 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RuntimeError(f"{path} is held by another process that works in this folder; wait for it") from None
+            raise RuntimeError(f"{path} is held by another process, which is working in this folder; wait until it "
+                               "ends") from None
         yield

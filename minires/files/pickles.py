@@ -1,7 +1,7 @@
-"""Pickles from elsewhere, read without running what they ask for.
+"""Read untrusted pickles without running the code that they name.
 
-A pickle is a program: it may name any callable of any module and have it called with any arguments. CIFAR's python
-batches and PyTorch's files are pickles. Reading one here can call what its reader has allowed, and nothing else.
+A pickle is a program: it may name any callable of any module and call it with any arguments. CIFAR's python batches
+and PyTorch's files are pickles. Reading a pickle with this module calls only what the caller of `read` allows.
 """
 from __future__ import annotations
 
@@ -10,28 +10,31 @@ import pickle
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO, ClassVar
 
-Allowed = Mapping[tuple[str, str], Any]  # (module, name) as the pickle says them: what stands in for it here
+Allowed = Mapping[tuple[str, str], Any]  # {(module, name) as written in the pickle: its stand-in here}
 
 
 class Refused(ValueError):
-    """The pickle names something that is not allowed, or is no whole pickle."""
+    """The pickle names something that is not allowed, or it is damaged or incomplete."""
 
 
 def check_keys(keys: Iterable[Any]) -> None:
-    """Refused unless every key is text, bytes, a number or None. For stand-ins that fill a dict themselves.
+    """Check that every key of a dict is text, bytes, a number or None.
 
-    A hash follows tuples in tuples to their end: 200 bytes could hang the process, a megabyte crash it. And whoever
-    chooses huge numbers chooses their hash, the same for all.
+    Stand-ins that fill a dict themselves call this function first. Hashing a tuple also hashes every tuple inside it,
+    so 200 bytes of nested tuples could hang the process and a megabyte could crash it. Huge numbers can be chosen so
+    that all have the same hash, which makes the dict slow.
+
+    Raises Refused for a key of another type, and for a number of more than 60 bits.
     """
     for key in keys:
         if type(key) not in (str, bytes, int, float, bool, type(None)):
-            raise Refused(f"it has a {type(key).__name__} for a key, where text or a number was expected")
+            raise Refused(f"it has a {type(key).__name__} as a key, where text or a number was expected")
         if type(key) in (int, float) and not -2**60 < key < 2**60:
-            raise Refused("it has a number of more than 60 bits for a key")
+            raise Refused("it has a number of more than 60 bits as a key")
 
 
 _InPython: Any = pickle._Unpickler
-_NOT_READ = (pickle.EXT1, pickle.EXT2, pickle.EXT4,              # extensions: they pass by find_class
+_NOT_READ = (pickle.EXT1, pickle.EXT2, pickle.EXT4,              # extensions bypass find_class
              pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET, pickle.BYTEARRAY8)
 _KEYS = {pickle.SETITEM: slice(-2, -1), pickle.SETITEMS: slice(None, None, 2), pickle.DICT: slice(None, None, 2)}
 
@@ -55,8 +58,11 @@ _CALLS = (pickle.REDUCE, pickle.NEWOBJ, pickle.BUILD)
 
 
 class _Reader(_InPython):  # type: ignore[misc]
-    """Python's own reader, but the one written in Python: the one in C sets memory aside for the highest memo number
-    that the file names, 16 GB for five bytes. And with a look at the keys of dictionaries before they are hashed."""
+    """Extends Python's own reader: it checks the keys of dictionaries before they are hashed.
+
+    The base is the reader written in Python. The one written in C allocates memory for the highest memo number in the
+    file, so that five bytes can cost 16 GB.
+    """
 
     dispatch: ClassVar = {
         op: (_keys_first(load, _KEYS[bytes([op])]) if bytes([op]) in _KEYS
@@ -71,38 +77,43 @@ class _Reader(_InPython):  # type: ignore[misc]
         self.allowed, self.persistent = allowed, persistent
 
     def spend(self, items: int) -> None:
-        """A call may copy what it is given. What is given often, by reference, would cost the square of the file."""
+        """Count `items` arguments against a limit. A pickle can pass one long list to many calls, by reference; if each
+        call copied the list, the cost would grow with the square of the file's size."""
         self.left -= items
         if self.left < 0:
-            raise Refused("its calls are given more, over and over, than the whole file holds")
+            raise Refused("it passes more arguments to its calls than a file of this size can hold")
 
     def find_class(self, module: str, name: str) -> Any:
         try:
             return self.allowed[module, name]
         except KeyError:
-            raise Refused(f"it names {module}.{name}, which such a file has no need of; nothing was run") from None
+            raise Refused(f"it names {module}.{name}, which such a file does not need; nothing was run") from None
 
     def persistent_load(self, pid: Any) -> Any:
         if self.persistent is None:
-            raise Refused("it refers to data outside itself, which such a file has no need of")
+            raise Refused("it refers to data outside itself, which such a file does not need")
         return self.persistent(pid)
 
 
 def read(file: BinaryIO, allowed: Allowed, *, persistent: Callable[[Any], Any] | None = None,
          encoding: str = "ASCII") -> Any:
-    """The object of the pickle that starts at the file's position; `file` then stands behind it.
+    """Return the object of the pickle that starts at the file's position, and leave `file` after the pickle's end.
 
-    `allowed`: what it may name, and what stands in for each, which must be harmless with ANY arguments. A pickle may
-    also set the attributes of functions and classes that it gets: give classes a __setstate__, and make functions anew
-    for each file, so that none outlives it.
-    `persistent(pid)` gives what it refers to outside itself. `encoding`: of Python 2's strings, as pickle.load's.
-    Refused, a ValueError without the file's name, for whatever else it asks for and for damage of any kind.
+    allowed      the names that the pickle may use, each with its stand-in
+    persistent   a function from a persistent id to the object outside the pickle that the id refers to
+    encoding     of Python 2's strings, as for pickle.load
+
+    Every stand-in must be harmless with ANY arguments. A pickle may also set attributes of the functions and classes
+    that it gets. So give each class a __setstate__, and make the functions anew for each file, so that what one
+    file sets on them does not reach the next file.
+
+    Raises Refused, a ValueError without the file's name, if the pickle asks for anything else or is damaged.
     """
     try:
         return _Reader(file, allowed, persistent, encoding).load()
     except Refused:
         raise
     except (MemoryError, RecursionError) as e:
-        raise Refused(f"it is damaged: reading it ends in a {type(e).__name__}") from e
+        raise Refused(f"it is damaged: reading it raises {type(e).__name__}") from e
     except Exception as e:  # damaged pickles raise nearly anything: KeyError, TypeError, struct.error, ...
         raise Refused(f"it is damaged: {type(e).__name__}: {e}") from e

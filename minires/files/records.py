@@ -1,4 +1,4 @@
-"""JSON records: written for people to read, and every value's type checked when read."""
+"""Write JSON records in a form that people can read, and check the type of every value when a record is read."""
 from __future__ import annotations
 
 import dataclasses
@@ -16,14 +16,17 @@ from ..names import unknown
 
 @dataclasses.dataclass(frozen=True)
 class Between:
-    """The numbers that make sense for a field: `Annotated[float, Between(0, 100)]`."""
+    """Limits the numbers that are valid for a field, as in `Annotated[float, Between(0, 100)]`."""
 
     least: float
     most: float = math.inf
 
 
 def read(path: str | os.PathLike[str]) -> Any:
-    """The content of a JSON file. ValueError, with the file's name, where it is no JSON."""
+    """Return the content of a JSON file.
+
+    Raises ValueError, which names the file, if the content is not JSON.
+    """
     try:
         content = Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as e:
@@ -32,7 +35,10 @@ def read(path: str | os.PathLike[str]) -> Any:
 
 
 def parse(content: str, where: str) -> Any:
-    """The value that JSON text holds. ValueError, which begins with `where`, where it is no JSON."""
+    """Return the value that JSON text holds.
+
+    Raises ValueError, which begins with `where`, if the text is not JSON.
+    """
     try:
         return json.loads(content)
     except RecursionError as e:
@@ -42,9 +48,9 @@ def parse(content: str, where: str) -> Any:
 
 
 def text(value: Any, indent: int = 0) -> str:
-    """JSON text, indented by one space for each level, with every list of plain values on one line.
+    """Return a value as JSON text, indented by one space for each level, with every list of plain values on one line.
 
-    ValueError for numbers that JSON does not have (NaN, infinity).
+    Raises ValueError for numbers that JSON does not have (NaN, infinity).
     """
     inside = " " * (indent + 1)
     if isinstance(value, Mapping) and value:
@@ -58,13 +64,16 @@ def text(value: Any, indent: int = 0) -> str:
 
 
 def checked(value: Any, kind: Any, where: str, key: str = "", *, complete: bool = False) -> Any:
-    """`value`, as JSON has it, as a `kind`: a dataclass, a TypedDict, int, float, bool, str, `list[...]`, `tuple[...,
-    ...]`, `dict[str, ...]`, a union of these, or one of these with `Between`.
+    """Check a value from JSON, and return it as a `kind`.
 
-    A whole number serves as a float; true and false serve as no number, and floats are finite. In a dataclass a key
-    whose field has a default may be missing, unless `complete`.
+    kind       a dataclass, a TypedDict, int, float, bool, str, `list[...]`, `tuple[..., ...]`, `dict[str, ...]`, a
+               union of these, or one of these with `Between`
+    where      what the errors begin with, such as a file's name
+    complete   whether a dataclass needs all its keys; otherwise a key whose field has a default may be missing
 
-    ValueError that begins with `where`, such as a file's name, and names the key, what was expected and what was given.
+    A whole number is accepted as a float. true and false are not accepted as numbers. A float must be finite.
+
+    Raises ValueError, which names the key, what was expected and what was given, if the value does not fit.
     """
     origin, parts = get_origin(kind), get_args(kind)
     if kind is Any:
@@ -115,19 +124,22 @@ def _record(value: Any, kind: Any, where: str, key: str, complete: bool) -> Any:
         return found
     try:
         return kind(**found)
-    except ValueError as e:  # what the dataclass itself checks
+    except ValueError as e:  # the dataclass checks its own values
         raise ValueError(f"{where}: {f'{key}: ' if key else ''}{e}") from e
 
 
 def only(value: Mapping[str, Any], known: Collection[str], where: str, key: str = "") -> None:
-    """ValueError, with the nearest names, for a key that is not `known`."""
+    """Check that every key of `value` is in `known`.
+
+    Raises UsageError, a ValueError that lists the most similar names, for any other key.
+    """
     for name in value:
         if name not in known:
             raise unknown(f"{where}: {f'{key}: ' if key else ''}key", name, known)
 
 
 def _one_of(value: Any, kinds: Sequence[Any], where: str, key: str) -> Any:
-    for kind in sorted(kinds, key=lambda kind: kind is float):  # last, as whole numbers serve too
+    for kind in sorted(kinds, key=lambda kind: kind is float):  # float last, because it also accepts whole numbers
         plain = get_origin(kind) or kind
         if type(value) is plain or (plain is tuple and type(value) is list) or (plain is float and _is_finite(value)):
             return checked(value, kind, where, key)
@@ -139,7 +151,7 @@ def _is_finite(value: Any) -> bool:
         return False
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number that no float can hold
+    except OverflowError:  # a whole number that is too large for a float
         return False
 
 
@@ -166,7 +178,7 @@ def _words(kind: Any) -> str:
 
 
 def _described(value: Any) -> str:
-    """A value, or the size of a list or dict, which may be nested too deeply to be shown."""
+    """Return the value as text, or the size of a list or dict, which may be nested too deeply to be shown."""
     if isinstance(value, Mapping):
         return f"{len(value)} keys and values"
     if isinstance(value, (list, tuple)):

@@ -1,14 +1,15 @@
-"""PyTorch's own files, read without PyTorch and without running anything.
+"""Read PyTorch's own files without PyTorch and without running code from them.
 
-    torch.save today: a zip file with nothing compressed      before 1.6: pickles, one after the other
+    torch.save since 1.6: an uncompressed zip file            before 1.6: pickles, one after the other
 
-        NAME/data.pkl     what was saved, without numbers         a magic number, a version, sizes of C's types,
-        NAME/data/KEY     the numbers of one storage              what was saved, without numbers,
+        NAME/data.pkl     the saved object, without numbers       a magic number, a version, sizes of C's types,
+        NAME/data/KEY     the numbers of one storage              the saved object, without numbers,
         NAME/byteorder    "little" or "big"                       a list of the storages' KEYs,
-                                                                  of each its count (int64) and its numbers
+                                                                  for each its count (int64) and its numbers
 
-What was saved is a pickle in both. A tensor there is a call of torch._utils._rebuild_tensor_v2 with a storage, to which
-the pickle refers as ("storage", type, KEY, device, count), and with offset, size and stride in it, counted in numbers.
+In both formats the saved object is a pickle. A tensor in it is a call of torch._utils._rebuild_tensor_v2 with a
+storage, an offset, a size and a stride. Offset and stride count numbers, not bytes. The pickle refers to the storage
+as ("storage", type, KEY, device, count).
 """
 from __future__ import annotations
 
@@ -24,18 +25,18 @@ import numpy as np
 from . import pickles
 from .pickles import Refused
 
-BFLOAT16 = "bfloat16"  # NumPy has none: the upper half of a float32
+BFLOAT16 = "bfloat16"  # the upper half of a float32; NumPy has no such dtype
 STORAGES = {"DoubleStorage": "f8", "FloatStorage": "f4", "HalfStorage": "f2", "BFloat16Storage": BFLOAT16,
             "LongStorage": "i8", "IntStorage": "i4", "ShortStorage": "i2", "CharStorage": "i1", "ByteStorage": "u1",
             "BoolStorage": "?", "ComplexFloatStorage": "c8", "ComplexDoubleStorage": "c16"}
 ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_VERSION = 1001
-MOST_AXES = 64  # as NumPy's
+MOST_AXES = 64  # NumPy's limit
 
 
 class Stored(NamedTuple):
-    """An array that has not been read yet. `dtype` is what `read()` gives; bfloat16 comes as float32."""
+    """Describes an array that is not read yet. `read()` returns it with this dtype; bfloat16 becomes float32."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -43,16 +44,17 @@ class Stored(NamedTuple):
 
 
 def read(file: BinaryIO) -> Any:
-    """What was saved: containers as they are, a Stored for each tensor (readable while `file` is open).
+    """Return the saved object: containers unchanged, and a Stored for each tensor (readable while `file` is open).
 
-    pickles.Refused, or anything that zipfile raises for a damaged file, if it is none or names what it has no need of.
+    Raises pickles.Refused if torch.save did not write the file, or if the file names what it does not need.
+    Raises Refused, or whatever zipfile raises, if the file is damaged.
     """
     file.seek(0)
     return _read_zip(file) if file.read(4) == ZIP_MAGIC else _read_legacy(file)
 
 
 def numbers(content: bytes | bytearray, dtype: str, order: str = "<") -> np.ndarray:
-    """The numbers that bytes stand for, in the byte order "<" or ">"; bfloat16 as float32."""
+    """Return the numbers in `content`, whose byte order is "<" or ">"; bfloat16 becomes float32."""
     if dtype == BFLOAT16:
         return (np.frombuffer(content, order + "u2").astype(np.uint32) << 16).view(np.float32)
     return np.frombuffer(content, order + dtype)
@@ -70,19 +72,19 @@ class _Storage(NamedTuple):
 
     @property
     def end(self) -> int:
-        """In bytes."""
+        """The end of the used part of the storage, in bytes."""
         return (self.start + self.length) * _itemsize(self.dtype)
 
 
 def _storage(pid: Any) -> _Storage:
     if not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage":
-        raise Refused("it refers to data outside itself that is no tensor's storage")
+        raise Refused("it refers to data outside itself, which is not a storage of a tensor")
     dtype, key, _device, length = pid[1:5]
     start = 0
-    if len(pid) == 6 and pid[5] is not None:  # a part of a storage, as PyTorch saved it before 0.4
+    if len(pid) == 6 and pid[5] is not None:  # a view of part of a storage, as PyTorch before 0.4 saved it
         _key, start, length = pid[5]
     if dtype not in STORAGES.values() or not isinstance(key, str) or not _counts(start, length):
-        raise Refused("it has a storage whose type, key or length makes no sense")
+        raise Refused("it has a storage whose type, key or length is invalid")
     return _Storage(key, dtype, start, length)
 
 
@@ -91,16 +93,19 @@ def _counts(*values: Any) -> bool:
 
 
 def _allowed(content: Callable[[str], tuple[bytes, str]]) -> dict[tuple[str, str], Any]:
-    """What such a file may name. `content(key)` gives a storage's bytes and their order, when a tensor is read.
+    """Return the stand-in of every name that such a file may use.
 
-    Made anew for each file, see pickles.read. The stand-ins take any arguments and only ever build data.
+    content(key)   returns the bytes of a storage and their byte order; called when a tensor is read
+
+    The stand-ins take any arguments and only build data. They are made anew for each file, for the reason that
+    pickles.read gives.
     """
 
     def tensor(storage, offset, size, stride, requires_grad=False, hooks=None, metadata=None):
         if not isinstance(storage, _Storage):
             raise Refused("it has a tensor without a storage")
         if not _counts(offset, *size, *stride) or not len(size) == len(stride) <= MOST_AXES or metadata:
-            raise Refused("it has a tensor whose offset, size or stride makes no sense")
+            raise Refused("it has a tensor whose offset, size or stride is invalid")
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
         if 0 not in size and last >= storage.length:
             raise Refused(f"it has a tensor of size {tuple(size)} that ends at number {last} of a storage of "
@@ -123,18 +128,19 @@ def _allowed(content: Callable[[str], tuple[bytes, str]]) -> dict[tuple[str, str
                 pickles.check_keys([key])
                 self[key] = value
 
-        def __setstate__(self, state):  # of the attributes, `_metadata`, nothing is needed
+        def __setstate__(self, state):  # the only attribute, `_metadata`, is not needed
             pass
 
     class Beside:
-        """What checkpoints hold beside the weights, read as nothing: devices, dtypes, NumPy's numbers, options."""
+        """Replaces what checkpoints hold beside the weights, and drops it: devices, dtypes, NumPy's numbers, options.
+        """
 
         def __new__(cls, *args, **options): return super().__new__(cls)
         def __init__(self, *args, **options): pass
         def __setstate__(self, state): pass
 
     def parameter(data, *rest): return data
-    def typed(build, kind, args, state): return build(*args)  # build: one of these stand-ins, nothing else is there
+    def typed(build, kind, args, state): return build(*args)  # build is a stand-in: a pickle gets nothing else
     def size(axes=()): return tuple(axes)
     def default(*factory): return Ordered()
 
@@ -162,7 +168,7 @@ def _read_zip(file: BinaryIO) -> Any:
         raise Refused("it is a zip file without a data.pkl, so torch.save did not write it")
     folder = pickle_name.removesuffix("data.pkl")
 
-    @functools.lru_cache(maxsize=1)  # tensors that share a storage follow each other
+    @functools.lru_cache(maxsize=1)  # one is enough: tensors that share a storage follow each other
     def content(name: str) -> bytes:
         info = entries[name]
         if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
@@ -177,8 +183,8 @@ def _read_zip(file: BinaryIO) -> Any:
         found = _storage(pid)
         info = entries.get(f"{folder}data/{found.key}")
         if info is None or info.file_size < found.end:
-            raise Refused(f"storage {found.key[:40]!r} should hold {found.end} bytes, "
-                          + ("but is not there" if info is None else f"but has {info.file_size}"))
+            raise Refused(f"storage {found.key[:40]!r}: expected {found.end} bytes, "
+                          + ("but the storage is missing" if info is None else f"got {info.file_size}"))
         return found
 
     allowed = _allowed(lambda key: (content(f"{folder}data/{key}"), "<" if order == b"little" else ">"))
@@ -190,8 +196,8 @@ def _read_legacy(file: BinaryIO) -> Any:
     file.seek(0)
     if pickles.read(file, {}) != LEGACY_MAGIC or pickles.read(file, {}) != LEGACY_VERSION:
         raise Refused("it is a pickle, but torch.save did not write it")
-    pickles.read(file, {})  # sizes of C's types where it was written: the numbers have the same sizes everywhere
-    places: dict[str, tuple[int, int]] = {}  # where each storage's bytes begin, and how many there are
+    pickles.read(file, {})  # the sizes of C's types are not needed: a storage's numbers have the same size everywhere
+    places: dict[str, tuple[int, int]] = {}  # {key: (start, length) of the storage's bytes in the file}
     storages: dict[str, _Storage] = {}
 
     def storage(pid):
@@ -214,10 +220,10 @@ def _read_legacy(file: BinaryIO) -> Any:
         count = int.from_bytes(file.read(8), "little", signed=True)
         start, length = file.tell(), count * _itemsize(storages[key].dtype)
         if not storages[key].end <= length <= size - start:
-            raise Refused(f"it is damaged: storage {key[:40]!r} should hold {storages[key].end} bytes, has {length}, "
-                          f"and {size - start} are left in the file")
+            raise Refused(f"it is damaged: storage {key[:40]!r}: expected {storages[key].end} bytes, got {length}, "
+                          f"with {size - start} left in the file")
         places[key] = start, length
         file.seek(length, os.SEEK_CUR)
     if missing := storages.keys() - places.keys():
-        raise Refused(f"it is damaged: {len(missing)} of its {len(storages)} storages are not there")
+        raise Refused(f"it is damaged: {len(missing)} of its {len(storages)} storages are missing")
     return saved

@@ -1,13 +1,13 @@
-"""Compile the C sources of native.py with the system's compiler, once, and load the library that comes out.
+"""Compile the C sources of native.py once with the system's compiler, and load the library.
 
-    library(check)      the library, or Unavailable with the reason why there is none
+    library(check)      returns the library, or raises Unavailable with the reason why there is none
 
-A library is kept in the user's cache folder (MINIRES_CACHE, or the system's place for caches), under a hash of all
-that it depends on: sources, flags, compiler, processor. `-march=native` makes code for one processor, and a home folder
-may be shared by machines that have different ones. The name also holds a hash of the library's own bytes, so a damaged
-file is not loaded. A build that failed leaves a note there, so that no later process tries it again in vain.
+The library is kept in the user's cache folder (MINIRES_CACHE, or the system's folder for caches). Its file name has a
+hash of everything that it depends on: sources, flags, compiler and processor. `-march=native` makes code for one
+processor, and machines with different processors may share a home folder. The name also has a hash of the library's own
+bytes, so a damaged file is never loaded. A failed build leaves a note in the folder, and no later process repeats it.
 
-What is loaded runs with the user's rights. So the folder must belong to the user, and nobody else may write there.
+The library runs with the rights of the user, so the folder must belong to the user, and nobody else may write there.
 """
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ SOURCES = Path(__file__).resolve().parent / "c"
 FLAGS = ["-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden",
          "-fPIC", "-shared", "-pthread"]  # no -ffast-math: NaN and the order of sums matter
 FOR_THIS_CPU: tuple[list[str], ...] = ["-march=native"], ["-mcpu=native"], []  # the first that the compiler knows
-SECONDS = 120  # after which a compiler is taken to hang
+SECONDS = 120  # after this time the compiler is ended
 
 
 class Unavailable(Exception):
-    """There is no library; the text says why."""
+    """Say why there is no library."""
 
 
 def library(check: Callable[[Any], str | None]) -> Any:
-    """Load the library, and compile it first where that has not been done. Raises Unavailable.
+    """Return the library. Compile it first if that has not been done. Raises Unavailable.
 
-    `check(library)` is called once after a build: it returns what is wrong with the library, or None.
+    check: called with the library after a build; returns what is wrong with it, or None.
     """
     if sys.platform in ("win32", "emscripten", "wasi"):
         raise Unavailable(f"the kernels in C are not made for {sys.platform}")
@@ -58,7 +58,7 @@ def library(check: Callable[[Any], str | None]) -> Any:
 
 
 def compiler() -> list[str]:
-    """The command that compiles: CC where the environment names one, else cc, gcc or clang. Raises Unavailable."""
+    """Return the command of the compiler: CC from the environment, else cc, gcc or clang. Raises Unavailable."""
     asked = shlex.split(os.environ.get("CC", ""))
     for command in [asked] if asked else [["cc"], ["gcc"], ["clang"]]:
         if found := shutil.which(command[0]):
@@ -68,7 +68,7 @@ def compiler() -> list[str]:
 
 
 def fingerprint(command: list[str]) -> str:
-    """A hash of all that the library depends on. The compiler counts by its file: where it lies, its size and age."""
+    """Return a hash of all that the library depends on. The compiler is identified by its path, size and time."""
     import hashlib
 
     program = os.stat(command[0])
@@ -79,7 +79,7 @@ def fingerprint(command: list[str]) -> str:
 
 
 def processor() -> str:
-    """The processor's model and what it can do, as the system tells it."""
+    """Return the model and the features of the processor, as the system reports them."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -89,7 +89,7 @@ def processor() -> str:
 
 
 def compile_to(target: Path, command: list[str]) -> None:
-    """Write the library to `target`. Raises Unavailable with the compiler's own words."""
+    """Write the library to `target`. Raises Unavailable with the first error of the compiler."""
     import signal
     import subprocess
 
@@ -97,7 +97,7 @@ def compile_to(target: Path, command: list[str]) -> None:
     for native in FOR_THIS_CPU:
         words = [*command, *FLAGS, *native, "-o", str(target), *map(str, sorted(SOURCES.glob("*.c"))), "-lm"]
         with tempfile.TemporaryFile("w+", errors="replace") as output:
-            # In a process group of its own: a compiler starts others, and all of them have to end if it hangs.
+            # A compiler starts other processes. A process group lets all of them end if it hangs.
             try:
                 process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                                            cwd=target.parent, start_new_session=True)
@@ -124,7 +124,7 @@ def compile_to(target: Path, command: list[str]) -> None:
 
 
 def folders() -> Iterator[Path]:
-    """Where a library may be kept: the user's cache folder; or, where that cannot be written, a temporary one."""
+    """Yield the folders that may hold a library: the user's cache folder, then a temporary one."""
     asked, home = os.environ.get("MINIRES_CACHE"), os.environ.get("XDG_CACHE_HOME")
     if asked:
         yield Path(asked).absolute()
@@ -137,27 +137,27 @@ def folders() -> Iterator[Path]:
 
 
 def prepare(folder: Path) -> None:
-    """Make the folder; OSError where it cannot be written, or where somebody else could write."""
+    """Make the folder. Raises OSError if it is not writable, or if another user may write there."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     found = os.lstat(folder)
     if not stat.S_ISDIR(found.st_mode):
-        raise OSError("it is not a folder")
+        raise OSError("the path names something other than a folder")
     if found.st_uid != os.geteuid() or found.st_mode & 0o022:
-        raise OSError("somebody else owns it or may write there")
+        raise OSError("another user owns it or may write there")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise OSError("it cannot be written")
+        raise OSError("it is not writable")
 
 
 def kept(folder: Path, name: str) -> Any:
-    """The library that was built before, None if there is none. Raises Unavailable where its build failed before."""
+    """Return the library of an earlier build, or None. Raises Unavailable if an earlier build failed."""
     for path in sorted(folder.glob(f"{name}-*.so")):
         with contextlib.suppress(OSError):
             if os.lstat(path).st_uid == os.geteuid() and path.stem == f"{name}-{digest(path)}":
                 return loaded(path)
         with contextlib.suppress(OSError):
-            path.unlink()  # damaged, or not ours
+            path.unlink()  # damaged, or of another user
     note = folder / f"{name}.failed"
     try:
         why = note.read_text(encoding="utf-8")
@@ -167,7 +167,7 @@ def kept(folder: Path, name: str) -> Any:
 
 
 def built(folder: Path, name: str, command: list[str], check: Callable[[Any], str | None]) -> Any:
-    """Compile, check, keep and load. Where two processes do so at once, one library stays."""
+    """Compile, check and keep the library, and return it. If two processes build at once, one file remains."""
     print(f"minires: compiling its kernels with {os.path.basename(command[0])}, once for this machine ...",
           file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(prefix="build-", dir=folder) as work:
@@ -193,14 +193,14 @@ def built(folder: Path, name: str, command: list[str], check: Callable[[Any], st
 
 
 def digest(path: Path) -> str:
-    """A hash of the file's bytes."""
+    """Return a hash of the bytes of a file."""
     import hashlib
 
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def loaded(path: Path) -> Any:
-    """The library at this path, as ctypes gives it. Raises OSError."""
+    """Load the library with ctypes. Raises OSError."""
     import ctypes
 
     return ctypes.CDLL(str(path))

@@ -1,16 +1,15 @@
-"""The kernels for float32 on the CPU in C: reference.py's arithmetic, its loops and threads in c/*.c.
+"""This module has the kernels for float32 on the CPU in C: reference.py's arithmetic, with loops and threads in c/*.c.
 
-The C sources are compiled at first use by the system's compiler (compiler.py) and called through ctypes, each kernel in
-one call, during which other Python threads run. `ready()` says whether that works here, `reason()` why not; where it
-does not, blocked.py serves.
+The system's compiler compiles the C sources at first use (compiler.py). Each kernel is one call through ctypes, during
+which other Python threads run. `ready()` returns whether that works on this machine, and `reason()` why not. Where it
+does not work, the package uses blocked.py.
 
-As in blocked.py arrays of shape (N, C, H, W) are kept channels last, (N, H, W, C), a transpose away; inputs may lie in
-memory in any way, and another layout costs a copy. The batch is cut into a number of blocks that depends on shapes
-alone, and what is summed over blocks is kept per block and added in the blocks' order: the same bits for any number of
-threads.
+As in blocked.py, arrays of shape (N, C, H, W) are kept channels last, (N, H, W, C), a transpose away. Inputs may have
+any memory layout; another layout costs a copy. The number of blocks of a batch depends only on shapes. A sum over
+blocks is kept per block and added in the order of the blocks, so results have the same bits for any number of threads.
 
-C code checks nothing. So every function here sees to dtypes, shapes, contiguity and alignment first. What has no kernel
-in C comes from blocked.py and reference.py.
+The C code checks nothing, so every function in this file checks dtypes, shapes, contiguity and alignment first.
+Kernels that are not written in C come from blocked.py and reference.py.
 """
 from __future__ import annotations
 
@@ -63,7 +62,7 @@ C_TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "d": ctypes.c_double, "f":
 
 
 class _Loaded:
-    """The library once it was asked for, or why there is none."""
+    """Hold the library after its first use, or the reason why there is none."""
 
     def __init__(self) -> None:
         self.library: Any = None
@@ -72,7 +71,7 @@ class _Loaded:
 
     @property
     def c(self) -> Any:
-        """The functions in C. Raises RuntimeError where there are none."""
+        """Return the functions in C. Raises RuntimeError if there are none."""
         if self.library is None and not ready():
             raise RuntimeError(f"native kernels: {self.why}")
         return self.library
@@ -93,13 +92,12 @@ class _Loaded:
         self.library = library
 
     def check(self, library: Any) -> str | None:
-        """What is wrong with a library that was just built: it computes a few small things, one by one against
-        reference.py. None if nothing is."""
+        """Compare a library that was just built with reference.py on small arrays. Return what differs, or None."""
         with using_library(library):
             return _differences()
 
     def after_fork(self) -> None:
-        """A forked child has none of the threads that its parent's library started."""
+        """Reset the thread pool of the library: a forked child has none of the threads of its parent."""
         self.lock = threading.Lock()
         if self.library is not None:
             self.library.begin_anew()
@@ -111,20 +109,20 @@ if hasattr(os, "register_at_fork"):
 
 
 def ready() -> bool:
-    """Whether these kernels can be used here. The first call may compile them, which takes some seconds."""
+    """Return whether these kernels work on this machine. The first call may compile them for some seconds."""
     if _loaded.library is None and not _loaded.why:
         _loaded.load()
     return _loaded.library is not None
 
 
 def reason() -> str:
-    """Why these kernels cannot be used here, "" if they can."""
+    """Return why these kernels do not work on this machine, or "" if they do."""
     return "" if ready() else _loaded.why
 
 
 @contextlib.contextmanager
 def using_library(library: Any) -> Iterator[None]:
-    """Inside, these kernels run in `library`, a ctypes.CDLL of the same sources built in another way."""
+    """Use `library`, a ctypes.CDLL of the same sources with other options, inside this context."""
     before = _loaded.library
     _loaded.use(library)
     try:
@@ -134,7 +132,7 @@ def using_library(library: Any) -> Iterator[None]:
 
 
 def _differences() -> str | None:
-    """The first kernel whose result is not reference.py's, in words."""
+    """Return the first kernel whose result differs from reference.py, in words, or None."""
     rng = np.random.default_rng(0)
     for (C, O), (H, W), kernel, stride, padding in (((3, 5), (6, 7), (3, 3), (1, 1), (1, 1)),
                                                     ((18, 40), (7, 5), (3, 3), (2, 2), (1, 1)),
@@ -155,29 +153,29 @@ def _differences() -> str | None:
 
 
 def _agree(ours: Any, theirs: Any) -> bool:
-    """The same arrays but for rounding. What a forward function keeps for backward is left out."""
+    """Compare arrays except for rounding. Values that a forward function saves for backward are not compared."""
     pairs = zip(ours, theirs, strict=True) if isinstance(ours, tuple) else [(ours, theirs)]
     return all(np.allclose(a, b, rtol=1e-3, atol=1e-3) for a, b in pairs
                if isinstance(b, np.ndarray) and b.dtype == np.float32)
 
 
-# ------------------------------------------------------------------------------- what C is handed
+# ------------------------------------------------------------------------------- arguments for C
 
-WORTH_SHARING = 1 << 15  # values, or as many times 64 multiplications: for less no second thread is called
+WORTH_SHARING = 1 << 15  # values, or 64 multiplications each: below this one thread does all the work
 
 
 def _threads(work: int) -> int:
-    """How many threads share a loop over so many values."""
+    """Return the number of threads for a loop over `work` values."""
     return 1 if work < WORTH_SHARING else parallel.threads_asked()
 
 
 def _at(array: Any) -> Any:
-    """The array's address; None for None."""
+    """Return the address of an array, or None for None."""
     return None if array is None else array.__array_interface__["data"][0]
 
 
 def _flat(x: Any) -> Any:
-    """x itself if it lies in one piece, in order and aligned; else a copy that does. TypeError unless float32."""
+    """Return x if it is C-contiguous and aligned, else such a copy. Raises TypeError unless x is float32."""
     if x.dtype != np.float32:
         raise TypeError(f"native kernels: expected float32, got {x.dtype}")
     flags = x.flags
@@ -185,38 +183,38 @@ def _flat(x: Any) -> Any:
 
 
 def _last(x: Any) -> Any:
-    """(N, C, H, W) -> (N, H, W, C), and (N, C) as it is: see _flat."""
+    """Return x as (N, ..., C) for (N, C, ...), contiguous as in _flat."""
     return _flat(np.moveaxis(x, 1, -1) if x.ndim != 4 else x.transpose(0, 2, 3, 1))
 
 
 def _first(y: Any) -> Any:
-    """The inverse view."""
+    """Return the inverse view, (N, C, ...)."""
     return y.transpose(0, 3, 1, 2) if y.ndim == 4 else np.moveaxis(y, -1, 1)
 
 
 def _of_shape(x: Any, shape: Sequence[int], what: str) -> Any:
-    """x, an array of this shape; ValueError for another one."""
+    """Return x. Raises ValueError if it has another shape."""
     if x.shape != tuple(shape):
         raise ValueError(f"native kernels: expected {what} of shape {tuple(shape)}, got {x.shape}")
     return x
 
 
 def _scratch(threads: int, floats: int) -> Any:
-    """Memory that a kernel writes before it reads."""
+    """Return memory for a kernel that writes before it reads."""
     return np.empty(threads * floats, np.float32)
 
 
 # --------------------------------------------------------------------------------- convolution
 
-# Small images are taken in groups of about so many pixels, which all meet the weights at once; more where these are
-# WIDE, since they are then read from memory every time.
+# Small images are processed in groups of about this many pixels, so that the weights are read once for each group. The
+# groups are larger if the weights have WIDE or more values, because those are read from memory every time.
 GROUP_PIXELS, WIDE_GROUP_PIXELS, WIDE = 128, 256, 1 << 17
-BLOCKS = 16         # of the batch, for a convolution; for its gradients half as many, since each keeps a sum
-LARGEST = 2**31 - 1  # offsets are 32-bit integers
+BLOCKS = 16          # of a batch in a convolution; its gradients use half as many, because each block keeps a sum
+LARGEST = 2**31 - 1  # of an offset, a 32-bit integer
 
 
 class _Product(ctypes.Structure):
-    """Product in c/convolution.c."""
+    """Mirror the struct Product of c/convolution.c."""
 
     _fields_ = [*((name, ctypes.c_int64) for name in ("height", "width", "channels", "rows", "columns", "top", "left",
                                                       "group", "pixels", "runs", "run", "outputs", "size", "apart")),
@@ -224,10 +222,10 @@ class _Product(ctypes.Structure):
 
 
 class _Plan(NamedTuple):
-    """The products of a convolution, or of its gradient, for one shape: made once, then only read."""
+    """Hold the products of a convolution or of its gradient for one shape. A plan never changes."""
 
     products: Any       # array of _Product
-    tables: list[Any]   # which those point to
+    tables: list[Any]   # that the products point to
     out: Pair           # rows and columns of y
     work: int           # for an image, as WORTH_SHARING counts
     packed: int         # floats of the packed weights
@@ -239,13 +237,13 @@ class _Plan(NamedTuple):
 
 
 def _grid(rows: Any, columns: Any, row: int, column: int) -> Any:
-    """(rows, columns): row * r + column * c."""
+    """Return the array (rows, columns) of row * r + column * c."""
     return np.add.outer(np.asarray(rows, np.int64) * row, np.asarray(columns, np.int64) * column)
 
 
 def _product(image: Sequence[int], frame: Sequence[int], group: int, pixel: Any, out: Any, tap: Any, run: int,
              taken: Any, outputs: int, size: int, apart: int) -> tuple[Any, list[Any]]:
-    """A _Product and its tables, from those of one image."""
+    """Return a _Product and its tables, given the tables of one image."""
     C, H, W = image
     rows, columns, top, left = frame
     images = np.arange(group).reshape(-1, 1)
@@ -266,14 +264,14 @@ def _plan(made: list[tuple[Any, list[Any]]], out: Pair, complete: bool) -> _Plan
 
 
 def _group(out: Pair, weights: tuple[int, ...]) -> int:
-    """How many images are taken at once."""
+    """Return how many images are processed at once."""
     wanted = GROUP_PIXELS if math.prod(weights) < WIDE else WIDE_GROUP_PIXELS
     return max(1, wanted // (out[0] * out[1]))
 
 
 @functools.lru_cache(1024)
 def _forward_plan(image: tuple[int, ...], weights: tuple[int, ...], stride: Pair, padding: Pair) -> _Plan | None:
-    """The product for y. None where offsets would not fit 32 bits."""
+    """Return the product for y, or None if its offsets do not fit into 32 bits."""
     (C, H, W), (O, _, kh, kw), (sh, sw), (ph, pw) = image, weights, stride, padding
     out = Ho, Wo = output_size((H, W), (kh, kw), stride, padding)
     rows, columns = ((Ho - 1) * sh + kh, (Wo - 1) * sw + kw) if (ph, pw) != (0, 0) else (H, W)
@@ -281,7 +279,7 @@ def _forward_plan(image: tuple[int, ...], weights: tuple[int, ...], stride: Pair
     if group * max(rows * columns * C, Ho * Wo * O) > LARGEST or O * C * kh * kw > LARGEST:
         return None
     pixel = _grid(np.arange(Ho) * sh, np.arange(Wo) * sw, columns * C, C)
-    tap = np.arange(kh) * (columns * C)  # a row of the kernel lies side by side
+    tap = np.arange(kh) * (columns * C)  # the values of a kernel row are adjacent
     taken = np.add.outer(_grid(np.arange(kh), np.arange(kw), kw, 1), np.arange(C) * kh * kw)
     return _plan([_product((C, H, W), (rows, columns, ph, pw), group, pixel, np.arange(Ho * Wo) * O, tap, kw * C,
                            taken, O, Ho * Wo * O, C * kh * kw)], out, True)
@@ -289,7 +287,7 @@ def _forward_plan(image: tuple[int, ...], weights: tuple[int, ...], stride: Pair
 
 @functools.lru_cache(1024)
 def _backward_plan(image: tuple[int, ...], weights: tuple[int, ...], stride: Pair, padding: Pair) -> _Plan | None:
-    """The products for dL/dx, one for each pair of remainders (a, b) by the stride. For one axis, with p the padding,
+    """Return the products for dL/dx, one for each pair of remainders (a, b) by the stride. On an axis with padding p,
 
         dL/dx[s q + a - p] = sum over t of g[q - t] w[a + s t]              0 <= a < s, 0 <= a + s t < k
     """
@@ -325,7 +323,11 @@ def conv2d(x: Any, w: Any, stride: Pair, padding: Pair) -> Any:
 
 def conv2d_bias_relu(x: Any, w: Any, stride: Pair, padding: Pair, bias: Any = None, skip: Any = None,
                      relu: bool = False) -> Any:
-    """conv2d(x, w) + bias + skip behind a ReLU: what is given, in one pass. bias (O,), skip like the result."""
+    """Return conv2d(x, w) + bias + skip, then ReLU, in one pass. Each of the three may be absent.
+
+    bias: (O,).
+    skip: an array of the result's shape.
+    """
     N, C, H, W = x.shape
     _of_shape(w, (len(w), C, *w.shape[2:]), "weights")
     if not (x.size and w.size):
@@ -338,7 +340,7 @@ def conv2d_bias_relu(x: Any, w: Any, stride: Pair, padding: Pair, bias: Any = No
         return reference.relu(y)[0] if relu else y
     X, w, O = _last(x), _flat(w), len(w)
     shape = (N, *plan.out, O)
-    if bias is not None:  # vectors of channels reach beyond its end
+    if bias is not None:  # the C code reads whole vectors, beyond the end of a bias
         bias = np.concatenate([_flat(_of_shape(bias, (O,), "a bias")), np.zeros(2 * _loaded.c.lanes(), np.float32)])
     if skip is not None:
         skip = _last(_of_shape(skip, (N, O, *plan.out), "a skip"))
@@ -376,7 +378,7 @@ def conv2d_backward(g: Any, x: Any, w: Any, stride: Pair, padding: Pair, need_x:
         gw, sums = np.empty(w.shape, np.float32), _scratch(blocks, forward.packed)
         of_w = forward.at()
         scratch += _loaded.c.scratch_gradient(of_w)
-    if not (parts or need_w):  # no window sees a pixel
+    if not (parts or need_w):  # no window contains a pixel
         return _first(gx), None
     memory = _scratch(threads, scratch)
     _loaded.c.conv2d_backward(of_x, parts, of_w, N, blocks, threads, _at(G), _at(X), _at(w), _at(gx), _at(gw),
@@ -386,22 +388,22 @@ def conv2d_backward(g: Any, x: Any, w: Any, stride: Pair, padding: Pair, need_x:
 
 # ---------------------------------------------------------------------------------- batch norm
 
-LINE = 256  # values: lines are about so long, and a channel's values lie in each
+LINE = 256  # values in a line, about; each line has values of all channels
 
 
 @functools.cache
 def _line(C: int) -> int:
-    """The length of a line, a multiple of C."""
+    """Return the length of a line, a multiple of C."""
     return C * max(1, LINE // C)
 
 
 def _vector(v: Any, C: int, what: str) -> Any:
-    """v, one float32 for each of C channels."""
+    """Return v, which has one float32 for each of C channels."""
     return _flat(_of_shape(v, (C,), what))
 
 
 def _lines(x: Any, C: int) -> tuple[int, int, Any]:
-    """(length of a line, number of blocks, scratch memory) for x."""
+    """Return (length of a line, number of blocks, scratch memory) for x."""
     length = _line(C)
     blocks = min(-(-x.size // length), max(2, x.size >> 16))
     return length, blocks, _scratch(4 + 2 * blocks, length)
@@ -409,7 +411,7 @@ def _lines(x: Any, C: int) -> tuple[int, int, Any]:
 
 def _normalise(x: Any, gamma: Any, beta: Any, eps: float, given: Any = None, relu: bool = False, skip: Any = None
                ) -> tuple[Any, Any, Any, Any]:
-    """(y, channels last; mean; var; saved) with the batch's statistics, or with `given` ones."""
+    """Return (y, channels last; mean; var; saved) with the statistics of the batch, or with the `given` ones."""
     C = x.shape[1]
     if not x.size:
         raise ValueError(f"native kernels: nothing to normalise, x {x.shape}")
@@ -425,7 +427,7 @@ def _normalise(x: Any, gamma: Any, beta: Any, eps: float, given: Any = None, rel
 
 def _gradient(g: Any, gamma: Any, saved: Any, y: Any = None, keep: bool = False, constant: bool = False
               ) -> tuple[Any, Any, Any, Any]:
-    """(dL/dx, dL/dgamma, dL/dbeta, masked g). With y, g counts where y > 0; with `keep` that is handed back."""
+    """Return (dL/dx, dL/dgamma, dL/dbeta, masked g). With y, g counts where y > 0; `keep` returns that product."""
     X, statistics = saved
     C = X.shape[-1]
     G, gamma = _of_shape(_last(g), X.shape, "g"), _vector(gamma, C, "gamma")
@@ -484,16 +486,16 @@ def running_statistics(old_mean: Any, old_var: Any, mean: Any, var: Any, momentu
 
 # ----------------------------------------------------------------------------- one value after the other
 
-SMALL = 1 << 13  # values: for fewer NumPy is as quick
+SMALL = 1 << 13  # values: NumPy is as fast for fewer
 
 
 def _pieces(values: int) -> int:
-    """The number of blocks for a loop over so many values."""
+    """Return the number of blocks for a loop over `values` values."""
     return max(1, min(64, values >> 14))
 
 
 def add(a: Any, b: Any) -> Any:
-    """Reference: reference.add. Small arrays, and such as lie differently in memory, are left to NumPy."""
+    """Reference: reference.add. NumPy adds small arrays and arrays of different memory layouts."""
     if a.size < SMALL or a.ndim != 4 or a.shape != b.shape or a.dtype != np.float32 or b.dtype != np.float32:
         return a + b
     A, B = a.transpose(0, 2, 3, 1), b.transpose(0, 2, 3, 1)
@@ -528,7 +530,7 @@ def sgd(w: Any, g: Any, v: Any, lr: Any, momentum: float, weight_decay: float) -
 
 
 class _Windows(ctypes.Structure):
-    """Windows in c/pooling.c."""
+    """Mirror the struct Windows of c/pooling.c."""
 
     _fields_ = [(name, ctypes.c_int64) for name in (
         "images", "height", "width", "channels", "kernel_rows", "kernel_columns", "stride_rows", "stride_columns",
@@ -536,7 +538,7 @@ class _Windows(ctypes.Structure):
 
 
 def _windows(shape: Sequence[int], kernel: Pair, stride: Pair, padding: Pair) -> tuple[Any, Pair, int, int]:
-    """(the windows for C, rows and columns of y, number of blocks, threads)."""
+    """Return (the windows for C, rows and columns of y, number of blocks, threads)."""
     N, C, H, W = shape
     out = output_size((H, W), kernel, stride, padding)
     elements = N * C * out[0] * out[1] * kernel[0] * kernel[1]

@@ -1,10 +1,10 @@
-"""Damaged CIFAR-10: every one is refused cleanly or read as 60 images with labels in range.
+"""Read damaged CIFAR-10 files: each is refused cleanly or read as 60 images with labels in range.
 
     cd tests && python -m fuzz.fuzz_cifar [N] [--seed S]
 
-Real images where MINIRES_CIFAR10 or MINIRES_DATA names a folder with the binary format, noise elsewhere; cut to 60 of
-them, so that a file is read in a millisecond. Damage: to the bytes of a batch of either format, to the operations of a
-pickle, to a tar file's bytes under a fresh gzip, and to the gzip.
+The images are real if MINIRES_CIFAR10 or MINIRES_DATA names a folder with the binary format, and noise otherwise. There
+are only 60 of them, so that a file is read in a millisecond. The damage is to the bytes of a batch in either format, to
+the operations of a pickle, to the bytes of a tar file that is then compressed again, and to the compressed bytes.
 """
 import contextlib
 import gzip
@@ -25,7 +25,7 @@ other = {PYTHON.folder: BINARY.folder, BINARY.folder: PYTHON.folder}.__getitem__
 
 
 def parts():
-    """(pixels, labels) of six small batches, real where they can be had; the test's of each class once."""
+    """Return (pixels, labels) of six small batches, real if available. The test batch has one image of each class."""
     for variable in "MINIRES_CIFAR10", "MINIRES_DATA":
         folder = pathlib.Path(os.environ.get(variable) or "nowhere") / BINARY.folder
         if (folder / BINARY.test).is_file():
@@ -39,7 +39,7 @@ def parts():
 
 @contextlib.contextmanager
 def cases():
-    """{name: case} for mutations.run, while TRAIN and TEST are small."""
+    """Return {name: case} for mutations.run. In this context the data set has 60 images."""
     with mock.patch.multiple(cifar, TRAIN=50, TEST=10), tempfile.TemporaryDirectory() as temporary:
         made = {form.folder: make.files("cifar10", form, parts=parts()) for form in (PYTHON, BINARY)}
         archives = {folder: make.archive(folder, files) for folder, files in made.items()}
@@ -78,10 +78,10 @@ def cases():
             folder = rng.choice(list(FORMS))
             tar = bytearray(gzip.decompress(archives[folder]))
             starts = [i for i in range(0, len(tar), 512) if tar[i + 257:i + 262] == b"ustar"]
-            if rng.random() < 0.7:  # most of it is pixels: aim at a header
+            if rng.random() < 0.7:  # most bytes are pixels, so aim at a header
                 start = rng.choice(starts)
                 tar[start:start + 512] = damaged(bytes(tar[start:start + 512]), rng)
-                if rng.random() < 0.5:  # with a checksum that says it is right
+                if rng.random() < 0.5:  # with a checksum that fits the damage
                     header = tar[start:start + 148] + b" " * 8 + tar[start + 156:start + 512]
                     tar[start + 148:start + 156] = b"%06o\0 " % sum(header)
             else:

@@ -1,9 +1,9 @@
-"""Damaged IDX files, plain and gzipped: every one is refused cleanly or read as whole images with labels in range.
+"""Read damaged IDX files, plain and gzipped: each is refused cleanly or read as complete images with labels in range.
 
     cd tests && python -m fuzz.fuzz_idx [N] [--seed S]
 
-Real images: the first 40 + 20 of the Fashion-MNIST that ships with minires. Half of the damage is to bytes anywhere,
-half to headers, where it tells most.
+The images are real: the first 40 training and 20 test images of the Fashion-MNIST that ships with minires. Half of the
+damage is to bytes anywhere, and half is to headers, where damage has the most effect.
 """
 import contextlib
 import gzip
@@ -25,7 +25,7 @@ def idx(array):
 
 @contextlib.contextmanager
 def cases():
-    """{name: case} for mutations.run."""
+    """Return {name: case} for mutations.run."""
     train, test = fashion_mnist_small()
     made = dict(zip(FILES, map(idx, (train.images[:40], train.labels[:40], test.images[:20], test.labels[:20])),
                     strict=True))

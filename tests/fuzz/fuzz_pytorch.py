@@ -1,11 +1,12 @@
-"""Damaged PyTorch files: every one is refused cleanly or loads whole, and nothing that it asks for is done.
+"""Read damaged PyTorch files: each is refused cleanly or loads completely, and no code from it runs.
 
     cd tests && python -m fuzz.fuzz_pytorch [N] [--seed S]
-    cd tests && python -m fuzz.fuzz_pytorch make      the two files anew, by PyTorch where that is installed
+    cd tests && python -m fuzz.fuzz_pytorch make      writes the two files again; this needs PyTorch
 
-today.pth and legacy.pth hold one checkpoint, as training scripts save it (a model behind DataParallel, an optimizer, an
-epoch, a score), of models.cifar(8, width=1), in both of PyTorch's formats; PyTorch 2.13 wrote them. Damage: to any
-bytes, to the operations of the pickles in a file that is in order otherwise, and to the entries of a whole zip file.
+today.pth and legacy.pth hold the same checkpoint of models.cifar(8, width=1) in both of PyTorch's formats. PyTorch 2.13
+wrote them. The checkpoint has what training scripts save: a model in DataParallel, an optimizer, an epoch, a score. The
+damage is to any bytes, to the operations of the pickles in an otherwise correct file, and to the entries of a complete
+zip file.
 """
 import contextlib
 import io
@@ -26,23 +27,24 @@ TODAY, LEGACY = HERE / "today.pth", HERE / "legacy.pth"
 
 
 def unzipped(content):
-    """[(name, content)] of a zip file."""
+    """Return [(name, content)] of a zip file."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         return [(name, archive.read(name)) for name in archive.namelist()]
 
 
 def zipped(entries, method=zipfile.ZIP_STORED):
-    """A whole zip file, checksums and all."""
+    """Return a complete zip file with correct checksums."""
     out = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(out, "w", method) as archive:
-        warnings.simplefilter("ignore")  # two entries of one name are part of the plan
+        warnings.simplefilter("ignore")  # two entries with one name are intended
         for name, content in entries:
             archive.writestr(zipfile.ZipInfo(name), content, method)
     return out.getvalue()
 
 
 def entries_damaged(entries, rng):
-    """The zip file after one change of its entries: gone, twice, renamed, exchanged, of another length, compressed."""
+    """Return the zip file after one change: an entry is deleted, renamed, damaged, cut or gets another content, or all
+    entries are compressed."""
     made, i, j = list(entries), rng.randrange(len(entries)), rng.randrange(len(entries))
     edit = rng.randrange(7)
     if edit == 0: del made[i]
@@ -56,7 +58,7 @@ def entries_damaged(entries, rng):
 
 
 def pickles_of(legacy):
-    """The five pickles of a legacy file, and what comes behind them."""
+    """Return the five pickles of a legacy file, and the bytes after them."""
     file, parts = io.BytesIO(legacy), []
     for _ in range(5):
         start = file.tell()
@@ -67,7 +69,7 @@ def pickles_of(legacy):
 
 @contextlib.contextmanager
 def cases():
-    """{name: case} for mutations.run."""
+    """Return {name: case} for mutations.run."""
     today, legacy = TODAY.read_bytes(), LEGACY.read_bytes()
     entries = unzipped(today)
     at, pickled = next((i, content) for i, (name, content) in enumerate(entries) if name.endswith("/data.pkl"))
@@ -115,7 +117,7 @@ def cases():
 
 
 def warm_up(model, entries):
-    """Have imported what reading imports at first use: the watch refuses any import."""
+    """Load files once, so that everything that reading imports at first use is imported: the watch refuses imports."""
     for file in TODAY, LEGACY:
         load_weights(model, file)
     for codec in "cp437", "utf_8", "latin_1", "unicode_escape", "raw_unicode_escape", "ascii":
@@ -127,7 +129,7 @@ def warm_up(model, entries):
 
 
 def make():
-    """The two files."""
+    """Write the two files."""
     import torch
 
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Damage for real files, and a watch on what reading them does."""
+"""Damage real files, and watch what happens when they are read."""
 import argparse
 import collections
 import contextlib
@@ -18,7 +18,7 @@ def flip(data, rng, other):
         data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
 
 
-def near_start(data, rng, other):  # headers lie there
+def near_start(data, rng, other):  # where headers are
     data[rng.randrange(min(len(data), 300))] = rng.choice([0, 1, 0x7f, 0x80, 0xff, rng.randrange(256)])
 
 
@@ -58,7 +58,7 @@ BYTES = [flip, near_start, truncate, cut, insert, repeat, blank, splice, replace
 
 
 def damaged(data, rng, other=b"other file", kinds=BYTES):
-    """`data` after one to three kinds of damage."""
+    """Return `data` after one to three kinds of damage."""
     made = bytearray(data)
     for _ in range(rng.choice([1, 1, 1, 2, 3])):
         if not made:
@@ -75,17 +75,17 @@ HOSTILE = [b"cos\nsystem\n(S'touch made'\ntR", b"cbuiltins\neval\n(S'1'\ntR", b"
            b"\x82\x01", b"P1\n", b"Q", b"\x97", b"\x98", b"I99999999999999999999\n", b"r\xff\xff\xff\x7f",
            b"\x8b\xff\xff\xff\x7f", b"\x8e\xff\xff\xff\xff\xff\xff\xff\x7f", b"\x95\xff\xff\xff\xff\xff\xff\xff\xff",
            b"b", b"}b", b"(lb", b"0", b"1", b"2", b"(", b"t", b"u", b"e", b"s", b"a", b"R", b"\x81", b"\x92", b".",
-           b"2\x86" * 60]  # the last: a tuple of two of itself, 2^60 leaves if one walks it
+           b"2\x86" * 60]  # the last: each tuple holds the previous one twice, sixty deep, 2^60 leaves
 
 
 def operations(pickled):
-    """The pickle cut at its operations."""
+    """Split a pickle into its operations."""
     starts = [position for _, _, position in pickletools.genops(pickled)] + [len(pickled)]
     return [pickled[a:b] for a, b in itertools.pairwise(starts)]
 
 
 def reordered(parts, rng):
-    """The operations after one to three edits."""
+    """Return the pickle of the operations after one to three edits."""
     made = list(parts)
     for _ in range(rng.choice([1, 1, 2, 3])):
         i, j = rng.randrange(len(made)), rng.randrange(len(made))
@@ -115,7 +115,7 @@ def _audit(event, arguments):
 
 @contextlib.contextmanager
 def watched():
-    """Nothing in here may write, import, run or connect; Python tells of each try."""
+    """Refuse any attempt in this context to write, import, run a program or connect. Python reports each attempt."""
     global _watching
     if not getattr(sys, "_minires_audited", False):
         sys.addaudithook(_audit)
@@ -128,12 +128,14 @@ def watched():
 
 
 def run(cases, n, seed=0, hang=None):
-    """Read `n` damaged files; returns a Counter of what came of it.
+    """Read `n` damaged files, and return a Counter of the results.
 
-    `cases`: {name: case}; case(rng) gives a function without arguments that reads one damaged file, and returns on a
-    right load, raises ValueError or FileNotFoundError that names the file for a clean refusal. AssertionError, with
-    the case and the seed, for whatever else; a reader that takes more than `hang` seconds ends the process, with the
-    place on stderr: in a hash that does not come to an end Python itself cannot stop it.
+    cases   {name: case}; case(rng) returns (read, names). read() reads one damaged file: it returns after a correct
+            load, and for a clean refusal raises ValueError or FileNotFoundError with one of `names` in its message.
+    hang    seconds; if read() takes longer, the process ends and prints the place on stderr, because Python cannot
+            interrupt the computation of an endless hash
+
+    Raises AssertionError, with the case and the seed, for anything else that read() does.
     """
     came = collections.Counter()
     for i in range(n):
@@ -148,9 +150,9 @@ def run(cases, n, seed=0, hang=None):
                 read()
             came[f"{name}: loaded"] += 1
         except BaseException as e:
-            clean = type(e) in (ValueError, FileNotFoundError)  # not their subclasses, such as UnicodeDecodeError
+            clean = type(e) in (ValueError, FileNotFoundError)  # subclasses such as UnicodeDecodeError are not clean
             if not clean or not any(part in str(e) for part in names):
-                why = "names no file" if clean else "is no clean refusal"
+                why = "names no file" if clean else "is not a clean refusal"
                 raise AssertionError(f"{name}, seed {seed}, number {i}: {type(e).__name__}: {e}: {why}") from e
             came[f"{name}: refused"] += 1
         came["slowest, ms"] = max(came["slowest, ms"], round(1000 * (time.perf_counter() - start)))
@@ -160,7 +162,7 @@ def run(cases, n, seed=0, hang=None):
 
 
 def main(what, cases):
-    """A script's command line: how many, which seed; prints the counts and the peak of memory."""
+    """Run the cases with the number and the seed from the command line; print the counts and the peak of memory."""
     cli = argparse.ArgumentParser(description=what)
     cli.add_argument("n", type=int, nargs="?", default=20_000)
     cli.add_argument("--seed", type=int, default=0)
