@@ -20,7 +20,8 @@ pytestmark = pytest.mark.system
 needs_kernels = pytest.mark.skipif(fake_cupy.missing() is not None, reason=str(fake_cupy.missing()))
 
 
-LONG = ("parity_models", "resnet20", "resnet56", "resnet110", "resnet50")  # slow on the stand-in; test_cupy.py covers the models
+# Slow on the stand-in; test_cupy.py covers the models.
+LONG = ("parity_models", "resnet20", "resnet56", "resnet110", "resnet50")
 
 
 def run(out, *options):
