@@ -277,7 +277,7 @@ ARCHIVES = {
     "size below 0": (lambda: gzip.compress(header("a", b"\xff" * 11 + b"\xfe")), "a member of -2 bytes; expected at"),
     "long names": (lambda: gzip.compress((header("a", kind=b"L", size=b"1") + b"a".ljust(512, b"\0")) * 500),
                    "it has more than 8 additional headers in a row"),
-    "long name": (lambda: gzip.compress(header("a", kind=b"L", size=b"%o" % 10**6)), "a member of 1000000 bytes; expec"),
+    "long name": (lambda: gzip.compress(header("a", kind=b"L", size=b"%o" % 10**6)), "a member of 1000000 bytes; exp"),
     "pax size": (lambda: gzip.compress(pax(b"22 size=%d\n" % 10**12) + header("a")), "a member of 1000000000000 b"),
     "pax sizes": (lambda: gzip.compress(pax(b"10 size=a\n") + header("a")), "the size of a member is not a number"),
     "pax digits": (lambda: gzip.compress(pax(b"9" * 400 + b" a=b\n")), "a pax header has a record without its length"),

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import numbers
@@ -123,10 +124,16 @@ def checked(value: Any, kind: Any, where: str, key: str = "", *, complete: bool 
     raise _wrong(where, key, _words(kind), value)
 
 
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    """Return the types of the fields of a dataclass or a TypedDict. Python compiles them anew at every call."""
+    return get_type_hints(kind, include_extras=True)
+
+
 def _record(value: Any, kind: Any, where: str, key: str, complete: bool) -> Any:
     if not isinstance(value, Mapping):
         raise _wrong(where, key, "keys and values", value)
-    known = get_type_hints(kind, include_extras=True)
+    known = _hints(kind)
     if is_typeddict(kind):
         optional = {name for name, hint in known.items() if get_origin(hint) is NotRequired}
     else:
