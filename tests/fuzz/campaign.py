@@ -1,4 +1,4 @@
-"""Read very many damaged files and new programs, each within 1 GiB of memory and 5 seconds of CPU, and count what comes.
+"""Read very many damaged files and new programs, each within 1 GiB of memory and 5 seconds of CPU; count the results.
 
     cd tests && python -m fuzz.campaign COUNTS.json [--programs 100000] [--mutations 1000000] [--jobs 2] [--seed S]
 
