@@ -1,7 +1,7 @@
-"""What the benchmarks share: worker processes, interleaved rounds, ratios, tables, and the facts of the machine.
+"""This module has what the benchmarks share: worker processes, interleaved rounds, ratios, tables, machine facts.
 
-Only the standard library, and little of it: a process that starts another hands its own peak memory down to it, so
-whoever measures memory has to be small.
+It imports little, and only from the standard library. A process that starts another passes its own peak memory on to
+it, so the process that measures memory must be small.
 """
 from __future__ import annotations
 
@@ -26,17 +26,18 @@ Turn = Callable[[], list[float]]
 
 
 class Failed(Exception):
-    """A worker cannot do its work; the text is the reason."""
+    """A worker cannot do its work. The text is the reason."""
 
 
 class Worker:
-    """One system in a process of its own. While it is not asked it waits for a line on its pipe."""
+    """A Worker runs one system in its own process. Between requests the process waits for a line on its pipe."""
 
     def __init__(self, system: str, python: str, threads: int):
-        # Every library reads the variable that it knows. The checkout comes first, so that it is what is measured.
+        # Every library reads the variable that it knows. For minires the path starts with this checkout, so that this
+        # checkout is measured.
         env = {**os.environ, **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
                                               "MINIRES_THREADS", "NUM_CPU_THREADS"), str(threads))}
-        env.pop("MINIRES_KERNELS", None)  # the worker chooses
+        env.pop("MINIRES_KERNELS", None)  # the worker chooses its kernels
         if system.startswith("minires"):
             env["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), *filter(None, [env.get("PYTHONPATH")])])
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (close() closes it)
@@ -47,7 +48,7 @@ class Worker:
             raise Failed(f"{Path(python).name} cannot be started ({e.strerror})") from e
 
     def ask(self, do: str, **arguments: Any) -> Any:
-        """Send one request and wait for its answer."""
+        """Send one request and return its answer. Raises Failed if the process ends or answers with an error."""
         assert self.process.stdin and self.process.stdout
         try:
             self.process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
@@ -65,17 +66,20 @@ class Worker:
         return answer["value"]
 
     def turn(self, key: str, count: int) -> Turn:
-        """What to call for `count` timed runs of the network or layer `key`."""
+        """Return a function that times `count` runs of the network or layer `key`."""
         return lambda: self.ask("time", key=key, count=count)
 
     def close(self) -> None:
-        """End the process: its pipe closes, and so its loop ends."""
+        """End the process by closing its pipe, which ends its loop."""
         self.process.communicate()
         self.errors.close()
 
 
 class Workers:
-    """Workers by label, all ended at the end of the `with`. Those that failed are in `left_out` with the reason."""
+    """Workers holds the running workers by label, and ends them all at the end of the `with`.
+
+    `left_out` has the workers that failed, each with its reason.
+    """
 
     def __init__(self) -> None:
         self.running: dict[str, Worker] = {}
@@ -89,9 +93,9 @@ class Workers:
             worker.close()
 
     def start(self, label: str, system: str, python: str, threads: int, check: Callable[[Worker], Any]) -> Any:
-        """A new worker, and what `check` (its first requests) returned; None if it failed and is left out.
+        """Start a worker and return the result of `check`, its first requests; None if it fails and is left out.
 
-        minires itself must not fail: that ends the benchmark.
+        Raises SystemExit if minires itself fails.
         """
         try:
             worker = Worker(system, python, threads)
@@ -108,9 +112,11 @@ class Workers:
 
 
 def interleave(turns: dict[Any, Turn], rounds: int, pause: float) -> dict[Any, Times]:
-    """Everyone's turn, A B C A B C ..., for so many rounds: the machine's moods meet all of them alike.
+    """Run all turns in order, A B C A B C ..., for a number of rounds. Return {key: the times of each round}.
 
-    `pause`: seconds before each turn. The threads of BLAS and OpenMP spin for a while before they sleep.
+    Changes in the speed of the machine then affect all turns equally.
+
+    pause: seconds before each turn, because the threads of BLAS and OpenMP spin for a while before they sleep.
     """
     times: dict[Any, Times] = {key: [] for key in turns}
     for number in range(rounds):
@@ -123,27 +129,27 @@ def interleave(turns: dict[Any, Turn], rounds: int, pause: float) -> dict[Any, T
 
 
 def per_round(times: Times) -> list[float]:
-    """The median of every round."""
+    """Return the median of every round."""
     return [statistics.median(r) for r in times]
 
 
 def median(times: Times) -> float:
-    """The median of all that was timed."""
+    """Return the median of all times."""
     return statistics.median(t for r in times for t in r)
 
 
 def best(times: Times) -> float:
-    """The shortest of all that was timed."""
+    """Return the shortest of all times."""
     return min(t for r in times for t in r)
 
 
 def ratios(times: Times, base: Times) -> list[float]:
-    """times / base, round by round. Only within a round are two numbers comparable."""
+    """Return times / base, round by round. Two times are comparable only within a round."""
     return [a / b for a, b in zip(per_round(times), per_round(base), strict=True)]
 
 
 def without_paths(text: str) -> str:
-    """`text` with the folders left out of every absolute path."""
+    """Return `text` without the folders of absolute paths."""
     return re.sub(r"(?<![\w.])(/[^\s/'\":,()]+)+/", "", text)
 
 
@@ -151,12 +157,12 @@ def without_paths(text: str) -> str:
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
+    """Return the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu() -> str:
-    """The processor's name."""
+    """Return the name of the processor."""
     try:
         found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     except OSError:
@@ -165,12 +171,12 @@ def cpu() -> str:
 
 
 def load() -> list[float]:
-    """The machine's load over the last 1, 5 and 15 minutes."""
+    """Return the load of the machine over the last 1, 5 and 15 minutes."""
     return [round(v, 2) for v in os.getloadavg()] if hasattr(os, "getloadavg") else []
 
 
 def header(benchmark: str, argv: Sequence[str]) -> dict[str, Any]:
-    """What stands at the head of every result: what was run, when and on what."""
+    """Return the head of every result: the command, the date and the machine."""
     return {"benchmark": benchmark, "command": command(benchmark, argv),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "machine": {"cpu": cpu(), "cores": cores(), "system": platform.system(),
@@ -179,7 +185,7 @@ def header(benchmark: str, argv: Sequence[str]) -> dict[str, Any]:
 
 
 def command(benchmark: str, argv: Sequence[str]) -> str:
-    """The command line with which to repeat a run. Absolute paths lose their folders: those mean nothing elsewhere."""
+    """Return the command line that repeats a run. Absolute paths lose their folders, which only one machine has."""
     words = ["python", f"benchmarks/{benchmark}.py"]
     for word in argv:
         option, equals, value = word.rpartition("=")
@@ -191,23 +197,23 @@ def command(benchmark: str, argv: Sequence[str]) -> str:
 
 
 def parser(description: str, *, rounds: int) -> argparse.ArgumentParser:
-    """A parser with the options that every benchmark has."""
+    """Return a parser with the options that every benchmark has."""
     p = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--rounds", type=positive, default=rounds, metavar="N", help="interleaved rounds")
-    p.add_argument("--pause", type=float, default=0.1, metavar="S", help="seconds before each turn, for others to calm")
+    p.add_argument("--pause", type=float, default=0.1, metavar="S", help="seconds to wait before each turn")
     p.add_argument("--out", type=Path, default=argparse.SUPPRESS, metavar="FILE.json",
                    help="also write every number to this file")
     return p
 
 
 def add_pythons(p: argparse.ArgumentParser) -> None:
-    """--python NAME=PATH, for peers that live in another virtual environment."""
+    """Add the option --python NAME=PATH, for peers that are installed in another virtual environment."""
     p.add_argument("--python", action="append", type=_python, default=argparse.SUPPRESS, metavar="NAME=PATH",
                    help="the Python that runs a peer, if it is installed in another virtual environment; repeatable")
 
 
 def pythons(args: argparse.Namespace) -> Callable[[str], str]:
-    """The Python for a system: the one given for it, or for the peer that it belongs to, or this one."""
+    """Return a function from a system to its Python: the one given for the system, or for its peer, or this one."""
     by_name: dict[str, str] = dict(getattr(args, "python", []))
     return lambda system: by_name.get(system, by_name.get(system.partition("-")[0], sys.executable))
 
@@ -220,25 +226,25 @@ def _python(text: str) -> tuple[str, str]:
 
 
 def positive(text: str) -> int:
-    """A whole number from 1, for argparse."""
+    """Parse a whole number of at least 1, for argparse."""
     value = int(text) if text.isdecimal() else 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a whole number >= 1, got {text!r}")
     return value
 
 
 def positives(text: str) -> list[int]:
-    """Whole numbers from 1, separated by commas, for argparse."""
+    """Parse whole numbers of at least 1, separated by commas, for argparse."""
     return [positive(part) for part in text.split(",")]
 
 
 def plural(count: int, word: str) -> str:
-    """plural(2, "thread") is "2 threads"."""
+    """Return a count with its noun: plural(2, "thread") is "2 threads"."""
     return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table: the first column is text, the others are numbers. Columns line up in a terminal as well."""
+    """Return a Markdown table, aligned for a terminal. The first column is text, the other columns are numbers."""
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     def line(cells: Sequence[str]) -> str:
         padded = [cells[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True))]
@@ -248,19 +254,19 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def number(value: float | None, digits: int = 0) -> str:
-    """`value` for a table, with thousands separated; a dash for None."""
+    """Format `value` for a table, with a thousands separator. None becomes a dash."""
     return "–" if value is None else f"{value:,.{digits}f}"
 
 
 def spread(values: Sequence[float] | None) -> str:
-    """Median and range of the rounds' ratios."""
+    """Format the median and range of the ratios of all rounds."""
     if not values:
         return "–"
     return f"{statistics.median(values):.2f} ({min(values):.2f}–{max(values):.2f})"
 
 
 def script(main: Callable[[Sequence[str]], int]) -> None:
-    """Run a benchmark's main with the words of the command line; errors end in one line."""
+    """Run the main of a benchmark with the arguments of the command line. Report errors in one line."""
     try:
         sys.exit(main(sys.argv[1:]))
     except Failed as e:

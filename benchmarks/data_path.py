@@ -1,10 +1,10 @@
-"""What fetching a batch costs beside the training step that uses it.
+"""This benchmark compares the time to fetch a batch with the time of the training step that uses it.
 
     python benchmarks/data_path.py --out benchmarks/results/data_path.json
 
-Picking a batch of 128 of 50,000 CIFAR-sized images, random crop and flip; once from images
-that were normalised beforehand, as train.fit takes them, once from stored bytes that are converted and normalised
-batch by batch. Beside it ResNet-20's training step on such a batch.
+To fetch a batch is to select 128 of 50,000 images of CIFAR's size and to apply a random crop and flip. One way starts
+from images that were normalised beforehand, as train.fit takes them. The other way starts from stored bytes, which are
+converted and normalised batch by batch. The training step is ResNet-20's on such a batch.
 """
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ WAYS = {"step": "the training step", "floats": "a batch from normalised images",
 
 def main(argv: Sequence[str]) -> int:
     """Measure, print, write."""
-    p = common.parser("Times the fetching of batches beside the training step.", rounds=9)
+    p = common.parser("Time the fetching of batches and the training step.", rounds=9)
     p.add_argument("--repeats", type=common.positive, default=3, metavar="K", help="timed runs of each in a round")
-    p.add_argument("--images", type=common.positive, default=50_000, metavar="N", help="images to pick from")
+    p.add_argument("--images", type=common.positive, default=50_000, metavar="N", help="images to select from")
     args = p.parse_args(argv)
     result = common.header("data_path", argv) | measure(args.rounds, args.repeats, args.pause, args.images)
     common.finish(result, table(result), getattr(args, "out", None))
@@ -33,9 +33,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def measure(rounds: int, repeats: int, pause: float, images: int) -> dict[str, Any]:
-    """Milliseconds of every run, and each way's share of a step, round by round."""
+    """Return the milliseconds of every run, and the share of each way in a step, round by round."""
     with_minires = ways(images)
-    for way in with_minires.values():  # once, so that threads start and memory is fetched
+    for way in with_minires.values():  # warm up, so that threads are started and memory is allocated
         way()
     times = common.interleave({name: partial(timed, way, repeats) for name, way in with_minires.items()}, rounds, pause)
     return {"rounds": rounds, "repeats": repeats, "batch_size": BATCH, "ms": times,
@@ -44,7 +44,7 @@ def measure(rounds: int, repeats: int, pause: float, images: int) -> dict[str, A
 
 
 def timed(way: Callable[[], Any], repeats: int) -> list[float]:
-    """Milliseconds of so many runs."""
+    """Return the milliseconds of each of `repeats` runs."""
     ms = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -54,8 +54,8 @@ def timed(way: Callable[[], Any], repeats: int) -> list[float]:
 
 
 def ways(count: int) -> dict[str, Callable[[], Any]]:
-    """{name: a function that does it once}, for so many images."""
-    sys.path.insert(0, str(common.HERE.parent))  # the checkout is what is measured
+    """Return {name: a function that runs it once}, for a training set of `count` images."""
+    sys.path.insert(0, str(common.HERE.parent))  # so that this checkout is measured
     import numpy as np
 
     from minires import datasets, models, optim, train
@@ -79,10 +79,10 @@ def ways(count: int) -> dict[str, Callable[[], Any]]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result as a Markdown table."""
+    """Return the result as a Markdown table."""
     rows = [[what, common.number(common.median(result["ms"][name]), 2),
              common.spread(result["percent_of_step"].get(name))] for name, what in WAYS.items()]
-    return "\n\n".join([f"Fetching a batch of {result['batch_size']} beside ResNet-20's training step, "
+    return "\n\n".join([f"Fetching a batch of {result['batch_size']}, and ResNet-20's training step, "
                         f"{result['rounds']} rounds of {result['repeats']}",
                         common.table(["", "median ms", "% of the step"], rows)])
 

@@ -1,13 +1,14 @@
-"""All that a GPU is needed for, in one command and under eight minutes: python benchmarks/gpu.py --out DIR
+"""Run every check and benchmark that needs a GPU, in under eight minutes: python benchmarks/gpu.py --out DIR
 
-First whether the GPU computes what NumPy does, then how fast: minires readable, fused and graphed beside PyTorch
-eager and graphed. Every section has its own time, and one that fails is recorded with its error while the next one
-runs. The work is done in a process of its own: where it crashes, hangs, or leaves a device that does not answer,
-that too is recorded, and a new process goes on with the next section. DIR/gpu.json is written after each. It needs
-CuPy and NumPy, for the comparison PyTorch (for ResNet-50 torchvision too), and no network.
+The first sections check that the GPU computes what NumPy computes. The others measure speed: minires readable, fused
+and graphed, compared with PyTorch eager and graphed. Every section has its own time limit. If a section fails, its
+error is recorded and the next section runs. The work is done in a second process. If this process crashes, hangs, or
+leaves a device that does not respond, that is recorded too, and a new process continues with the next section.
+DIR/gpu.json is written after each section. The program needs NumPy and CuPy, and PyTorch for the comparison
+(torchvision too for ResNet-50). It needs no network.
 
---dry-run goes through all of it on the CPU, tiny, with the tests' stand-in for CuPy: its numbers mean nothing.
---one-process does without the second process, for a debugger or a profiler.
+--dry-run runs all sections on the CPU with tiny sizes and the tests' stand-in for CuPy. Its numbers mean nothing.
+--one-process uses no second process, for a debugger or a profiler.
 """
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ from typing import Any
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE)]  # the checkout comes first, so that it is what is measured
+sys.path[:0] = [str(HERE.parent), str(HERE)]  # this checkout comes first, so that it is measured
 
 import common  # noqa: E402
 import gpu_parity as parity  # noqa: E402
@@ -45,15 +46,15 @@ from minires.kernels import cuda  # noqa: E402
 F4 = np.float32
 LR, MOMENTUM, WEIGHT_DECAY = workers.LR, workers.MOMENTUM, workers.WEIGHT_DECAY
 Step = Callable[[], Any]
-Found = dict[str, Any]  # what a section found: it becomes JSON
+Found = dict[str, Any]  # result of a section; it is written as JSON
 
 
 class LeftOut(Exception):
-    """This cannot be measured here; the text says why."""
+    """Something cannot be measured here. The text says why."""
 
 
 class Bench:
-    """The device, the sizes of the work, and how much time is left."""
+    """A Bench has the device, the sizes of the work, and the time limit of the current section."""
 
     def __init__(self, cp: Any, dry: bool):
         self.cp, self.dry, self.until = cp, dry, 0.0
@@ -62,15 +63,18 @@ class Bench:
         return 2 if self.dry else full
 
     def late(self, needed: float = 0.0) -> bool:
-        """Is this section's time over, or would it be in so many seconds?"""
+        """Return True if the time of this section is used up, or will be after `needed` more seconds."""
         return time.monotonic() + needed > self.until
 
     def wait(self) -> None:
-        """Until the device has done all its work."""
+        """Wait until the device has finished all its work."""
         self.cp.cuda.get_current_stream().synchronize()
 
     def milliseconds(self, f: Step, count: int) -> float:
-        """Of one f(), by device events around `count` of them. PyTorch works on the same default stream."""
+        """Return the milliseconds of one f(), by device events around `count` calls.
+
+        PyTorch uses the same default stream, so the events also time PyTorch.
+        """
         start, end = self.cp.cuda.Event(), self.cp.cuda.Event()
         start.record()
         for _ in range(count):
@@ -80,7 +84,7 @@ class Bench:
         return self.cp.cuda.get_elapsed_time(start, end) / count
 
     def median_of(self, f: Step, seconds: float) -> float:
-        """The median milliseconds of f() over about so many seconds, warmed up."""
+        """Return the median milliseconds of f(), measured for about `seconds` seconds after a warm-up."""
         f()
         self.wait()
         once = self.milliseconds(f, 1)
@@ -89,7 +93,7 @@ class Bench:
         return statistics.median(self.milliseconds(f, count) for _ in range(rounds))
 
     def pooled_bytes(self) -> int:
-        """What CuPy's default pool holds of the device's memory, after giving back what is free."""
+        """Return the bytes of device memory in CuPy's default pool, after its free blocks are released."""
         gc.collect()
         self.cp.get_default_memory_pool().free_all_blocks()
         return self.cp.get_default_memory_pool().total_bytes()
@@ -99,7 +103,7 @@ class Bench:
 
 
 def the_device(b: Bench) -> Found:
-    """What it ran on."""
+    """Describe the device and the versions of the libraries."""
     found = b.cp.cuda.runtime.getDeviceProperties(0)
     return {"name": found["name"].decode(), "multiprocessors": found["multiProcessorCount"],
             "compute_capability": f"{found['major']}.{found['minor']}", "cuda": b.cp.cuda.runtime.runtimeGetVersion(),
@@ -115,7 +119,7 @@ def _version(name: str) -> str | None:
 
 
 def ceilings(b: Bench) -> Found:
-    """The most that this device copies and multiplies: bytes read and written per second, and FLOP/s of a GEMM."""
+    """Measure the limits of the device: bytes read and written per second by a copy, and FLOP/s of a GEMM."""
     size, n = (1 << 10, 64) if b.dry else (1 << 28, 8192)
     x, y = b.cp.zeros(size, F4), b.cp.empty(size, F4)
     ms = b.median_of(lambda: y.__setitem__(..., x), 1)
@@ -131,22 +135,22 @@ def ceilings(b: Bench) -> Found:
 
 
 def parity_operations(b: Bench) -> Found:
-    """Every operation and its gradients beside NumPy's."""
+    """Compare every operation and its gradients with NumPy."""
     return _rows(b, parity.operations())
 
 
 def parity_kernels(b: Bench) -> Found:
-    """The kernels at the shapes of real networks."""
+    """Compare the kernels at the shapes of real networks with NumPy."""
     return _rows(b, parity.real_sizes(8 if b.dry else 128, small=b.dry))
 
 
 def parity_models(b: Bench) -> Found:
-    """Every kind of network."""
+    """Compare every kind of network with NumPy."""
     return _rows(b, parity.whole_models(*((4, 8, 4) if b.dry else (16, 16, 16))))
 
 
 def parity_training(b: Bench) -> Found:
-    """200 training steps."""
+    """Compare 200 training steps with NumPy."""
     return parity.training(4, width=2, n=4, size=8) if b.dry else parity.training(200)
 
 
@@ -155,7 +159,7 @@ def _rows(b: Bench, rows: Iterator[parity.Row]) -> Found:
     finished = True
     for row in rows:
         done.append(row)
-        if b.late():  # the last row may be the one that took too long: not knowing is not ok
+        if b.late():  # the rows not compared are unknown, so the section is not ok
             finished = False
             break
     return {"ok": finished and all(r["ok"] for r in done), "compared": len(done), "all_were_compared": finished,
@@ -167,7 +171,7 @@ def _rows(b: Bench, rows: Iterator[parity.Row]) -> Found:
 
 
 def minires_step(model: Any, images: Any, labels: Any, graphed: bool) -> Step:
-    """One training step of `model`; it returns the loss on the device and does not wait."""
+    """Return a function that runs one training step of `model` and returns the loss on the device, without waiting."""
     optimizer = optim.SGD(model.parameters(), LR, MOMENTUM, WEIGHT_DECAY)
     if graphed:
         step = GraphedStep(model, optimizer, images, labels)
@@ -184,7 +188,7 @@ def minires_step(model: Any, images: Any, labels: Any, graphed: bool) -> Step:
 
 
 def torch_step(torch: Any, model: Any, images: Any, labels: Any, graphed: bool, channels_last: bool) -> Step:
-    """The same by PyTorch, as its users write it; graphed as its manual says for whole steps."""
+    """Return the training step in PyTorch, as its users write it. A graphed step follows PyTorch's manual."""
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
         images = images.contiguous(memory_format=torch.channels_last)
@@ -208,7 +212,7 @@ def torch_step(torch: Any, model: Any, images: Any, labels: Any, graphed: bool, 
         for _ in range(3):
             eager()
     torch.cuda.current_stream().wait_stream(side)
-    layers.load_state_dict(start)  # in place: the warm-up has trained
+    layers.load_state_dict(start)  # in place; undoes the training of the warm-up
     for state in optimizer.state.values():
         state["momentum_buffer"].zero_()
     graph = torch.cuda.CUDAGraph()
@@ -223,7 +227,7 @@ def torch_step(torch: Any, model: Any, images: Any, labels: Any, graphed: bool, 
 
 
 class TorchCifar(workers.Torch):
-    """workers.py's PyTorch network, moved to a device and callable as a module."""
+    """TorchCifar is the PyTorch network of workers.py, moved to a device and callable as a module."""
 
     def __init__(self, w: workers.Arrays, depth: int, width: int, where: str):
         images, labels = workers.batch(1)
@@ -242,7 +246,7 @@ class TorchCifar(workers.Torch):
 
 
 class Network:
-    """One network for all systems: the same weights and the same batch."""
+    """A Network is one network for all systems, with the same weights and the same batch."""
 
     def __init__(self, name: str, dry: bool):
         self.name, self.dry, self.imagenet = name, dry, name == "resnet50"
@@ -255,7 +259,7 @@ class Network:
             self.weights = workers.start_weights(self.depth, self.width)
 
     def resnet50(self) -> Any:
-        """The same weights at every call."""
+        """Build ResNet-50 with the same weights at every call."""
         return models.imagenet(18, width=4) if self.dry else models.resnet50()
 
     def minires(self, graphed: bool) -> Step:
@@ -274,7 +278,7 @@ class Network:
         except ImportError:
             raise LeftOut("PyTorch is not installed") from None
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-        torch.backends.cudnn.benchmark = True  # it tries its algorithms, and takes the fastest
+        torch.backends.cudnn.benchmark = True  # cuDNN tries its algorithms and uses the fastest
         if self.imagenet:
             try:
                 import torchvision
@@ -292,7 +296,7 @@ class Network:
         return torch_step(torch, model, images, labels, graphed, channels_last)
 
 
-SYSTEMS = {  # name: (library, graphed, channels_last or readable, TF32)
+SYSTEMS = {  # {name: (library, graphed, channels_last (torch) or readable (minires), TF32)}
     "minires readable": ("minires", False, True, False),
     "minires fused": ("minires", False, False, False), "minires fused, TF32": ("minires", False, False, True),
     "minires graphed": ("minires", True, False, False), "minires graphed, TF32": ("minires", True, False, True),
@@ -304,7 +308,7 @@ SYSTEMS = {  # name: (library, graphed, channels_last or readable, TF32)
 
 @contextlib.contextmanager
 def conditions(name: str) -> Iterator[None]:
-    """Kernels and precision of a system, while it is built and while it is timed."""
+    """Set the kernels and precision of a system, while it is built and while it is timed."""
     library, _, readable, tf32 = SYSTEMS[name]
     if library == "torch":
         with contextlib.suppress(ImportError):
@@ -317,7 +321,7 @@ def conditions(name: str) -> Iterator[None]:
 
 
 def step_times(b: Bench, name: str) -> Found:
-    """All systems on one network: their memory first, one after the other, then interleaved rounds of steps."""
+    """Measure all systems on one network: first the memory of each, then interleaved rounds of steps."""
     network = Network(name, b.dry)
     result: dict[str, Any] = {"batch": network.batch, "systems": {}}
     steps: dict[str, Step] = {}
@@ -331,8 +335,8 @@ def step_times(b: Bench, name: str) -> Found:
                 before = b.pooled_bytes(), _torch_bytes(b, reset=True)
                 step = network.minires(graphed) if library == "minires" else network.torch(graphed, second, tf32)
                 entry["losses"] = [float(step()) for _ in range(2)]
-                _torch_bytes(b, reset=True)  # cuDNN has tried its algorithms: their workspaces are not the step's
-                entry["losses"] += [float(step()) for _ in range(2)]  # the third of minires' is the graph's first
+                _torch_bytes(b, reset=True)  # the workspaces of the algorithms that cuDNN tried do not count
+                entry["losses"] += [float(step()) for _ in range(2)]  # minires graphed replays from the third step
                 after = _pool_total(b), _torch_bytes(b)
             entry["device_bytes"] = (after[0] - before[0] + _graph_bytes(step) if library == "minires"
                                      else after[1] - before[1])
@@ -344,7 +348,7 @@ def step_times(b: Bench, name: str) -> Found:
     rounds: dict[str, list[float]] = {system: [] for system in steps}
 
     def timed(system: str, count: int) -> float:
-        """0 where it fails; then it has no more rounds."""
+        """Return the milliseconds of a step, or 0 if it fails. A system that failed has no more rounds."""
         try:
             with conditions(system):
                 return b.milliseconds(steps[system], count)
@@ -375,13 +379,13 @@ def _pool_total(b: Bench) -> int:
 
 
 def _graph_bytes(step: Step) -> int:
-    """What a recording's own pool holds."""
+    """Return the bytes in the memory pool of a recorded step."""
     graphed = next((c.cell_contents for c in step.__closure__ or () if isinstance(c.cell_contents, GraphedStep)), None)
     return graphed.replay.pool.total_bytes() if graphed else 0
 
 
 def _torch_bytes(b: Bench, reset: bool = False) -> int:
-    """The most that PyTorch's allocator has held."""
+    """Return the peak bytes of PyTorch's allocator."""
     if b.dry or _version("torch") is None:
         return 0
     import torch
@@ -393,7 +397,7 @@ def _torch_bytes(b: Bench, reset: bool = False) -> int:
 
 
 def _ratios(rounds: dict[str, list[float]], systems: dict[str, Any]) -> Found:
-    """The table's ratios, round by round; and of the memory."""
+    """Return the ratios of step times, round by round, and the ratio of memory."""
     wanted = {"torch eager / minires graphed": ("torch eager", "minires graphed"),
               "torch eager / minires graphed, TF32": ("torch eager, TF32", "minires graphed, TF32"),
               "torch graphed / minires graphed": ("torch graphed, channels_last", "minires graphed"),
@@ -414,8 +418,11 @@ def _ratios(rounds: dict[str, list[float]], systems: dict[str, Any]) -> Found:
 
 
 def device_time(b: Bench, f: Step) -> tuple[float, str]:
-    """(milliseconds of one f(), how they were measured). A short kernel is done before the host has launched the next:
-    many of them in one CUDA graph leave the host out. What cannot be recorded is launched one by one."""
+    """Return (milliseconds of one f(), how they were measured).
+
+    A short kernel finishes before the host has launched the next one. To exclude the host, many calls are recorded in
+    one CUDA graph. Calls that cannot be recorded are launched one by one.
+    """
     count = b.steps(50)
 
     def many() -> None:
@@ -423,7 +430,7 @@ def device_time(b: Bench, f: Step) -> tuple[float, str]:
             f()
     replay = device.Replay(many, b.cp.zeros(1, F4))
     try:
-        for _ in range(3):  # two that warm up; the third records
+        for _ in range(3):  # the first two calls warm up; the third records
             replay()
     except Exception as e:
         return b.milliseconds(f, count), f"{count} launches one by one, host included: {type(e).__name__}: {e}"
@@ -432,11 +439,14 @@ def device_time(b: Bench, f: Step) -> tuple[float, str]:
 
 
 def shares(b: Bench) -> Found:
-    """Every kernel and matrix product of one ResNet-20 step: milliseconds on the device, bytes of its arrays, FLOPs of
-    the products. Launches of one kernel on arrays of the same shapes are measured once, on the same arrays again and
-    again: what fits into the device's cache stays there. CuPy's own elementwise kernels are not among them."""
+    """Measure every kernel and matrix product of one ResNet-20 step: milliseconds on the device, bytes of its arrays,
+    and FLOPs of the products.
+
+    Launches of one kernel on arrays of the same shapes are measured once, repeatedly on the same arrays. So data that
+    fits into the cache of the device stays there. CuPy's own elementwise kernels are not included.
+    """
     network = Network("resnet20", b.dry)
-    calls: dict[tuple[str, str], list[Any]] = {}  # (name, shapes): [again, bytes, FLOPs, how often]
+    calls: dict[tuple[str, str], list[Any]] = {}  # {(name, shapes): [again, bytes, FLOPs, number of launches]}
     launch, matmul = cuda._launch, cuda.matmul
 
     def note(name: str, shapes: str, again: Step, moved: int, flops: int) -> None:
@@ -487,8 +497,10 @@ def shares(b: Bench) -> Found:
 
 
 def whole_training(b: Bench) -> Found:
-    """64,000 iterations of ResNet-20 as section 4.2 trains it, with augmentation, and the error of 10,000 images after
-    every 391 of them; on random images of CIFAR-10's shape. As many iterations as there is time for."""
+    """Train ResNet-20 as in section 4.2, 64,000 iterations with augmentation, on random images of CIFAR-10's shape.
+
+    After every 391 iterations it computes the error on 10,000 images. It stops when the time of the section is used up.
+    """
     count, n, test, every, batch = (6, 40, 20, 3, 8) if b.dry else (64_000, 50_000, 10_000, 391, 128)
     network = Network("resnet20", b.dry)
     size = network.images.shape[-1]
@@ -509,7 +521,7 @@ def whole_training(b: Bench) -> Found:
                 done += 1
                 if done == count:
                     break
-            losses.append(float(loss))  # waits, so that the host is never an epoch ahead
+            losses.append(float(loss))  # waits for the device, so that the host is never more than an epoch ahead
             before = time.perf_counter()
             train.error(model, images[:test], labels[:test])
             evaluating += time.perf_counter() - before
@@ -520,7 +532,7 @@ def whole_training(b: Bench) -> Found:
 
 
 def inference(b: Bench) -> Found:
-    """ResNet-20 in evaluation mode, batch 500, as train.error runs it."""
+    """Time ResNet-20 in evaluation mode with batch 500, as in train.error."""
     network = Network("resnet20", b.dry)
     model = models.cifar(network.depth, width=network.width).to("gpu").eval()
     x = Tensor(device.to(parity.normal(8 if b.dry else 500, *network.images.shape[1:]), "gpu"))
@@ -532,21 +544,21 @@ def inference(b: Bench) -> Found:
     return result
 
 
-SECTIONS: dict[str, tuple[Callable[[Bench], Found], float]] = {  # name: (what, its seconds)
+SECTIONS: dict[str, tuple[Callable[[Bench], Found], float]] = {  # {name: (function, seconds)}
     "device": (the_device, 10), "ceilings": (ceilings, 15),
-    "parity_operations": (parity_operations, 70),  # CuPy compiles some hundred small kernels
+    "parity_operations": (parity_operations, 70),  # CuPy compiles about a hundred small kernels
     "parity_kernels": (parity_kernels, 50), "parity_models": (parity_models, 60),
     "parity_training": (parity_training, 50), "resnet20": (lambda b: step_times(b, "resnet20"), 40),
     "resnet56": (lambda b: step_times(b, "resnet56"), 30), "resnet110": (lambda b: step_times(b, "resnet110"), 35),
     "resnet50": (lambda b: step_times(b, "resnet50"), 50), "shares": (shares, 15), "inference": (inference, 5),
     "whole_training": (whole_training, 80),
 }
-BUDGET = 470.0  # seconds for all. What a section leaves of its own is there for the last ones
-GRACE = 45.0    # seconds that a section may take longer before its process is ended
+BUDGET = 470.0  # seconds for all sections. The last sections use the time that earlier sections did not need
+GRACE = 45.0    # extra seconds for a section before its process is killed
 
 
 def summary(result: Found) -> str:
-    """What to look at first."""
+    """Summarise the result of every section."""
     lines = []
     for name, section in result["sections"].items():
         if "error" in section:
@@ -568,24 +580,24 @@ def summary(result: Found) -> str:
 
 
 def good(section: Found) -> bool:
-    """Did it run, and does what it compared hold?"""
+    """Return True if the section ran without an error and all its comparisons passed."""
     holds = (section.get(key) for key in ("ok", "same_bits_twice", "graphed_has_the_same_bits"))
     parts = (section, *section.get("systems", {}).values())
     return False not in holds and not any(key in part for part in parts for key in ("error", "graphed_error"))
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 where every section ran and all parity holds, else 1."""
+    """Run the sections. Return 0 if every section ran and all comparisons passed, else 1."""
     p = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     p.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for gpu.json")
-    p.add_argument("--sections", default=",".join(SECTIONS), metavar="A,B", help="which, in this order (%(default)s)")
-    p.add_argument("--dry-run", action="store_true", help="tiny, on the CPU, with the tests' stand-in for CuPy")
-    p.add_argument("--one-process", action="store_true", help="a crash ends all; for a debugger or a profiler")
-    p.add_argument("--tell", type=float, help=argparse.SUPPRESS)  # the second process, with so many seconds left
+    p.add_argument("--sections", default=",".join(SECTIONS), metavar="A,B", help="sections, in order (%(default)s)")
+    p.add_argument("--dry-run", action="store_true", help="tiny sizes on the CPU, with the tests' stand-in for CuPy")
+    p.add_argument("--one-process", action="store_true", help="for a debugger or a profiler; a crash ends everything")
+    p.add_argument("--tell", type=float, help=argparse.SUPPRESS)  # for the second process: how many seconds are left
     args = p.parse_args(argv)
     names = args.sections.split(",")
     if unknown := [n for n in names if n not in SECTIONS]:
-        p.error(f"--sections: there is no {unknown[0]!r}; there are {', '.join(SECTIONS)}")
+        p.error(f"--sections: there is no section {unknown[0]!r}; the sections are {', '.join(SECTIONS)}")
     if args.tell is not None:
         for message in work(names, args.dry_run, args.tell):
             print(MARK + json.dumps(message, default=str), flush=True)
@@ -605,8 +617,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def work(names: Sequence[str], dry: bool, budget: float) -> Iterator[Found]:
-    """Run the sections, one after the other. Before each {"name"}, after it {"name", "found"}; {"cannot": why} where
-    there is no GPU. It ends early where the device does not answer any more: only a new process can use it again."""
+    """Run the sections one after the other. Yield {"name"} before each section and {"name", "found"} after it.
+
+    Yields {"cannot": reason} if there is no GPU. Raises RuntimeError if the device no longer responds, because only a
+    new process can use it again.
+    """
     undo = None
     if dry:
         sys.path.insert(0, str(HERE.parent / "tests"))
@@ -632,27 +647,27 @@ def work(names: Sequence[str], dry: bool, budget: float) -> Iterator[Found]:
                 found = section(b)
             except LeftOut as e:
                 found = {"left_out": str(e)}
-            except Exception as e:  # whatever it is: the next section may work
+            except Exception as e:  # after any exception the next section may still work
                 found = {"error": f"{type(e).__name__}: {e}", "traceback": common.without_paths(traceback.format_exc())}
             gc.collect()
             yield {"name": name, "found": {**found, "section_seconds": round(time.monotonic() - began, 1)}}
             if float(cupy.ones(8, F4).sum()) != 8:
-                raise RuntimeError("the device does not add any more")
+                raise RuntimeError("the device no longer computes a sum correctly")
     finally:
         if undo:
             undo()
 
 
-MARK = "gpu.py: "  # before a message from the second process
+MARK = "gpu.py: "  # starts every message from the second process
 SECOND = [sys.executable, "-X", "faulthandler", str(Path(__file__).resolve())]
 
 
 def second_process(names: Sequence[str], dry: bool, budget: float) -> Iterator[Found]:
-    """`work`'s messages from a process of its own, and after its death from another one, for the sections left."""
+    """Yield the messages of `work` from a second process. If it ends early, a new process runs the other sections."""
     left, end = list(names), time.monotonic() + budget
     while left:
         for message in messages(left, dry, end - time.monotonic()):
-            if "cannot" in message and len(left) < len(names):  # it could before
+            if "cannot" in message and len(left) < len(names):  # an earlier process could use the device
                 left, lost = [], left
                 yield from ({"name": n, "found": {"error": message["cannot"], "section_seconds": 0.0}} for n in lost)
             else:
@@ -662,7 +677,7 @@ def second_process(names: Sequence[str], dry: bool, budget: float) -> Iterator[F
 
 
 def messages(names: Sequence[str], dry: bool, budget: float) -> Iterator[Found]:
-    """What one process tells. Where it ends within a section, or takes too long, that is the last message."""
+    """Yield the messages of one process. If it ends within a section or takes too long, the last message says so."""
     ended: list[str] = []
     command = [*SECOND, "--out", ".", "--sections", ",".join(names), "--tell", str(budget), *["--dry-run"] * dry]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

@@ -1,7 +1,9 @@
-"""Does the GPU compute what NumPy does? Operations, kernels at the sizes of real networks, models, and a training run.
+"""This module compares results of the GPU with results of NumPy.
 
-Each function yields rows {"what", "error", "limit", "repeats", "ok"}: the largest relative error (Euclidean norm of the
-difference over that of NumPy's result) over outputs and gradients, and whether a second run gave the same bits.
+It covers operations, kernels at the sizes of real networks, models, and a training run. Each function yields rows
+{"what", "error", "limit", "repeats", "ok"}. "error" is the largest relative error over outputs and gradients: the
+Euclidean norm of the difference, divided by the norm of NumPy's result. "repeats" is True if a second run gave the same
+bits.
 """
 from __future__ import annotations
 
@@ -17,10 +19,10 @@ from minires.datasets.augment import crop_and_flip
 from minires.kernels import reference
 
 F4 = np.float32
-LIMIT = 1e-4  # relative, float32
+LIMIT = 1e-4  # relative error, for float32
 Row = dict[str, Any]
 
-# What is computed, and the shapes of its inputs.
+# {name: (function, shapes of its inputs)}
 INDEX = np.array([2, 0, 2])
 OPERATIONS = {
     "add": (lambda a, b: a + b, (2, 3, 4, 5), (2, 3, 4, 5)), "add, broadcast": (lambda a, b: a + b, (2, 3), (3,)),
@@ -65,8 +67,8 @@ def _cifar(depth: int = 8, **options: Any) -> Any:
     return partial(models.cifar, depth, **options)
 
 
-# A small network of every kind: how to build it (in_channels, width and rng are still to be given), and the least size
-# of its images.
+# {name of a kind of network: (function that builds a small one, smallest size of its images)}. The function still needs
+# the arguments in_channels, width and rng.
 NETS: dict[str, tuple[Callable[..., Any], int]] = {
     "plain": (_cifar(residual=False), 8), "residual": (_cifar(), 8), "by hand": (_cifar(by_hand=True), 8),
     "option B": (_cifar(shortcut="B"), 8), "by hand, option C": (_cifar(by_hand=True, shortcut="C"), 8),
@@ -84,12 +86,12 @@ NETS: dict[str, tuple[Callable[..., Any], int]] = {
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
-    """Standard normal float32, the same for the same shape and seed."""
+    """Return standard normal float32 numbers, the same for the same shape and seed."""
     return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(F4)
 
 
 def difference(got: Any, expected: Any) -> float:
-    """||got - expected|| / ||expected||; infinite where shapes differ or something is not finite."""
+    """Return ||got - expected|| / ||expected||, or infinity if shapes differ or a value is not finite."""
     got, expected = np.asarray(device.to(got, "cpu"), np.float64), np.asarray(expected, np.float64)
     if got.shape != expected.shape or not np.isfinite(got).all():
         return float("inf")
@@ -98,9 +100,11 @@ def difference(got: Any, expected: Any) -> float:
 
 
 def compare(what: str, compute: Callable[..., list[Any]], rounding: bool = False) -> Row:
-    """compute("cpu") with the reference kernels beside compute("gpu"), which runs twice. Its results are arrays.
+    """Compare compute("gpu"), which runs twice, with compute("cpu") on the reference kernels.
 
-    The limit is LIMIT or, with `rounding`, ten times what float32 on the CPU is from float64 where that is more.
+    compute: compute(where) returns a list of arrays; with `rounding` it also takes a dtype.
+    rounding: True raises the limit to ten times the difference between float32 and float64 on the CPU, if this is more
+        than LIMIT.
     """
     with kernels.using("reference"):
         expected = compute("cpu")
@@ -115,7 +119,7 @@ def compare(what: str, compute: Callable[..., list[Any]], rounding: bool = False
 
 
 def operations() -> Iterator[Row]:
-    """Every operation with its gradients."""
+    """Compare every operation and its gradients."""
     for name, (f, *shapes) in OPERATIONS.items():
         def compute(where: str, f: Any = f, shapes: Any = shapes) -> list[Any]:
             tensors = [Tensor(device.to(normal(*s, seed=i), where), True) for i, s in enumerate(shapes)]
@@ -126,7 +130,7 @@ def operations() -> Iterator[Row]:
 
 
 def real_sizes(n: int = 128, small: bool = False) -> Iterator[Row]:
-    """The kernels of a training step at the shapes that CIFAR and ImageNet networks have."""
+    """Compare the kernels of a training step, at the shapes of CIFAR and ImageNet networks."""
     shapes = [(n, 3, 16, 32, 3, 1), (n, 16, 16, 32, 3, 1), (n, 16, 32, 32, 3, 2), (n, 64, 64, 8, 3, 1),
               (n // 16, 3, 64, 224, 7, 2), (n // 16, 64, 256, 56, 1, 1), (n // 16, 256, 512, 56, 1, 2)]
     for N, C, O, size, k, stride in shapes[:4] if small else shapes:
@@ -159,12 +163,12 @@ def real_sizes(n: int = 128, small: bool = False) -> Iterator[Row]:
 
 
 def images_of(n: int, size: int, classes: int = 10, channels: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    """Random images and labels, always the same."""
+    """Return random images and labels, the same at every call."""
     return normal(n, channels, size, size), np.random.default_rng(1).integers(0, classes, n)
 
 
 def whole_models(n: int = 16, size: int = 16, width: int = 16) -> Iterator[Row]:
-    """Loss, gradients, statistics and evaluation of every kind of network."""
+    """Compare loss, gradients, statistics and evaluation of every kind of network."""
     for name, (build, least) in NETS.items():
         def compute(where: str, dtype: Any = F4, build: Any = build, size: int = max(size, least)) -> list[Any]:
             model = build(in_channels=3, width=width, rng=np.random.default_rng(0)).astype(dtype).to(where)
@@ -174,15 +178,15 @@ def whole_models(n: int = 16, size: int = 16, width: int = 16) -> Iterator[Row]:
             loss.backward()
             with no_grad():
                 logits = model.eval()(Tensor(images)).data
-            # All gradients as one array: that of a bias in front of a BatchNorm is 0, and nothing but rounding.
+            # All gradients are joined, because the gradient of a bias before a BatchNorm is 0 and thus only rounding.
             return [loss.data, logits, reference.join([p.grad for p in model.parameters()]),
                     reference.join([t.data for t in model.state().values()])]
-        yield compare(name, compute, rounding=True)  # it grows from layer to layer
+        yield compare(name, compute, rounding=True)  # rounding errors grow from layer to layer
 
 
 def losses(where: str, steps: int, graphed: bool = False, dtype: Any = F4, width: int = 16, n: int = 32,
            size: int = 32) -> list[float]:
-    """The losses of a short training run of ResNet-8 with augmentation; fetched once, at the end."""
+    """Return the losses of a short training run of ResNet-8 with augmentation, copied to the host at the end."""
     model = models.cifar(8, width=width, rng=np.random.default_rng(0)).astype(dtype).to(where)
     images, labels = images_of(8 * n, size)
     images, labels = device.to(images.astype(dtype), where), device.to(labels, where)
@@ -197,17 +201,20 @@ def losses(where: str, steps: int, graphed: bool = False, dtype: Any = F4, width
 
 
 def training(steps: int = 200, **sizes: Any) -> Row:
-    """The run on the GPU, ordinary and graphed, beside NumPy's. A yardstick stands beside it: how far float32 on the
-    CPU is from float64, for rounding grows from step to step whoever rounds."""
+    """Compare a training run on the GPU, ordinary and graphed, with the run on NumPy.
+
+    The row also has the difference between float32 and float64 on the CPU, as a yardstick: rounding errors grow from
+    step to step on every device.
+    """
     cpu, exact = losses("cpu", steps, **sizes), losses("cpu", min(steps, 10), dtype=np.float64, **sizes)
     gpu, again = (losses("gpu", steps, **sizes) for _ in range(2))
     try:
         row: Row = {"graphed_has_the_same_bits": losses("gpu", steps, graphed=True, **sizes) == gpu}
-    except Exception as e:  # the others are worth knowing
+    except Exception as e:  # the other results are still useful
         row = {"graphed_error": f"{type(e).__name__}: {e}"}
 
     def worst(a: list[float], b: list[float], count: int) -> float:
-        return max(abs(x - y) / abs(y) for x, y in zip(a[:count], b[:count], strict=True))  # so far
+        return max(abs(x - y) / abs(y) for x, y in zip(a[:count], b[:count], strict=True))
     marks = [m for m in (1, 10, 50, 100, 200) if m <= steps]
     return {"steps": steps, "relative_error_after": {m: worst(gpu, cpu, m) for m in marks}, "limit": LIMIT,
             "float32_and_float64_on_the_cpu": {m: worst(cpu, exact, m) for m in marks if m <= len(exact)},

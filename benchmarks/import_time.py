@@ -1,9 +1,9 @@
-"""How long `import minires` takes, and how much of that is NumPy.
+"""This benchmark measures how long `import minires` takes, and how much of this time is NumPy.
 
     python benchmarks/import_time.py --out benchmarks/results/import_time.json
 
-The wall time of whole interpreters, started in turns: one that does nothing, one that imports NumPy, one that imports
-minires. What an import takes is the difference within a round.
+It measures the wall time of whole interpreters, which are started in turns: one does nothing, one imports NumPy, one
+imports minires. The time of an import is the difference within a round.
 """
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ CODE = {"nothing": "pass", "numpy": "import numpy", "minires": "import minires"}
 
 def main(argv: Sequence[str]) -> int:
     """Measure, print, write."""
-    args = common.parser("Times `import minires` in new interpreters.", rounds=25).parse_args(argv)
+    args = common.parser("Time `import minires` in new interpreters.", rounds=25).parse_args(argv)
     result = common.header("import_time", argv) | measure(args.rounds, args.pause)
     common.finish(result, table(result), getattr(args, "out", None))
     return 0
 
 
 def measure(rounds: int, pause: float) -> dict[str, Any]:
-    """Seconds of every run, and the medians of the differences."""
-    for name in CODE:  # once, so that bytecode is compiled and files are in memory
+    """Return the seconds of every run, and the medians of the differences."""
+    for name in CODE:  # warm up, so that bytecode is compiled and files are in memory
         run(name)
     times = {name: [r[0] for r in t] for name, t in
              common.interleave({name: partial(run, name) for name in CODE}, rounds, pause).items()}
@@ -44,8 +44,8 @@ def measure(rounds: int, pause: float) -> dict[str, Any]:
 
 
 def run(name: str) -> list[float]:
-    """Seconds that a new interpreter takes from start to end."""
-    # Compiled modules are kept, as they are for an installed package, in a folder of their own.
+    """Return the seconds that a new interpreter takes from start to end."""
+    # Compiled modules are kept in a separate folder, because an installed package has compiled modules too.
     env = {**os.environ, "PYTHONPATH": str(common.HERE.parent), "PYTHONPYCACHEPREFIX": CACHE}
     env.pop("PYTHONDONTWRITEBYTECODE", None)
     start = time.perf_counter()
@@ -57,7 +57,7 @@ def run(name: str) -> list[float]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result as a Markdown table."""
+    """Return the result as a Markdown table."""
     rows = [["the interpreter alone", common.number(result["interpreter_s"], 3)],
             ["import numpy, above that", common.number(result["import_numpy_s"], 3)],
             ["import minires, above that (NumPy included)", common.number(result["import_minires_s"], 3)]]

@@ -1,8 +1,9 @@
-"""Every layer shape of ResNet-20 by itself, forward and backward: minires' kernels, fast and textbook, and PyTorch.
+"""This benchmark times each layer shape of ResNet-20 separately, forward and backward, for minires and PyTorch.
 
     python benchmarks/ops.py --out benchmarks/results/ops.json
 
-Each system runs in its own process; for every layer they take turns round by round.
+minires runs with its fast and with its textbook kernels. Each system runs in its own process, and for every layer the
+systems take turns round by round.
 """
 from __future__ import annotations
 
@@ -17,9 +18,9 @@ SYSTEMS = "minires", "minires-reference", "torch"
 
 
 def layers(batch: int, width: int, size: int) -> list[dict[str, Any]]:
-    """The layers of ResNet-20 with images of size x size, and how often each occurs in it.
+    """Return the layers of ResNet-20 for images of size x size, and how often each layer occurs.
 
-    A convolution is 3x3; `first`: nobody wants the gradient of its input, the image. A "bn" is BatchNorm + ReLU, or
+    A "conv" is 3x3. With `first` it needs no gradient of its input, which is the image. A "bn" is BatchNorm + ReLU, or
     with `skip` BatchNorm + addition + ReLU, which ends a residual block.
     """
     w, s, cases = width, size, []
@@ -46,7 +47,7 @@ def layers(batch: int, width: int, size: int) -> list[dict[str, Any]]:
 
 def main(argv: Sequence[str]) -> int:
     """Measure, print, write."""
-    p = common.parser("Times every layer shape of ResNet-20 by itself, forward and backward.", rounds=7)
+    p = common.parser("Time each layer shape of ResNet-20 separately, forward and backward.", rounds=7)
     p.add_argument("--repeats", type=common.positive, default=5, metavar="N", help="timed runs in each turn")
     p.add_argument("--batch", type=common.positive, default=128, metavar="N", help="images in a batch")
     p.add_argument("--width", type=common.positive, default=16, metavar="N", help="channels of the first stage")
@@ -63,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def measure(args: Any) -> dict[str, Any]:
-    """{"layers": [case + {"forward": {system: ...}, "backward": {system: ...}}]} and what was left out."""
+    """Return {"layers": [case + {"forward": {system: ...}, "backward": {system: ...}}]} and what was left out."""
     python, cases = common.pythons(args), layers(args.batch, args.width, args.size)
     with Workers() as workers:
         for system in SYSTEMS:
@@ -81,14 +82,14 @@ def measure(args: Any) -> dict[str, Any]:
 
 
 def summary(ms: common.Times, torch: common.Times | None) -> dict[str, Any]:
-    """What is kept of one system's times for one layer."""
+    """Summarise the times of one system for one layer."""
     ratios = common.ratios(ms, torch) if torch else None
     return {"ms": ms, "median_ms": common.median(ms), "best_ms": common.best(ms), "ratio_to_torch": ratios,
             "median_ratio_to_torch": statistics.median(ratios) if ratios else None}
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result as a Markdown table; the last line adds up a whole ResNet-20."""
+    """Return the result as a Markdown table. The last row is the sum over a whole ResNet-20."""
     systems = [s for s in SYSTEMS if s not in result["left_out"]]
     rows, totals = [], dict.fromkeys(systems, 0.0)
     for case in result["layers"]:
@@ -100,7 +101,7 @@ def table(result: dict[str, Any]) -> str:
                          *(common.number(times[s]["median_ms"], 2) for s in systems),
                          common.spread(times["minires"]["ratio_to_torch"])])
     ratio = common.number(totals["minires"] / totals["torch"], 2) if "torch" in totals else common.number(None)
-    rows.append(["all, as often as in ResNet-20", "", "", *(common.number(totals[s], 2) for s in systems), ratio])
+    rows.append(["sum over ResNet-20", "", "", *(common.number(totals[s], 2) for s in systems), ratio])
     title = (f"Layers of ResNet-20: median ms at batch {result['layers'][0]['shape'][0]}, "
              f"{common.plural(result['threads'], 'thread')}, {common.plural(result['rounds'], 'round')} of "
              f"{result['repeats']}")

@@ -1,9 +1,10 @@
-"""How a training step grows with the batch, the depth, the width and the threads: minires and PyTorch.
+"""This benchmark measures how a training step of minires and of PyTorch scales with batch, depth, width and threads.
 
     python benchmarks/scaling.py --out benchmarks/results/scaling.json
 
-One thing changes at a time, from ResNet-20, width 16, batch 128 on all cores. All values of one thing are timed in the
-same interleaved rounds, so that their ratios (ResNet-56 to ResNet-20, 1 thread to 2) are ratios within a round.
+One setting changes at a time, starting from ResNet-20, width 16, batch 128, on all cores. All values of one setting are
+timed in the same interleaved rounds, so that their ratios (ResNet-56 to ResNet-20, 1 thread to 2) are ratios within a
+round.
 """
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ GROUPS = "batch", "depth", "width", "threads"
 def main(argv: Sequence[str]) -> int:
     """Measure, print, write."""
     n = common.cores()
-    p = common.parser("Times a training step while the batch, the depth, the width or the number of threads changes.",
+    p = common.parser("Time a training step for several values of batch, depth, width and number of threads.",
                       rounds=5)
     p.add_argument("--steps", type=common.positive, default=3, metavar="N", help="timed steps in each turn")
     p.add_argument("--batch", type=common.positives, default="32,64,128,256", metavar="N,N", help="batches to time")
@@ -32,9 +33,10 @@ def main(argv: Sequence[str]) -> int:
     p.add_argument("--threads", type=common.positives, default=",".join(map(str, thread_counts(n))), metavar="N,N",
                    help="numbers of threads to time")
     p.add_argument("--base", type=base, default="20,16,128", metavar="DEPTH,WIDTH,BATCH",
-                   help="what stays as it is while something else changes")
-    p.add_argument("--base-threads", type=common.positive, default=n, metavar="N", help="likewise the threads")
-    p.add_argument("--only", choices=GROUPS, action="append", help="change only this; repeatable")
+                   help="depth, width and batch while another setting changes")
+    p.add_argument("--base-threads", type=common.positive, default=n, metavar="N",
+                   help="number of threads while another setting changes")
+    p.add_argument("--only", choices=GROUPS, action="append", help="change only this setting; repeatable")
     common.add_pythons(p)
     args = p.parse_args(argv)
     if any(d < 8 or (d - 2) % 6 for d in [*args.depth, args.base["depth"]]):
@@ -52,12 +54,12 @@ def main(argv: Sequence[str]) -> int:
 
 
 def thread_counts(n: int) -> list[int]:
-    """1, 2, 4, ... and n itself."""
+    """Return 1, 2, 4, ... and n itself."""
     return sorted({n, *(2 ** i for i in range(n.bit_length()) if 2 ** i <= n)})
 
 
 def base(text: str) -> dict[str, int]:
-    """--base: "20,16,128" as what it means."""
+    """Parse the value of --base, such as "20,16,128"."""
     values = common.positives(text)
     if len(values) != 3:
         raise common.argparse.ArgumentTypeError(f"expected DEPTH,WIDTH,BATCH, got {text!r}")
@@ -73,7 +75,7 @@ def measure(group: str, args: Any, result: dict[str, Any]) -> None:
         for value in getattr(args, group):
             work = {**args.base, "threads": args.base_threads, group: value}
             for system in SYSTEMS:
-                # A process has one number of threads; the networks of all other values stand side by side in one.
+                # A process has one number of threads. It holds the networks of all values with this number of threads.
                 label = f"{system}, {common.plural(work['threads'], 'thread')}"
                 prepare = partial(build, work=work, minires=told.get(("minires", value)))
                 if label in workers.running:
@@ -108,12 +110,12 @@ def measure(group: str, args: Any, result: dict[str, Any]) -> None:
 
 
 def key(work: dict[str, int]) -> str:
-    """A worker's name for one of its networks."""
+    """Return the name that a worker uses for one of its networks."""
     return f"depth {work['depth']}, width {work['width']}, batch {work['batch']}"
 
 
 def build(worker: Worker, work: dict[str, int], minires: dict[str, Any] | None) -> dict[str, Any]:
-    """Make one network ready in a worker and see that it is minires' own."""
+    """Build one network in a worker, and check that it does the same work as the network of minires."""
     told = worker.ask("train", key=key(work), depth=work["depth"], width=work["width"], batch_size=work["batch"],
                       inference=False, warm_up=2)
     check_same_work(told, minires or told, inference=False, resnet20=work["depth"] == 20 and work["width"] == 16)
@@ -121,7 +123,7 @@ def build(worker: Worker, work: dict[str, int], minires: dict[str, Any] | None) 
 
 
 def depth_ratios(result: dict[str, Any], shallow: int = 20, deep: int = 56) -> dict[str, Any] | None:
-    """ResNet-56 to ResNet-20: the ratio of multiply-accumulates, and of every system's steps round by round."""
+    """Return ratios of ResNet-56 to ResNet-20: multiply-accumulates, and the steps of each system round by round."""
     by_depth = {entry["value"]: entry for entry in result["groups"].get("depth", [])}
     if not {shallow, deep} <= set(by_depth):
         return None
@@ -131,10 +133,10 @@ def depth_ratios(result: dict[str, Any], shallow: int = 20, deep: int = 56) -> d
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result as Markdown tables, one for each thing that changed."""
+    """Return the result as Markdown tables, one for each setting that changed."""
     n, base = common.number, result["base"]
-    parts = [f"Training step from ResNet-{base['depth']}, width {base['width']}, batch {base['batch']}, "
-             f"{common.plural(base['threads'], 'thread')}, where one thing changes; "
+    parts = [f"Training step, one setting changed from ResNet-{base['depth']}, width {base['width']}, "
+             f"batch {base['batch']}, {common.plural(base['threads'], 'thread')}: "
              f"{common.plural(result['rounds'], 'round')} of {result['steps']}"]
     for group, entries in result["groups"].items():
         systems = [s for s in SYSTEMS if s in entries[0]]

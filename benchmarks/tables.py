@@ -1,7 +1,7 @@
-"""Write the tables of benchmarks/README.md from benchmarks/results/*.json: no number is typed by hand.
+"""This program writes the tables of benchmarks/README.md from benchmarks/results/*.json: no number is typed by hand.
 
     python benchmarks/tables.py            # rewrites the part between the two markers
-    python benchmarks/tables.py --check    # changes nothing; status 1 if the README is not what this would write
+    python benchmarks/tables.py --check    # changes nothing; exits with status 1 if the README would change
 """
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ Results = dict[str, dict[str, Any]]  # {file name: result}
 
 def main(argv: Sequence[str]) -> int:
     """Rewrite or check the README."""
-    p = argparse.ArgumentParser(description="Writes the tables of the README from the results.")
+    p = argparse.ArgumentParser(description="Write the tables of the README from the results.")
     p.add_argument("--results", type=Path, default=common.HERE / "results", metavar="DIR",
-                   help="where the JSON files are (default: results/ beside this file)")
+                   help="folder of the JSON files (default: results/ next to this file)")
     p.add_argument("--readme", type=Path, default=common.HERE / "README.md", metavar="FILE",
-                   help="the file to write into (default: README.md beside this file)")
-    p.add_argument("--check", action="store_true", help="change nothing; status 1 if the file would change")
+                   help="file to write into (default: README.md next to this file)")
+    p.add_argument("--check", action="store_true", help="change nothing; exit with status 1 if the file would change")
     args = p.parse_args(argv)
 
     old = args.readme.read_text(encoding="utf-8")
     if old.count(BEGIN) != 1 or old.count(END) != 1 or old.index(BEGIN) > old.index(END):
-        raise SystemExit(f"{args.readme.name}: expected one line {BEGIN!r} and below it one line {END!r}")
+        raise SystemExit(f"{args.readme.name}: expected one line {BEGIN!r}, followed by one line {END!r}")
     new = old[:old.index(BEGIN) + len(BEGIN)] + "\n\n" + generate(read(args.results)) + "\n\n" + old[old.index(END):]
     if args.check:
         if new != old:
-            print(f"{args.readme.name} is not what the results say; run python benchmarks/tables.py", file=sys.stderr)
+            print(f"{args.readme.name} does not match the results; run python benchmarks/tables.py", file=sys.stderr)
         return int(new != old)
     args.readme.write_text(new, encoding="utf-8")
     return 0
 
 
 def read(folder: Path) -> Results:
-    """Every result in the folder, by file name."""
+    """Return every result in the folder, by file name."""
     results = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
     for name, result in results.items():
         if result.get("benchmark") not in BENCHMARKS:
@@ -60,7 +60,7 @@ def read(folder: Path) -> Results:
 
 
 def generate(results: Results) -> str:
-    """All that stands between the markers."""
+    """Return the text between the markers."""
     if not results:
         return "No results yet."
     order = list(BENCHMARKS)
@@ -72,21 +72,21 @@ def generate(results: Results) -> str:
 
 
 def provenance(name: str, result: dict[str, Any]) -> str:
-    """How, when and on what a result was measured."""
+    """Describe how, when and on which machine a result was measured."""
     machine, load = result["machine"], result["load_before"]
     told = {s: v["versions"] for s, v in result.get("systems", {}).items()} or result.get("versions", {})
     versions = {f"{k} {v}": None for each in told.values() for k, v in each.items()
                 if k in ("minires", "numpy", "torch", "dezero", "chainer", "tinygrad")}
     return (f"`{result['command']}` ({machine['cpu']}, {machine['cores']} cores, {result['date'][:10]}, Python "
             f"{machine['python']}{''.join(f', {v}' for v in versions)}; load before {load[0] if load else 'unknown'}). "
-            f"Every time: [results/{name}](results/{name}).")
+            f"All times: [results/{name}](results/{name}).")
 
 
 # ------------------------------------------------------------------------------------- the goals
 
 
 def summary(results: Results) -> str:
-    """The figures that minires sets itself, as measured: a row for each that some result holds."""
+    """Return the table of measurements and goals, with a row for each goal that a result covers."""
     rows = [[what, common.number(value, digits), goal, aim] for what, value, digits, goal, aim in figures(results)]
     if not rows:
         return ""
@@ -94,7 +94,7 @@ def summary(results: Results) -> str:
 
 
 def figures(results: Results) -> Iterator[tuple[str, float, int, str, str]]:
-    """(what, measured, digits, goal, aim)."""
+    """Yield (what, measured, digits, goal, aim)."""
     for r in results.values():
         if r["benchmark"] == "train_step" and (r["work"]["depth"], r["work"]["width"], r["work"]["batch_size"]) \
                 == (20, 16, 128):
@@ -110,7 +110,7 @@ def figures(results: Results) -> Iterator[tuple[str, float, int, str, str]]:
 
 
 def step_figures(r: dict[str, Any]) -> Iterator[tuple[str, float, int, str, str]]:
-    """Those of a training step or of inference."""
+    """Yield the figures of a training step or of inference."""
     systems, threads = r["systems"], common.plural(r["threads"], "thread")
     minires, dezero = systems["minires"], systems.get("dezero")
     ratio, memory = minires["median_ratio_to_torch"], minires["memory_ratio_to_torch"]
@@ -121,7 +121,7 @@ def step_figures(r: dict[str, Any]) -> Iterator[tuple[str, float, int, str, str]
     if ratio is not None:
         goal, aim = ("<= 1.35", "<= 1.2") if r["threads"] == 1 else ("<= 1.5", "<= 1.25")
         yield f"training step, minires / PyTorch eager, {threads}", ratio, 2, goal, aim
-        yield f"its peak RSS, minires / PyTorch, {threads}", memory, 2, "<= 0.8", "<= 0.55"
+        yield f"peak RSS of the training step, minires / PyTorch, {threads}", memory, 2, "<= 0.8", "<= 0.55"
     if dezero:
         yield f"training step, DeZero / minires, {threads}", dezero["median_ratio_to_minires"], 1, ">= 8", ">= 11"
 

@@ -1,9 +1,9 @@
-"""One training step of a CIFAR ResNet, minires beside its peers.
+"""This benchmark compares one training step of a CIFAR ResNet between minires and its peers.
 
     python benchmarks/train_step.py --out benchmarks/results/train_step.json
 
-Every system runs in its own process and has its turn in every round while the others wait; all start from the same
-weights, see the same batch and must get the same losses. `--inference` times the forward pass in evaluation mode.
+Every system runs in its own process and has its turn in every round while the others wait. All systems start from the
+same weights, see the same batch and must get the same losses. `--inference` times the forward pass in evaluation mode.
 """
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from typing import Any
 import common
 from common import Failed, Worker, Workers
 
-PEERS = {  # name for --peers: the systems it stands for
+PEERS = {  # {name for --peers: its systems}
     "reference": ["minires-reference"], "by-hand": ["minires-by-hand"], "torch": ["torch", "torch-channels-last"],
     "dezero": ["dezero"], "dezero-as-is": ["dezero-as-is"], "chainer": ["chainer"], "tinygrad": ["tinygrad"],
 }
 DEFAULT = "reference,torch,dezero,chainer,tinygrad"
-BASES = "torch", "minires"  # what the others are compared with
-RESNET20 = 269_722          # parameters, option A: He et al. 2015, Table 6, says 0.27M
+BASES = "torch", "minires"  # the systems that all others are compared with
+RESNET20 = 269_722          # parameters with option A; He et al. 2015, Table 6, report 0.27M
 
 
 def main(argv: Sequence[str]) -> int:
     """Measure, print, write."""
-    p = common.parser("Times a training step of a CIFAR ResNet (option A, 3x32x32, float32, SGD with momentum), "
-                      "minires beside its peers.", rounds=7)
+    p = common.parser("Time a training step of a CIFAR ResNet (option A, 3x32x32, float32, SGD with momentum) for "
+                      "minires and its peers.", rounds=7)
     p.add_argument("--peers", type=peers, default=DEFAULT, metavar="A,B",
-                   help=f"any of {', '.join(PEERS)}, or none; one that cannot run is named and left out")
+                   help=f"any of {', '.join(PEERS)}, or none; a peer that cannot run is reported and left out")
     p.add_argument("--steps", type=common.positive, default=5, metavar="N", help="timed steps in each turn")
     p.add_argument("--warm-up", type=common.positive, default=3, metavar="N", help="steps before the first round")
     p.add_argument("--batch", type=common.positive, default=128, metavar="N", help="images in a batch")
     p.add_argument("--depth", type=common.positive, default=20, metavar="N", help="layers, 6n + 2")
     p.add_argument("--width", type=common.positive, default=16, metavar="N", help="channels of the first stage")
     p.add_argument("--threads", type=common.positive, default=common.cores(), metavar="N", help="for every system")
-    p.add_argument("--inference", action="store_true", help="the forward pass in evaluation mode instead of a step")
+    p.add_argument("--inference", action="store_true", help="time the forward pass in evaluation mode, not a step")
     common.add_pythons(p)
     args = p.parse_args(argv)
     if args.depth < 8 or (args.depth - 2) % 6:
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def peers(text: str) -> list[str]:
-    """The systems to compare with, from the words after --peers."""
+    """Parse the value of --peers and return the systems to compare with."""
     names = [] if text == "none" else text.split(",")
     unknown = [n for n in names if n not in PEERS]
     if unknown:
@@ -60,7 +60,7 @@ def peers(text: str) -> list[str]:
 
 
 def measure(args: Any) -> dict[str, Any]:
-    """Start every system, see that they do the same work, time them in turns."""
+    """Start every system, check that all do the same work, and time them in turns."""
     work = {"depth": args.depth, "width": args.width, "batch_size": args.batch, "inference": args.inference}
     python = common.pythons(args)
     facts: dict[str, dict[str, Any]] = {}
@@ -100,10 +100,13 @@ def measure(args: Any) -> dict[str, Any]:
 
 
 def check_same_work(told: dict[str, Any], minires: dict[str, Any], *, inference: bool, resnet20: bool) -> None:
-    """Failed unless a system has as many parameters as minires and gets its losses, before any update and after."""
+    """Check that a system has as many parameters as minires, and the same losses before and after the updates.
+
+    Raises Failed if not.
+    """
     losses = told["losses"]
     if told["parameters"] != minires["parameters"] or (resnet20 and told["parameters"] != RESNET20):
-        raise Failed(f"it does other work: {told['parameters']:,} parameters, minires has {minires['parameters']:,}, "
+        raise Failed(f"its work differs: {told['parameters']:,} parameters, minires has {minires['parameters']:,}, "
                      f"ResNet-20 {RESNET20:,}")
     if not all(map(math.isfinite, losses)):
         raise Failed(f"its loss is not finite: {losses}")
@@ -111,11 +114,11 @@ def check_same_work(told: dict[str, Any], minires: dict[str, Any], *, inference:
         raise Failed(f"its loss does not decrease: {losses}")
     for step, (mine, other) in enumerate(zip(minires["losses"], losses, strict=True), start=1):
         if not math.isclose(mine, other, rel_tol=1e-3 if step == 1 else 2e-2):
-            raise Failed(f"it does other work: the loss of step {step} is {other:.6g}, minires has {mine:.6g}")
+            raise Failed(f"its work differs: the loss of step {step} is {other:.6g}, minires has {mine:.6g}")
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result as a Markdown table, and a line about those left out."""
+    """Return the result as a Markdown table, and a line for each system that was left out."""
     n, heads = common.number, ["", "median ms", "best ms", "images/s", "peak RSS MB", "x torch", "x minires"]
     rows = [[name, n(s["median_ms"], 1), n(s["best_ms"], 1), n(s["images_per_s"]), n(s["peak_rss_mb"]),
              common.spread(s["ratio_to_torch"]), common.spread(s["ratio_to_minires"])]

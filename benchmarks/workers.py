@@ -1,9 +1,10 @@
-"""The systems that are compared, each in a process of its own: `python workers.py SYSTEM THREADS`.
+"""This program runs one of the compared systems in its own process: `python workers.py SYSTEM THREADS`.
 
-A worker reads one request a line (JSON) from its standard input and answers with one line. All of them train the
-same network from the same weights on the same batch: the CIFAR ResNet of He et al. 2015 with option A shortcuts, so
-that every loss can be compared with minires'. Each system brings its own convolution, BatchNorm and so on, through
-its public API (`conv`, `norm`, `linear`, `relu`, `shortcut`, `pool`); `network` puts them together.
+A worker reads one JSON request per line from its standard input and answers each with one line. All systems train the
+same network from the same weights on the same batch, so that every loss can be compared with the loss of minires. The
+network is the CIFAR ResNet of He et al. 2015 with option A shortcuts. Each system provides its own convolution,
+BatchNorm and other layers through its public API (`conv`, `norm`, `linear`, `relu`, `shortcut`, `pool`), and `network`
+composes them.
 """
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def start_weights(depth: int, width: int) -> Arrays:
-    """{name: float32 array} of every parameter, named as in minires and torchvision."""
+    """Return {name: float32 array} of every parameter, named as in minires and torchvision."""
     rng = np.random.default_rng(1)
     arrays: Arrays = {}
 
@@ -50,19 +51,19 @@ def start_weights(depth: int, width: int) -> Arrays:
 
 
 def blocks(depth: int, width: int) -> list[tuple[str, int, int]]:
-    """(prefix of its names, channels, stride) of every residual block."""
+    """Return (prefix of its names, channels, stride) of every residual block."""
     return [(f"layer{stage}.{i}.", width * 2 ** (stage - 1), 2 if stage > 1 and i == 0 else 1)
             for stage in (1, 2, 3) for i in range((depth - 2) // 6)]
 
 
 def batch(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random images (size, 3, 32, 32) float32 and labels (size,) int64, always the same."""
+    """Return random images (size, 3, 32, 32) float32 and labels (size,) int64, the same at every call."""
     rng = np.random.default_rng(2)
     return rng.standard_normal((size, 3, 32, 32), np.float32), rng.integers(0, 10, size)
 
 
 def network(api: Any, w: Arrays, depth: int, width: int) -> Callable[[Any], Any]:
-    """The forward pass from images to logits, put together from the layers of `api`."""
+    """Return the forward pass from images to logits, composed of the layers of `api`."""
     def conv_norm(prefix, number, stride):
         conv = api.conv(w[f"{prefix}conv{number}.weight"], stride)
         norm = api.norm(w[f"{prefix}bn{number}.weight"], w[f"{prefix}bn{number}.bias"])
@@ -76,7 +77,7 @@ def network(api: Any, w: Arrays, depth: int, width: int) -> Callable[[Any], Any]
     def forward(x):
         h = api.relu(stem(x))
         for first, second, stride, new in body:
-            # option A: where the map shrinks every second pixel, and `new` channels of zeros on both sides
+            # Option A: where the map shrinks, take every second pixel, and add `new` channels of zeros on both sides.
             skip = h if stride == 1 else api.shortcut(h, new)
             h = api.relu(second(api.relu(first(h))) + skip)
         return head(api.pool(h))
@@ -86,12 +87,12 @@ def network(api: Any, w: Arrays, depth: int, width: int) -> Callable[[Any], Any]
 
 # ----------------------------------------------------------------------------------- the systems
 #
-# Each has: step() -> loss before the update; logits() in evaluation mode -> array; parameters() -> how many numbers
-# are trained; versions() -> {name: version}.
+# Each system has: step() -> loss before the update; logits() in evaluation mode -> array; parameters() -> number of
+# trained values; versions() -> {name: version}.
 
 
 class Minires:
-    """minires' own model, as a user builds it."""
+    """Minires runs the minires model as a user builds it."""
 
     by_hand = False
     kernels = "blocked"
@@ -106,10 +107,10 @@ class Minires:
         running = {n: t.data for n, t in self.model.state().items() if not t.requires_grad}
         self.model.load_state({**running, **w})
         self.optimizer = optim.SGD(self.model.parameters(), LR, MOMENTUM, WEIGHT_DECAY)
-        if self.kernels != "reference":  # for the life of this process, as train.fit does for the life of its loop
+        if self.kernels != "reference":  # a session for the life of this process, as in the loop of train.fit
             held = contextlib.ExitStack()
             held.enter_context(kernels.session())
-            atexit.register(held.close)  # and it keeps the session: one that nothing refers to ends at once
+            atexit.register(held.close)  # this also keeps a reference to the session, which would end without one
 
     def step(self) -> float:
         return self.train.step(self.model, self.optimizer, self.images, self.labels)
@@ -131,19 +132,19 @@ class Minires:
 
 
 class MiniresReference(Minires):
-    """The same on the textbook kernels."""
+    """MiniresReference is Minires with the textbook kernels."""
 
     kernels = "reference"
 
 
 class MiniresByHand(Minires):
-    """The same with the residual block's backward written by hand."""
+    """MiniresByHand is Minires with the hand-written backward of the residual block."""
 
     by_hand = True
 
 
 class Torch:
-    """PyTorch, eager, as its users write it: modules, torch.optim.SGD with its defaults."""
+    """Torch runs eager PyTorch as its users write it: modules, and torch.optim.SGD with its defaults."""
 
     channels_last = False
 
@@ -207,17 +208,19 @@ class Torch:
 
 
 class TorchChannelsLast(Torch):
-    """The same with images and weights kept channels last."""
+    """TorchChannelsLast is Torch with images and weights in channels-last format."""
 
     channels_last = True
 
 
 class DeZero:
-    """DeZero 0.0.13. It has no zero padding of channels, so option A is a Function of ours, as its book teaches.
+    """DeZero runs DeZero 0.0.13.
 
-    Its BatchNorm divides by the number of pixels as a 0-d integer array, from which NumPy makes a float64 gradient
-    (NumPy 1 where that number has more than 16 bits, NumPy 2 always), and all that lies before is computed in
-    float64. So that its step is a float32 step, `Float32`, a Function of ours too, hands the gradient on as float32.
+    DeZero has no zero padding of channels, so option A is a Function defined here, as the DeZero book teaches.
+
+    DeZero's BatchNorm divides by the number of pixels as a 0-d integer array. NumPy then makes the gradient float64
+    (NumPy 1 if that number has more than 16 bits, NumPy 2 always), and the backward pass of all earlier layers runs in
+    float64. The Function `Float32`, also defined here, converts the gradient back, so that the step is a float32 step.
     """
 
     float32 = True
@@ -251,7 +254,7 @@ class DeZero:
         self.as_float32 = (lambda x: Float32()(x)) if self.float32 else (lambda x: x)
         self.holder, self.count = dezero.Layer(), 0
         self.forward = network(self, w, depth, width)
-        # With wider labels its cross-entropy's backward makes float64, and everything behind it as well.
+        # With wider labels, the backward of its cross-entropy returns float64, and the whole backward pass is float64.
         self.images, self.labels = images, labels.astype(np.uint8)
         self.optimizer = dezero.optimizers.MomentumSGD(LR, MOMENTUM).setup(self.holder)
         self.optimizer.add_hook(dezero.optimizers.WeightDecay(WEIGHT_DECAY))
@@ -269,7 +272,7 @@ class DeZero:
     def norm(self, gamma, beta):
         gamma, beta = self.parameter(gamma), self.parameter(beta)
         mean, var = np.zeros_like(gamma.data), np.ones_like(gamma.data)
-        return lambda x: self.F.batch_nrom(self.as_float32(x), gamma, beta, mean, var, 0.9, EPS)  # its name in DeZero
+        return lambda x: self.F.batch_nrom(self.as_float32(x), gamma, beta, mean, var, 0.9, EPS)  # DeZero's spelling
 
     def linear(self, w, b):
         weight, bias = self.parameter(np.ascontiguousarray(w.T)), self.parameter(b)
@@ -288,7 +291,7 @@ class DeZero:
         self.holder.cleargrads()
         loss = self.F.softmax_cross_entropy(self.forward(self.images), self.labels)
         loss.backward()
-        dtypes = {str(p.grad.dtype) for p in self.holder.params() if p.ndim == 4}  # of the convolutions' weights
+        dtypes = {str(p.grad.dtype) for p in self.holder.params() if p.ndim == 4}  # weights of the convolutions
         if self.float32 and dtypes != {"float32"}:
             raise RuntimeError(f"its gradients are {', '.join(sorted(dtypes))}: this would not be a float32 step")
         self.optimizer.update()
@@ -306,13 +309,13 @@ class DeZero:
 
 
 class DeZeroAsIs(DeZero):
-    """The same with its gradients in float64 wherever it makes them so."""
+    """DeZeroAsIs is DeZero without the conversion, so that its gradients are float64 where DeZero makes them so."""
 
     float32 = False
 
 
 class Chainer:
-    """Chainer 7.8.1, on NumPy."""
+    """Chainer runs Chainer 7.8.1 on NumPy."""
 
     def __init__(self, w: Arrays, images: np.ndarray, labels: np.ndarray, *, depth: int, width: int, threads: int):
         restore_numpy_names()
@@ -343,7 +346,7 @@ class Chainer:
     def relu(self, x):
         return self.F.relu(x)
 
-    def shortcut(self, x, new):  # pooling with a 1x1 window takes every second pixel; its slicing is slower
+    def shortcut(self, x, new):  # pooling with a 1x1 window takes every second pixel; slicing is slower in Chainer
         return self.F.pad(self.F.average_pooling_2d(x, 1, 2), ((0, 0), (new, new), (0, 0), (0, 0)), "constant")
 
     def pool(self, x):
@@ -368,7 +371,7 @@ class Chainer:
 
 
 class Tinygrad:
-    """tinygrad on its CPU device (it needs clang), the step under TinyJit with training on, as its README shows."""
+    """Tinygrad runs tinygrad on its CPU device, which needs clang. The step uses TinyJit, as in tinygrad's README."""
 
     def __init__(self, w: Arrays, images: np.ndarray, labels: np.ndarray, *, depth: int, width: int, threads: int):
         from importlib.metadata import version
@@ -437,8 +440,10 @@ SYSTEMS: dict[str, Any] = {
 
 
 def restore_numpy_names() -> None:
-    """DeZero and Chainer, which are no longer developed, use NumPy's old aliases of Python's types (np.int), which
-    went with NumPy 1.24. Give them back; nothing is computed differently by it."""
+    """Restore NumPy's old aliases of Python's types, such as np.int, for DeZero and Chainer.
+
+    NumPy 1.24 removed the aliases, and DeZero and Chainer are no longer developed. The aliases change no result.
+    """
     for python_type in bool, int, float, complex, object, str:
         if python_type.__name__ not in vars(np):
             setattr(np, python_type.__name__, python_type)
@@ -448,25 +453,25 @@ def restore_numpy_names() -> None:
 
 
 def minires_kernels(name: str) -> Any:
-    """minires' kernels for float32 on the CPU, "blocked" or "reference": the choice of a whole process."""
+    """Select and return the float32 CPU kernels of minires, "blocked" or "reference", for the whole process."""
     os.environ["MINIRES_KERNELS"] = "reference" if name == "reference" else "auto"
     from minires import kernels
 
     K = kernels.of(np.empty(0, np.float32))
     if K.__name__.rpartition(".")[2] != name:
-        raise RuntimeError(f"{name} kernels were asked for, but minires runs {K.__name__}")
+        raise RuntimeError(f"{name} kernels were requested, but minires runs {K.__name__}")
     return K
 
 
 def minires_layer(case: dict[str, Any], name: str) -> dict[str, Callable[[], Any]]:
-    """{"forward": f, "backward": f} of one layer by minires' kernels."""
+    """Return {"forward": f, "backward": f} of one layer, by the kernels of minires."""
     K = minires_kernels(name)
     rng = np.random.default_rng(3)
 
     def normal(*shape):
         return rng.standard_normal(shape, np.float32)
 
-    def activation(N, C, H, W):  # as it lies in memory behind a convolution by these kernels
+    def activation(N, C, H, W):  # with the memory layout that these kernels give the result of a convolution
         return K.conv2d(normal(N, 1, H, W), normal(C, 1, 3, 3), (1, 1), (1, 1))
 
     N, C, H, W = case["shape"]
@@ -485,7 +490,7 @@ def minires_layer(case: dict[str, Any], name: str) -> dict[str, Callable[[], Any
 
 
 def torch_layer(case: dict[str, Any], threads: int) -> dict[str, Callable[[], Any]]:
-    """The same by PyTorch: forward with a graph recorded, backward through autograd."""
+    """Return {"forward": f, "backward": f} of one layer, by PyTorch. The forward records a graph for autograd."""
     import torch
     from torch.nn import functional as F
 
@@ -516,16 +521,16 @@ def torch_layer(case: dict[str, Any], threads: int) -> dict[str, Callable[[], An
 
 
 class Requests:
-    """What a worker can be asked. Every method returns what goes into the answer."""
+    """Requests has a method for every request to a worker. The result of the method goes into the answer."""
 
     def __init__(self, system: str, threads: int):
         self.system, self.threads = system, threads
         self.running: dict[str, Callable[[], Any]] = {}
 
     def train(self, key: str, depth: int, width: int, batch_size: int, inference: bool, warm_up: int) -> dict[str, Any]:
-        """Build the network, take `warm_up` steps, and tell what is needed to see that the work is the same.
+        """Build the network, take `warm_up` steps, and return what is needed to check that the work is the same.
 
-        `key`: the name under which it is timed later; a worker may hold several networks.
+        key: the name under which the network is timed later. A worker may hold several networks.
         """
         images, labels = batch(batch_size)
         net = SYSTEMS[self.system](start_weights(depth, width), images, labels, depth=depth, width=width,
@@ -542,7 +547,7 @@ class Requests:
                 "versions": {"python": platform.python_version(), "numpy": np.__version__, **net.versions()}}
 
     def layer(self, case: dict[str, Any]) -> None:
-        """Make one layer's forward and backward ready, in place of the last one's."""
+        """Prepare the forward and backward of one layer, which replace those of the previous layer."""
         self.running = {}
         made = (torch_layer(case, self.threads) if self.system == "torch"
                 else minires_layer(case, SYSTEMS[self.system].kernels))
@@ -551,7 +556,7 @@ class Requests:
         self.running = made
 
     def time(self, key: str, count: int) -> list[float]:
-        """Milliseconds of each of `count` runs."""
+        """Return the milliseconds of each of `count` runs."""
         run, times = self.running[key], []
         for _ in range(count):
             start = time.perf_counter()
@@ -560,22 +565,22 @@ class Requests:
         return times
 
     def peak_rss_mb(self) -> float:
-        """The most memory that this process has held at once, in MB (10^6 bytes)."""
+        """Return the peak memory of this process in MB (10^6 bytes)."""
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def main() -> None:
-    """Answer until the pipe closes."""
+    """Answer requests until the pipe closes."""
     requests = Requests(sys.argv[1], int(sys.argv[2]))
-    # What a library prints must not get between the answers.
+    # The output of a library must not mix with the answers, so it goes to standard error.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     for line in sys.stdin:
         request = json.loads(line)
         try:
             answer = {"value": getattr(requests, request.pop("do"))(**request)}
-        except Exception as e:  # whatever a peer raises is the reason why it is left out
+        except Exception as e:  # any exception of a peer is the reason why the peer is left out
             first = (str(e).strip().splitlines() or [""])[0]
             answer = {"error": f"{type(e).__name__}: {first}"}
         print(json.dumps(answer), file=answers, flush=True)

@@ -1,6 +1,6 @@
-"""minires: deep residual learning from scratch, on NumPy arrays and, unchanged, on CuPy arrays.
+"""minires is deep residual learning from scratch, on NumPy arrays and, unchanged, on CuPy arrays.
 
-Importing it loads NumPy and the standard library, nothing else.
+`import minires` loads NumPy and the standard library, nothing else.
 """
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from .tensor import Function, Tensor, no_grad
 __version__ = "0.2.0"
 __all__ = ["Function", "Tensor", "device", "gradcheck", "init", "kernels", "nn", "no_grad", "ops"]
 
-# Loaded at first use, so that importing the engine stays quick.
+# These are loaded at first use, so that `import minires` stays quick.
 _ROOMS = ("analysis", "cuda_graph", "datasets", "evaluate", "exercise", "models", "optim", "plot", "recipes",
           "residual", "runs", "tap", "train", "weights")
 _NAMES = {"load_weights": "weights", "save_weights": "weights", "shipped_file": "files.shipped"}

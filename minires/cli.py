@@ -1,6 +1,6 @@
-"""The command line: `minires demo`, `train`, `sweep`, `report`, `evaluate`, `inspect`, `models`, `bench`, `info`.
+"""Define the commands `minires demo`, `train`, `sweep`, `report`, `evaluate`, `inspect`, `models`, `bench` and `info`.
 
-Each command has its parser and, under it, the call of the function that does the work.
+Each command has one function that adds its parser, and after it one function that calls the code that does the work.
 """
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from . import __version__
 if TYPE_CHECKING:
     from .commands.subject import Told
 
-STATUS = {"Ctrl-C": 130, "SIGTERM": 143}  # of a training that was stopped
+STATUS = {"Ctrl-C": 130, "SIGTERM": 143}  # exit status after a training run was stopped
 DATASETS = "cifar10, cifar100, mnist, fashion_mnist, fashion_mnist_small (ships with minires), digits or stripes"
-DATA_DIR = "folder with the data set (default: MINIRES_DATA, or the user's cache folder)"
+DATA_DIR = "folder with the data set (default: the environment variable MINIRES_DATA, or else the user's cache folder)"
 DEVICES = "auto", "cpu", "gpu"
-ABSENT = argparse.SUPPRESS  # an option that is not given is no attribute
-Commands = Any  # what argparse's add_subparsers gives, for which argparse has no public name
+ABSENT = argparse.SUPPRESS  # an option that is not given does not become an attribute
+Commands = Any  # the type that argparse's add_subparsers returns, which has no public name
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status.
+    """Run one command and return the exit status.
 
-    0    done
-    1    a bug in minires, said in one line
-    2    what was asked for cannot be done, said in one line
-    130  stopped by Ctrl-C
+    0    the command is done
+    1    there is a bug in minires, which one line on stderr reports
+    2    the command cannot be carried out, and one line on stderr says why
+    130  Ctrl-C stopped the command
 
-    MINIRES_DEBUG=1 in the environment shows the traceback before that line.
+    With MINIRES_DEBUG=1 in the environment the traceback is printed before that line.
     """
-    for stream in sys.stdout, sys.stderr:  # the names of files may hold what the terminal cannot show
+    for stream in sys.stdout, sys.stderr:  # file names may contain characters that the terminal cannot show
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     args = _parser().parse_args(argv)
     args.typed = shlex.join(["minires", *(sys.argv[1:] if argv is None else argv)])
     try:
         status = args.run(args)
-        sys.stdout.flush()  # here, where it can be caught
+        sys.stdout.flush()  # a BrokenPipeError can be caught here, but not when the interpreter exits
         return status
-    except BrokenPipeError:  # who reads our output, `head` for one, has seen enough
+    except BrokenPipeError:  # the reader of the output, `head` for example, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141  # as programs end that SIGPIPE stops
+        return 141  # the exit status of a program that SIGPIPE stops
     except KeyboardInterrupt:
         print(f"minires {args.command}: stopped", file=sys.stderr)
         return 130
@@ -60,12 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 BUGS = NotImplementedError, RecursionError, ZeroDivisionError, OverflowError, FloatingPointError
-TOO_BIG = "Maximum allowed dimension exceeded", "array is too big"  # NumPy's, where no memory could ever be enough
-PIP_NAMES = {"sklearn": "scikit-learn"}  # where pip has another name than import
+TOO_BIG = "Maximum allowed dimension exceeded", "array is too big"  # NumPy's messages for sizes that no memory can hold
+PIP_NAMES = {"sklearn": "scikit-learn"}  # packages whose pip name differs from their import name
 
 
 def _explained(e: Exception, debug: bool) -> tuple[int, str]:
-    """The exit status of an error, and what to say."""
+    """Return the exit status for an error, and the message to print."""
     what = str(e)
     if isinstance(e, ImportError) and e.name and e.name.partition(".")[0] != "minires":
         package = e.name.partition(".")[0]
@@ -76,16 +76,16 @@ def _explained(e: Exception, debug: bool) -> tuple[int, str]:
         return 2, f"{e.filename}: {e.strerror}"
     if isinstance(e, (ValueError, OSError, RuntimeError, ArithmeticError)) and not isinstance(e, BUGS) and what:
         return 2, what
-    how = "" if debug else "; MINIRES_DEBUG=1 in the environment shows where"
-    return 1, f"this is a bug in minires, not in what you typed: {type(e).__name__}: {what}{how}"
+    how = "" if debug else "; set MINIRES_DEBUG=1 in the environment to see the traceback"
+    return 1, f"this is a bug in minires, not in your command: {type(e).__name__}: {what}{how}"
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="minires", description="Deep residual learning from scratch, on NumPy and CuPy.",
-        epilog="`minires COMMAND --help` describes a command. The exit status is 0 when it is done, 2 when what was "
-               "asked for cannot be done, and 1 for a bug in minires; MINIRES_DEBUG=1 in the environment shows the "
-               "traceback.")
+        epilog="`minires COMMAND --help` describes a command. The exit status is 0 if the command is done, 2 if it "
+               "cannot be carried out, and 1 for a bug in minires. Set MINIRES_DEBUG=1 in the environment to see the "
+               "traceback of an error.")
     parser.add_argument("--version", action="version", version=f"minires {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (_add_demo, _add_train, _add_sweep, _add_report, _add_evaluate, _add_inspect, _add_models, _add_bench,
@@ -99,24 +99,27 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_demo(commands: Commands) -> None:
     demo = commands.add_parser(
-        "demo", help="train plain and residual networks on real images and draw what depth does to them",
-        description="Trains plain-20, ResNet-20, plain-56 and ResNet-56 (width 8, option A) on 10,000 Fashion-MNIST "
-                    "images averaged to 14x14, and writes results.json, three figures and report.html.",
-        epilog="Ctrl-C stops and keeps what is done; --resume --out DIR continues.")
+        "demo", help="train plain and residual networks on real images, and show what depth does to them",
+        description="Train plain-20, ResNet-20, plain-56 and ResNet-56 (width 8, option A shortcuts) on 10,000 "
+                    "Fashion-MNIST images averaged to 14x14 pixels. Write results.json, three figures, report.html and "
+                    "the folders of the four runs.",
+        epilog="Ctrl-C stops the demo and keeps what is done; `minires demo --resume --out DIR` resumes it.")
     demo.add_argument("--out", type=_path, metavar="DIR",
-                      help="folder for the results (default: minires-demo, or minires-demo-2, ... if that is taken)")
-    demo.add_argument("--resume", action="store_true", help="continue the demo in the folder, which was stopped")
+                      help="folder for the results (default: minires-demo, or minires-demo-2, ... if that exists)")
+    demo.add_argument("--resume", action="store_true", help="resume the stopped demo in the folder --out")
     demo.add_argument("--epochs", type=_positive, default=ABSENT, metavar="N",
-                      help="passes over the training images (default: 3)")
+                      help="number of passes over the training images (default: 3)")
     demo.add_argument("--seed", type=_not_negative, default=ABSENT, metavar="S",
-                      help="seed of the weights and of the order of the images (default: 0)")
+                      help="seed of the initial weights and of the order of the images (default: 0)")
     demo.add_argument("--device", choices=DEVICES, default=ABSENT,
-                      help="auto, the default, is a GPU where one works")
+                      help="where to train; auto, the default, is the GPU if one works, else the CPU")
     demo.add_argument("--jobs", type=_positive, metavar="N",
-                      help="networks trained at a time, each in a process of its own (default: one for each core, up "
-                           "to four; on a GPU one). The numbers do not depend on it")
+                      help="number of networks to train at the same time, each in its own process (default: the "
+                           "environment variable MINIRES_THREADS, or else one per core, but at most 4; on a GPU 1). "
+                           "The results do not depend on it")
     demo.add_argument("--quick", action="store_true", default=ABSENT,
-                      help="1 epoch on 1,000 images: shows that everything runs, too short to show degradation")
+                      help="train for 1 epoch on 1,000 images: this shows that everything runs, but is too short to "
+                           "show degradation")
     demo.set_defaults(run=_demo)
 
 
@@ -127,7 +130,7 @@ def _demo(args: argparse.Namespace) -> int:
 
     given = {name: getattr(args, name) for name in ("epochs", "seed", "device", "quick") if hasattr(args, name)}
     if args.resume and not args.out:
-        raise UsageError("--resume needs --out DIR, the folder of the demo to continue")
+        raise UsageError("--resume needs --out DIR, the folder of the demo to resume")
     if args.resume and not given:
         nets = demo.begun(args.out)
     else:
@@ -146,34 +149,38 @@ def _demo(args: argparse.Namespace) -> int:
 
 def _add_train(commands: Commands) -> None:
     train = commands.add_parser(
-        "train", help="train one network by a recipe, in a folder from which training resumes after any stop",
-        description="Trains MODEL (`minires models` lists them) and writes config.json, metrics.jsonl, checkpoints, "
-                    "weights.safetensors and curves.png into a folder.",
-        epilog="Ctrl-C stops at a checkpoint. The same command with --resume continues, to the same bits as without "
-               "the stop; so does --resume --out DIR alone.")
-    train.add_argument("model", nargs="?", metavar="MODEL", help="network to train; may be left out with --resume")
+        "train", help="train one network with a recipe, in a folder from which the run can be resumed",
+        description="Train MODEL (`minires models` lists the networks). Write config.json, metrics.jsonl, checkpoints, "
+                    "weights.safetensors and curves.png into the run's folder.",
+        epilog="Ctrl-C writes a checkpoint and stops. The same command with --resume, or `minires train --resume --out "
+               "DIR` alone, resumes the run. On the CPU, with the same number of threads, the results have the same "
+               "bits as without the stop.")
+    train.add_argument("model", nargs="?", metavar="MODEL",
+                       help="name of the network to train; can be left out with --resume --out DIR")
     train.add_argument("--dataset", default=ABSENT, metavar="NAME", help=DATASETS)
     train.add_argument("--data-dir", type=_path, metavar="DIR", dest="root", help=DATA_DIR)
     train.add_argument("--recipe", default=ABSENT, metavar="NAME",
                        help="paper-cifar (64,000 steps; the default), short-cifar (8 epochs) or demo (3 epochs)")
     train.add_argument("--seed", type=_not_negative, default=ABSENT, metavar="S",
-                       help="seed of the weights, of the order of the images and of their augmentation (default: 0)")
+                       help="seed of the initial weights, of the order of the images and of their augmentation "
+                            "(default: 0)")
     train.add_argument("--device", choices=DEVICES, default=ABSENT,
-                       help="auto, the default, is a GPU where one works")
+                       help="where to train; auto, the default, is the GPU if one works, else the CPU")
     train.add_argument("--graph", action="store_true", default=ABSENT,
-                       help="on a GPU, run each training step as one CUDA graph: one launch, the same numbers")
+                       help="on a GPU, launch each training step as one CUDA graph; the numbers stay the same")
     train.add_argument("--out", type=_path, metavar="DIR",
                        help="the run's folder (default: minires-runs/MODEL-DATASET-RECIPE-seedS)")
-    train.add_argument("--resume", action="store_true", help="resume the run in the folder, if there is one")
+    train.add_argument("--resume", action="store_true",
+                       help="resume the run in the folder; if the folder is empty or missing, begin the run")
     train.add_argument("--time-limit", type=_seconds, default=float("inf"), metavar="SECONDS",
-                       help="stop at a checkpoint before this many seconds have passed (default: no limit)")
+                       help="write a checkpoint and stop before this many seconds have passed (default: no limit)")
     train.add_argument("--checkpoint-seconds", type=_seconds, default=600.0, metavar="SECONDS",
-                       help="write a checkpoint this often, besides after every epoch (default: 600)")
+                       help="seconds between checkpoints; one is also written after every epoch (default: 600)")
     train.add_argument("--checkpoint-steps", type=_positive, default=0, metavar="N",
-                       help="also write a checkpoint every N steps (default: do not)")
+                       help="also write a checkpoint every N steps (default: off)")
     train.add_argument("--set", nargs="+", action="extend", default=ABSENT, metavar="KEY=VALUE",
-                       help="change a field of the recipe (lr=0.05), the images (train_images=10000, image_size=16, "
-                            "validation=5000) or the model (model.width=8, model.shortcut=B)")
+                       help="change a setting of the recipe (lr=0.05), of the images (train_images=10000, "
+                            "image_size=16, validation=5000) or of the model (model.width=8, model.shortcut=B)")
     train.set_defaults(run=_train)
 
 
@@ -185,15 +192,16 @@ def _train(args: argparse.Namespace) -> int:
     given = {name: getattr(args, name) for name in choices if hasattr(args, name)}
     if args.model:
         if "dataset" not in given:
-            raise ValueError("--dataset is missing: say what to train on, for example --dataset fashion_mnist_small")
+            raise ValueError("--dataset is missing: give the data set to train on, for example --dataset "
+                             "fashion_mnist_small")
         chosen = configure(args.model, given["dataset"], given.get("recipe", "paper-cifar"), given.get("seed", 0),
                            given.get("device", "auto"), given.get("set", []), given.get("graph", False))
         name = f"{chosen.model}-{chosen.dataset}-{chosen.recipe_name}-seed{chosen.seed}"
         out = args.out or Path("minires-runs", name)
     elif not (args.resume and args.out):
-        raise ValueError("MODEL is missing; only --resume --out DIR goes without, to go on with the run in DIR")
+        raise ValueError("MODEL is missing: give the network to train, or --resume --out DIR to resume the run in DIR")
     elif given:
-        raise ValueError("--resume without MODEL takes everything from the folder: leave out "
+        raise ValueError("--resume without MODEL takes all settings from the folder: leave out "
                          f"--{', --'.join(given)}, or give MODEL too")
     else:
         chosen, out = None, args.out
@@ -202,7 +210,7 @@ def _train(args: argparse.Namespace) -> int:
     if done.finished:
         print(f"Done: {out / 'metrics.jsonl'}, weights.safetensors and curves.png")
         return 0
-    print(f"Stopped by {done.stopped} at step {done.step} of {done.steps}, with a checkpoint. To go on:\n"
+    print(f"Stopped by {done.stopped} at step {done.step} of {done.steps}, with a checkpoint. To resume:\n"
           f"  minires train --resume --out {shlex.quote(str(out))}")
     return STATUS.get(done.stopped, 0)
 
@@ -212,20 +220,23 @@ def _train(args: argparse.Namespace) -> int:
 
 def _add_sweep(commands: Commands) -> None:
     sweep = commands.add_parser(
-        "sweep", help="train a grid of models and seeds, here or on a Dask cluster, and collect one table",
-        description='SPEC is a JSON or TOML file: {"models": [...], "seeds": [...], "dataset": ..., "recipe": ..., '
-                    '"set": {"lr": 0.05, "model.width": 8}, "graph": true, "data_dir": ..., "device": "cpu"}; all but '
-                    "models and dataset may be left out. The same command resumes what is there.")
+        "sweep", help="train a grid of models and seeds, on this machine or a Dask cluster, and write one table",
+        description='Train every model with every seed of SPEC, a JSON or TOML file: {"models": [...], "seeds": [...], '
+                    '"dataset": ..., "recipe": ..., "set": {"lr": 0.05, "model.width": 8}, "graph": true, "data_dir": '
+                    '..., "device": "cpu"}. Only models and dataset are required. After a stop, the same command '
+                    "resumes the runs.")
     sweep.add_argument("spec", type=_path, metavar="SPEC", help="file that describes the grid")
     sweep.add_argument("--out", type=_path, metavar="DIR",
-                       help="folder of the runs (default: minires-runs/ and SPEC's name)")
+                       help="folder of the runs (default: minires-runs/NAME for a SPEC file called NAME.json or "
+                            "NAME.toml)")
     sweep.add_argument("--jobs", type=_positive, metavar="N",
-                       help="runs at a time, which share the cores (default: as many as there are cores)")
+                       help="number of runs at the same time, which share the cores (default: one per core; on a GPU "
+                            "1)")
     sweep.add_argument("--scheduler", metavar="ADDRESS",
-                       help="address of a Dask scheduler, as in tcp://10.0.0.1:8786; its workers must see the same "
-                            "folders")
+                       help="address of a Dask scheduler, for example tcp://10.0.0.1:8786; its workers must see the "
+                            "same folders as this machine")
     sweep.add_argument("--checkpoint-seconds", type=_seconds, default=600.0, metavar="SECONDS",
-                       help="how often each run writes a checkpoint, besides after every epoch (default: 600)")
+                       help="seconds between a run's checkpoints; one is also written after every epoch (default: 600)")
     sweep.set_defaults(run=_sweep)
 
 
@@ -242,10 +253,10 @@ def _sweep(args: argparse.Namespace) -> int:
 
 def _add_report(commands: Commands) -> None:
     report = commands.add_parser(
-        "report", help="the paper's Fig. 6 and Table 6 from any set of runs",
-        description="Writes report.md, curves.png and results.json from runs' folders, or folders of such folders.")
+        "report", help="write Fig. 6 and Table 6 of He et al. 2015 for any set of runs",
+        description="Write report.md, curves.png and results.json for a set of runs, with errors after the last epoch.")
     report.add_argument("folders", type=_path, nargs="+", metavar="DIR",
-                        help="a run's folder, or a folder that holds runs' folders")
+                        help="the folder of a run, or a folder that holds the folders of runs")
     report.add_argument("--out", type=_path, required=True, metavar="DIR", help="folder for the three files")
     report.set_defaults(run=_report)
 
@@ -262,18 +273,18 @@ def _report(args: argparse.Namespace) -> int:
 
 def _add_evaluate(commands: Commands) -> None:
     evaluate = commands.add_parser(
-        "evaluate", help="count how many test images a trained network gets right",
-        description="Loads weights (safetensors, npz, or a PyTorch file, of which no code is run) into a network and "
-                    "counts how many of a data set's test images it gets right. For the folder of a finished run, "
-                    "counts on the images and pixels of the run.",
+        "evaluate", help="count the test images that a trained network classifies correctly",
+        description="Load weights (safetensors, npz, or a PyTorch file, whose code is not run) into a network, and "
+                    "count the test images of a data set that the network classifies correctly. For the folder of a "
+                    "finished run, the run gives the weights, the test images and their normalisation.",
         epilog="Examples: minires evaluate resnet20 resnet20.th --dataset cifar10 --mean 0.485 0.456 0.406 "
                "--std 0.229 0.224 0.225; minires evaluate minires-runs/resnet20-cifar10-paper-cifar-seed0")
     evaluate.add_argument("model", type=_text, metavar="MODEL|RUN",
-                          help="name of the network, such as resnet20, or a folder that `minires train` wrote")
+                          help="name of the network, for example resnet20, or a folder that `minires train` wrote")
     evaluate.add_argument("weights", type=_path, metavar="WEIGHTS", nargs="?", help="file with the network's weights")
     _add_network_options(evaluate)
     evaluate.add_argument("--batch-size", type=_positive, default=500, metavar="N",
-                          help="images at a time (default: %(default)s)")
+                          help="number of images to evaluate at a time (default: %(default)s)")
     evaluate.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     evaluate.set_defaults(run=_evaluate)
 
@@ -288,28 +299,31 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 def _add_inspect(commands: Commands) -> None:
     inspect = commands.add_parser(
-        "inspect", help="look into a trained network: responses, gradients, lesions, loss landscape",
-        description="Measures what a trained network does inside, and writes figures, inspect.json and one page, "
-                    "inspect.html. Without a choice of parts, all that the network and the data allow.",
+        "inspect", help="measure a trained network: responses, gradients, lesions, loss landscape",
+        description="Measure layer responses, gradients, lesions and the loss landscape of a trained network. Write "
+                    "figures, inspect.json and one page, inspect.html. If no part is chosen, measure all parts that "
+                    "the network and the data allow.",
         epilog="Examples: minires inspect minires-runs/resnet20-cifar10-paper-cifar-seed0; minires inspect resnet20.th "
                "--model resnet20 --dataset cifar10 --lesion")
     inspect.add_argument("source", type=_path, metavar="WEIGHTS|RUN",
                          help="a file with weights (needs --model), or a folder that `minires train` wrote")
     for part, measured in (
-            ("responses", "responses of the 3x3 layers (He et al. 2015, Fig. 7); needs no --dataset"),
-            ("gradients", "gradients layer by layer, trained and at initialisation, and dead units"),
-            ("lesion", "error with each block deleted"),
-            ("landscape", "loss along random directions, and its curvature")):
+            ("responses", "measure the responses of the 3x3 layers (He et al. 2015, Fig. 7); works without --dataset"),
+            ("gradients", "measure the gradients layer by layer, at initialisation and after training, and dead units"),
+            ("lesion", "measure the error with each block deleted"),
+            ("landscape", "measure the loss along random directions, and its curvature")):
         inspect.add_argument(f"--{part}", action="append_const", const=part, dest="parts", help=measured)
     inspect.add_argument("--out", type=_path, metavar="DIR",
-                         help="folder for the results (default: minires-inspect, or minires-inspect-2, ... if taken)")
-    inspect.add_argument("--model", metavar="NAME", help="the network that the weights are for")
+                         help="folder for the results (default: minires-inspect, or minires-inspect-2, ... if that "
+                              "exists)")
+    inspect.add_argument("--model", metavar="NAME", help="name of the network that the weights belong to")
     inspect.add_argument("--images", type=_positive, default=500, metavar="N",
-                         help="look at the first N test images, or all if there are fewer (default: %(default)s)")
+                         help="use the first N test images, or all if there are fewer (default: %(default)s)")
     inspect.add_argument("--seed", type=_not_negative, default=0, metavar="S",
                          help="seed of the landscape's directions (default: %(default)s)")
     inspect.add_argument("--in-channels", type=_positive, metavar="C",
-                         help="channels of the network's images, without --dataset (default: the network's own, 3)")
+                         help="number of channels of the images, if --dataset is not given (default: the network's "
+                              "own, 3)")
     _add_network_options(inspect)
     inspect.set_defaults(run=_inspect)
 
@@ -320,7 +334,7 @@ def _inspect(args: argparse.Namespace) -> int:
     from .commands import inspect
 
     out = args.out or _free_folder(Path("minires-inspect"))
-    inspect.check_folder(out)  # before the work
+    inspect.check_folder(out)  # fail before the long computation, not after it
     told = _told(args, args.model, args.in_channels)
     found = inspect.find(args.source, told, images=args.images, root=args.root, where=args.device)
     print(inspect.run(found, out, args.parts or (), seed=args.seed, command=args.typed,
@@ -329,30 +343,36 @@ def _inspect(args: argparse.Namespace) -> int:
 
 
 def _add_network_options(parser: argparse.ArgumentParser) -> None:
-    """Options for a network whose weights are in a file: its data set, its pixels, and how it is built."""
+    """Add the options for a network whose weights are in a file: data set, pixels, and how the network is built."""
     add = parser.add_argument
     add("--dataset", metavar="NAME", help=DATASETS)
     add("--data-dir", type=_path, metavar="DIR", dest="root", help=DATA_DIR)
     add("--mean", type=float, nargs="+", metavar="M",
-        help="subtracted from pixels / 255, one number for each channel; needs --std (default: see --normalize)")
+        help="mean to subtract from pixels / 255, one number per channel; needs --std (default: see --normalize)")
     add("--std", type=float, nargs="+", metavar="S",
-        help="what the difference is divided by, one number for each channel; needs --mean")
+        help="standard deviation to divide by after --mean is subtracted, one number per channel; needs --mean")
     add("--normalize", choices=("channel", "pixel-mean", "none"),
-        help="without --mean and --std: subtract the training set's mean of each channel and divide by its standard "
-             "deviation (channel, the default), subtract the training set's mean image (pixel-mean), or leave the "
-             "pixels unchanged (none)")
+        help="without --mean and --std: subtract the training set's mean of each channel and divide by the channel's "
+             "standard deviation (channel, the default), subtract the training set's mean image (pixel-mean), or leave "
+             "pixels / 255 unchanged (none)")
     add("--image-size", type=_positive, metavar="N",
-        help="average the images to this height and width (default: as they are)")
+        help="average the images to this height and width (default: their own size)")
     add("--rename", type=_pair, action="append", metavar="OLD=NEW",
-        help="a layer's name in the file, and the network's name for it; can be given several times")
-    add("--pad", choices=("both", "end"), help="where option A puts the new channels (default: both)")
-    add("--shortcut", choices=("A", "B", "C"), help="He et al. 2015, section 4.1 (default: the network's own)")
-    add("--width", type=_positive, metavar="W", help="channels of the first stage (default: the network's own)")
-    add("--device", choices=DEVICES, help="default: a GPU where one works; for a run, the device of its training")
+        help="translate the name OLD in the file to the network's name NEW, for example classifier=fc; can be given "
+             "several times")
+    add("--pad", choices=("both", "end"),
+        help="where an option A shortcut adds its zero channels: half at each side, or all at the end (default: both)")
+    add("--shortcut", choices=("A", "B", "C"),
+        help="shortcut option, see He et al. 2015, section 4.1 (default: the network's own)")
+    add("--width", type=_positive, metavar="W",
+        help="number of channels of the first stage (default: the network's own)")
+    add("--device", choices=DEVICES,
+        help="where to compute (default: auto, the GPU if one works, else the CPU; for a run, the device it was "
+             "trained on)")
 
 
 def _told(args: argparse.Namespace, model: str | None = None, in_channels: int | None = None) -> Told:
-    """The network options, by name."""
+    """Collect the options about the network by name."""
     from .commands.subject import Told
 
     return Told(model=model, dataset=args.dataset, mean=args.mean, std=args.std, normalize=args.normalize,
@@ -365,9 +385,9 @@ def _told(args: argparse.Namespace, model: str | None = None, in_channels: int |
 
 def _add_models(commands: Commands) -> None:
     models = commands.add_parser(
-        "models", help="list the networks: layers, parameters and multiply-accumulates",
-        description="Lists every network that has a name, with its layers, parameters and multiply-accumulates (MACs) "
-                    "for one image, counted from the network itself.")
+        "models", help="list the networks with their layers, parameters and multiply-accumulates",
+        description="List every named network with its layers, parameters and multiply-accumulates (MACs) for one "
+                    "image. All numbers are counted on the network itself.")
     models.add_argument("--json", action="store_true", help="print one JSON list, with exact numbers")
     models.set_defaults(run=_models)
 
@@ -381,17 +401,18 @@ def _models(args: argparse.Namespace) -> int:
 
 def _add_bench(commands: Commands) -> None:
     bench = commands.add_parser(
-        "bench", help="measure how long a training step takes here, and where the time goes",
-        description="Times training steps of a CIFAR ResNet on random 32x32 images.",
-        epilog="Comparisons with other libraries: benchmarks/ in the repository.")
+        "bench", help="measure the time of a training step on this machine, and where the time goes",
+        description="Measure the time of training steps of a CIFAR ResNet on random 32x32 images.",
+        epilog="The folder benchmarks/ of the repository compares minires with other libraries.")
     bench.add_argument("--depth", type=_positive, default=20, metavar="D",
-                       help="layers of the network, 6n + 2 (default: %(default)s)")
+                       help="number of layers of the network, 6n + 2 (default: %(default)s)")
     bench.add_argument("--batch", type=_positive, default=128, metavar="N",
-                       help="images in a step (default: %(default)s)")
+                       help="number of images in a step (default: %(default)s)")
     bench.add_argument("--steps", type=_positive, default=10, metavar="K",
-                       help="steps that are timed (default: %(default)s)")
+                       help="number of steps to time (default: %(default)s)")
     bench.add_argument("--threads", type=_positive, metavar="T",
-                       help="threads of the kernels (default: MINIRES_THREADS, or one for each core)")
+                       help="number of threads of the kernels (default: the environment variable MINIRES_THREADS, or "
+                            "else one per core)")
     bench.add_argument("--profile", action="store_true", help="also show each operation's share of the time")
     bench.set_defaults(run=_bench)
 
@@ -405,8 +426,9 @@ def _bench(args: argparse.Namespace) -> int:
 
 def _add_info(commands: Commands) -> None:
     info = commands.add_parser(
-        "info", help="show versions, BLAS, threads, and whether a GPU is used and if not why",
-        description="Prints what this installation runs on.")
+        "info", help="show versions, BLAS, threads, and which GPU is used or why none is",
+        description="Show what this installation runs on: versions, BLAS, threads, and which GPU is used or why none "
+                    "is.")
     info.set_defaults(run=_info)
 
 
@@ -417,23 +439,23 @@ def _info(args: argparse.Namespace) -> int:
     return 0
 
 
-# --------------------------------------------------------------------------------------- what arguments look like
+# --------------------------------------------------------------------------------------- types of arguments
 
 
 def _free_folder(path: Path) -> Path:
-    """`path`, or path-2, path-3, ...: the first that does not exist."""
+    """Return the first of `path`, path-2, path-3, ... that does not exist."""
     names = (path, *(path.with_name(f"{path.name}-{i}") for i in range(2, 10_000)))
     return next(p for p in names if not p.exists())
 
 
 def _text(text: str) -> str:
     if not text:
-        raise argparse.ArgumentTypeError("expected a name or a path, got an empty text")
+        raise argparse.ArgumentTypeError("expected a name or a path, got an empty string")
     return text
 
 
 def _path(text: str) -> Path:
-    """A path; not "", which would silently be the current folder."""
+    """Return the text as a path; refuse "", which would silently mean the current folder."""
     return Path(_text(text))
 
 
@@ -454,7 +476,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         value = 0.0
     if not value > 0:
-        raise argparse.ArgumentTypeError(f"expected seconds, a number above 0, got {text}")
+        raise argparse.ArgumentTypeError(f"expected a number of seconds above 0, got {text}")
     return value
 
 
@@ -468,7 +490,7 @@ def _whole(text: str, least: int) -> int:
     except ValueError:
         value = least - 1
     if value < least:
-        raise argparse.ArgumentTypeError(f"expected a number from {least}, got {text}")
+        raise argparse.ArgumentTypeError(f"expected a whole number >= {least}, got {text}")
     return value
 
 

@@ -1,8 +1,8 @@
-"""A training step that a GPU runs with one launch: forward, backward and update, recorded as a CUDA graph.
+"""GraphedStep runs a whole training step (forward, backward and update) with one launch, as a recorded CUDA graph.
 
-A step of ResNet-20 is some hundreds of kernels, and most are done before the host has launched the next one. A graph
-launches them all at once. The price is that everything stays where it is: the batch is copied into arrays that the
-recording knows, the learning rate lies on the device, and the new weights are copied back into the old ones' place.
+A step of ResNet-20 launches several hundred kernels, and most kernels finish before the host has launched the next
+one. A graph launches them all at once. In return, no array may move: each batch is copied into the arrays that the
+recording reads, the learning rate is an array on the device, and the new weights are copied over the old weights.
 """
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ from .tensor import Tensor
 
 
 class GraphedStep:
-    """step(images, labels): what train.step does, with the same losses; on the CPU too, where nothing is recorded.
+    """A GraphedStep does what train.step does, with the same losses. On the CPU it records nothing.
 
         step = GraphedStep(model, optimizer, images[:128], labels[:128])
-        losses.append(step(images[rows], labels[rows]))     # 0-d arrays on the device: to fetch one is to wait for it
+        losses.append(step(images[rows], labels[rows]))     # 0-d arrays on the device: reading one waits for the step
 
-    `images` and `labels` are a batch on the model's device, for its shape. A batch of another shape (an epoch's last)
-    runs as an ordinary step. `optimizer.lr` may change from step to step; a change of momentum or weight decay records
-    again; layers' modes, kernels and precision are those of the recording. A step whose loss is not finite changes
-    nothing but itself: it returns the loss. ValueError for Dropout, whose masks are drawn on the host.
+    images, labels: a batch on the model's device. It fixes the batch shape that is recorded.
+
+    A batch of another shape, such as the last of an epoch, runs as an ordinary step. `optimizer.lr` may change between
+    steps; a new momentum or weight decay causes a new recording. The modes of the layers, the kernels and the
+    precision stay as they were recorded. A step with a loss that is not finite returns this loss and changes no state.
+
+    Raises ValueError if the model has Dropout with p > 0, because its masks are drawn on the host.
+    Raises ValueError if `images` and `labels` do not fit each other or the optimizer.
     """
 
     def __init__(self, model: nn.Module, optimizer: SGD, images: Any, labels: Any):
@@ -38,14 +42,14 @@ class GraphedStep:
         self.model, self.optimizer = model, optimizer
         self.images, self.labels = xp.array(images), xp.array(labels, np.int32)
         self.lr, self.loss = xp.zeros((), images.dtype), xp.zeros((), images.dtype)
-        # The arrays that hold the state between steps, for as long as this object lives.
+        # These arrays hold the state between steps as long as this object lives.
         self.flat, self.velocity = optimizer.flat, xp.array(optimizer.velocity)
         self.running = [(t, xp.array(t.data)) for t in model.state().values() if not t.requires_grad]
         self._keep_state()
         self._record_anew()
 
     def __call__(self, images: Any, labels: Any) -> Any:
-        """One update; returns the batch's loss before it, a new 0-d array."""
+        """Run one update. Return the loss of the batch before the update, as a new 0-d array on the device."""
         device.of(images, labels, self.flat, operation="GraphedStep")
         if (self.optimizer.momentum, self.optimizer.weight_decay) != self.recorded_with:
             self._record_anew()
@@ -74,14 +78,14 @@ class GraphedStep:
             kernels.of(self.flat).copy_all([(loss.data, self.loss)])
             self._keep_state(self.loss)
         except BaseException:
-            self._point_back()  # our arrays still hold the state before this step
+            self._point_back()  # this object's arrays still hold the state before the step
             raise
         finally:
             optimizer.lr = lr
 
     def _keep_state(self, if_finite: Any = None) -> None:
-        """Copy state that lies elsewhere (after an update, or where somebody loaded weights) into our arrays; or, where
-        the one number in `if_finite` is not finite, let go of it."""
+        """Copy state that is in other arrays (after an update, or after loading weights) into the recorded arrays.
+        If the one number in `if_finite` is not finite, discard that state instead."""
         optimizer = self.optimizer
         if any(p.data is not view for p, view in zip(optimizer.parameters, optimizer.views, strict=True)):
             optimizer.adopt(kernels.of(self.flat).join([p.data for p in optimizer.parameters]), optimizer.velocity)

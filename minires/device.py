@@ -1,7 +1,7 @@
-"""Where arrays live: NumPy arrays on the CPU, CuPy arrays on the GPU. The only file that imports CuPy.
+"""Arrays live on the CPU as NumPy arrays, or on the GPU as CuPy arrays. This is the only file that imports CuPy.
 
-    minires.device.use("auto")     # "gpu" where one works, else "cpu"
-    minires.device.reason          # one sentence: the GPU that is used, or why none is
+    minires.device.use("auto")     # "gpu" if a GPU works, else "cpu"
+    minires.device.reason          # one sentence: which GPU is used, or why no GPU is used
 """
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ import numpy as np
 
 @functools.cache
 def _probe() -> tuple[ModuleType | None, str]:
-    """(cupy, which GPU) if a GPU really computes, else (None, why not). Runs once, at first need.
+    """Return (cupy, name of the GPU) if a GPU computes correctly, else (None, the reason). Runs once, when needed.
 
-    CuPy imports without a driver, and a driver may be there without the CUDA libraries: the only
-    honest test is to compute something and look at the answer.
+    CuPy imports without a driver, and a driver can be installed without the CUDA libraries. The only reliable
+    test is to compute something and check the result.
     """
     try:
         import cupy as cp
@@ -28,7 +28,7 @@ def _probe() -> tuple[ModuleType | None, str]:
         ones = cp.ones((8, 8), dtype=cp.float32)
         total = float((ones @ ones).sum().get())
         if total != 512.0:
-            return None, f"No GPU is used: a test product on it gave {total} where 512 was expected."
+            return None, f"No GPU is used: a test product on the GPU gave {total}, expected 512."
         name = cp.cuda.runtime.getDeviceProperties(0)["name"].decode()
         return cp, f"GPU: {name}, through CuPy {cp.__version__}."
     except ModuleNotFoundError as e:
@@ -36,15 +36,16 @@ def _probe() -> tuple[ModuleType | None, str]:
             return None, f"No GPU is used: CuPy is installed but does not work ({type(e).__name__}: {e})."
         return None, ("No GPU is used: CuPy is not installed "
                       '(pip install "minires[cuda12]" or "minires[cuda13]" where there is an NVIDIA GPU).')
-    except Exception as e:  # a broken CuPy, driver or CUDA library must never break the CPU
+    except Exception as e:  # a broken CuPy, driver or CUDA library must not break the CPU path
         first_line = (str(e).splitlines() or [""])[0]
         return None, f"No GPU is used: CuPy is installed but does not work ({type(e).__name__}: {first_line})."
 
 
 def use(name: str = "auto") -> str:
-    """Resolve "auto", "cpu" or "gpu" to "cpu" or "gpu"; "auto" is the GPU where one works.
+    """Resolve "auto", "cpu" or "gpu" to "cpu" or "gpu". "auto" is "gpu" if a GPU works.
 
-    RuntimeError if "gpu" is asked for and none works (with `reason`), ValueError for another name.
+    Raises RuntimeError, with `reason`, if `name` is "gpu" and no GPU works.
+    Raises ValueError for any other name.
     """
     if name == "cpu":
         return "cpu"
@@ -52,19 +53,19 @@ def use(name: str = "auto") -> str:
         raise ValueError(f'device: expected "auto", "cpu" or "gpu", got {name!r}')
     cp, why = _probe()
     if cp is None and name == "gpu":
-        raise RuntimeError(f'device "gpu" was asked for. {why} Use "cpu" or "auto".')
+        raise RuntimeError(f'device "gpu" was requested. {why} Use "cpu" or "auto".')
     return "cpu" if cp is None else "gpu"
 
 
 def on_gpu(array: Any) -> bool:
-    """True if `array` is a CuPy array. Does not import CuPy: without it there are none."""
+    """Return True if `array` is a CuPy array. This does not import CuPy: a CuPy array exists only after that import."""
     return type(array).__module__.partition(".")[0] == "cupy"
 
 
 def of(*arrays: Any, operation: str = "an operation") -> Any:
-    """The array module, numpy or cupy, that all `arrays` belong to.
+    """Return the array module, numpy or cupy, that all `arrays` belong to.
 
-    TypeError if they live on different devices: nothing moves between devices unasked.
+    Raises TypeError if the arrays are on different devices: no array moves between devices implicitly.
     """
     places = {on_gpu(a) for a in arrays}
     if len(places) > 1:
@@ -75,7 +76,7 @@ def of(*arrays: Any, operation: str = "an operation") -> Any:
 
 
 def to(array: Any, name: str) -> Any:
-    """`array` on "cpu", "gpu" or "auto"; itself, not a copy, if it is there already."""
+    """Return `array` on the device `name`: "cpu", "gpu" or "auto". An array already on that device is not copied."""
     where = use(name)
     if where == "gpu":
         cp, _ = _probe()
@@ -85,13 +86,15 @@ def to(array: Any, name: str) -> Any:
 
 
 class Replay:
-    """f() called again and again: on the GPU recorded once as a CUDA graph, which one launch replays; on the CPU f().
+    """A Replay calls f() repeatedly. On the GPU it records f once as a CUDA graph, then replays it with one launch.
 
-    `like` is an array that says where f computes. The first `warm_up` calls run f, so that everything is compiled and
-    its memory is at hand; the next one records. A recording keeps addresses, not values: f must read its inputs from
-    arrays that stay and write its results into arrays that stay, allocate the same at every call, and neither wait for
-    the device nor copy from the host. Memory for what f makes in between comes from a pool of its own, which nobody
-    else uses: a replay writes there again.
+    like: an array on the device on which f computes. On the CPU every call simply runs f.
+    warm_up: how many calls run f before the call that records it, so that every kernel is compiled and memory is
+        allocated by then.
+
+    A recording keeps addresses, not values. So f must read its inputs from arrays that persist, write its results
+    into arrays that persist, and allocate the same memory at every call. It must not wait for the device or copy from
+    the host. Intermediate results of f live in a memory pool of this Replay alone, because a replay overwrites them.
     """
 
     def __init__(self, f: Callable[[], None], like: Any, warm_up: int = 2):
@@ -105,7 +108,7 @@ class Replay:
             self.f()
             return
         if self.graph is None:
-            self.xp.cuda.get_current_stream().synchronize()  # what f reads is there
+            self.xp.cuda.get_current_stream().synchronize()  # so that the inputs of f are complete
             with self.stream, self.xp.cuda.using_allocator(self.pool.malloc):
                 if self.runs_left:
                     self.f()
@@ -114,14 +117,14 @@ class Replay:
                 self.stream.synchronize()
             self.runs_left -= 1
         if self.graph is not None:
-            self.graph.launch()  # on the current stream, behind the work that is there
+            self.graph.launch()  # on the current stream, after the work already queued there
 
     def _recorded(self) -> Any:
         self.stream.begin_capture()
         try:
             self.f()
         except BaseException:
-            with contextlib.suppress(Exception):  # the first error is the one to tell
+            with contextlib.suppress(Exception):  # report the first error, not one that follows from it
                 self.stream.end_capture()
             raise
         return self.stream.end_capture()

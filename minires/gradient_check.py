@@ -1,8 +1,8 @@
-"""Compare backward() with finite differences, in a way that cannot be fooled.
+"""`gradcheck` compares backward() with finite differences of a random projection of the output.
 
-A check is only as good as the loss it differentiates. With `f(x).sum()` the gradient that enters backward is
-all ones, and a BatchNorm or a softmax whose backward returns zeros passes: the sum of a normalised array is
-constant. `gradcheck` sends a RANDOM gradient v back instead, that is, it checks the loss <v, f(x)>.
+A check is only as good as the loss it differentiates. With the loss `f(x).sum()`, the gradient that enters backward
+is all ones. A BatchNorm or a softmax whose backward returns zeros then passes, because the sum of a normalised array
+is constant. `gradcheck` instead sends a RANDOM gradient v back: it checks the loss <v, f(x)>.
 """
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .tensor import Tensor
 
 @dataclass(frozen=True)
 class Report:
-    """What a passed check looked at."""
+    """A Report says what a passed check compared."""
 
     checked: int   # entries compared with central differences
-    total: int     # entries there are, over all arguments
-    worst: float   # largest |got - expected| / (|got| + |expected|), norms over one argument
+    total: int     # entries of all arguments
+    worst: float   # largest |got - expected| / (|got| + |expected|), with norms over one argument
     kinks: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)  # (argument, index)
 
     def __str__(self) -> str:
@@ -35,24 +35,30 @@ def gradcheck(f: Callable[..., Tensor], *arrays: np.ndarray, rtol: float = 1e-6,
               eps: float = 6e-6, entries: int = 100, seed: int = 0) -> Report:
     """Check the gradient of `f`, a function of Tensors that returns one Tensor, at float64 `arrays`.
 
-    For every argument: |got - expected| <= rtol (|got| + |expected|) + atol, in Euclidean norms over its entries
-    (`entries` of them, drawn at random, if there are more). Use rtol 1e-5 for whole blocks. Expected are central
-    differences with step `eps` of <v, f>, v random.
+    f: called as f(*Tensors); returns one float64 Tensor.
+    arrays: float64 NumPy arrays, one for each argument of `f`.
+    entries: how many entries of each argument are checked at most, drawn at random with `seed`.
+    rtol, atol: for every argument, |got - expected| <= rtol (|got| + |expected|) + atol, in Euclidean norms over its
+        checked entries. Use rtol 1e-5 for whole blocks.
+    eps: step of the central differences of <v, f>, with v random, that give the expected values.
 
-    Where the left and the right slope differ and stay different for a smaller step, f has a kink (ReLU at 0, a tie
-    in a maximum). Such an entry is listed in the report, not compared with the mean of the two slopes; backward
-    must give a value between them. Everything else that differs is an AssertionError with the argument, the index,
-    what backward got, what was expected and their ratio. Returns a Report.
-    TypeError if an array is not float64; ValueError if f is not a function of its arguments alone.
+    If the left and the right slope differ and stay different for a smaller step, f has a kink (ReLU at 0, a tie in a
+    maximum). An entry at a kink is not compared with the mean of the two slopes: backward must give a value between
+    the slopes, and the report lists the entry. Returns a Report.
+
+    Raises AssertionError for every other difference, with the argument, the index, the value from backward, the
+    expected value and their ratio.
+    Raises TypeError if an array, or the result of f, is not float64.
+    Raises ValueError if f gives two results for the same arguments, or a result that is not finite.
     """
     for i, a in enumerate(arrays):
         if not isinstance(a, np.ndarray) or a.dtype != np.float64:
             given = f"{a.dtype}{a.shape}" if isinstance(a, np.ndarray) else type(a).__name__
             raise TypeError(f"gradcheck: argument {i} must be a float64 NumPy array, got {given}; differences of "
                             "float32 values are mostly rounding")
-    rng = np.random.default_rng([seed, 1202])  # not default_rng(seed): with that the caller may have drawn the arrays
-    # Every call of f gets the same copies, because NumPy may round a sum over a strided array in another way. They are
-    # read-only, so that a backward that writes into its inputs fails.
+    rng = np.random.default_rng([seed, 1202])  # not default_rng(seed), which the caller may use to draw the arrays
+    # Every call of f gets the same copies, because NumPy may round a sum over a strided array differently. The copies
+    # are read-only, so that a backward that writes into its inputs fails.
     arrays = tuple(_read_only(a) for a in arrays)
     tensors = [Tensor(a, True) for a in arrays]
     y = f(*tensors)
@@ -106,7 +112,7 @@ def _read_only(a: np.ndarray) -> np.ndarray:
 
 def _slope(loss: Callable[[np.ndarray], float], a: np.ndarray, j: int, eps: float, value: float, size: float,
            got: float, close: float) -> tuple[float, tuple[float, float] | None]:
-    """(central difference at entry j, None), or (0, (left slope, right slope)) if the entry lies on a kink."""
+    """Return (central difference at entry j, None), or (0, (left slope, right slope)) if the entry is at a kink."""
 
     def sides(h: float) -> tuple[float, float]:
         up, down = a.copy(order="K"), a.copy(order="K")
@@ -115,15 +121,15 @@ def _slope(loss: Callable[[np.ndarray], float], a: np.ndarray, j: int, eps: floa
         return (value - loss(down)) / h, (loss(up) - value) / h
 
     def noise(h: float) -> float:
-        return 1e-13 * size / h  # of a slope, generously
+        return 1e-13 * size / h  # a generous bound on the rounding error of a slope
 
     left, right = sides(eps)
     central, gap = (left + right) / 2, abs(right - left)
     if gap <= noise(eps) or (abs(got - central) <= close and gap <= 1e-3 * (abs(left) + abs(right))):
         return central, None
-    # Suspicious. At a smooth point the two slopes differ by curvature times the step, so by 1/32 as much at 1/32 of
-    # the step; across a kink by as much as before. A kink inside the step but outside 1/32 of it is gone there. Two
-    # small steps, because one may end just behind a kink.
+    # The slopes differ. At a smooth point they differ by curvature times the step, so at 1/32 of the step they differ
+    # by 1/32 as much. Across a kink they differ by as much as before. A kink within the step but not within 1/32 of
+    # it does not affect the smaller step. Two small steps are tried, because one may end just beyond a kink.
     kink, curvature = False, 0.0
     for part in (32, 40):
         left, right = sides(eps / part)
@@ -139,7 +145,7 @@ def _compare(i: int, shape: tuple[int, ...], got: np.ndarray, expected: np.ndarr
     if not len(where):
         return 0.0
     error, size = np.linalg.norm(got - expected), np.linalg.norm(got) + np.linalg.norm(expected)
-    if not error <= rtol * size + atol:  # and not error > ..., which NaN would pass
+    if not error <= rtol * size + atol:  # not `error > ...`, which is False for NaN
         k = int(np.argmax(np.nan_to_num(abs(got - expected), nan=np.inf)))
         ratio = got[k] / expected[k] if expected[k] else float("inf")
         raise AssertionError(

@@ -1,10 +1,10 @@
-"""The differentiable operations, and Tensor's operators.
+"""This module has the differentiable operations and the operators of Tensor.
 
-Each operation is one screen: its Function with forward and backward, what it asks of its arrays, and directly below
-the function or the operator of Tensors that users call.
-In every backward, g is dL/d(output), and what is returned is dL/d(input) for each input, by the chain rule.
-Arrays broadcast as NumPy's do; the engine sums the gradients back (`broadcasts = True`).
-A ValueError raised in a forward gets the operation's name and its inputs' shapes in front, from the engine.
+Each operation fits on one screen: its Function with forward and backward, the check of its arrays, and directly
+below them the function or Tensor operator that users call.
+In every backward, g is dL/d(output), and the return value is dL/d(input) for each input, by the chain rule.
+Arrays broadcast as in NumPy; the engine sums the gradients back (`broadcasts = True`).
+The engine puts the name of the operation and the shapes of its inputs before the text of a ValueError from forward.
 """
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Axis = int | tuple[int, ...] | None     # None: all axes
 
 
 def as_tensor(value: Any, like: Tensor) -> Tensor:
-    """`value` as a Tensor. A number takes the dtype and device of `like`, so float32 * 2.0 stays float32."""
+    """Return `value` as a Tensor. A number takes the dtype and device of `like`, so float32 * 2.0 stays float32."""
     if isinstance(value, Tensor):
         return value
     if isinstance(value, numbers.Real):
@@ -34,7 +34,7 @@ def as_tensor(value: Any, like: Tensor) -> Tensor:
 
 
 def pair(value: Any, what: str = "pair") -> tuple[int, int]:
-    """3 -> (3, 3); (3, 2) -> (3, 2)."""
+    """Return 3 as (3, 3), and (3, 2) unchanged. Raises ValueError, naming the argument `what`, for anything else."""
     values = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(values) != 2 or not all(isinstance(v, numbers.Integral) for v in values):
         raise ValueError(f"{what}: expected an integer or a pair of integers (vertical, horizontal), got {value!r}")
@@ -104,13 +104,13 @@ class Pow(Function):
         return x ** exponent
 
     def backward(self, g):
-        if self.n == 0:  # x ** 0 is constant; the formula below would say 0 * inf at x = 0
+        if self.n == 0:  # x ** 0 is constant; the formula below would give 0 * inf at x = 0
             return g * 0
         return g * (self.n * self.x ** (self.n - 1))
 
 
 def pow(x: Tensor, exponent: float) -> Tensor:
-    """x ** exponent for a constant exponent."""
+    """Return x ** exponent for a constant exponent. Raises TypeError if `exponent` is not a number."""
     if not isinstance(exponent, numbers.Real):
         raise TypeError(f"pow: expected a number as exponent, got {type(exponent).__name__}; "
                         "for two Tensors write exp(b * log(a))")
@@ -163,7 +163,7 @@ def tanh(x: Tensor) -> Tensor: return Tanh.apply(x)
 
 class Sigmoid(Function):
     def forward(self, x):
-        e = self.xp.exp(-self.xp.abs(x))  # 1 / (1 + exp(-x)) overflows for x << 0; this does not
+        e = self.xp.exp(-self.xp.abs(x))  # 1 / (1 + exp(-x)) would overflow for x << 0
         self.y = self.xp.where(x >= 0, 1, e) / (1 + e)
         return self.y
 
@@ -174,7 +174,7 @@ def sigmoid(x: Tensor) -> Tensor: return Sigmoid.apply(x)
 
 
 class Relu(Function):
-    """max(x, 0). Its derivative at 0 is taken as 0."""
+    """Relu computes max(x, 0). Its derivative at 0 is defined as 0."""
 
     def forward(self, x):
         y, self.on = self.K.relu(x)
@@ -187,7 +187,7 @@ def relu(x: Tensor) -> Tensor: return Relu.apply(x)
 
 
 class Abs(Function):
-    """|x|. Its derivative at 0 is taken as 0."""
+    """Abs computes |x|. Its derivative at 0 is defined as 0."""
 
     def forward(self, x):
         self.sign = self.xp.sign(x)
@@ -200,7 +200,7 @@ def abs(x: Tensor) -> Tensor: return Abs.apply(x)
 
 
 class Maximum(Function):
-    """The larger of a and b, element by element. Where they tie the gradient goes to a."""
+    """Maximum computes the larger of a and b, element by element. In a tie the gradient goes to a."""
 
     broadcasts = True
 
@@ -212,7 +212,7 @@ class Maximum(Function):
 
 
 def maximum(a: Tensor, b: Any) -> Tensor:
-    """max(a, b) element by element; where they tie the gradient goes to a."""
+    """Return max(a, b), element by element. In a tie the gradient goes to a."""
     return Maximum.apply(a, as_tensor(b, a))
 
 
@@ -233,7 +233,7 @@ Tensor.astype = lambda x, dtype: AsType.apply(x, dtype=dtype)
 
 
 class MatMul(Function):
-    """(..., n, k) @ (..., k, m) -> (..., n, m); leading axes broadcast."""
+    """MatMul computes (..., n, k) @ (..., k, m) -> (..., n, m). Leading axes broadcast."""
 
     broadcasts = True
 
@@ -246,7 +246,10 @@ class MatMul(Function):
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b as NumPy's: (..., n, k) @ (..., k, m), leading axes broadcast; a vector counts as one row or column."""
+    """Return a @ b as NumPy does: (..., n, k) @ (..., k, m) -> (..., n, m). Leading axes broadcast.
+
+    A vector `a` counts as one row, and a vector `b` as one column.
+    """
     if a.ndim == 1:
         y = matmul(a.reshape(1, -1), b)
         return y.reshape(y.shape[:-2] + y.shape[-1:]) if b.ndim > 1 else y.reshape(())
@@ -257,7 +260,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 
 
 class Linear(Function):
-    """x (N, I), w (O, I), optional bias (O,) -> x w^T + bias, (N, O)."""
+    """Linear computes x w^T + bias: x (N, I), w (O, I), optional bias (O,) -> (N, O)."""
 
     def forward(self, x, w, *bias):
         if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[1] or any(b.shape != w.shape[:1] for b in bias):
@@ -270,7 +273,7 @@ class Linear(Function):
 
 
 def linear(x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x (N, I) times w (O, I) transposed, plus bias (O,) -> (N, O)."""
+    """Return x w^T + bias: x (N, I), w (O, I), bias (O,) -> (N, O)."""
     return Linear.apply(x, w) if bias is None else Linear.apply(x, w, bias)
 
 
@@ -278,7 +281,7 @@ def linear(x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _axes(axis: Any, ndim: int) -> tuple[int, ...]:
-    """`axis` as a tuple of non-negative axes; None means all."""
+    """Return `axis` as a tuple of non-negative axes. None means all axes."""
     if axis is None:
         return tuple(range(ndim))
     axes = (int(axis),) if isinstance(axis, numbers.Integral) else tuple(axis)
@@ -288,7 +291,7 @@ def _axes(axis: Any, ndim: int) -> tuple[int, ...]:
 
 
 def _count(shape: tuple[int, ...], axes: tuple[int, ...]) -> int:
-    """How many elements one result is made from; none is an error."""
+    """Return how many elements are reduced to one. Zero is an error."""
     n = math.prod(shape[a] for a in axes)
     if n == 0:
         raise ValueError("nothing to reduce: the array is empty along the axes")
@@ -296,12 +299,12 @@ def _count(shape: tuple[int, ...], axes: tuple[int, ...]) -> int:
 
 
 def _unreduced(g: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> Any:
-    """g with the reduced axes back, of length 1."""
+    """Return g with the reduced axes restored, each of length 1."""
     return g.reshape([1 if a in axes else n for a, n in enumerate(shape)])
 
 
 def _inverse(order: Sequence[int]) -> list[int]:
-    """The permutation that undoes `order` (its argsort)."""
+    """Return the permutation that undoes `order` (its argsort)."""
     return sorted(range(len(order)), key=order.__getitem__)
 
 
@@ -332,36 +335,36 @@ def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 
 class Var(Function):
-    """Mean squared deviation from the mean; divided by count - correction instead of count."""
+    """Var computes the sum of squared deviations from the mean, divided by count - correction."""
 
     def forward(self, x, axis, keepdims, correction):
         self.axes = _axes(axis, x.ndim)
         self.divisor = _count(x.shape, self.axes) - correction
         if self.divisor <= 0:
-            raise ValueError(f"variance of {_count(x.shape, self.axes)} elements with correction {correction}")
+            raise ValueError(f"expected more elements than correction={correction}, got {_count(x.shape, self.axes)}")
         self.centred = x - x.mean(self.axes, keepdims=True)
         return (self.centred * self.centred).sum(self.axes, keepdims=keepdims) / self.divisor
 
-    def backward(self, g):  # the mean's own share is zero, because the deviations sum to zero
+    def backward(self, g):  # the gradient through the mean is zero, because the deviations sum to zero
         return _unreduced(g, self.centred.shape, self.axes) * self.centred * (2 / self.divisor)
 
 
 def var(x: Tensor, axis: Axis = None, keepdims: bool = False, correction: int = 0) -> Tensor:
-    """Variance, biased by default, as batch normalisation uses it; correction=1 for the unbiased one."""
+    """Return the variance: biased with correction=0, as in batch normalisation, or unbiased with correction=1."""
     return Var.apply(x, axis=axis, keepdims=keepdims, correction=int(correction))
 
 
 class Max(Function):
-    """Largest element over the axes. Where several tie the gradient goes to the first."""
+    """Max computes the largest element over the axes. In a tie the gradient goes to the first."""
 
     def forward(self, x, axis, keepdims):
-        self.shape, self.axes = x.shape, tuple(sorted(_axes(axis, x.ndim)))  # "first" in memory's order of axes
+        self.shape, self.axes = x.shape, tuple(sorted(_axes(axis, x.ndim)))  # sorted: "first" in the order of the axes
         _count(x.shape, self.axes)
         kept = [a for a in range(x.ndim) if a not in self.axes]
-        self.order = (*kept, *self.axes)                       # reduced axes last ...
+        self.order = (*kept, *self.axes)                       # reduced axes last
         self.ordered_shape = tuple(x.shape[a] for a in self.order)
         self.kept_shape = self.ordered_shape[:len(kept)]
-        self.winner = x.transpose(self.order).reshape(*self.kept_shape, -1).argmax(-1)  # ... and as one
+        self.winner = x.transpose(self.order).reshape(*self.kept_shape, -1).argmax(-1)  # reduced axes joined into one
         return x.max(self.axes, keepdims=keepdims)
 
     def backward(self, g):
@@ -372,7 +375,7 @@ class Max(Function):
 
 
 def max(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Largest element over the axes; where several tie the gradient goes to the first."""
+    """Return the largest element over the axes. In a tie the gradient goes to the first."""
     return Max.apply(x, axis=axis, keepdims=keepdims)
 
 
@@ -380,7 +383,7 @@ def max(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 
 def _one_tuple(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Both f(x, 2, 3) and f(x, (2, 3)) give (2, 3)."""
+    """Return (2, 3) for the arguments of both f(x, 2, 3) and f(x, (2, 3))."""
     return tuple(args[0]) if len(args) == 1 and not isinstance(args[0], numbers.Integral) else args
 
 
@@ -405,12 +408,12 @@ class Transpose(Function):
 
 
 def transpose(x: Tensor, *axes: Any) -> Tensor:
-    """Axes permuted to the given order; reversed without one."""
+    """Return x with its axes permuted to the given order, or reversed if no order is given."""
     return Transpose.apply(x, axes=_one_tuple(axes) or tuple(reversed(range(x.ndim))))
 
 
 class GetItem(Function):
-    """x[index]: slices, integers, integer arrays, boolean masks."""
+    """GetItem computes x[index] for slices, integers, integer arrays and boolean masks."""
 
     def forward(self, x, index):
         if any(isinstance(i, Tensor) for i in (index if isinstance(index, tuple) else (index,))):
@@ -422,7 +425,7 @@ class GetItem(Function):
         gx = self.xp.zeros(self.shape, g.dtype)
         parts = self.index if isinstance(self.index, tuple) else (self.index,)
         if any(hasattr(i, "__len__") for i in parts):
-            self.xp.add.at(gx, self.index, g)  # an array may name an element twice: both count
+            self.xp.add.at(gx, self.index, g)  # an index array may name an element twice: both gradients add
         else:
             gx[self.index] = g
         return gx
@@ -441,7 +444,7 @@ class Concatenate(Function):
 
 
 def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
-    """Tensors of equal shape but for `axis`, one behind the other along it."""
+    """Concatenate Tensors of equal shape, except along `axis`. Raises ValueError if `tensors` is empty."""
     if not tensors:
         raise ValueError("concatenate: expected at least one Tensor, got none")
     return Concatenate.apply(*tensors, axis=axis)
@@ -458,7 +461,7 @@ class Pad(Function):
 
 
 def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
-    """x with a border of `value`: one (before, after) pair for each axis."""
+    """Return x with a border of `value`. widths: one (before, after) pair of widths >= 0 for each axis."""
     return Pad.apply(x, widths=tuple(tuple(w) for w in widths), value=value)
 
 
@@ -487,7 +490,7 @@ def _is_image(x: Any) -> None:
 
 
 class Conv2d(Function):
-    """x (N, C, H, W), w (O, C, kh, kw), optional bias (O,) -> (N, O, Ho, Wo)."""
+    """Conv2d computes x (N, C, H, W), w (O, C, kh, kw), optional bias (O,) -> (N, O, Ho, Wo)."""
 
     def forward(self, x, w, *bias, stride, padding):
         check_conv2d(x, w)
@@ -504,7 +507,7 @@ class Conv2d(Function):
 
 
 def check_conv2d(x: Any, w: Any) -> None:
-    """What a convolution asks of its arrays; ValueError says what is not so."""
+    """Check the arrays of a convolution. Raises ValueError if their shapes do not fit or the batch is empty."""
     if x.ndim != 4 or w.ndim != 4:
         raise ValueError("expected x (N, C, H, W) and w (O, C, kh, kw)")
     if x.shape[1] != w.shape[1]:
@@ -513,9 +516,10 @@ def check_conv2d(x: Any, w: Any) -> None:
 
 
 def conv2d(x: Tensor, w: Tensor, bias: Tensor | None = None, stride: Pair = 1, padding: Pair = 0) -> Tensor:
-    """Cross-correlation, (N, C, H, W) with (O, C, kh, kw) -> (N, O, Ho, Wo), Ho = (H + 2 padding - kh) // stride + 1.
+    """Return the cross-correlation of x with w, plus bias.
 
-    `stride` and `padding` (with zeros) are integers or pairs (vertical, horizontal).
+    x, w, bias: (N, C, H, W), (O, C, kh, kw), (O,) -> (N, O, Ho, Wo), Ho = (H + 2 padding - kh) // stride + 1.
+    stride, padding: integers or pairs (vertical, horizontal). The padding is zeros.
     """
     inputs = (x, w) if bias is None else (x, w, bias)
     return Conv2d.apply(*inputs, stride=pair(stride, "conv2d, stride"), padding=pair(padding, "conv2d, padding"))
@@ -535,10 +539,11 @@ class MaxPool2d(Function):
 
 def max_pool2d(x: Tensor, kernel: Pair, stride: Pair | None = None, padding: Pair = 0, ceil_mode: bool = False
                ) -> Tensor:
-    """Maximum of every window; stride defaults to the kernel. Ties go to the first element of the window.
+    """Return the maximum of every window. In a tie the gradient goes to the first element of the window.
 
-    Rows and columns left over at the end that do not fill a window are dropped; with ceil_mode they get one that
-    reaches over the border, unless only padding is left.
+    x: (N, C, H, W). kernel, stride, padding: integers or pairs (vertical, horizontal). The stride defaults to kernel.
+    ceil_mode: Rows and columns at the end that do not fill a window are dropped. With ceil_mode=True they get a
+        window that extends beyond the border, unless this window would contain only padding.
     """
     kernel, padding = pair(kernel, "max_pool2d, kernel"), pair(padding, "max_pool2d, padding")
     stride = kernel if stride is None else pair(stride, "max_pool2d, stride")
@@ -550,7 +555,7 @@ def max_pool2d(x: Tensor, kernel: Pair, stride: Pair | None = None, padding: Pai
 
 
 def _overhang(size: int, kernel: int, stride: int, padding: int) -> int:
-    """By how much one more window would reach over the padded end; 0 if nothing is left over, or only padding."""
+    """Return how far one more window would extend beyond the padded end; 0 if at most padding is left over."""
     over = (kernel - size - 2 * padding) % stride
     start = size + 2 * padding + over - kernel
     return over if start < size + padding else 0
@@ -566,21 +571,24 @@ class AvgPool2d(Function):
 
 
 def avg_pool2d(x: Tensor, kernel: Pair, stride: Pair | None = None, padding: Pair = 0) -> Tensor:
-    """Mean of every window, padding zeros included; stride defaults to the kernel."""
+    """Return the mean of every window, with the zeros of the padding included.
+
+    x: (N, C, H, W). kernel, stride, padding: integers or pairs (vertical, horizontal). The stride defaults to kernel.
+    """
     return AvgPool2d.apply(x, kernel=pair(kernel, "avg_pool2d, kernel"),
                            stride=pair(kernel if stride is None else stride, "avg_pool2d, stride"),
                            padding=pair(padding, "avg_pool2d, padding"))
 
 
 def global_avg_pool2d(x: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, C): every channel's mean."""
+    """Return the mean of every channel: (N, C, H, W) -> (N, C)."""
     if x.ndim != 4:
         raise ValueError(f"global_avg_pool2d: expected x (N, C, H, W), got {x.shape}")
     return mean(x, (2, 3))
 
 
 class SubsampleAndPad(Function):
-    """Option A (He et al. 2015, section 3.3): every stride-th pixel, new channels zero."""
+    """SubsampleAndPad is option A (He et al. 2015, section 3.3): every stride-th pixel, and zeros in new channels."""
 
     def forward(self, x, stride, channels, pad):
         check_subsample_and_pad(x, channels, pad)
@@ -591,7 +599,7 @@ class SubsampleAndPad(Function):
 
 
 def check_subsample_and_pad(x: Any, channels: int, pad: str) -> None:
-    """What option A asks for; ValueError says what is not so."""
+    """Check the arguments of option A. Raises ValueError if one is invalid."""
     _is_image(x)
     if pad not in ("both", "end"):
         raise ValueError(f'pad: expected "both" or "end", got {pad!r}')
@@ -600,9 +608,10 @@ def check_subsample_and_pad(x: Any, channels: int, pad: str) -> None:
 
 
 def subsample_and_pad(x: Tensor, stride: int, channels: int, pad: str = "both") -> Tensor:
-    """Option A: x (N, C, H, W) -> (N, channels, H/stride, W/stride), subsampled, new channels zero.
+    """Return option A of x: every stride-th pixel, with new channels of zeros.
 
-    pad="both" puts half of the new channels before the old ones, "end" all behind them.
+    x: (N, C, H, W) -> (N, channels, ceil(H/stride), ceil(W/stride)).
+    pad: "both" puts half of the new channels before the old channels and half after; "end" puts all of them after.
     """
     return SubsampleAndPad.apply(x, stride=stride, channels=channels, pad=pad)
 
@@ -611,7 +620,7 @@ def subsample_and_pad(x: Tensor, stride: int, channels: int, pad: str = "both") 
 
 
 class BatchNorm(Function):
-    """Normalised by the batch's own statistics, which are left in `stats` as [mean, biased variance]."""
+    """BatchNorm normalises by the batch statistics and writes them into `stats` as [mean, biased variance]."""
 
     def forward(self, x, gamma, beta, eps, stats):
         check_batch_norm(x, gamma, beta)
@@ -623,7 +632,7 @@ class BatchNorm(Function):
 
 
 def check_batch_norm(x: Any, *per_channel: Any) -> None:
-    """What batch normalisation asks of its arrays; ValueError says what is not so."""
+    """Check the arrays of a batch normalisation. Raises ValueError if shapes or dtypes differ or the batch is empty."""
     if x.ndim not in (2, 4):
         raise ValueError("expected x (N, C) or (N, C, H, W)")
     if any(v.shape != x.shape[1:2] for v in per_channel):
@@ -636,9 +645,10 @@ def check_batch_norm(x: Any, *per_channel: Any) -> None:
 
 
 def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> tuple[Tensor, Any, Any]:
-    """(y, mean, var): x (N, C) or (N, C, H, W) normalised by its own statistics per channel, times gamma plus beta.
+    """Return (y, mean, var): y = gamma xhat + beta, with xhat = x normalised by the statistics of each channel.
 
-    mean (C,) and the biased variance (C,) are plain arrays; gradients flow through them inside the operation.
+    x: (N, C) or (N, C, H, W). gamma, beta: (C,).
+    mean, var: (C,), the mean and the biased variance, as plain arrays. The gradient of y flows through both of them.
     """
     stats: list[Any] = []
     y = BatchNorm.apply(x, gamma, beta, eps=float(eps), stats=stats)
@@ -646,7 +656,7 @@ def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> tup
 
 
 class BatchNormRelu(Function):
-    """relu(BatchNorm(x)), or relu(BatchNorm(x) + skip), as one kernel; `stats` as in BatchNorm."""
+    """BatchNormRelu computes relu(BatchNorm(x)) or relu(BatchNorm(x) + skip) in one kernel; `stats` as in BatchNorm."""
 
     def forward(self, x, gamma, beta, *skip, eps, stats):
         check_batch_norm(x, gamma, beta)
@@ -662,7 +672,10 @@ class BatchNormRelu(Function):
 
 def batch_norm_relu(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5, skip: Tensor | None = None) \
         -> tuple[Tensor, Any, Any]:
-    """As batch_norm, y being relu(batch_norm(x)), or relu(batch_norm(x) + skip): the same in one pass over memory."""
+    """Return (y, mean, var) as batch_norm does, with y = relu(batch_norm(x)) or relu(batch_norm(x) + skip).
+
+    In the fast kernels, the addition and the ReLU need no pass over memory of their own.
+    """
     stats: list[Any] = []
     inputs = (x, gamma, beta) if skip is None else (x, gamma, beta, skip)
     y = BatchNormRelu.apply(*inputs, eps=float(eps), stats=stats)
@@ -670,7 +683,7 @@ def batch_norm_relu(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5, s
 
 
 class BatchNormEval(Function):
-    """Normalised by given statistics, which are constants."""
+    """BatchNormEval normalises by given statistics, which are constants."""
 
     def forward(self, x, gamma, beta, mean, var, eps):
         check_batch_norm(x, gamma, beta, mean, var)
@@ -682,7 +695,10 @@ class BatchNormEval(Function):
 
 
 def batch_norm_eval(x: Tensor, gamma: Tensor, beta: Tensor, mean: Any, var: Any, eps: float = 1e-5) -> Tensor:
-    """x normalised by the given statistics, arrays (C,), which are constants to the gradient."""
+    """Return x (N, C) or (N, C, H, W) normalised by given statistics, which count as constants in the gradient.
+
+    gamma, beta: Tensors (C,). mean, var: arrays (C,).
+    """
     device.of(x.data, mean, var, operation="batch_norm_eval")
     return BatchNormEval.apply(x, gamma, beta, mean=mean, var=var, eps=float(eps))
 
@@ -696,7 +712,11 @@ class Dropout(Function):
 
 
 def dropout(x: Tensor, p: float = 0.5, training: bool = True, *, rng: np.random.Generator) -> Tensor:
-    """Each element zeroed with probability p, the others divided by 1 - p; x itself when not training."""
+    """Set each element to zero with probability p and divide the others by 1 - p. If not training, return x itself.
+
+    rng: draws the mask, on the host.
+    Raises ValueError unless 0 <= p < 1.
+    """
     if not 0 <= p < 1:
         raise ValueError(f"dropout: expected a probability 0 <= p < 1, got {p}")
     if not training or p == 0:
@@ -743,7 +763,12 @@ class CrossEntropy(Function):
 
 
 def cross_entropy(logits: Tensor, labels: Any) -> Tensor:
-    """Mean over the batch of -log softmax(logits)[label]: logits (N, K), labels (N,) integers in 0..K-1."""
+    """Return the mean over the batch of -log softmax(logits)[label], a scalar.
+
+    logits: (N, K). labels: integers (N,) in 0..K-1.
+    Raises ValueError if shapes do not fit, the batch is empty, the labels are not integers, or, on the CPU, a label
+    is out of range.
+    """
     if not hasattr(labels, "dtype"):
         labels = np.asarray(labels)
     if logits.ndim != 2 or len(logits) == 0:
@@ -753,7 +778,7 @@ def cross_entropy(logits: Tensor, labels: Any) -> Tensor:
         raise ValueError(f"cross_entropy: expected integer labels of shape {logits.shape[:1]}, "
                          f"got {labels.dtype}{labels.shape}")
     device.of(logits.data, labels, operation="cross_entropy")
-    # On a GPU the range check would wait for the device at every step; there the data set has checked it.
+    # On a GPU this check would make every step wait for the device. The data sets check the range of their labels.
     if not device.on_gpu(labels) and (labels.min() < 0 or labels.max() >= logits.shape[1]):
         wrong = labels[(labels < 0) | (labels >= logits.shape[1])]
         raise ValueError(f"cross_entropy: expected labels in 0..{logits.shape[1] - 1}, got {int(wrong[0])}")

@@ -1,4 +1,4 @@
-"""Stochastic gradient descent with momentum and weight decay, and learning-rate schedules."""
+"""This module has stochastic gradient descent with momentum and weight decay, and learning-rate schedules."""
 from __future__ import annotations
 
 import itertools
@@ -11,14 +11,17 @@ from .tensor import Tensor
 
 
 class SGD:
-    """v = momentum v + (g + weight_decay w);  w = w - lr v.
+    """SGD updates each weight w by its gradient g:  v = momentum v + (g + weight_decay w);  w = w - lr v.
 
-    The learning rate stands outside v, so that changing it acts at once (PyTorch's form; Caffe's v = m v + lr g
-    differs only at the steps where lr changes). Weight decay acts on every parameter, as in He et al. 2015.
+    The learning rate is not part of v, so a new learning rate takes full effect at once. This is PyTorch's form.
+    Caffe's form, v = m v + lr g, differs only after a change of lr. Weight decay acts on every parameter, as in
+    He et al. 2015.
 
-    All parameters lie one behind the other in one array, and each `.data` is a view into it: an update is a few
-    operations on long arrays instead of a few for each parameter. An update makes a new array and leaves the old
-    one as it was, so a graph that still holds the old weights stays right.
+    All parameters are stored one after the other in one array, and the `.data` of each is a view into this array. An
+    update is then a few operations on long arrays, not a few operations for each parameter. An update creates a new
+    array and leaves the old array unchanged, so a graph that still uses the old weights stays valid.
+
+    Raises ValueError if there is no parameter, if their dtypes differ, or if a number is negative.
     """
 
     def __init__(self, parameters: Sequence[Tensor], lr: float, momentum: float = 0.0, weight_decay: float = 0.0):
@@ -35,17 +38,20 @@ class SGD:
         self.velocity = self.xp.zeros_like(self.flat)
 
     def step(self) -> None:
-        """One update from the gradients that backward left; a parameter without one stays as it is."""
-        # A schedule may have set NumPy numbers, which would promote float32; cuda_graph.py sets arrays of one element.
+        """Update the parameters from their `.grad`. A parameter without a gradient, and its velocity, stay unchanged.
+
+        Raises ValueError if the shape or dtype of a gradient differs from its parameter.
+        """
+        # A schedule may have set a NumPy number, which would promote float32. cuda_graph.py sets arrays of one element.
         self.lr = float(self.lr) if isinstance(self.lr, numbers.Real) else self.lr
         self.momentum, self.weight_decay = float(self.momentum), float(self.weight_decay)
         if any(p.data is not view for p, view in zip(self.parameters, self.views, strict=True)):
-            self._lay_out(self._joined([p.data for p in self.parameters]))  # somebody loaded, moved or cast weights
-            self.velocity = self.xp.asarray(device.to(self.velocity, "cpu"), self.flat.dtype)  # and v goes along
+            self._lay_out(self._joined([p.data for p in self.parameters]))  # weights were loaded, moved or cast
+            self.velocity = self.xp.asarray(device.to(self.velocity, "cpu"), self.flat.dtype)  # v must follow them
         for i, p in enumerate(self.parameters):
             if p.grad is not None and (p.grad.shape != p.shape or p.grad.dtype != self.flat.dtype):
                 raise ValueError(f"SGD: parameter {i}: expected a {self.flat.dtype}{p.shape} gradient, got "
-                                 f"{p.grad.dtype}{p.grad.shape}; scale it by float(number): NumPy's promote float32")
+                                 f"{p.grad.dtype}{p.grad.shape}; scale it by float(number), not a NumPy number")
         idle = [i for i, p in enumerate(self.parameters) if p.grad is None]
         w, v = self.flat, self.velocity
         g = self._joined([self.xp.zeros_like(p.data) if p.grad is None else p.grad for p in self.parameters])
@@ -56,7 +62,7 @@ class SGD:
         self.adopt(new_w, new_v)
 
     def adopt(self, flat: Any, velocity: Any) -> None:
-        """From now on these two long arrays hold the parameters and their velocities."""
+        """Use these two long arrays to hold the parameters and their velocities."""
         self.velocity = velocity
         self._lay_out(flat)
 
@@ -71,7 +77,7 @@ class SGD:
         return kernels.of(arrays[0]).join(arrays)
 
     def _lay_out(self, flat: Any) -> None:
-        """Let every parameter be its part of `flat`."""
+        """Make the `.data` of every parameter a view into `flat`."""
         self.flat = flat
         self.views = []
         for p, end in zip(self.parameters, self.ends, strict=True):
@@ -83,15 +89,21 @@ Schedule = Callable[[int], float]  # step, counted from 0 -> learning rate
 
 
 def constant(lr: float) -> Schedule:
-    """`lr` at every step."""
+    """Return a schedule that is `lr` at every step."""
     return lambda step: lr
 
 
 def step_decay(lr: float, at: Sequence[int], factor: float = 0.1) -> Schedule:
-    """lr, times `factor` from each of the steps `at` on: He et al. 2015, section 4.2, has 0.1 and (32000, 48000)."""
+    """Return a schedule that starts at `lr` and multiplies it by `factor` at each of the steps `at`.
+
+    He et al. 2015, section 4.2, use factor 0.1 at the steps (32000, 48000).
+    """
     return lambda step: lr * factor ** sum(step >= s for s in at)
 
 
 def warm_up(schedule: Schedule, steps: int, lr: float) -> Schedule:
-    """`lr` for the first `steps` steps, then `schedule`: 0.01 for about 400 steps for 110 layers, section 4.2."""
+    """Return a schedule that is `lr` for the first `steps` steps, then `schedule`.
+
+    He et al. 2015, section 4.2, start a network of 110 layers with 0.01 for about 400 steps.
+    """
     return lambda step: lr if step < steps else schedule(step)

@@ -1,21 +1,22 @@
-r"""The residual block's backward pass, written out by hand.
+r"""This module has the residual block with its backward pass written by hand.
 
     x ---- conv1 -- bn1 -- relu ---- conv2 -- bn2 ----(+)---- relu ----> y         v1, Fig. 2
       \                                               /
        `------------------ shortcut -----------------'
 
-With F the branch, s the shortcut and z = F(x) + s(x) the sum before the last ReLU, so that y = relu(z):
+Let F be the branch, s the shortcut, and z = F(x) + s(x) the sum before the last ReLU, so that y = relu(z). Then
 
-    dL/dz = dL/dy * [z > 0]                            the last ReLU's mask, before anything else
+    dL/dz = dL/dy * [z > 0]                            first, the mask of the last ReLU
     dL/dx = J_F^T dL/dz + J_s^T dL/dz                  = (J_F + I)^T dL/dz  for the identity shortcut
 
-Two rules carry the block. Where two values are ADDED, both get the same gradient: dL/dz goes into the branch
-and, unchanged, into the shortcut. Where one value is USED TWICE, its gradients add: x gets the branch's and
-the shortcut's. On the identity shortcut dL/dz reaches x untouched, whatever the branch does to its own share.
-A name that ends in _s belongs to the shortcut: w_s are the weights of its projection (W_s in v1's equation 2).
+The backward pass follows two rules. Where two values are ADDED, both get the same gradient: dL/dz goes into the
+branch and, unchanged, into the shortcut. Where one value is USED TWICE, its gradients are added: x gets the sum of
+the gradients from the branch and from the shortcut. On the identity shortcut, dL/dz reaches x unchanged, whatever
+the branch does. A name that ends in _s belongs to the shortcut: w_s are the weights of its projection (W_s in
+equation 2 of v1).
 
-Autograd does the same to the block composed of operations (nn.Block); with the reference kernels the two
-agree bit for bit.
+Autograd computes the same gradients for the block composed of operations (nn.Block). With the reference kernels,
+the two agree bit for bit.
 """
 from __future__ import annotations
 
@@ -24,16 +25,20 @@ from typing import Any
 from .ops import check_batch_norm, check_conv2d, check_subsample_and_pad
 from .tensor import Function
 
-ONE, NONE = (1, 1), (0, 0)  # stride 1; no padding (and ONE is the padding of every 3x3 here)
+ONE, NONE = (1, 1), (0, 0)  # ONE is stride 1, and the padding of every 3x3 convolution here; NONE is no padding
 
 
 class Residual(Function):
-    """The block of v1 as one step. Inputs, with C channels in and O out:
+    """Residual is the block of v1 as one step.
 
-    x (N, C, H, W), w1 (O, C, 3, 3), gamma1, beta1 (O,), w2 (O, O, 3, 3), gamma2, beta2 (O,), and for a projection
-    (option B) also w_s (O, C, 1, 1), gamma_s, beta_s (O,). Without it the shortcut is the identity where shapes
-    allow, else option A with `pad`. `eps`: one for each BatchNorm. `stats` receives each one's (mean, variance,
-    number of values per channel).
+    With C input and O output channels, the inputs are:
+    x: (N, C, H, W)
+    w1, gamma1, beta1: (O, C, 3, 3), (O,), (O,)
+    w2, gamma2, beta2: (O, O, 3, 3), (O,), (O,)
+    projection: w_s (O, C, 1, 1), gamma_s, beta_s (O,) for option B; else nothing. Without a projection the shortcut
+        is the identity if the shapes allow it, else option A with `pad`.
+    eps: one number for each BatchNorm.
+    stats: a list that receives (mean, variance, number of values per channel) of each BatchNorm.
     """
 
     def forward(self, x, w1, gamma1, beta1, w2, gamma2, beta2, *projection, stride, pad, eps, stats):
@@ -59,7 +64,7 @@ class Residual(Function):
     def backward(self, g):
         K = self.K
         x, w1, gamma1, h, w2, gamma2, projection = self.saved
-        # through the last ReLU and bn2; gz = dL/dz is what the addition gives to the shortcut as well
+        # Through the last ReLU and bn2. gz = dL/dz is also the gradient that the addition gives to the shortcut.
         ga2, ggamma2, gbeta2, gz = K.batch_norm_relu_backward(g, gamma2, self.bn2)
         gh, gw2 = K.conv2d_backward(ga2, h, w2, ONE, ONE)
         ga1, ggamma1, gbeta1, _ = K.batch_norm_relu_backward(gh, gamma1, self.bn1)
@@ -78,16 +83,24 @@ class Residual(Function):
 
 
 class PreactResidual(Function):
-    r"""The full pre-activation block of v2 (Fig. 1b), y = x + conv2(relu(bn2(conv1(relu(bn1(x)))))), as one step.
+    r"""PreactResidual is the full pre-activation block of v2 (Fig. 1b) as one step.
+
+    y = x + conv2(relu(bn2(conv1(relu(bn1(x)))))):
 
         x ---- bn1 -- relu -- conv1 -- bn2 -- relu -- conv2 ----(+)----> y
           \                                                     /
            `---------------------- shortcut --------------------'
 
-    Nothing stands behind the addition, so dL/dy itself runs along the shortcut.
-    Inputs: x (N, C, H, W), gamma1, beta1 (C,), w1 (O, C, 3, 3), gamma2, beta2 (O,), w2 (O, O, 3, 3) and for a
-    projection w_s (O, C, 1, 1). `split_after_activation`: the shortcut starts behind relu(bn1(x)), as in the first
-    block of a network (v2, section 5) and at every projection.
+    Nothing follows the addition, so the shortcut receives dL/dy itself.
+
+    With C input and O output channels, the inputs are:
+    x: (N, C, H, W)
+    gamma1, beta1, w1: (C,), (C,), (O, C, 3, 3)
+    gamma2, beta2, w2: (O,), (O,), (O, O, 3, 3)
+    projection: w_s (O, C, 1, 1), or nothing.
+    split_after_activation: if True, the shortcut starts after relu(bn1(x)), as in the first block of a network
+        (v2, section 5) and at every projection.
+    eps, stats: as for Residual.
     """
 
     def forward(self, x, gamma1, beta1, w1, gamma2, beta2, w2, *projection, stride, pad, split_after_activation,
@@ -118,19 +131,19 @@ class PreactResidual(Function):
         else:
             gstart = parameter_free_shortcut_backward(K, g, x.shape, self.stride, self.pad)
         if self.split_after_activation:
-            gh1 = K.add(gh1, gstart)  # h1 was used twice ...
+            gh1 = K.add(gh1, gstart)  # here h1 was used twice
         gx, ggamma1, gbeta1, _ = K.batch_norm_relu_backward(gh1, gamma1, self.bn1)
         if not self.split_after_activation:
-            gx = K.add(gx, gstart)    # ... or x was
+            gx = K.add(gx, gstart)    # here x was used twice
         return gx, ggamma1, gbeta1, gw1, ggamma2, gbeta2, gw2, *gprojection
 
 
 def parameter_free_shortcut(K, x, stride, channels, pad):
-    """The shortcut without weights: x itself where the shape allows, else option A."""
+    """Return the shortcut without weights: x itself if the shape allows it, else option A."""
     check_subsample_and_pad(x, channels, pad)
     return x if stride == 1 and channels == x.shape[1] else K.shortcut(x, stride, channels, pad)
 
 
 def parameter_free_shortcut_backward(K, g, shape, stride, pad):
-    """dL/dx of the shortcut without weights."""
+    """Return dL/dx of the shortcut without weights."""
     return g if g.shape == shape else K.shortcut_backward(g, shape, stride, pad)

@@ -1,4 +1,4 @@
-"""Look at what flows through a model without changing the model.
+"""A Tap measures the outputs and gradients of a model's modules without changing the model.
 
     with Tap(model, nn.BatchNorm2d) as tap:                    # which kinds of module to look at
         ops.cross_entropy(model(x), labels).backward()
@@ -13,12 +13,13 @@ from . import nn
 
 
 class Tap:
-    """For every module of the given kinds (all without kinds), in the order they ran:
+    """A Tap records two numbers for every module of the given kinds, or for all modules if no kind is given.
 
-    std       standard deviation of the output, over all its elements
-    grad_norm Euclidean norm of dL/d(output), once a backward has passed
+    std: {module name: standard deviation of the output, over all its elements}, in the order the modules ran.
+    grad_norm: {module name: Euclidean norm of dL/d(output)}, filled in by backward.
 
-    Numbers only: no array is kept. A module that runs twice is recorded as it ran last.
+    No array is kept. For a module that runs more than once, the Tap keeps the numbers of its last run.
+    Raises ValueError if the model has no module of these kinds.
     """
 
     def __init__(self, model: nn.Module, *kinds: type):
@@ -45,7 +46,7 @@ class Tap:
         self.runs[name] = run = self.runs.get(name, 0) + 1
 
         def see(g: Any) -> None:
-            if self.runs[name] == run:  # backward reaches the last run first, and an earlier one after it
+            if self.runs[name] == run:  # backward reaches the last run first, then earlier runs
                 self.grad_norm[name] = norm(g)
 
         if out.requires_grad:
@@ -53,8 +54,8 @@ class Tap:
 
 
 def norm(g: Any) -> float:
-    """Euclidean norm of an array. It is scaled to 1 first: in float32 the square of 1e-23 is 0, and vanishing
-    gradients are there to be seen."""
+    """Return the Euclidean norm of an array. The array is first scaled so that its largest element is 1: in float32
+    the square of 1e-23 is 0, and vanishing gradients must not read as zero."""
     largest = float(abs(g).max()) if g.size else 0.0
     if largest == 0 or not math.isfinite(largest):
         return largest

@@ -1,9 +1,9 @@
-"""Tensor, Function and the reverse sweep: the engine, nothing else.
+"""This module is the autograd engine: Tensor, Function and the reverse sweep.
 
-A `Function` is one step of a computation. Applying it to Tensors computes the result at once and,
-where a gradient may be wanted, lets the result remember the step that made it (`.creator`). The
-Tensors and their creators form a graph; `Tensor.backward` walks it once, from the result back to the
-leaves, and applies the chain rule at every step:
+A `Function` is one step of a computation. Applying a Function to Tensors computes the result at once. If a
+gradient may be needed, the result also records the Function that created it (`.creator`). The Tensors and
+their creators form a graph. `Tensor.backward` walks this graph once, from the result back to the leaves, and
+applies the chain rule at every step:
 
     dL/dinput = (d output / d input)^T  dL/doutput          one Function.backward per node
 """
@@ -23,7 +23,7 @@ _recording: ContextVar[bool] = ContextVar("recording", default=True)
 
 @contextmanager
 def no_grad() -> Iterator[None]:
-    """Inside `with no_grad():` (or a function decorated by it) no graph is recorded."""
+    """Record no graph inside `with no_grad():`, or inside a function decorated with `@no_grad()`."""
     token = _recording.set(False)
     try:
         yield
@@ -32,23 +32,23 @@ def no_grad() -> Iterator[None]:
 
 
 def recording() -> bool:
-    """Are results remembering how they were made? False under no_grad."""
+    """Return True if operations record a graph, False under no_grad."""
     return _recording.get()
 
 
 class Function:
-    """One differentiable step, applied with `TheFunction.apply(*tensors, **options)`.
+    """A Function is one differentiable step, applied with `TheFunction.apply(*tensors, **options)`.
 
-    `forward(*arrays, **options)` and `backward(g)` see plain arrays and stand next to each other.
-    What backward needs, forward keeps on self. `backward` returns one array for each input, of that
-    input's shape and dtype, or None where there is no gradient.
+    A subclass defines `forward(*arrays, **options)` and `backward(g)` next to each other, on plain arrays.
+    `forward` saves on self what `backward` needs. `backward` returns one array per input, with the shape and
+    dtype of that input, or None for an input without a gradient.
     """
 
     broadcasts = False  # True: the engine sums each gradient back to its input's shape
-    converts = False    # True: the result may have another dtype than the inputs
+    converts = False    # True: the dtype of the result may differ from the dtype of the inputs
     xp: Any                  # numpy or cupy, whichever the inputs belong to
-    K: Any                   # the kernels that suit the inputs, forward and backward alike (kernels/__init__.py)
-    needs: tuple[bool, ...]  # for each input: is its gradient wanted?
+    K: Any                   # the kernels for the inputs, in forward and backward (chosen in kernels/__init__.py)
+    needs: tuple[bool, ...]  # for each input: whether its gradient is needed
     inputs: tuple[Tensor, ...]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -83,7 +83,7 @@ class Function:
         return out
 
     def pull(self, g: Any) -> Iterator[tuple[Tensor, Any]]:
-        """(input, its gradient) for every input that wants one, checked against the input."""
+        """Yield (input, its gradient) for every input that needs one, after checking shape and dtype."""
         grads = self.backward(g)
         grads = grads if isinstance(grads, tuple) else (grads,)
         if len(grads) != len(self.inputs):
@@ -108,14 +108,16 @@ _Other = Callable[..., "Tensor"]
 
 
 class Tensor:
-    """An array that can be differentiated through.
+    """A Tensor is an array through which gradients can be computed.
 
-    `data`: a float array (NumPy or CuPy; kept as it is, not copied), or numbers in lists (float32).
-    `requires_grad`: True for a leaf whose `.grad` is wanted. Results of operations inherit it.
+    data: a floating-point NumPy or CuPy array, used without a copy; or numbers, nested in lists, stored as float32.
+    requires_grad: True for a leaf whose gradient `backward` adds to `.grad`. Results of operations inherit it.
+
+    Raises TypeError if `data` is a Tensor, or is not floating-point.
     """
 
     __slots__ = ("__weakref__", "creator", "data", "grad", "hooks", "requires_grad", "retains_grad")
-    __array_ufunc__ = None  # so that array + Tensor asks the Tensor, not NumPy
+    __array_ufunc__ = None  # so that array + Tensor calls Tensor.__radd__, not NumPy
 
     data: Any
     grad: Any
@@ -135,7 +137,7 @@ class Tensor:
         self.grad, self.creator, self.retains_grad = None, None, False
         self.hooks: tuple[Callable[[Any], None], ...] = ()
 
-    if TYPE_CHECKING:  # the operators and methods that ops.py defines, for editors and type checkers
+    if TYPE_CHECKING:  # ops.py defines these operators and methods; editors and type checkers read them here
         __neg__: ClassVar[_Unary]; __abs__: ClassVar[_Unary]; abs: ClassVar[_Unary]; exp: ClassVar[_Unary]
         log: ClassVar[_Unary]; sqrt: ClassVar[_Unary]; tanh: ClassVar[_Unary]; sigmoid: ClassVar[_Unary]
         relu: ClassVar[_Unary]
@@ -162,14 +164,17 @@ class Tensor:
         return f"Tensor({np.array2string(self.numpy(), threshold=20, precision=4)}, {self.dtype}{made}{grad})"
 
     def __bool__(self) -> bool:
-        raise TypeError("the truth of a Tensor is ambiguous; ask its .data or .item()")
+        raise TypeError("the truth value of a Tensor is ambiguous; use .data or .item()")
 
     def numpy(self) -> np.ndarray:
-        """The values as a NumPy array: `.data` itself on the CPU, a copy from the GPU."""
+        """Return the values as a NumPy array: `.data` itself on the CPU, a copy if `.data` is on the GPU."""
         return device.to(self.data, "cpu")
 
     def item(self) -> float:
-        """The single value as a Python float; ValueError if there is not exactly one."""
+        """Return the only element as a Python float.
+
+        Raises ValueError if this Tensor does not have exactly one element.
+        """
         if self.size != 1:
             raise ValueError(f"item(): expected one element, got shape {self.shape}")
         return float(self.numpy().reshape(()))
@@ -178,14 +183,17 @@ class Tensor:
         return self.item()
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError("NumPy cannot take a Tensor; give it .numpy()")
+        raise TypeError("NumPy cannot use a Tensor; pass its .numpy()")
 
     def detach(self) -> Tensor:
-        """The same array outside the graph."""
+        """Return a new Tensor that shares this array but is not part of the graph."""
         return Tensor(self.data)
 
     def to(self, where: str) -> Tensor:
-        """A leaf with the same values on "cpu" or "gpu" (itself if it is there already)."""
+        """Return a leaf with the same values on "cpu" or "gpu", or self if the values are already there.
+
+        Raises RuntimeError if this Tensor is the result of an operation and would have to move.
+        """
         moved = device.to(self.data, where)
         if moved is self.data:
             return self
@@ -195,19 +203,22 @@ class Tensor:
         return Tensor(moved, self.requires_grad)
 
     def retain_grad(self) -> Tensor:
-        """Keep `.grad` on this intermediate result too, to look at; returns self."""
+        """Keep `.grad` on this intermediate result as well, for inspection. Returns self."""
         self.retains_grad = True
         return self
 
     def on_grad(self, see: Callable[[Any], None]) -> None:
-        """Call `see(g)` with dL/dself when a later backward reaches this Tensor. It may look, not touch."""
+        """Register `see` as a hook: a later backward calls see(dL/dself). The hook must not change the gradient."""
         self.hooks += (see,)
 
     def backward(self, g: Any = None) -> None:
         """Add dL/dleaf to `.grad` of every leaf that this Tensor was computed from.
 
-        `g` is dL/dself, an array of this Tensor's shape and dtype; a scalar starts from 1 without it.
-        The graph is consumed on the way: its memory goes as the sweep passes.
+        g: dL/dself, an array with the shape and dtype of this Tensor. The default for a scalar is 1.
+
+        The sweep consumes the graph: each node's memory is freed once its gradient has been passed on.
+        Raises RuntimeError if no input requires a gradient, or if an earlier backward consumed the graph.
+        Raises ValueError if `g` does not fit, or if it is missing and this Tensor is not a scalar.
         """
         if not self.requires_grad:
             raise RuntimeError("backward(): nothing to differentiate: no input of this Tensor requires a gradient, "
@@ -224,27 +235,27 @@ class Tensor:
             raise ValueError(f"backward(g): expected a {self.dtype}{self.shape} array, got {given}")
         device.of(self.data, g, operation="backward(g)")
 
-        order = topological_order(self)      # inputs first; the sweep pops from the other end
+        order = topological_order(self)      # inputs first; the sweep pops from the end, where the result is
         pending = {id(self): g}              # gradients of Tensors not visited yet
         while order:
             t = order.pop()
             g = pending.pop(id(t), None)
-            if g is None:                    # every path from here on returned None
+            if g is None:                    # backward returned None on every path to this Tensor
                 continue
             for see in t.hooks:
                 see(g)
             if t.creator is None or t.retains_grad:
-                # A copy, because g may be shared; array() too because 0-d sums are scalars, not arrays.
+                # array() copies, because g may be shared, and turns a 0-d sum, which is a scalar, into an array.
                 t.grad = device.of(t.data).array(g if t.grad is None else t.grad + g)
             if t.creator is None:
                 continue
-            for x, gx in t.creator.pull(g):  # never +=: the array may belong to another node too
+            for x, gx in t.creator.pull(g):  # never +=: another node may share the array
                 pending[id(x)] = kernels.of(gx).add(pending[id(x)], gx) if id(x) in pending else gx
             t.creator = _CONSUMED
 
 
 class _Consumed(Function):
-    """Stands where a creator was until backward passed."""
+    """_CONSUMED replaces the creator of a Tensor after backward has passed it."""
 
     inputs = ()
 
@@ -253,9 +264,10 @@ _CONSUMED = _Consumed()
 
 
 def topological_order(root: Tensor) -> list[Tensor]:
-    """`root` and all it was computed from that needs a gradient, every Tensor after its inputs.
+    """Return `root` and every Tensor it was computed from that requires a gradient, each after its inputs.
 
-    Iterative, so that depth is limited by memory and not by Python's stack.
+    The search is iterative, so memory limits the depth of the graph, not Python's stack.
+    Raises RuntimeError if an earlier backward consumed part of the graph.
     """
     order: list[Tensor] = []
     seen: set[int] = set()
@@ -276,7 +288,7 @@ def topological_order(root: Tensor) -> list[Tensor]:
 
 
 def unbroadcast(g: Any, shape: tuple[int, ...]) -> Any:
-    """Transpose of broadcasting `shape` to g.shape: the sum over what was repeated."""
+    """Sum `g` over the axes that broadcasting repeated. This is the transpose of broadcasting `shape` to g.shape."""
     if g.shape == shape:
         return g
     lead = g.ndim - len(shape)

@@ -1,4 +1,4 @@
-"""How the tests are spread over processes, and the fixtures that several files use."""
+"""Distribute the tests over processes, and define the fixtures that several files use."""
 
 import gc
 import os
@@ -21,22 +21,22 @@ hypothesis.settings.register_profile("default", max_examples=150, deadline=None,
 hypothesis.settings.register_profile("ci", hypothesis.settings.get_profile("default"), max_examples=1000)
 hypothesis.settings.load_profile("default")
 
-# ---------------------------------------------------------------------------------- spread over processes
+# ------------------------------------------------------------------------------ distribution over processes
 
-MOST_PROCESSES = 8  # each of them imports PyTorch and Matplotlib
-# Files whose tests take long and share nothing but what made_once makes: each test is a group of its own.
+MOST_PROCESSES = 8  # each process imports PyTorch and Matplotlib
+# The tests of these files take long and share only what made_once makes, so each test is a group of its own.
 SPREAD = {"test_notebooks.py"}
 
 
 def group_of(nodeid):
-    """The tests of one group run in one process, one after the other."""
+    """Return the group of a test. The tests of one group run in one process, one after the other."""
     file = nodeid.partition("::")[0]
     return nodeid if file.rpartition("/")[2] in SPREAD else file
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
-    """Spread the whole suite over the cores; run files that are named on the command line in this process."""
+    """Distribute the whole suite over the cores, but run files named on the command line in this process."""
     if not config.pluginmanager.hasplugin("xdist") or hasattr(config, "workerinput"):
         return
     option = config.option
@@ -53,7 +53,7 @@ def pytest_xdist_auto_num_workers():
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """Give every process one group at a time, the longest first."""
-    if config.option.dist != "load":  # the user asked for another way
+    if config.option.dist != "load":  # the user asked for another distribution
         return None
     from xdist.scheduler import LoadScopeScheduling
 
@@ -61,12 +61,12 @@ def pytest_xdist_make_scheduler(config, log):
         def _split_scope(self, nodeid):  # private: the method that xdist's own LoadFileScheduling replaces too
             return group_of(nodeid)
 
-    config.option.loadscopereorder = False  # pytest_collection_modifyitems has ordered them
+    config.option.loadscopereorder = False  # pytest_collection_modifyitems has ordered the tests
     return ByGroup(config, log)
 
 
 def pytest_collection_modifyitems(config, items):
-    """In one of several processes, begin with the files whose tests take longest: all processes then end together."""
+    """Start with the files whose tests take longest if there are several processes, so that all end together."""
     if hasattr(config, "workerinput"):
         long = {item.path for item in items if any(map(item.get_closest_marker, ("notebooks", "system", "slow")))}
         items.sort(key=lambda item: item.path not in long)
@@ -78,14 +78,14 @@ def pytest_configure(config):
 
 
 def pytest_collection_finish():
-    """Modules and collected tests live until the end: the garbage collector need not walk through them each time."""
+    """Exclude modules and collected tests from garbage collection, because they live until the end of the session."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory):
-    """shared(name, make): the path `name` in this session's folder, made by make(path) in one process for all."""
+    """Return shared(name, make): the path `name` in the session's folder, made by make(path) in one process for all."""
     base = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         base = base.parent
@@ -97,7 +97,7 @@ def shared(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def wheel(shared):
-    """The wheel of minires, built once for all processes."""
+    """Build the wheel of minires once for all processes."""
     from helpers import build_wheel  # here, because helpers.py loads PyTorch
 
     return next(shared("dist", build_wheel).glob("*.whl"))
@@ -105,16 +105,28 @@ def wheel(shared):
 
 @pytest.fixture(scope="session")
 def site(wheel, shared):
-    """A folder with minires as the wheel installs it."""
+    """Return a folder with minires as the wheel installs it."""
     def unpack(folder):
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(folder)
     return shared("site", unpack)
 
 
+@pytest.fixture(scope="session")
+def finished_run(shared):
+    """The folder of a run that nothing interrupted, `minires` and helpers.SMALL_RUN. Tests change copies of it."""
+    from helpers import SMALL_RUN
+
+    from minires import cli
+
+    def train(folder):
+        assert cli.main([*SMALL_RUN, "--out", str(folder)]) == 0
+    return shared("finished-run", train)
+
+
 @pytest.fixture
 def no_collector():
-    """What a test leaves behind stays until the test asks for it."""
+    """Disable the garbage collector, so that a test can count the objects in reference cycles."""
     gc.collect()
     gc.disable()
     yield
@@ -125,14 +137,14 @@ def no_collector():
 
 @pytest.fixture
 def gpu_kernels():
-    """The CUDA kernels run in this test, compiled for the CPU."""
+    """Skip the test if the CUDA kernels cannot be compiled for the CPU."""
     if why := fake_cupy.missing():
         pytest.skip(why)
 
 
 @pytest.fixture
 def cp():
-    """The stand-in for CuPy, which `import cupy` gives in this test."""
+    """Install the stand-in for CuPy as `cupy` for this test."""
     undo = fake_cupy.install()
     import cupy
     yield cupy

@@ -1,4 +1,4 @@
-"""Writes cupy_names.json: the public names of CuPy and their signatures, for fake_cupy.py where CuPy is not installed.
+"""Write cupy_names.json, the public names of CuPy and their signatures, for fake_cupy.py where CuPy is not installed.
 
     python tests/cupy_names.py        # in an environment with CuPy; no GPU needed
 """
@@ -11,14 +11,14 @@ FILE = Path(__file__).with_name("cupy_names.json")
 
 
 def signature(thing):
-    """(a, axis=None) of a function, "ufunc", or "" where it is not known. Defaults that are no literals become None."""
+    """Return "(a, axis=None)" for a function, "ufunc", or "" if unknown. Defaults that are not literals become None."""
     if type(thing).__name__ == "ufunc":
         return "ufunc"
     try:
         parameters = list(inspect.signature(thing).parameters.values())
     except (TypeError, ValueError):
         found = re.match(r"[\w.]+\((.*?)\)( ->.*)?$", (thing.__doc__ or "").partition("\n")[0])
-        return re.sub(r"\b[A-Za-z_]\w* (?=\w)", "", f"({found[1]})") if found else ""  # Cython writes types in front
+        return re.sub(r"\b[A-Za-z_]\w* (?=\w)", "", f"({found[1]})") if found else ""  # Cython adds types
     plain = (type(None), bool, int, float, str)
     return str(inspect.Signature([
         p.replace(annotation=p.empty, default=p.default if isinstance(p.default, plain) or p.default is p.empty

@@ -1,12 +1,18 @@
-"""A strict stand-in for CuPy on NumPy arrays, so that the GPU's code runs in every test run.
+"""This module is a strict stand-in for CuPy on NumPy arrays, so that every test run covers the code for the GPU.
 
-It knows the names and signatures of CuPy 14.2 (cupy_names.json) and nothing else. Where CuPy differs from NumPy it does
-as CuPy does, or is stricter: a NumPy array is refused everywhere but in asarray and array; results of operations are
-C-contiguous, sums 0-d arrays; an index outside wraps around; of several assignments to one element a random one wins;
-fresh memory holds NaN. It counts what makes the host wait for the device. A RawModule is compiled by g++ and its
-kernels run (cuda_on_cpu.h). A stream that captures computes nothing and keeps a tape; a graph's launch plays the tape.
+It has only the names and signatures of CuPy 14.2 (cupy_names.json). Where CuPy differs from NumPy, the stand-in behaves
+like CuPy or is stricter:
 
-What it cannot show: the numerics of the device's own library functions, memory errors, speed.
+- Only asarray and array accept a NumPy array.
+- Results of operations are C-contiguous, and sums are 0-d arrays.
+- An index out of range wraps around.
+- Of several assignments to one element, a random one wins.
+- New memory holds NaN.
+
+It counts how often the host waits for the device. g++ compiles a RawModule, and its kernels run (cuda_on_cpu.h). A
+capturing stream computes nothing but records a tape, and the launch of a graph replays the tape.
+
+The stand-in cannot show the numerics of the device's library functions, memory errors, or speed.
 """
 import contextlib
 import ctypes
@@ -33,20 +39,20 @@ CAPTURE_ERROR = "is not permitted while a stream captures"
 
 
 class State:
-    """What the stand-in counts and how it behaves; one for the process, reset by `make`."""
+    """State holds the counters and the behaviour of the stand-in, for the whole process. `make` resets it."""
 
-    syncs = 0          # times the host waited for the device
-    launches = 0       # kernels and operations sent to it
+    syncs = 0          # how often the host waited for the device
+    launches = 0       # kernels and operations sent to the device
     tape = None        # a list while a stream captures
-    kept = ()          # the memory that was asked for since: a graph's own pool keeps it
-    order = "C"        # the memory order of results; "K" does as NumPy, for results of the same bits
-    seed = 0           # of the shuffled blocks and threads
+    kept = ()          # memory requested since the capture began, which the pool of the graph keeps
+    order = "C"        # memory order of results; "K" is NumPy's order, for results with the same bits as NumPy's
+    seed = 0           # seed of the order of blocks and threads
     rng = np.random.default_rng(0)
 
 
 @functools.cache
 def signature(owner, name):
-    """The parameters of a CuPy function as an inspect.Signature; None where only the name is known."""
+    """Return the parameters of a CuPy function as an inspect.Signature, or None if only the name is known."""
     text = NAMES[owner][name]
     if text in ("", "ufunc"):
         return None
@@ -67,11 +73,11 @@ def sync():
 
 
 def unwrap(value):
-    """The NumPy arrays within a call's arguments; TypeError for one that is not on the device."""
+    """Return the arguments of a call with the NumPy arrays inside. Raises TypeError for an array not on the device."""
     if isinstance(value, ndarray):
         return value._a
     if isinstance(value, np.ndarray):
-        raise TypeError(f"Unsupported type {type(value)}: an array of NumPy's where CuPy's was expected")
+        raise TypeError(f"Unsupported type {type(value)}: a NumPy array where a CuPy array was expected")
     if isinstance(value, (tuple, list)):
         return type(value)(unwrap(v) for v in value)
     return value
@@ -96,14 +102,14 @@ def arrays_in(value):
 
 
 def poison(a):
-    """What memory holds before something is written to it."""
+    """Fill an array with what unwritten memory holds."""
     if a.dtype.kind in "fc" and a.size:
         a[...] = np.nan
     return a
 
 
 def bind(owner, name, *args, **kwargs):
-    """TypeError for arguments that CuPy's function of this name would refuse."""
+    """Raise TypeError for arguments that the CuPy function of this name would refuse."""
     known(owner, name)
     if (found := signature(owner, name)) is not None:
         try:
@@ -113,7 +119,7 @@ def bind(owner, name, *args, **kwargs):
 
 
 def run(f, *args, **kwargs):
-    """f on NumPy arrays. While a stream captures, fresh results are only reserved, and computed at every replay."""
+    """Run f on NumPy arrays. While a stream captures, new results are only allocated; every replay computes them."""
     args, kwargs = unwrap(args), {k: unwrap(v) for k, v in kwargs.items()}
     inputs = [*arrays_in(args), *arrays_in(kwargs)]
     with np.errstate(all="ignore"):
@@ -135,7 +141,7 @@ def run(f, *args, **kwargs):
 
 
 def settle(value):
-    """Results in the order in which CuPy lays them out."""
+    """Return results in CuPy's memory order."""
     if isinstance(value, (tuple, list)):
         return type(value)(settle(v) for v in value)
     if isinstance(value, (np.ndarray, np.generic)):
@@ -144,7 +150,7 @@ def settle(value):
 
 
 def change(f, *args):
-    """f changes an array in place: now, or at every replay."""
+    """Run an f that changes an array in place: now, or at every replay while a stream captures."""
     State.launches += 1
     args = unwrap(args)
 
@@ -158,10 +164,10 @@ def change(f, *args):
 
 
 def index(key, shape):
-    """`key` with every integer array wrapped into the axis that it indexes, as CuPy does instead of raising."""
+    """Return `key` with every integer array wrapped around the axis that it indexes, because CuPy does not raise."""
     parts = list(key) if isinstance(key, tuple) else [key]
     if any(isinstance(p, (list, np.ndarray)) for p in parts):
-        raise TypeError("Unsupported index: a list or an array of NumPy's, which would be copied to the device")
+        raise TypeError("Unsupported index: a list or a NumPy array, which would be copied to the device")
     masks = [isinstance(p, ndarray) and p.dtype == bool for p in parts]
     spans = [0 if p is None or p is Ellipsis else p.ndim if mask else 1 for p, mask in zip(parts, masks, strict=True)]
     axis, made = 0, []
@@ -174,7 +180,7 @@ def index(key, shape):
 
 
 def assign(a, key, value):
-    """a[key] = value; of several values for one element a random one wins."""
+    """Run a[key] = value. Of several values for one element, a random one wins."""
     if not any(isinstance(k, np.ndarray) for k in key) or not all(
             isinstance(k, np.ndarray) and k.dtype != bool for k in key):
         a[key] = value
@@ -187,9 +193,9 @@ def assign(a, key, value):
 
 
 class ndarray:
-    """cupy.ndarray over a NumPy array that nobody outside sees."""
+    """ndarray is cupy.ndarray on a private NumPy array."""
 
-    __array_ufunc__ = None  # so that a NumPy number on the left asks __radd__ and its like
+    __array_ufunc__ = None  # so that a NumPy number on the left calls __radd__ and similar methods
     __hash__ = None
 
     def __init__(self, array, guard=None):
@@ -268,7 +274,7 @@ COMPARISONS = {"lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater
 
 
 def _operand(other):
-    """Is it CuPy's to compute with? (An array of NumPy's is not, and `unwrap` says so.)"""
+    """Return True if the stand-in handles this operand. `unwrap` then refuses a NumPy array."""
     return isinstance(other, (ndarray, np.ndarray, np.generic, bool, int, float))
 
 
@@ -293,7 +299,7 @@ for _name, _ufunc in {**OPERATORS, **COMPARISONS}.items():
     _define(_name, getattr(np, _ufunc))
 
 
-# ------------------------------------------------------------------------------------- the module's functions
+# ------------------------------------------------------------------------------------- functions of the module
 
 
 def matmul(a, b, **kwargs):
@@ -317,7 +323,7 @@ def asarray(a, dtype=None, order=None, *, copy=None, blocking=False):
     return array(a, dtype)
 
 
-GUARD = 64  # elements before and behind every array of empty(), which no kernel may change
+GUARD = 64  # elements before and after every array of empty(), which no kernel may change
 
 
 def empty(shape, dtype=float, order="C"):
@@ -334,7 +340,7 @@ def ascontiguousarray(a, dtype=None):
 
 
 class Ufunc:
-    """cupy.add and its like."""
+    """A Ufunc is cupy.add or a similar function."""
 
     def __init__(self, name):
         self.f = getattr(np, name)
@@ -356,7 +362,7 @@ class Ufunc:
 
 
 class Namespace(types.ModuleType):
-    """A module of CuPy: the names that the list has, each NumPy's of the same name unless `own` has it."""
+    """A Namespace is a module of CuPy with the listed names. A name in `own` gives that, else the NumPy function."""
 
     def __init__(self, owner, numpy, own):
         super().__init__("cupy" if owner == "cupy" else f"cupy.{owner}")
@@ -384,7 +390,7 @@ class Namespace(types.ModuleType):
 
 
 class Stream:
-    """Work is done in order anyway; a stream that captures keeps a tape."""
+    """A Stream does its work at once and in order. A capturing stream records a tape."""
 
     current: list = []  # noqa: RUF012
 
@@ -472,10 +478,10 @@ COMMAND = ["g++", "-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC", 
 
 @functools.cache
 def compiled(code):
-    """The kernels of a program as functions for the CPU.
+    """Compile the kernels of a program for the CPU and return the library.
 
-    The library is kept in the folder MINIRES_COMPILED, where the environment names one, under a name that changes with
-    the source, the header and the compiler.
+    If the environment names a folder MINIRES_COMPILED, the library is kept there. Its name changes with the source, the
+    header and the compiler.
     """
     launchers = "\n".join(f"LAUNCHER({name})" for name, _ in KERNEL.findall(code))
     source = f"{(HERE / 'cuda_on_cpu.h').read_text(encoding='utf-8')}\n{code}\n{launchers}\n"
@@ -511,7 +517,7 @@ class RawModule:
 
 
 class RawKernel:
-    """A kernel of a RawModule. Every argument must be what the source declares: CuPy would not notice."""
+    """A RawKernel is a kernel of a RawModule. It checks every argument against the source, which CuPy does not."""
 
     def __init__(self, module, name):
         self.module, self.name = module, name
@@ -536,7 +542,7 @@ class RawKernel:
                 if isinstance(a, ndarray) and a._guard is not None and not (
                         (a._guard[:GUARD] == 77).all() and (a._guard[-GUARD:] == 77).all()):
                     raise RuntimeError(f"{self.name}: wrote outside of an array of shape {a.shape}")
-            return held  # what the pointers point to lives as long as this
+            return held  # keeps alive what the pointers point to
         State.launches += 1
         if State.tape is None:
             work()
@@ -544,7 +550,7 @@ class RawKernel:
             State.tape.append(work)
 
     def passed(self, a, parameter):
-        """The argument as bytes, which the kernel gets a copy of."""
+        """Return the argument as an array, from whose memory the kernel copies it."""
         declared = " ".join(parameter)
         kind = declared.removeprefix("const ").split()[0].rstrip("*")
         if "*" in declared:
@@ -564,12 +570,12 @@ class RawKernel:
 
 
 class Cublas:
-    """The five functions that kernels/cublas.py calls, on addresses of the host, columns first as in Fortran."""
+    """Cublas has the functions that kernels/cublas.py calls, on host addresses, column-major as in Fortran."""
 
     def cublasCreate_v2(self, handle): return 0
 
     def cublasSetStream_v2(self, handle, stream):
-        self.ready = False  # forgets the workspace
+        self.ready = False  # setting the stream resets the workspace
         return 0
 
     def cublasSetWorkspace_v2(self, handle, address, size):
@@ -593,7 +599,7 @@ class Cublas:
 
 
 def make(order="C"):
-    """A new `cupy` module, its counters at 0."""
+    """Return a new `cupy` module and reset the counters."""
     State.syncs, State.launches, State.tape, State.order = 0, 0, None, order
     tricks = Namespace("lib.stride_tricks", np.lib.stride_tricks, {})
     own = {"ndarray": ndarray, "matmul": matmul, "array": array, "asarray": asarray, "empty": empty,
@@ -607,11 +613,11 @@ def make(order="C"):
 
 
 def install(order="C"):
-    """Let `import cupy` give the stand-in, with its cuBLAS; returns what undoes that."""
+    """Make `import cupy` return the stand-in, with its cuBLAS. Return a function that undoes this."""
     from minires import device
     from minires.kernels import cublas
 
-    opened, found = cublas._library, device._probe  # private: what looks for the libraries and the GPU of this machine
+    opened, found = cublas._library, device._probe  # private: they look for libraries and a GPU
     before, workspace = sys.modules.get("cupy"), cublas.WORKSPACE
     sys.modules["cupy"] = make(order)
     cublas._library, cublas.WORKSPACE = lambda xp: Cublas(), 1024  # private: as above
@@ -629,7 +635,7 @@ def install(order="C"):
 
 
 def missing():
-    """Why kernels cannot run here, or None."""
+    """Return the reason why kernels cannot run here, or None."""
     if not sys.platform.startswith("linux"):
-        return "the kernels' threads are fibers of Linux's C library"
-    return None if shutil.which("g++") else "there is no g++ to compile the kernels with"
+        return "the threads of the kernels are fibers of Linux's C library"
+    return None if shutil.which("g++") else "there is no g++ to compile the kernels"

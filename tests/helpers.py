@@ -1,4 +1,4 @@
-"""What several test files share: arrays, comparisons, and PyTorch where it is installed."""
+"""Helpers that several test files share: arrays, comparisons, and PyTorch if it is installed."""
 
 import subprocess
 import sys
@@ -26,13 +26,13 @@ def read_only(a):
 
 
 def same_bits(a, b):
-    """Equal to the last bit: shape, dtype, and every element (0.0 is not -0.0 here)."""
+    """Return True if shape, dtype and every bit of the elements are equal. 0.0 differs from -0.0."""
     a, b = np.asarray(a), np.asarray(b)
     return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
 
 
 def difference(got, expected):
-    """Euclidean norm of the difference, relative to that of `expected`; shapes must be equal."""
+    """Return the Euclidean norm of the difference, relative to the norm of `expected`. Shapes must be equal."""
     got, expected = np.asarray(got), np.asarray(expected)
     assert got.shape == expected.shape, (got.shape, expected.shape)
     if not expected.size:
@@ -43,7 +43,7 @@ def difference(got, expected):
 
 
 def output_and_grads(f, arrays, seed=7):
-    """(f's output, the gradient sent back, the gradient of every argument); everything passed read-only."""
+    """Return (output of f, the gradient sent back, the gradient of every argument). All arrays passed are read-only."""
     tensors = [Tensor(read_only(a.copy(order="K")), True) for a in arrays]
     y = f(*tensors)
     g = read_only(normal(*y.shape, seed=seed).astype(y.dtype))
@@ -52,7 +52,7 @@ def output_and_grads(f, arrays, seed=7):
 
 
 def torch_output_and_grads(f, arrays, g):
-    """The same by PyTorch, as NumPy arrays; a gradient that PyTorch calls None is zero."""
+    """Return (output of f, the gradient of every argument) from PyTorch, as NumPy arrays. None becomes zeros."""
     tensors = [torch.tensor(a, requires_grad=True) for a in arrays]
     y = f(*tensors)
     y.backward(torch.tensor(g).reshape(y.shape))
@@ -61,7 +61,7 @@ def torch_output_and_grads(f, arrays, g):
 
 
 def randomise(net, seed=2):
-    """Random BatchNorms and biases, statistics included: gamma 1, beta 0 and mean 0 would hide mistakes."""
+    """Randomise BatchNorms, their statistics, and biases, because gamma 1, beta 0 and mean 0 would hide mistakes."""
     draw = np.random.default_rng(seed)
     for name, t in net.state().items():
         if t.ndim == 1:
@@ -69,10 +69,16 @@ def randomise(net, seed=2):
             t.data = (v if name.endswith(("bias", "mean")) else 1 + v).astype(t.dtype)
 
 
-def build_wheel(out):
-    """The wheel, written into the folder `out`. It is built from the source distribution, so both are complete.
+# The command of the fixture `finished_run`, but for --out: 12 steps, 4 an epoch.
+SMALL_RUN = ["train", "ResNet-20", "--dataset", "fashion_mnist_small", "--recipe", "short-cifar", "--device", "cpu",
+             "--set", "train_images=50", "test_images=20", "image_size=7", "model.width=2", "batch_size=16", "crop=1",
+             "epochs=3", "warm_up_layers=20"]  # fmt: skip
 
-    Nothing is downloaded. Skips the test where the tools are not installed.
+
+def build_wheel(out):
+    """Build the wheel into the folder `out`, from the source distribution, so both are complete. Return its path.
+
+    Nothing is downloaded. Skips the test if the tools are not installed.
     """
     for module in ("build", "hatchling"):
         pytest.importorskip(module, reason=f"{module} is not installed (pip install -e '.[test]')")

@@ -1,4 +1,4 @@
-"""Make what takes long once, for all the processes that run the tests."""
+"""Make files that take long once, for all the processes that run the tests."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ except ImportError:  # Windows
 
 @contextlib.contextmanager
 def locked(path):
-    """Hold a lock that the system releases when its process ends. Without such locks (Windows) nothing is held."""
+    """Hold a lock that the system releases when its process ends. On Windows, without such locks, hold nothing."""
     with open(path, "a") as file:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,6 +1,6 @@
-"""The benchmarks in a tiny setting: they run, compare like with like, and report what they measured. And the profile.
+"""Test the benchmarks with tiny sizes: they run, compare equal work, and report what they measured.
 
-How fast anything is, is not tested here.
+No test here measures speed. The profile of `minires bench` is tested here too.
 """
 
 import importlib
@@ -35,7 +35,7 @@ def run(name, *words):
 
 
 def result(folder, name, *words):
-    """(the JSON, the printed table, stderr) of one run that must succeed."""
+    """Run a benchmark, which must succeed, and return (the JSON, the printed table, stderr)."""
     out = folder / f"{name}.json"
     done = run(name, *words, "--out", out)
     assert done.returncode == 0, done.stderr
@@ -65,7 +65,7 @@ def check_header(r, name):
 
 
 def check_times(entry, rounds, count):
-    """The numbers that are told follow from the times of every round."""
+    """Check that the reported numbers follow from the times of every round."""
     ms = entry["ms"]
     assert len(ms) == rounds and all(len(r) == count and min(r) > 0 for r in ms)
     everything = [t for r in ms for t in r]
@@ -73,7 +73,7 @@ def check_times(entry, rounds, count):
 
 
 def check_ratio(entry, base, name):
-    """The ratio to `base` was taken round by round."""
+    """Check that the ratio to `base` was taken round by round."""
     again = [statistics.median(a) / statistics.median(b) for a, b in zip(entry["ms"], base["ms"], strict=True)]
     assert entry[f"ratio_to_{name}"] == pytest.approx(again)
     assert entry[f"median_ratio_to_{name}"] == pytest.approx(statistics.median(again))
@@ -153,9 +153,9 @@ CHECKS = {"train_step": check_train_step, "ops": check_ops, "scaling": check_sca
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """One small result of each kind, in a folder."""
+    """Write one small result of each kind into a folder."""
     folder = tmp_path_factory.mktemp("results")
-    bare = folder / "bare-python"  # a Python without any installed package
+    bare = folder / "bare-python"  # a Python without installed packages
     bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n', encoding="utf-8")
     bare.chmod(0o755)
     words = {
@@ -250,7 +250,7 @@ WRONG = [
     ("train_step", "--peers caffe", "expected any of reference, by-hand, torch"),
     ("train_step", "--depth 21", "--depth: expected 6n + 2"),
     ("train_step", "--width 6", "--width: expected a multiple of 4, got 6"),
-    ("train_step", "--rounds 0", "expected a whole number from 1, got '0'"),
+    ("train_step", "--rounds 0", "expected a whole number >= 1, got '0'"),
     ("train_step", "--python dezero", "expected NAME=PATH, such as dezero=venv/bin/python, got 'dezero'"),
     ("ops", "--size 6", "--size: expected a multiple of 4, got 6"),
     ("scaling", "--depth 20,21", "--depth: expected values of 6n + 2"),
@@ -275,8 +275,8 @@ def test_other_work_is_not_compared(monkeypatch):
     check({"losses": [3.0] * 3}, mine={**mine, "losses": [3.0] * 3}, inference=True)
     few = {"parameters": 270_000}
     for told, options, why in [
-        (few, {}, "it does other work: 270,000 parameters, minires has 269,722, ResNet-20 269,722"),
-        (few, {"mine": {**mine, **few}}, "other work"),
+        (few, {}, "its work differs: 270,000 parameters, minires has 269,722, ResNet-20 269,722"),
+        (few, {"mine": {**mine, **few}}, "its work differs"),
         ({"losses": [3.0, float("nan"), 2.0]}, {}, "not finite"),
         ({"losses": [3.0, 3.0, 3.0]}, {}, "does not decrease"),
         ({"losses": [3.1, 2.5, 2.0]}, {}, "the loss of step 1 is 3.1, minires has 3"),
@@ -333,7 +333,7 @@ def test_goals_are_set_beside_what_was_measured(monkeypatch):
     rows = tables.summary({"a.json": step}).splitlines()[4:]
     assert [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows] == [
         ["training step, minires / PyTorch eager, 1 thread", "1.40", "<= 1.35", "<= 1.2"],
-        ["its peak RSS, minires / PyTorch, 1 thread", "0.50", "<= 0.8", "<= 0.55"],
+        ["peak RSS of the training step, minires / PyTorch, 1 thread", "0.50", "<= 0.8", "<= 0.55"],
         ["training step, DeZero / minires, 1 thread", "9.5", ">= 8", ">= 11"]]  # fmt: skip
     step["work"]["batch_size"] = 64
     assert tables.summary({"a.json": step}) == "" and tables.generate({}) == "No results yet."

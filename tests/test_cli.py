@@ -48,14 +48,14 @@ WRONG = [
     (("models", "x"), "unrecognized arguments: x"),
     (("info", "--json"), "unrecognized arguments: --json"),
 
-    (("evaluate", ""), "argument MODEL|RUN: expected a name or a path, got an empty text"),
-    (("evaluate", "resnet20", ""), "argument WEIGHTS: expected a name or a path, got an empty text"),
-    (("evaluate", "folder"), "folder is no run's folder: there is no config.json in it"),
+    (("evaluate", ""), "argument MODEL|RUN: expected a name or a path, got an empty string"),
+    (("evaluate", "resnet20", ""), "argument WEIGHTS: expected a name or a path, got an empty string"),
+    (("evaluate", "folder"), "folder is not the folder of a run: there is no config.json in it"),
     (("evaluate", "folder", "junk", *DATA), "folder is a folder: leave out junk to evaluate the run in it, or name a"),
     (("evaluate", "junk"), "junk is not the folder of a run"),
     (("evaluate", BAD), r"caf\udce9 is not the folder of a run"),
     (("evaluate", "no-json"), "no-json/config.json cannot be read"),
-    (("evaluate", "no-run"), "no-run/config.json: expected a run's settings; there is no model, "),
+    (("evaluate", "no-run"), "no-run/config.json: expected a run's settings; missing: model, "),
     (("evaluate", "folder-for-a-file"), "folder-for-a-file/config.json: Is a directory"),
     (("evaluate", "resnet20", "nothing", *DATA), "nothing: No such file or directory"),
     (("evaluate", "resnet20", BAD, *DATA), r"caf\udce9: No such file or directory"),
@@ -73,23 +73,25 @@ WRONG = [
     (("evaluate", *NETWORK, "--mean", "0", "0", "0", "--std", "inf", "1", "1"), "std: expected 3 finite numbers"),
     (("evaluate", *NETWORK, "--mean", "x", "--std", "1"), "argument --mean: invalid float value: 'x'"),
     (("evaluate", *NETWORK, "--mean", "0.5", "0.5", "0.5"), "--mean is given without --std: give both"),
-    (("evaluate", *NETWORK, "--batch-size", "-1"), "argument --batch-size: expected a number from 1, got -1"),
-    (("evaluate", *NETWORK, "--batch-size", "nan"), "argument --batch-size: expected a number from 1, got nan"),
+    (("evaluate", *NETWORK, "--batch-size", "-1"), "argument --batch-size: expected a whole number >= 1, got -1"),
+    (("evaluate", *NETWORK, "--batch-size", "nan"), "argument --batch-size: expected a whole number >= 1, got nan"),
     (("evaluate", *NETWORK, "--image-size", "5"), "expected extents that divide the images' 16x16, got 5x5"),
     (("evaluate", *NETWORK, "--width", "9" * 30), "there is not enough memory: Maximum allowed dimension exceeded"),
     (("evaluate", *NETWORK, "--pad", "left"), "argument --pad: invalid choice: 'left'"),
     (("evaluate", *NETWORK, "--rename", "fc"), "argument --rename: expected OLD=NEW, got fc"),
     (("evaluate", *NETWORK, "--normalize", "none", "--mean", "0", "--std", "1"), "contradicts --mean and --std"),
 
-    (("inspect", ""), "argument WEIGHTS|RUN: expected a name or a path, got an empty text"),
+    (("inspect", ""), "argument WEIGHTS|RUN: expected a name or a path, got an empty string"),
     (("inspect", "junk"), "--model is missing: say which network junk holds weights for"),
-    (("inspect", "folder"), "folder is no run's folder"),
+    (("inspect", "folder"), "folder is not the folder of a run"),
     (("inspect", "no-run", "--width", "8"), "no-run/config.json: expected a run's settings"),
     (("inspect", "nothing", "--model", "resnet20"), "nothing: No such file or directory"),
     (("inspect", "junk", "--model", ""), "model: unknown name ''"),
     (("inspect", "junk", "--model", "resnet20", *DATA), "load_weights: junk: "),
-    (("inspect", "junk", "--model", "resnet20", "--images", "0"), "argument --images: expected a number from 1, got 0"),
-    (("inspect", "junk", "--model", "resnet20", "--seed", "-1"), "argument --seed: expected a number from 0, got -1"),
+    (("inspect", "junk", "--model", "resnet20", "--images", "0"),
+     "argument --images: expected a whole number >= 1, got 0"),
+    (("inspect", "junk", "--model", "resnet20", "--seed", "-1"),
+     "argument --seed: expected a whole number >= 0, got -1"),
     (("inspect", "junk", "--model", "resnet20", "--mean", "1", "--std", "1"), "--mean, --std without --dataset"),
     (("inspect", "junk", "--model", "resnet20", *DATA, "--in-channels", "3"), "leave out --in-channels"),
     (("inspect", "junk", "--model", "resnet20", "--out", ""), "argument --out: expected a name or a path"),
@@ -103,9 +105,10 @@ WRONG = [
     (("train", "resnet20", *DATA, "--set", ""), "setting: expected key=value, got ''"),
     (("train", "resnet20", *DATA, "--set", "lr=nan"), "expected lr to be finite and >= 0, got nan"),
     (("train", "resnet20", *DATA, "--set", "lr=x"), "setting lr: expected a number, got 'x'"),
-    (("train", "resnet20", *DATA, "--set", "image_size=-1"), "expected numbers from 0, got image_size -1"),
-    (("train", "resnet20", *DATA, "--time-limit", "nan"), "argument --time-limit: expected seconds"),
-    (("train", "resnet20", *DATA, "--checkpoint-steps", "0"), "argument --checkpoint-steps: expected a number from 1"),
+    (("train", "resnet20", *DATA, "--set", "image_size=-1"), "expected numbers >= 0, got image_size -1"),
+    (("train", "resnet20", *DATA, "--time-limit", "nan"), "argument --time-limit: expected a number of seconds"),
+    (("train", "resnet20", *DATA, "--checkpoint-steps", "0"),
+     "argument --checkpoint-steps: expected a whole number >= 1"),
     (("train", "resnet20", *DATA, "--out", ""), "argument --out: expected a name or a path"),
     (("train", "resnet20", *DATA, "--out", "junk"), "junk is not empty"),
     (("train", "resnet20", *DATA, "--out", "junk/new"), "junk/new: Not a directory"),
@@ -115,10 +118,10 @@ WRONG = [
     (("train", "resnet20", "--dataset", "mnist", "--out", "folder"), "mnist: not found"),
     (("train", "resnet20", *DATA, "--set", "train_images=1001"), "train_images: expected at most 1000, got 1001"),
     (("train", "resnet20", *DATA, "--set", "image_size=5", "--out", "folder/new"), "divide the images' 16x16, got 5x5"),
-    (("train", "resnet20", *DATA, "--set", "model.width=0"), "Conv2d: expected channels and a kernel from 1, got 3"),
+    (("train", "resnet20", *DATA, "--set", "model.width=0"), "Conv2d: expected channels and a kernel >= 1, got 3"),
     (("train", "resnet20", *DATA, "--set", f"model.width={'9' * 30}"), "Maximum allowed dimension exceeded"),
     (("train", "resnet20", *DATA, "--set", "model.norm=x"), 'expected norm "batch", "none" or "fixup", got'),
-    (("train", "--resume", "--out", "nothing"), "nothing: there is no run to go on with"),
+    (("train", "--resume", "--out", "nothing"), "nothing: found no run to resume"),
     (("train", "--resume", "--out", "no-json"), "no-json/config.json cannot be read"),
     (("train", "--resume", "--out", "no-run"), "no-run/config.json: expected a run's settings"),
 
@@ -132,21 +135,22 @@ WRONG = [
     (("sweep", "latin.json"), "latin.json cannot be read"),
     (("sweep", BAD), r"caf\udce9: No such file or directory"),
 
-    (("report", "nothing", "--out", "r"), "there is no folder nothing"),
-    (("report", "junk", "--out", "r"), "there is no folder junk"),
-    (("report", "folder", "--out", "r"), "folder: expected a run's folder, or a folder of such"),
+    (("report", "nothing", "--out", "r"), "nothing: expected a folder, but there is none of this name"),
+    (("report", "junk", "--out", "r"), "junk: expected a folder, but there is none of this name"),
+    (("report", "folder", "--out", "r"),
+     "folder: expected the folder of a run, or a folder that holds the folders of runs"),
     (("report", "no-run", "--out", "r"), "no-run/config.json: expected a run's settings"),
     (("report", "folder"), "the following arguments are required: --out"),
 
     (("bench", "--depth", "7"), "expected depth = 6n + 2"),
     (("bench", "--depth", "8", "--batch", "9" * 30), "there is not enough memory"),
-    (("bench", "--threads", "0"), "argument --threads: expected a number from 1, got 0"),
-    (("bench", "--batch", "1.5"), "argument --batch: expected a number from 1, got 1.5"),
+    (("bench", "--threads", "0"), "argument --threads: expected a whole number >= 1, got 0"),
+    (("bench", "--batch", "1.5"), "argument --batch: expected a whole number >= 1, got 1.5"),
     (("demo", "--out", ""), "argument --out: expected a name or a path"),
     (("demo", "--quick", "--out", "junk"), "junk: File exists"),
     (("demo", "--quick", "--out", "junk/new"), "junk/new: Not a directory"),
-    (("demo", "--epochs", "nan"), "argument --epochs: expected a number from 1, got nan"),
-    (("demo", "--jobs", "0"), "argument --jobs: expected a number from 1, got 0"),
+    (("demo", "--epochs", "nan"), "argument --epochs: expected a whole number >= 1, got nan"),
+    (("demo", "--jobs", "0"), "argument --jobs: expected a whole number >= 1, got 0"),
 ]  # fmt: skip
 
 
@@ -211,9 +215,9 @@ def test_a_bug_is_not_disguised_as_bad_input(error, monkeypatch, capsys):
     monkeypatch.delenv("MINIRES_DEBUG", raising=False)
     broken(monkeypatch, error)
     assert cli.main(["info"]) == 1
-    assert capsys.readouterr().err == (f"minires info: error: this is a bug in minires, not in what you typed: "
-                                       f"{type(error).__name__}: {error}; MINIRES_DEBUG=1 in the environment shows "
-                                       "where\n")
+    assert capsys.readouterr().err == (f"minires info: error: this is a bug in minires, not in your command: "
+                                       f"{type(error).__name__}: {error}; set MINIRES_DEBUG=1 in the environment to "
+                                       "see the traceback\n")
 
 
 @pytest.mark.parametrize("error, line", [
@@ -221,7 +225,7 @@ def test_a_bug_is_not_disguised_as_bad_input(error, monkeypatch, capsys):
     (ValueError("two\nlines"), "two lines"),
     (RuntimeError("no GPU"), "no GPU"),
     (ArithmeticError("not finite"), "not finite"),
-    (FileNotFoundError("there is no run"), "there is no run"),
+    (FileNotFoundError("the run is not there"), "the run is not there"),
     (FileNotFoundError(2, "No such file or directory", "w.npz"), "w.npz: No such file or directory"),
     (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
     (MemoryError(), "there is not enough memory"),
@@ -288,7 +292,7 @@ def test_every_argument_has_its_help_and_all_fits_a_terminal(command, monkeypatc
 def test_the_help_of_all_names_the_commands_the_exit_statuses_and_minires_debug():
     text = " ".join(parsers()[""].format_help().split())
     assert all(f" {command} " in text for command in parsers() if command)
-    assert "MINIRES_DEBUG=1 in the environment shows the traceback" in text and "The exit status is 0" in text
+    assert "MINIRES_DEBUG=1 in the environment to see the traceback" in text and "The exit status is 0" in text
 
 
 def program(*arguments, **environment):

@@ -1,4 +1,4 @@
-"""benchmarks/gpu.py on the CPU: every section runs to its end on the stand-in for CuPy, and what fails is told."""
+"""These tests run benchmarks/gpu.py on the CPU with the stand-in for CuPy: sections finish, failures are reported."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.system
 needs_kernels = pytest.mark.skipif(fake_cupy.missing() is not None, reason=str(fake_cupy.missing()))
 
 
-LONG = ("parity_models", "resnet56", "resnet110", "resnet50")  # on the stand-in; test_cupy.py has the models too
+LONG = ("parity_models", "resnet56", "resnet110", "resnet50")  # slow on the stand-in; test_cupy.py covers the models
 
 
 def run(out, *options):
@@ -96,7 +96,7 @@ def test_shares_add_up(result):
 @needs_kernels
 def test_what_cannot_be_recorded_is_launched_one_by_one(tmp_path, monkeypatch):
     from minires.kernels import cublas
-    monkeypatch.setattr(cublas, "_open", lambda xp: None)  # private: as without the library; then CuPy multiplies
+    monkeypatch.setattr(cublas, "_open", lambda xp: None)  # private: as if cuBLAS were missing; then CuPy multiplies
     status, told = run(tmp_path, "--sections", "shares,parity_training")
     found, training = told["sections"].values()
     assert status == 1 and "cuBLAS API during stream capture" in found["graphed_error"]
@@ -139,7 +139,7 @@ gpu.common.script(gpu.main)
 
 @pytest.fixture
 def other_sections(tmp_path, monkeypatch):
-    """What a second process does is in its own script."""
+    """Replace the script of the second process and the sections."""
     (tmp_path / "worker.py").write_text(WORKER.format(folder=str(BENCHMARKS)), encoding="utf-8")
     monkeypatch.setattr(gpu, "SECOND", [sys.executable, str(tmp_path / "worker.py")])
     names = ["device", "aborts", "leaves", "hangs", "numbers"]
@@ -153,9 +153,9 @@ def test_a_crash_a_hang_or_a_lost_device_costs_one_section(other_sections, tmp_p
     told = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["sections"]
     assert [*told] == other_sections and told["device"]["name"] == "a stand-in"
     assert told["aborts"]["error"] == "the process ended: SIGABRT"
-    assert told["leaves"]["this"] == 1  # and another process went on
+    assert told["leaves"]["this"] == 1  # and another process ran the next sections
     assert told["hangs"]["error"] == "the process ended: it took too long"
-    assert "module" in told["numbers"]["of"]  # what is no number becomes text
+    assert "module" in told["numbers"]["of"]  # a value that JSON cannot hold becomes text
     assert "aborts: FAILED: the process ended: SIGABRT" in capfd.readouterr().out
 
 
@@ -192,7 +192,7 @@ def test_time_that_is_used_up_is_told(tmp_path, monkeypatch):
     b.until = time.monotonic() + 5
     assert not b.late() and b.late(10)
     b.until = time.monotonic() - 1
-    # private: no section of the dry run ends in the middle of its rows
+    # private: no section of the dry run ends in the middle of its rows, so the function is called here
     rows = gpu._rows(b, iter([{"what": "a", "error": 1e-3, "ok": False}, {"what": "b", "error": 0, "ok": True}]))
     assert rows["compared"] == 1 and rows["not_ok"] == ["a"] and not rows["all_were_compared"] and not rows["ok"]
 
@@ -216,7 +216,7 @@ def test_without_a_gpu_the_reason_is_told(tmp_path):
 def test_an_unknown_section_is_named(tmp_path, capsys):
     with pytest.raises(SystemExit):
         gpu.main(["--out", str(tmp_path), "--sections", "device,speed"])
-    assert "there is no 'speed'; there are device, ceilings" in capsys.readouterr().err
+    assert "there is no section 'speed'; the sections are device, ceilings" in capsys.readouterr().err
 
 
 def test_the_sections_fit_into_the_budget():

@@ -1,4 +1,4 @@
-"""The gradient checker is itself checked: what it must reject, what it must accept, and what it says."""
+"""Test the gradient checker: what it must reject, what it must accept, and its messages."""
 
 import re
 
@@ -14,7 +14,7 @@ SQUARE = RNG.standard_normal((3, 3))
 
 
 def function(forward, backward):
-    """A Function from forward(*arrays) and backward(g, *arrays)."""
+    """Make a Function from forward(*arrays) and backward(g, *arrays)."""
 
     class Made(Function):
         def forward(self, *arrays):
@@ -31,7 +31,7 @@ def batch_norm(x, gamma, beta, eps=1e-5):
 
 
 def batch_norm_three_terms(g, x, gamma, beta, eps=1e-5):
-    """The closed form of the textbooks: (m g - sum g - xhat sum g xhat) gamma / (m std)."""
+    """Compute the closed form of the textbooks: (m g - sum g - xhat sum g xhat) gamma / (m std)."""
     m, std = len(x), np.sqrt(x.var(0) + eps)
     xhat = (x - x.mean(0)) / std
     dx = gamma / (m * std) * (m * g - g.sum(0) - xhat * (g * xhat).sum(0))
@@ -39,7 +39,7 @@ def batch_norm_three_terms(g, x, gamma, beta, eps=1e-5):
 
 
 def batch_norm_step_by_step(g, x, gamma, beta, eps=1e-5):
-    """One line for each node of the computational graph, from the result back."""
+    """Compute the gradients with one line for each node of the computational graph, from the result back."""
     m, centred = len(x), x - x.mean(0)
     std = np.sqrt((centred**2).mean(0) + eps)
     dxhat = g * gamma
@@ -62,7 +62,7 @@ ONES, ZEROS, GAMMA, BETA = np.ones(3), np.zeros(3), RNG.uniform(0.5, 2, 3), RNG.
 zero_bn = function(batch_norm, zero_for_x)
 zero_softmax = function(softmax, lambda g, x: np.zeros_like(x))
 
-# ------------------------------------------------------------------------- what other checks let pass
+# ------------------------------------------------------------------- what other checks do not detect
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ zero_softmax = function(softmax, lambda g, x: np.zeros_like(x))
     ids=["batch_norm, all ones", "batch_norm, squares", "softmax, all ones"],
 )
 def test_a_zero_backward_passes_the_usual_losses_and_not_the_random_gradient(blind, seeing, arrays):
-    tolerance = {"atol": 1e-3}  # as loose for the one as for the other
+    tolerance = {"atol": 1e-3}  # the same loose tolerance for both
     gradcheck(blind, *arrays, **tolerance)
     with pytest.raises(AssertionError, match="argument 0"):
         gradcheck(seeing, *arrays, **tolerance)
@@ -130,7 +130,7 @@ def test_the_entries_to_look_at_are_a_choice():
     f = function(lambda x: np.sin(x), one_wrong)
     x = RNG.standard_normal((10, 12))
     looked = [s for s in range(30) if _rejects(f, x, entries=30, seed=s)]
-    assert 2 <= len(looked) <= 16  # a quarter of the entries: about a quarter of the seeds
+    assert 2 <= len(looked) <= 16  # a quarter of the entries finds the error for about a quarter of the seeds
     assert all(_rejects(f, x, entries=120, seed=s) for s in range(3))
 
 
@@ -155,7 +155,7 @@ def test_rejects_a_backward_that_writes_into_what_it_was_given(backward):
     ids=["exp", "tanh", "sigmoid", "log", "sqrt", "cube", "rational", "softmax", "var"],
 )  # fmt: skip
 def test_fails_with_a_step_of_a_tenth(f, lowest):
-    """Central differences err by step^2 there: a checker that passes with it compares nothing."""
+    """With this step, central differences have an error of step^2. A checker that still passes compares nothing."""
     x = lowest + 1.5 * np.random.default_rng(0).random((4, 3))
     assert gradcheck(f, x).worst < 1e-7
     with pytest.raises(AssertionError, match="differs from finite differences"):
@@ -207,7 +207,7 @@ def test_accepts_every_correct_form_of_batch_norm(backward, rows):
 def test_accepts_any_memory_layout(order):
     x = np.random.default_rng(0).standard_normal((6, 8))
     x = x[::2, ::-2] if order == "strided" else np.asarray(x, order=order)
-    weight = np.arange(1.0, 1 + x.size).reshape(x.shape)  # each entry another slope
+    weight = np.arange(1.0, 1 + x.size).reshape(x.shape)  # a different slope for each entry
     assert gradcheck(lambda t: ops.exp(t) * Tensor(weight), x).checked == x.size
 
 
@@ -244,7 +244,7 @@ def test_away_from_kinks_there_are_none():
 
 @pytest.mark.parametrize("slope", [0, 0.25, 1, 0.5])
 def test_every_subgradient_is_accepted_and_the_kink_is_named(slope):
-    """The middle of the two slopes too: it equals the central difference, and is a kink all the same."""
+    """This includes the mean of the two slopes, which equals the central difference but is still at a kink."""
     x = np.array([[1.0, -1.0, 0.0], [2.0, 0.0, 3.0]])
     report = gradcheck(relu_with(slope), x)
     assert report.kinks == [(0, (0, 2)), (0, (1, 1))]
@@ -294,7 +294,7 @@ def test_a_kink_is_seen_beside_values_of_any_size(factor, other):
     assert gradcheck(lambda x: ops.relu(x) * factor, np.array([0.0, other])).kinks == [(0, (0,))]
 
 
-# -------------------------------------------------------------------------------------------- the words
+# ------------------------------------------------------------------------------------------ the messages
 
 
 def test_the_report():
@@ -311,7 +311,7 @@ def test_the_report():
 
 
 def test_the_message_gives_argument_index_got_expected_and_ratio():
-    """y = a b with a backward that doubles one entry of b's gradient. v is the checker's random gradient."""
+    """Check y = a b with a backward that doubles one entry of the gradient of b. v is the random gradient sent back."""
     a, b = np.array([2.0, 3.0, 5.0]), np.array([7.0, 11.0, 13.0])
     f = function(lambda a, b: a * b, lambda g, a, b: (g * b, g * a * np.array([1, 1, 2])))
     v = []
@@ -341,7 +341,7 @@ def test_the_seed_is_the_gradient_that_is_sent_back():
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_random_gradient_is_not_the_random_input(seed):
-    """With v = x a normalisation's gradient vanishes, as with all ones: users draw with default_rng(0) too."""
+    """With v = x the gradient of a normalisation vanishes, as with all ones. Users draw x with default_rng(0) too."""
     x = np.random.default_rng(seed).standard_normal((4, 3))
     sent = []
     gradcheck(function(lambda x: x * x, lambda g, x: sent.append(g) or 2 * g * x), x, seed=seed)
@@ -350,7 +350,7 @@ def test_the_random_gradient_is_not_the_random_input(seed):
 
 
 def test_a_module_is_checked_through_its_parameters():
-    """As the assignments do it: the module's own Tensors are replaced by the checker's."""
+    """The Tensors of the module are replaced by those of the checker, as in the assignments."""
     layer = nn.Linear(3, 2, rng=np.random.default_rng(0)).astype(np.float64)
 
     def f(x, w, b):

@@ -1,4 +1,4 @@
-"""Initialisation: the variance each source gives, measured, and what it does to a signal and to a block."""
+"""Test initialisation: the variance that each source gives, and the effect on a signal and on a block."""
 
 import math
 
@@ -16,12 +16,12 @@ def rng(seed=0):
 SHAPES = [(64, 48, 3, 3), (40, 90, 3, 2), (300, 200), (256, 128, 1, 1)]
 
 
-def fan(shape):  # (fan-in, fan-out) counted on the array itself: how many weights one output or one input touches
+def fan(shape):  # (fan-in, fan-out), counted on an array: how many weights one output or one input uses
     w = np.ones(shape)
     return int(w[0].sum()), int(w[:, 0].sum())
 
 
-SCHEMES = {  # name: (scheme, variance by fan-in i and fan-out o), from the papers
+SCHEMES = {  # {name: (scheme, variance for fan-in i and fan-out o)}, from the papers
     "xavier_normal": (init.xavier_normal, lambda i, o: 2 / (i + o)),    # Glorot & Bengio 2010, eq. 12
     "xavier_uniform": (init.xavier_uniform, lambda i, o: 2 / (i + o)),  # eq. 16: (2 sqrt(6 / (i + o)))^2 / 12
     "he fan_in": (init.he_normal, lambda i, o: 2 / i),                  # He et al. 2015b, eq. 10
@@ -93,7 +93,7 @@ def test_a_wrong_mode_is_refused():
 
 
 def second_moments(scheme, depth=20, width=400, forward=True):
-    """Mean square of the signal (or of the gradient) behind `depth` ReLU layers, relative to the start."""
+    """Return the mean square of the signal (or of the gradient) after `depth` ReLU layers, relative to the start."""
     x = Tensor(normal(200, width, dtype=np.float32), True)
     h = x
     draw = rng(2)
@@ -177,7 +177,7 @@ def test_zero_last_gamma_needs_residual_blocks_with_batch_norm():
 
 
 def test_fixup_as_the_paper_says():
-    """Zhang, Dauphin & Ma 2019, section 3: zero classifier and last layers, He times L^(-1/(2m-2)), scalars."""
+    """Test Zhang, Dauphin & Ma 2019, section 3: zero classifier and last layers, He times L^(-1/(2m-2)), scalars."""
     net = models.cifar(56, norm="fixup", width=16, rng=rng(3))
     blocks = [*net.layer1, *net.layer2, *net.layer3]
     assert len(blocks) == 27
@@ -192,7 +192,7 @@ def test_fixup_as_the_paper_says():
     z = np.concatenate(z)
     assert abs(z.std() - 1) < 5 / math.sqrt(2 * z.size) and abs(z.mean()) < 5 / math.sqrt(z.size)
     assert not net.fc.weight.data.any() and not net.fc.bias.data.any()
-    stem = net.conv1.weight.data  # outside the branches: plain He
+    stem = net.conv1.weight.data  # not in a branch, so this is plain He
     assert abs(stem.std() / math.sqrt(2 / 27) - 1) < 5 / math.sqrt(2 * stem.size)
     assert not any("bn" in n or "running" in n for n in net.state())
     scalars = [t for t in net.parameters() if t.shape == (1,)]
@@ -209,7 +209,7 @@ def test_a_fixup_network_starts_with_equal_logits_and_its_blocks_as_shortcuts():
     loss = ops.cross_entropy(logits, [0, 1, 2])
     loss.backward()
     assert abs(loss.item() - math.log(10)) < 1e-6
-    assert net.fc.weight.grad.any()  # the first step moves the classifier, the second one the branches
+    assert net.fc.weight.grad.any()  # the first step changes the classifier, the second step the branches
 
 
 def test_fixup_needs_fixup_blocks():

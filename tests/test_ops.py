@@ -1,7 +1,8 @@
-"""Every operation: finite differences, PyTorch, plain loops, dtypes and conventions.
+"""Test every operation against finite differences, PyTorch and plain loops, with its dtypes and conventions.
 
-CASES is one table for all of them: extents all different, strides, paddings, leftover rows, 1x1, broadcasting on both
-sides, tuple and negative axes, memory that is not contiguous. Every test below runs over the whole table.
+CASES is one table for all operations: different extents on every axis, strides, paddings, leftover rows, 1x1 kernels,
+broadcasting on both sides, tuple and negative axes, memory that is not contiguous. The tests with `every_case` run over
+the whole table.
 """
 
 import math
@@ -28,7 +29,10 @@ CASES = {}
 
 
 def case(name, ours, theirs, *arrays):
-    """`ours` on Tensors and `theirs` on torch tensors, at `arrays`: arrays, or shapes for normal numbers."""
+    """Add a case to the table: `ours` on Tensors, `theirs` on torch tensors, at `arrays`.
+
+    arrays: arrays, or shapes of arrays of normal numbers.
+    """
     arrays = [normal(*a, seed=i) if isinstance(a, tuple) else a for i, a in enumerate(arrays)]
     assert name not in CASES
     CASES[name] = ours, theirs, arrays
@@ -39,7 +43,7 @@ def positive(*shape, seed=0):
 
 
 def strided(*shape, seed=0):
-    """Not contiguous: every second element of every axis, and the axes in memory the other way round."""
+    """Return an array that is not contiguous: every second element of every axis, with the axes reversed in memory."""
     return normal(*(2 * n for n in shape[::-1]), seed=seed).T[tuple(slice(None, None, 2) for _ in shape)]
 
 
@@ -380,7 +384,7 @@ def test_softmax_and_cross_entropy_are_the_plain_loop():
 def grads(f, *arrays):
     tensors = [Tensor(np.array(a, np.float64), True) for a in arrays]
     y = f(*tensors)
-    y.backward(np.arange(1.0, 1 + y.size).reshape(y.shape))  # 1, 2, 3, ...: nothing cancels
+    y.backward(np.arange(1.0, 1 + y.size).reshape(y.shape))  # 1, 2, 3, ..., so that nothing cancels
     return y.data.tolist(), *(t.grad.tolist() for t in tensors)
 
 
@@ -404,7 +408,7 @@ def test_the_first_is_the_first_however_the_axes_are_listed(axis):
 def test_ties_in_max_pool_go_to_the_first_of_the_window():
     x = [[[[7, 7, 0, 1], [7, 7, 1, 0]]]]
     assert grads(lambda x: ops.max_pool2d(x, 2), x) == ([[[[7, 1]]]], [[[[1, 0, 0, 2], [0, 0, 0, 0]]]])
-    # overlapping windows: the middle column wins once, the left one once
+    # In overlapping windows the middle column wins once and the left column wins once.
     assert grads(lambda x: ops.max_pool2d(x, (1, 2), 1), [[[[3, 3, 2]]]]) == ([[[[3, 3]]]], [[[[1, 2, 0]]]])
 
 
@@ -454,7 +458,7 @@ def test_sigmoid_keeps_its_digits_far_from_zero(dtype, rtol):
     y.backward(np.ones_like(x))
     np.testing.assert_allclose(y.data, exact, rtol=rtol)
     slope = [s / (1 + math.exp(v)) for s, v in zip(exact, x.tolist(), strict=True)]
-    np.testing.assert_allclose(t.grad[:5], slope[:5], rtol=rtol)  # for x >> 0, 1 - s is rounded
+    np.testing.assert_allclose(t.grad[:5], slope[:5], rtol=rtol)  # not for x >> 0, where 1 - s is rounded
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -489,7 +493,7 @@ def test_batch_norm_of_a_large_mean_keeps_its_digits():  # E[x^2] - mean^2 would
     gamma, beta = np.float32([1, 2, 0.5]), np.float32([0, 1, -1])
     y32 = ops.batch_norm(Tensor(x), Tensor(gamma), Tensor(beta))[0].data
     exact = ops.batch_norm(*(Tensor(a.astype(np.float64)) for a in (x, gamma, beta)))[0].data
-    assert y32.dtype == np.float32 and difference(y32, exact) < 2e-3  # the rounding of the mean, and no more
+    assert y32.dtype == np.float32 and difference(y32, exact) < 2e-3  # only the mean is rounded
 
 
 def test_a_constant_channel_is_normalised_to_beta():
@@ -516,7 +520,7 @@ def test_dropout(p):
     assert abs(kept.mean() - (1 - p)) < 5 * math.sqrt(p * (1 - p) / kept.size)
     y.backward(np.full(y.shape, 2, np.float32))
     assert same_bits(x.grad, 2 * y.data)
-    assert same_bits(y.data, ops.dropout(x, p, rng=np.random.default_rng(1)).data)  # the same rng, the same mask
+    assert same_bits(y.data, ops.dropout(x, p, rng=np.random.default_rng(1)).data)  # the same seed gives the same mask
     assert not same_bits(y.data, ops.dropout(x, p, rng=np.random.default_rng(2)).data)
 
 
@@ -529,7 +533,7 @@ def test_dropout_draws_the_same_mask_for_both_dtypes():
 def test_dropout_that_does_nothing_returns_its_input():
     x, rng = Tensor(np.ones(5)), np.random.default_rng(0)
     assert ops.dropout(x, 0.5, training=False, rng=rng) is x and ops.dropout(x, 0, rng=rng) is x
-    assert rng.random() == np.random.default_rng(0).random()  # and draws no numbers
+    assert rng.random() == np.random.default_rng(0).random()  # it drew no numbers
 
 
 def test_every_op_takes_read_only_arrays_that_it_leaves_alone():

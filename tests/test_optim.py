@@ -1,4 +1,4 @@
-"""SGD and schedules, against PyTorch, against numbers worked out by hand, and at the paper's step numbers."""
+"""Test SGD and schedules against PyTorch, against numbers computed by hand, and at the step numbers of the paper."""
 
 import numpy as np
 import pytest
@@ -69,7 +69,7 @@ def test_weights_that_were_loaded_in_between_are_used():
 def test_a_parameter_that_rests_keeps_its_velocity():
     p, q = parameter(1.0), parameter(1.0)
     sgd = SGD([p, q], 1.0, 0.5)
-    for gp, gq in [(2.0, 2.0), (None, 0.0), (0.0, 0.0)]:  # velocities 2; 2 (resting), 1; 1, 0.5
+    for gp, gq in [(2.0, 2.0), (None, 0.0), (0.0, 0.0)]:  # velocities of p: 2, 2 (no gradient), 1; of q: 2, 1, 0.5
         p.grad, q.grad = (None if g is None else np.array([g]) for g in (gp, gq))
         sgd.step()
     assert p.data.tolist() == [1 - 2 - 1] and q.data.tolist() == [1 - 2 - 1 - 0.5]
@@ -153,7 +153,7 @@ def test_the_schedule_of_the_paper():  # He et al. 2015, section 4.2: 0.1, divid
         assert schedule(step) == pytest.approx(lr, rel=1e-12)
 
 
-def test_the_warm_up_of_the_paper():  # 110 layers: 0.01 for about 400 iterations, then 0.1 and on as before
+def test_the_warm_up_of_the_paper():  # 110 layers: 0.01 for about 400 iterations, then the usual schedule
     schedule = optim.warm_up(optim.step_decay(0.1, (32_000, 48_000)), 400, 0.01)
     assert [schedule(s) for s in (0, 399, 400, 31_999)] == [0.01, 0.01, 0.1, 0.1]
     assert schedule(32_000) == pytest.approx(0.01, rel=1e-12)

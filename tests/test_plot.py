@@ -1,4 +1,4 @@
-"""Figures: axes, lines, and titles that state a finding only where the numbers show it."""
+"""Test figures: axes, lines, and titles that state a finding only if the numbers show it."""
 
 import io
 import itertools
@@ -22,7 +22,7 @@ GROWTH = {"plain": 1.21, "resnet": 1.05}  # of the gradient norm per layer, towa
 
 
 def synthetic_net(name: str, epochs: int = 3) -> dict:
-    """Made-up numbers of a plausible size, laid out as the demo lays them out."""
+    """Return made-up numbers of a plausible size, in the demo's layout."""
     kind, depth, _ = names.network(name)
     convolutions = depth - 1
     wave = [MEANS[name] * (1 + 0.3 * (-1) ** i) for i in range(convolutions - 1)]
@@ -51,7 +51,7 @@ def synthetic_nets(*which: str, epochs: int = 3) -> dict[str, dict]:
 
 
 def title(figure) -> str:
-    """The figure's title on one line, with plain spaces."""
+    """Return the figure's title on one line, with plain spaces."""
     return " ".join(figure.get_suptitle().replace("\N{NO-BREAK SPACE}", " ").split())
 
 
@@ -185,7 +185,7 @@ def test_a_stopped_net_is_labelled_with_its_epoch():
     figure = plot.error_curves(nets)
     assert "plain-56  84.0 (ep. 2)" in [text.get_text() for text in figure.axes[0].texts]
     assert title(figure).startswith(
-        "Depth hurts the plain network in training error: "
+        "Training error of the plain networks increases with depth: "
         "84.0 % at 56 layers against 27.0 % at 20 after epoch 2"
     )
 
@@ -205,7 +205,7 @@ def test_one_epoch_is_too_early_for_a_finding():
 @pytest.mark.parametrize("spelt", ["{}{}", "{}-{}", "{}_{}"])
 @pytest.mark.parametrize("draw", FIGURES)
 def test_the_key_and_the_printed_name_give_the_same_figure(draw, spelt):
-    """"resnet20", "resnet-20" and "ResNet-20": lines, legend and title are the same."""
+    """Lines, legend and title are the same for "resnet20", "resnet-20" and "ResNet-20"."""
     nets = synthetic_nets()
     figures = [draw(nets), draw({spelt.format(*names.network(name)): net for name, net in nets.items()}),
                draw({names.printed(name): net for name, net in nets.items()})]
@@ -247,15 +247,15 @@ def test_an_own_network_beside_the_four_does_not_silence_their_finding():
 def test_titles_state_what_the_numbers_show():
     nets = synthetic_nets()
     assert title(plot.error_curves(nets)) == (
-        "Depth hurts the plain network in training error: 62.0 % at 56 layers against 21.0 % at 20. "
-        "The skip connection undoes it: 17.0 % with ResNet-56"
+        "Training error of the plain networks increases with depth: 62.0 % at 56 layers against 21.0 % at 20. "
+        "The skip connection undoes the increase: 17.0 % with ResNet-56"
     )
     assert title(plot.gradient_norms(nets)) == (
-        "At initialisation the gradient of plain-56 with BN grows toward the input: "
+        "At initialisation, the gradient norm of plain-56 with BN grows toward the input: "
         f"× 1.21 per layer, × {plot.number(1.21**53)} from the last 3x3 layer to the second"
     )
     assert title(plot.responses(nets)) == (
-        "After training the residual network's responses are smaller on average: "
+        "After training, the mean response of the residual network is smaller: "
         "0.75 against 0.85 at depth 20; 0.45 against 0.59 at depth 56"
     )
 
@@ -277,7 +277,7 @@ def test_error_title_is_neutral_without_two_plain_depths(nets):
 
 @pytest.mark.parametrize(
     "residual, says",
-    [(17.0, "undoes it"), (21.0, "undoes it"), (40.0, "undoes most of it"), (55.0, "reduces it"),
+    [(17.0, "undoes"), (21.0, "undoes"), (40.0, "undoes most of"), (55.0, "reduces"),
      (61.0, None), (80.0, None)],
 )  # fmt: skip
 def test_the_skip_connection_gets_no_more_credit_than_it_earned(residual, says):
@@ -285,7 +285,7 @@ def test_the_skip_connection_gets_no_more_credit_than_it_earned(residual, says):
     nets["resnet-56"]["train_error"][-1] = residual
     text = title(plot.error_curves(nets))
     assert ("skip connection" in text) == (says is not None)
-    assert says is None or f"The skip connection {says}: {residual:.1f} % with ResNet-56" in text
+    assert says is None or f"The skip connection {says} the increase: {residual:.1f} % with ResNet-56" in text
 
 
 def test_responses_after_different_numbers_of_epochs_are_not_compared():
@@ -349,7 +349,7 @@ def test_a_picture_with_a_palette_is_small_and_looks_the_same():
     def pixels(content):
         return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), int)
 
-    # Two figures: drawing one a second time settles its layout anew.
+    # There are two figures, because drawing one figure twice computes its layout again.
     exact, small = (plot.png(plot.error_curves(synthetic_nets()), dpi=100, colours=colours) for colours in (0, 256))
     assert len(small) < len(exact) / 2
     assert abs(pixels(small) - pixels(exact)).max() <= 16  # of 255, at the worst pixel
@@ -379,7 +379,7 @@ def test_a_slider_is_a_widget_with_a_picture_for_where_nothing_runs(monkeypatch)
 
 
 def test_a_slider_shows_itself_with_ipywidgets_7_too(monkeypatch):
-    """Which Google Colab has: its widgets know no _repr_mimebundle_."""
+    """Google Colab has ipywidgets 7, whose widgets have no _repr_mimebundle_."""
     ipywidgets = pytest.importorskip("ipywidgets", reason="sliders need ipywidgets (the extra notebooks)")
     shown = plot.Slider(named_figure, [1, 2, 4], "k")
     widget, view = shown.widget(), "application/vnd.jupyter.widget-view+json"

@@ -1,4 +1,4 @@
-"""Figures of the analyses: what is drawn, what the titles say, and the layout of graphs."""
+"""Test the figures of the analyses: what they draw, what their titles say, and the layout of graphs."""
 
 import itertools
 
@@ -46,15 +46,15 @@ CKA = analysis.Similarity(["a", "b"], ["a", "b"], [[1, 0.5], [0.5, 1]])
 FIGURES = {
     "signal": (lambda c: plot.second_moments({"no BN": {str(i): 2.0**i for i in range(9)},
                                              "BN": {str(i): 1.0 + i for i in range(9)}}, c),
-               "Signal over depth: no BN × 2 per block; BN +1.00 per block", {"no BN", "BN"}),
+               "Second moment by block: no BN × 2 per block; BN +1.00 per block", {"no BN", "BN"}),
     "gradients": (lambda c: plot.gradient_flow({0: flow(9, 8, 4, 2, 9), 10: flow(1, 1, 1, 1, 1)}, c),
-                  "Gradient of the activations, per layer toward the input: step 0 × 2; step 10 × 1",
+                  "Gradient of the activations, growth per layer toward the input: step 0 × 2; step 10 × 1",
                   {"step 0", "step 10"}),
     "activations": (lambda c: plot.activations({0: {"bn1": activation()}, 5: {"bn1": activation(0.25)}}, c),
-                    "At step 5, 25 % of the units behind bn1 are dead", set()),
+                    "At step 5, 25 % of the units after bn1 are dead", set()),
     "activations of two": (lambda c: plot.activations({"a": {"bn1": activation(), "bn2": activation()},
                                                        "b": {"bn1": activation(0.1), "bn2": activation(0.25)}}, c),
-                           "b: 25 % of the units behind bn2 are dead", set()),
+                           "b: 25 % of the units after bn2 are dead", set()),
     "updates": (lambda c: plot.update_ratios({1: {"a": 1e-2, "b": 1e-3}, 2: {"a": 1e-2, "b": 1e-4}}, c),
                 "Update-to-weight ratio per step: 0.001 at step 2, geometric mean over the layers",
                 {"a", "b", "smallest to largest layer", "rule of thumb, 1e-3"}),
@@ -62,20 +62,21 @@ FIGURES = {
                   "Mean response of the 3x3 layers: measured 0.75", {"measured", "before training (control)"}),
     "lesions": (lambda c: plot.lesions({"plain-20": LESION}, c),
                 "Deleting one block raises the mean error: plain-20 10.0 % to 70.0 %",
-                {"one block deleted", "deleted block changes the shape", "nothing deleted"}),
+                {"one block deleted", "deleted block changes the shape", "no block deleted"}),
     "deleted": (lambda c: plot.delete_k({"plain-20": {0: [10, 10], 1: [60, 80], 2: [90, 90]}}, c),
-                "Error with 1 random block deleted, mean: plain-20 70.0 %", {"plain-20, mean", "hollow: one trial"}),
+                "Mean error with 1 random block deleted: plain-20 70.0 %", {"plain-20, mean", "hollow: one trial"}),
     "swapped": (lambda c: plot.swap_blocks([analysis.Shuffled(1, 9), analysis.Shuffled(0.8, 30)], c),
                 "Error with blocks exchanged: 9.0 % at rank correlation 1.00, 30.0 % at 0.80", set()),
     "construction": (lambda c: plot.construction(built(), c),
-                     "The deeper network built by identity layers; largest difference of logits: 2.0e-5",
+                     "Logits before and after adding identity blocks; largest difference: 2.0e-5",
                      {"equal", "one logit of one image"}),
     "by depth": (lambda c: plot.errors_by_depth({"plain": {20: [9, 11.0], 6: [5.0]}, "residual": {6: [4.0], 9: []}},
                                                 caption=c),
-                 "Training error, %, by layers. plain: 5.0 at 6, 10.0 at 20; residual: 4.0 at 6",
+                 "Training error (%) by depth. plain: 5.0 at 6, 10.0 at 20; residual: 4.0 at 6",
                  {"plain", "residual"}),
     "gaps": (lambda c: plot.error_gaps({"plain-20": (10.0, 12.5), "plain-56": (30, 31)}, c),
-             "Test error less training error: plain-20 2.5, plain-56 1.0 points", {"training error", "test error"}),
+             "Test error minus training error, percentage points: plain-20 2.5, plain-56 1.0",
+             {"training error", "test error"}),
     "matrices": (lambda c: plot.matrices({"J": np.eye(4), "K": np.ones((4, 3))}, "Two", "row", "column", "v", c),
                  "Two", set()),
     "run curves": (lambda c: plot.training_curves({"plain-20": [[{"step": 1, "train_error": 50, "test_error": 60}]]},
@@ -84,14 +85,14 @@ FIGURES = {
     "epochs": (lambda c: plot.error_curves({"plain-20": {"train_error": [9.0], "test_error": [8.0]}}, c),
                "Training and test error by epoch", set()),
     "paths": (lambda c: plot.path_gradients(analysis.PathGradients(3, {0: [8.0, 8.0], 3: [1.0, 1.0]}), c),
-              "Number of paths times norm of one: 90 % at lengths of 0 to 2 blocks, 87.5 % of all paths (measured: "
-              "lengths 0 to 3)",
+              "Number of paths times norm of one path: 90 % at lengths of 0 to 2 blocks, with 87.5 % of all paths "
+              "(measured: lengths 0 to 3)",
               set()),
     "by length": (lambda c: plot.gradients_by_length(PARTS, c),
-                  "Gradient by path length: 95.0 % in paths of 0 to 1 blocks, 50 % of all",
+                  "Gradient by path length: 95.0 % in paths of 0 to 1 blocks, with 50 % of all paths",
                   {"share of all paths", "share of the gradient"}),
     "correlation": (lambda c: plot.gradient_correlation({"plain, BN": {1: 0.5, 2: 0.25}}, c),
-                    "Correlation of the gradients at two inputs, 2 layers: plain, BN 0.25",
+                    "Correlation of the gradients at two inputs, 2 hidden layers: plain, BN 0.25",
                     {"plain, BN", "2^-depth", "(3/4)^depth"}),
     "on a line": (lambda c: plot.gradient_on_a_line({"plain": [1, 2, 0, 4.0]}, c),
                   "Autocorrelation of the gradient at lag 1: plain -0.52", set()),
@@ -100,15 +101,15 @@ FIGURES = {
     "loss surface": (lambda c: plot.loss_surface({"plain": SURFACE}, c),
                      "Loss around the network's weights: plain 0.5 at the centre, up to 9", set()),
     "refinement": (lambda c: plot.refinement({"ResNet-8": REFINED}, c),
-                   "Mean change of the features by one block, relative to them: ResNet-8 0.35", {"ResNet-8"}),
+                   "Mean relative change of the features by one block: ResNet-8 0.35", {"ResNet-8"}),
     "cka": (lambda c: plot.cka_matrix(CKA, c),
-            "Linear CKA: how alike two layers represent the same images", set()),
+            "Linear CKA: how similarly two layers represent the same images", set()),
     "heat": (lambda c: plot.heat_maps({"a": [[90, 20.0, 3]], "b": [[1, np.nan, 2]]}, [0.5], [0.001, 0.1, 3],
                                       ("scale", "rate", "error (%)"), "With b", c), "With b", set()),
     "filters": (lambda c: plot.first_filters(np.full((5, 3, 3, 3), 0.5), c),
-                "Filters of the first layer: 5 of 3x3; grey is weight 0", set()),
+                "Filters of the first layer: 5 of size 3x3; middle grey is 0", set()),
     "patches": (lambda c: plot.exciting_patches({"conv1, channel 0": [PATCH, PATCH]}, c),
-                "The image patches that excite a channel most, and how much of the image its units see", set()),
+                "The image patches that excite a channel most, with their size in pixels and the activation", set()),
 }  # fmt: skip
 
 
@@ -172,9 +173,9 @@ def test_matrices_share_one_scale():
 def test_no_finding_where_there_is_none():
     better = {"plain-20": analysis.Lesions(50.0, {"layer1.0": 40.0})}
     assert title(plot.lesions(better)) == "Error with one block deleted"
-    assert title(plot.second_moments({"short": {"a": 1.0, "b": 2.0}})) == "Signal over depth"
+    assert title(plot.second_moments({"short": {"a": 1.0, "b": 2.0}})) == "Second moment by block"
     level = {str(i): 1.0 - 0.01 * i for i in range(9)}
-    assert title(plot.second_moments({"He": level})) == "Signal over depth: He about level"
+    assert title(plot.second_moments({"He": level})) == "Second moment by block: He about level"
     assert title(plot.path_gradients(analysis.PathGradients(0, {}))) == "Paths by length"
     assert title(plot.gradient_flow({"a": flow(1, 0, 0, 0, 1)})) == "Gradient norm per layer"
 
@@ -198,7 +199,7 @@ def test_plain_and_residual_networks_look_the_same_in_every_figure():
 
 
 def test_an_activation_that_is_not_there_is_named():
-    with pytest.raises(ValueError, match="no activation named fc; there are bn1"):
+    with pytest.raises(ValueError, match="no nonlinearity named fc; the names are bn1"):
         plot.activations({0: {"bn1": activation()}}, names=["fc"])
 
 

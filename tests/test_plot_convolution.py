@@ -1,4 +1,4 @@
-"""Grids of numbers: what is framed in the image is what stands in the framed column."""
+"""Test grids of numbers: the window framed in the image has the numbers of the framed column."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from minires.plot.convolution import PADDING
 
 
 def framed(axes):
-    """The numbers inside the thick line, row by row."""
+    """Return the numbers inside the thick line, row by row."""
     thick = max(axes.patches, key=lambda p: p.get_linewidth())
     left, top = thick.get_xy()
     inside = [t for t in axes.texts if left < t.get_position()[0] < left + thick.get_width()

@@ -1,4 +1,4 @@
-"""plot.X draws what analysis.X returns: one result, and {label: result} with labels of any text, of any network."""
+"""Test that plot.X draws what analysis.X returns for any network: one result, or {label: result} with any labels."""
 
 import re
 
@@ -18,7 +18,7 @@ def cifar(depth=14, **options):
 
 
 def own():
-    """A network of the user's, of no kind that models knows."""
+    """Return a user's own network, of a kind that `models` does not have."""
     return nn.Sequential(nn.Conv2d(1, 4, 3, 1, 1, rng=rng(1)), nn.BatchNorm2d(4), nn.ReLU(),
                          nn.Conv2d(4, 4, 3, 2, 1, rng=rng(2)), nn.BatchNorm2d(4), nn.ReLU(),
                          nn.Conv2d(4, 6, 3, 2, 1, rng=rng(3)), nn.ReLU(), nn.Flatten(), nn.Linear(24, 10, rng=rng(4)))
@@ -41,7 +41,7 @@ def graph_of(net):
     return analysis.graph(ops.cross_entropy(net(Tensor(X)), LABELS), net)
 
 
-# analysis: (what it measures on a network, the plot function of its result)
+# {analysis: (a function from a network to the result, the plot function of the result)}
 PAIRS = {
     "activations": (lambda net: analysis.activations(net, X), plot.activations),
     "cka_matrix": (lambda net: analysis.cka_matrix(net, X), plot.cka_matrix),
@@ -74,24 +74,24 @@ PAIRS = {
     "update_ratios": (lambda net: analysis.update_ratios(net, trained(net)), plot.update_ratios),
 }  # fmt: skip
 
-# analysis without a figure: why
+# {analysis without a figure: why it has none}
 WITHOUT = {
     "autocorrelation": "plot.gradient_on_a_line computes and draws it under the line",
     "cka": "a number",
-    "curvature": "a number: the title of plot.loss_line",
+    "curvature": "a number, which the title of plot.loss_line gives",
     "deepen": "returns a network",
-    "deleted": "a context, in which a network runs without blocks",
+    "deleted": "a context in which a network runs without some blocks",
     "follow": "returns {step: result}, which the figure of the result takes as {label: result}",
     "gradient_shares": "plot.gradients_by_length computes and draws them",
-    "growth_per_layer": "a number: the title of plot.gradient_flow",
+    "growth_per_layer": "a number, which the title of plot.gradient_flow gives",
     "input_gradients": "arrays that gradient_correlation compares",
-    "path_gradient": "an array shaped like the images, of one path; plot.path_gradients draws the norms of many",
+    "path_gradient": "an array for one path, shaped like the images; plot.path_gradients draws the norms of many paths",
     "path_shares": "plot.path_gradients and plot.gradients_by_length draw them beside the gradient",
     "random_direction": "weights to move along: plot.loss_line and plot.loss_surface draw the loss there",
     "receptive_fields": "a table of sizes; plot.exciting_patches draws what units see",
 }  # fmt: skip
 
-# figures of something else than an analysis' result
+# {figure of something other than an analysis's result: what it draws}
 OTHER_FIGURES = {
     "error_curves": "the epochs of a run", "training_curves": "the metrics of runs",
     "gradient_norms": "the nets of a run",
@@ -99,7 +99,7 @@ OTHER_FIGURES = {
     "matrices": "any matrices", "im2col": "a convolution's windows", "grids": "small arrays",
 }  # fmt: skip
 
-# (analysis, network): why the analysis refuses the network
+# {(analysis, network): why the analysis refuses the network}
 BLOCKS, PATH = "this model has no residual or plain block", "a plain network has a single path"
 REFUSED = {
     **{(name, "own"): BLOCKS for name in ("delete_k", "gradients_by_length", "lesions", "path_gradients", "refinement",
@@ -109,12 +109,12 @@ REFUSED = {
 }  # fmt: skip
 
 LABELLED = "my net", "plain-20, mine", "_underscored"
-PICTURES = {"exciting_patches", "first_filters", "graph"}  # have no axes with numbers
+PICTURES = {"exciting_patches", "first_filters", "graph"}  # figures without numbers on their axes
 
 
 @pytest.fixture(scope="module")
 def results():
-    """{(analysis, network): result}, each measured once."""
+    """Return a function from (analysis, network) to the result, which is measured once."""
     found = {}
 
     def measured(name, kind):
@@ -126,7 +126,7 @@ def results():
 
 
 def texts(figure):
-    """All that is written, but for tick labels: title, panels' titles, axis labels, legends, and text in the panels."""
+    """Return all text except tick labels: title, panels' titles, axis labels, legends, and text in the panels."""
     found = [figure.get_suptitle(), figure.get_supylabel()]
     for axes in figure.axes:
         found += [axes.get_title(), axes.get_xlabel(), axes.get_ylabel(), *(text.get_text() for text in axes.texts)]
@@ -153,10 +153,10 @@ def test_results_are_drawn_under_their_labels(results, name, kind):
     result = results(name, kind)
     figure = PAIRS[name][1](dict.fromkeys(LABELLED, result))
     check(figure, name)
-    if kind in ("own", "residual"):  # what is drawn does not depend on the kind of network
+    if kind in ("own", "residual"):  # two kinds are enough, because the drawing does not depend on the kind
         assert plot.png(figure, dpi=30).startswith(b"\x89PNG")
     places = texts(figure)
-    for label in LABELLED:  # beside its line, over its panel or beside its row, and not in the title alone
+    for label in LABELLED:  # each label is beside its line, over its panel or beside its row, not only in the title
         assert any(label in text for text in places[1:]), (label, places)
 
 
@@ -197,5 +197,5 @@ def test_no_analysis_and_no_figure_is_forgotten_here():
 
 @pytest.mark.parametrize("wrong", [5, [1.0], {"a": {"b": {"c": 1.0}}}])
 def test_what_is_no_result_is_refused(wrong):
-    with pytest.raises(ValueError, match=r"expected one result or \{label: result\}, a result being"):
+    with pytest.raises(ValueError, match=r"expected one result or \{label: result\}, where a result is"):
         plot.second_moments(wrong)

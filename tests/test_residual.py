@@ -1,4 +1,4 @@
-"""The residual block twice: composed by autograd, and its backward by hand. They must agree bit for bit."""
+"""Test that the composed residual block, with autograd, and the hand-written block agree bit for bit."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from minires import Tensor, gradcheck, kernels, models, nn, no_grad, ops, tap
 from minires.optim import SGD
 from minires.residual import PreactResidual, Residual
 
-# name: (class, in, out, options). Identity, option A with both paddings, B, C, and stride 2 with equal channels.
+# {name: (class, in, out, options)}: identity, option A with both paddings, B, C, and stride 2 with equal channels.
 KINDS = {
     "v1 identity": (nn.Block, 4, 4, {}),
     "v1 A both": (nn.Block, 3, 6, {"shortcut": "A", "pad": "both"}),
@@ -21,15 +21,15 @@ KINDS = {
     "v2 A end": (nn.PreactBlock, 3, 6, {"shortcut": "A", "pad": "end"}),
     "v2 B": (nn.PreactBlock, 3, 6, {"shortcut": "B"}),
     "v2 C": (nn.PreactBlock, 4, 4, {"shortcut": "C"}),
-    "v2 identity, split behind": (nn.PreactBlock, 4, 4, {"split_after_activation": True}),
-    "v2 A, split behind": (nn.PreactBlock, 3, 6, {"split_after_activation": True}),
+    "v2 identity, split after relu": (nn.PreactBlock, 4, 4, {"split_after_activation": True}),
+    "v2 A, split after relu": (nn.PreactBlock, 3, 6, {"split_after_activation": True}),
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
 both_strides = pytest.mark.parametrize("stride", [1, 2])
 
 
 def build(kind, stride, by_hand, seed=0, dtype=np.float64):
-    """A block with random gammas, betas and running statistics: at their initial values they hide mistakes."""
+    """Build a block with random gammas, betas and running statistics, because initial values would hide mistakes."""
     cls, i, o, options = KINDS[kind]
     block = cls(i, o, stride, by_hand=by_hand, rng=np.random.default_rng(seed), **options).astype(dtype)
     rng = np.random.default_rng(seed + 1)
@@ -42,13 +42,13 @@ def build(kind, stride, by_hand, seed=0, dtype=np.float64):
 
 @pytest.fixture(autouse=True)
 def _reference_kernels():
-    """Bit for bit is promised for these."""
+    """Use the reference kernels, because only with them the two blocks agree bit for bit."""
     with kernels.using("reference"):
         yield
 
 
 def run(block, x, g, wants_x=True):
-    """Everything that one forward and backward leave behind."""
+    """Run one forward and backward, and return all their results."""
     x = Tensor(read_only(x.copy()), wants_x)
     y = block(x)
     y.backward(read_only(g.copy()))
@@ -207,7 +207,7 @@ def test_three_steps_of_a_whole_network_give_the_same_bits(block, shortcut, pad)
     assert_same(*left)
 
 
-# What a user may change in a block by hand that residual.py does not compute.
+# These functions change a hand-written block in ways that residual.py does not compute.
 def biased(conv):
     conv.bias = Tensor(np.arange(1.0, 1 + len(conv.weight)), True)
 
@@ -287,8 +287,10 @@ def test_gradcheck(kind, stride):
 
 
 def branch_jacobian(block, x):
-    """dF/dx of v1's branch, before the addition, one column for each entry of x: by forward passes alone. The complex
-    step has no difference in it, so it is exact to rounding; ReLU looks at the real part."""
+    """Return dF/dx of v1's branch, before the addition, with one column for each entry of x, by forward passes alone.
+
+    The complex step subtracts nothing, so it is exact up to rounding. ReLU uses the real part.
+    """
     def norm(bn, a):
         axes, column = (0, 2, 3), (1, -1, 1, 1)
         centred = a - a.mean(axes).reshape(column)
@@ -308,14 +310,14 @@ def branch_jacobian(block, x):
 
 @pytest.mark.parametrize("by_hand", [True, False])
 def test_dx_is_the_identity_and_the_branchs_jacobian_transposed(by_hand):
-    """dL/dx = (I + J_F)^T dL/dz, with dL/dz = dL/dy [z > 0]: He et al. 2015, Fig. 2, differentiated."""
+    """Test dL/dx = (I + J_F)^T dL/dz with dL/dz = dL/dy [z > 0], the derivative of He et al. 2015, Fig. 2."""
     block = build("v1 identity", 1, by_hand)
     x, g = normal(2, 4, 3, 5, seed=7), normal(2, 4, 3, 5, seed=57)
     left = run(block, x, g)
     dz = (g * (left["y"] > 0)).ravel()
     expected = (np.eye(x.size) + branch_jacobian(block, x)).T @ dz
     assert abs(left["dx"].ravel() - expected).max() < 1e-9
-    assert abs(left["dx"].ravel() - dz).max() > 0.1  # the branch has its share
+    assert abs(left["dx"].ravel() - dz).max() > 0.1  # the branch contributes too
 
 
 # ------------------------------------------------------------------------------------------ exact limits
@@ -335,7 +337,7 @@ def test_a_silent_branch_leaves_relu_of_the_identity(by_hand, dtype):
     left = run(block, x, g)
     assert (left["y"] == np.maximum(x, 0)).all() and (left["dx"] == g * (x > 0)).all()
     assert not left["d conv1.weight"].any() and not left["d conv2.weight"].any()
-    assert left["d bn2.weight"].any() and left["d bn2.bias"].any()  # through these the branch can wake up
+    assert left["d bn2.weight"].any() and left["d bn2.bias"].any()  # these gradients let the branch grow again
 
 
 @pytest.mark.parametrize("by_hand", [True, False])
@@ -393,9 +395,9 @@ def test_against_pytorch(kind, stride, by_hand):
 
 
 @pytest.mark.parametrize("make, message", [
-    (lambda **k: nn.Block(4, 4, by_hand=True, batch_norm=False, **k), "by_hand=True is written for residual blocks"),
-    (lambda **k: nn.Block(4, 4, by_hand=True, residual=False, **k), "by_hand=True is written for residual blocks"),
-    (lambda **k: nn.PreactBlock(4, 4, by_hand=True, residual=False, **k), "by_hand=True is written for residual"),
+    (lambda **k: nn.Block(4, 4, by_hand=True, batch_norm=False, **k), "by_hand=True supports only residual blocks"),
+    (lambda **k: nn.Block(4, 4, by_hand=True, residual=False, **k), "by_hand=True supports only residual blocks"),
+    (lambda **k: nn.PreactBlock(4, 4, by_hand=True, residual=False, **k), "by_hand=True supports only residual"),
     (lambda **k: nn.Block(4, 4, shortcut="D", **k), r'shortcut: expected "A", "B" or "C", got \'D\''),
     (lambda **k: nn.PreactBlock(4, 4, shortcut=None, **k), 'shortcut: expected "A", "B" or "C", got None')])
 def test_blocks_that_cannot_be_built(make, message):

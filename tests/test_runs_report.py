@@ -1,4 +1,6 @@
-"""`minires report`: a table and a figure from runs' folders, against means and deviations worked out by hand."""
+"""Test `minires report`: a table and a figure from runs' folders, compared with means and deviations from a hand
+calculation.
+"""
 
 import dataclasses
 import itertools
@@ -14,7 +16,7 @@ PAPER = recipes.RECIPES["paper-cifar"]
 
 
 def folder(path, model="resnet20", seed=0, errors=((60.0, 61.0), (9.0, 10.0), (2.0, 9.0)), steps=None, **changes):
-    """A run's folder with these (training, test) errors after 1,000, 2,000, ... steps."""
+    """Make the folder of a run with these (training, test) errors after 1,000, 2,000, ... steps."""
     settings = json.loads(json.dumps(dataclasses.asdict(PAPER))) | changes.pop("settings", {})
     data = {"train_images": 0, "test_images": 0, "image_size": 0, "validation": 0} | changes.pop("data", {})
     key = "validation_error" if data["validation"] else "test_error"
@@ -42,7 +44,7 @@ def test_mean_and_deviation_over_seeds_after_the_last_epoch(tmp_path):
     text = report.write([tmp_path / "runs", tmp_path / "plain"], tmp_path / "out")
     assert cells(text) == [["plain-56", "270,007", "1", "5.00", "13.00", "13.25"],
                            ["ResNet-20", "270,008", "3", "3.00 ± 1.00", "9.00 ± 1.00", "8.75"]]  # fmt: skip
-    assert text.endswith("Trained by paper-cifar on cifar10.")
+    assert text.endswith("Trained with paper-cifar on cifar10.")
     saved = json.loads((tmp_path / "out" / "results.json").read_text())
     assert saved["table"][1] == {"network": "ResNet-20", "trained": "paper-cifar on cifar10", "parameters": 270_008,
                                  "seeds": [0, 1, 2], "train_error": [2.0, 3.0, 4.0], "test_error": [8.0, 9.0, 10.0],
@@ -56,7 +58,7 @@ def test_mean_and_deviation_over_seeds_after_the_last_epoch(tmp_path):
 
 
 def test_the_papers_values_are_the_published_ones():
-    """He et al. 2015, Table 6."""
+    """The source is He et al. 2015, Table 6."""
     published = {"resnet20": "8.75", "resnet32": "7.51", "resnet44": "7.17", "resnet56": "6.97", "resnet1202": "7.93",
                  "resnet110": "6.43 (6.61 ± 0.16)"}  # fmt: skip
     assert {name: value for name, value in report.PAPER.items() if name in published} == published
@@ -70,17 +72,17 @@ def test_nothing_of_the_papers_stands_beside_another_protocol(tmp_path, changes)
     assert cells(out)[0][-1] == "" and "Table 6" not in (tmp_path / "out" / "report.md").read_text()
     ((_, value),) = {**changes.get("data", {}), **changes.get("settings", {}), **changes.get("model_options", {}),
                      **{k: v for k, v in changes.items() if k == "dataset"}}.items()  # fmt: skip
-    assert str(value) in out.splitlines()[-1]  # what is another is said
+    assert str(value) in out.splitlines()[-1]  # the last line says what differs
 
 
 def test_runs_of_different_settings_are_different_rows(tmp_path):
     folder(tmp_path / "a" / "1")
     folder(tmp_path / "a" / "2", seed=1, data={"image_size": 16})
-    folder(tmp_path / "a" / "3", seed=2, data_sha256="cd" * 32)  # the same names, other pixels
+    folder(tmp_path / "a" / "3", seed=2, data_sha256="cd" * 32)  # the same data set name, but other pixels
     text = report.write([tmp_path / "a"], tmp_path / "out")
     assert sorted(row[0] for row in cells(text)) == ["ResNet-20 (1)", "ResNet-20 (2)", "ResNet-20 (3)"]
     ways = text.split("\n\n")[1:]
-    assert [way[:15] for way in ways] == ["(1) Trained by ", "(2) Trained by ", "(3) Trained by "]
+    assert [way[:17] for way in ways] == ["(1) Trained with ", "(2) Trained with ", "(3) Trained with "]
     assert sum("image_size 16" in way for way in ways) == 1 and sum("pixels cdcdcdcd" in way for way in ways) == 1
 
 
@@ -91,9 +93,10 @@ def test_unfinished_runs_are_drawn_but_not_counted(tmp_path):
     text = report.write([tmp_path / "a", tmp_path / "b", tmp_path / "c"], tmp_path / "out")
     assert cells(text)[0][2:5] == ["1", "2.00", "9.00"]
     page = (tmp_path / "out" / "report.md").read_text()
-    assert "Not finished, and in the figure alone: b (step 1000 of 64000), c (step 0 of 64000)" in page
+    assert ("These runs are not finished and are shown only in the figure: b (step 1000 of 64000), "
+            "c (step 0 of 64000)") in page
     assert report.write([tmp_path / "c"], tmp_path / "none") == "No run is finished yet."
-    assert "      1.0,\n" not in (tmp_path / "out" / "results.json").read_text()  # a list stands in a line
+    assert "      1.0,\n" not in (tmp_path / "out" / "results.json").read_text()  # a list is written on one line
 
 
 def test_the_same_run_twice_is_refused_and_the_same_folder_counts_once(tmp_path):
@@ -105,7 +108,7 @@ def test_the_same_run_twice_is_refused_and_the_same_folder_counts_once(tmp_path)
 
 
 @pytest.mark.parametrize("make, says", [
-    (lambda p: None, "there is no folder"), (lambda p: p.mkdir(), "there is no config.json in it"),
+    (lambda p: None, "expected a folder, but there is none"), (lambda p: p.mkdir(), "there is no config.json in it"),
     (lambda p: (folder(p) / "metrics.jsonl").write_text('{"epoch": 1'), "metrics.jsonl, line 1 cannot be read"),
     (lambda p: (folder(p) / "config.json").write_text("{}"), "expected a run's settings"),
 ])  # fmt: skip
@@ -133,9 +136,9 @@ def test_the_figure_has_a_panel_for_each_kind_and_two_lines_for_each_run():
     assert list(solid.get_ydata()) == [line["test_error"] for line in drawn["plain-20"][0]]
     assert list(solid.get_xdata()) == [line["step"] for line in drawn["plain-20"][0]]
     assert dashed.is_dashed() and not solid.is_dashed()
-    assert [text.get_text() for text in residual.texts] == ["ResNet-56  7.0", "ResNet-20  8.5"]  # the seeds' mean
+    assert [text.get_text() for text in residual.texts] == ["ResNet-56  7.0", "ResNet-20  8.5"]  # the mean over seeds
     light, dark = (sum(to_rgb(residual.lines[i].get_color())) for i in (0, -1))
-    assert light > 2 * dark  # in grey print too
+    assert light > 2 * dark  # distinguishable also in grey print
     assert plain.get_ylim() == residual.get_ylim() and plain.get_ylim()[1] == pytest.approx(1.12 * 60)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["training error", "test error"]
 
@@ -159,6 +162,7 @@ def test_files_that_are_no_report_are_not_overwritten(tmp_path):
         out = tmp_path / name.partition(".")[0]
         out.mkdir()
         (out / name).write_text(content)
-        with pytest.raises(FileExistsError, match="exists already and is no report of runs; choose another --out"):
+        with pytest.raises(FileExistsError, match="exists already and is not a report of runs; nothing was "
+                                                  "overwritten, choose another --out"):
             report.write([tmp_path / "runs"], out)
         assert [p.name for p in out.iterdir()] == [name] and (out / name).read_text() == content

@@ -23,14 +23,14 @@ MIB = 2**20
     ("weights: `torch.save`'s zip file", f"at most {pickles.MOST_BYTES // MIB} MiB and may build "
      f"{pickles.FREE_MEMORY // MIB} MiB and {pickles.MEMORY} bytes for each byte of the file"),
     ("weights: `torch.save`'s zip file", f"most {pickles.FREE_MEMORY // MIB} MiB and {torchfile.READS} times the file"),
-    ("CIFAR, python batches", f"{2 * cifar.PIXELS + 200:,} bytes for each image of a file and {cifar._MORE:,} bytes"),
-    ("CIFAR, python batches", f"may build {cifar._FREE_MEMORY // MIB} MiB and a byte for each byte"),
-    ("CIFAR, `tar.gz` archives", f"and {10 * cifar._MORE:,} bytes; at most {archives.MOST_HEADERS:,} members"),
+    ("CIFAR, python batches", f"{2 * cifar.PIXELS + 200:,} bytes for each image of a file and {cifar.MORE:,} bytes"),
+    ("CIFAR, python batches", f"may build {cifar.FREE_MEMORY // MIB} MiB and a byte for each byte"),
+    ("CIFAR, `tar.gz` archives", f"and {10 * cifar.MORE:,} bytes; at most {archives.MOST_HEADERS:,} members"),
     ("CIFAR, `tar.gz` archives", f"most {archives.MOST_MORE // 1024} KiB, and at most {archives.MOST_IN_A_ROW} of"),
-    ("MNIST, Fashion-MNIST: IDX, gzip or not", f"at most {idx.FREE // MIB} MiB and {idx.RATIO} times the file"),
+    ("MNIST, Fashion-MNIST: IDX, with or without gzip", f"most {idx.FREE // MIB} MiB and {idx.RATIO} times the file"),
     ("`config.json`, `metrics.jsonl`, `results.json`", f"{records.MOST_BYTES // MIB} MiB"),
     ("the grid of `minires sweep`", f"{sweep.MOST_BYTES // 1024} KiB; in TOML at most {sweep.MOST_DOTS} dots"),
-])  # the names with an underscore are private: only this table says their values
+])
 def test_the_table_has_the_bounds_of_the_source(row, bound):
     assert bound in ROWS[row]
 
@@ -42,7 +42,7 @@ def test_the_bound_of_a_list_is_a_sixteenth_of_the_file():
 def test_every_operation_of_a_pickle_is_charged():
     """At least what CPython takes for it: an item of a list, an entry of the memo, an object with attributes."""
     assert min(pickles.SCALAR, pickles.CONTAINER, pickles.CALL, pickles.ITEM) >= 64
-    loads = pickles._Reader.dispatch.values()
+    loads = pickles._Reader.dispatch.values()  # private: what `read` allows is public, how it counts is not
     assert len(loads) > 50 and all("_charged" in load.__qualname__ for load in loads)
 
 
@@ -69,11 +69,12 @@ def test_a_short_campaign(suite):
 def test_the_bounds_of_cifars_files():
     for name, form in [(name, form) for name, forms in cifar.FORMATS.items() for form in forms]:
         each = cifar.PIXELS + 2 if form.test.endswith(".bin") else 6344
-        most = cifar._most(form)
+        most = cifar.most_bytes(form)
         assert most[form.test] == 10_000 * each + 10_000, name
         assert sum(most[file] for file in form.train) == 50_000 * each + 10_000 * len(form.train)
 
 
+@pytest.mark.system
 def test_a_file_that_takes_too_much_ends_its_process_and_is_a_failure(tmp_path, monkeypatch):
     """`planted` reads files of which one allocates without end, one computes without end, and one ends the process."""
     (tmp_path / "fuzz").mkdir()

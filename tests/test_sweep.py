@@ -1,5 +1,6 @@
-"""`minires sweep`: a grid of runs in processes here, and on a real Dask scheduler; workers that are killed."""
+"""Test `minires sweep`: a grid of runs in local processes and on a real Dask scheduler, and workers that are killed."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -32,14 +33,14 @@ def write(path, **changes):
 
 
 def outcome(folder):
-    """What must not depend on who trained it, and when: the weights' bytes and the metrics without their seconds."""
+    """Return what must not depend on where a run was trained: the weights' bytes, and the metrics without seconds."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return (folder / "weights.safetensors").read_bytes(), [line | {"seconds": 0} for line in lines]
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """A sweep through, one of whose processes was killed: (its folder, what it said)."""
+    """Return (folder, printed text) of a complete sweep, one process of which was killed."""
     folder = tmp_path_factory.mktemp("sweep")
     spec, out = write(folder / "grid.json"), folder / "out"
     said, killed = [], []
@@ -55,7 +56,7 @@ def done(tmp_path_factory):
 
 
 def holder(folder):
-    """The process that trains in this folder: its command says so."""
+    """Return the process that trains in this folder, which its command names."""
     if not Path("/proc/self").exists():
         pytest.skip("there is no /proc to find the process in")
     for path in Path("/proc").glob("[0-9]*"):
@@ -72,7 +73,7 @@ def test_the_whole_grid_is_trained_although_a_process_is_killed(done):
     out, said, table, failed, killed = done
     assert failed == {} and len(killed) == 1
     assert sorted(p.name for p in out.iterdir() if p.is_dir()) == NAMES
-    assert "resnet20-seed0: killed by signal 9; going on from its last checkpoint" in said
+    assert "resnet20-seed0: killed by signal 9; resuming from its last checkpoint" in said
     assert all((out / name / "weights.safetensors").exists() for name in NAMES)
     assert table.count("| 2     |") == 2 and "plain-20" in table and "ResNet-20" in table
     results = json.loads((out / "results.json").read_text())
@@ -81,14 +82,14 @@ def test_the_whole_grid_is_trained_although_a_process_is_killed(done):
 
 
 def alone(spec, name, folder, threads):
-    """The run of this name, trained in this process; its folder."""
+    """Train the run of this name in this process, and return its folder."""
     with kernels.parallel.session(threads=threads):
         runs.train(sweep.read(spec).runs()[name], folder / f"alone-{name}", say=str)
     return folder / f"alone-{name}"
 
 
 def test_each_run_is_what_minires_train_makes(done, tmp_path):
-    """Also the one that was killed."""
+    """This includes the run whose process was killed."""
     out, said = done[:2]
     threads = int(said.split("with ")[1].split()[0])
     assert outcome(alone(write(tmp_path / "s.json"), "resnet20-seed0", tmp_path, threads)) == outcome(out / NAMES[2])
@@ -98,7 +99,7 @@ def test_a_second_sweep_finds_all_done(done, tmp_path, capsys):
     out = done[0]
     before = {name: outcome(out / name) for name in NAMES}
     assert cli.main(["sweep", str(write(tmp_path / "s.json", models=["resnet20"], seeds=[1])), "--out", str(out)]) == 0
-    assert "going on from step 30 of 30" in capsys.readouterr().out
+    assert "resuming from step 30 of 30" in capsys.readouterr().out
     assert before == {name: outcome(out / name) for name in NAMES}
 
 
@@ -126,6 +127,12 @@ def write_killer(path):
 # ------------------------------------------------------------------------------------------------------ a cluster
 
 
+@pytest.fixture
+def dask():
+    if importlib.util.find_spec("distributed") is None:
+        pytest.skip("Dask is not installed (pip install -e '.[cluster]')")
+
+
 def started(folder, name, *arguments):
     command = [sys.executable, "-m", f"distributed.cli.dask_{name.rstrip('12')}", *arguments]
     with open(folder / f"{name}.log", "w") as log:
@@ -140,9 +147,32 @@ def waited(condition, what, seconds=90):
     return value
 
 
-def test_a_cluster_of_two_workers_one_of_which_is_killed(tmp_path):
-    """A scheduler and two worker processes on this machine. The runs come out as they do in local processes."""
-    pytest.importorskip("distributed", reason="Dask is not installed (pip install -e '.[cluster]')")
+CLUSTER = """
+import sys
+from pathlib import Path
+from distributed import LocalCluster
+from minires.runs import sweep
+spec, out = map(Path, sys.argv[1:])
+with LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+    table, failed = sweep.run(sweep.read(spec), out, scheduler=cluster.scheduler_address)
+assert failed == {}
+"""
+
+
+def test_a_cluster_of_two_workers(tmp_path, dask):
+    """Use a scheduler and two workers that are threads of one process. The results equal those of local processes."""
+    spec, out = write(tmp_path / "grid.json", models=["resnet20"]), tmp_path / "out"
+    done = subprocess.run([sys.executable, "-c", CLUSTER, str(spec), str(out)], env=ENV, capture_output=True, text=True,
+                          timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert "2 runs on 2 workers of inproc://" in done.stdout and done.stdout.count("finished, 30 steps") == 2
+    for name in "resnet20-seed0", "resnet20-seed1":
+        assert outcome(out / name) == outcome(alone(spec, name, tmp_path, threads=1))
+
+
+@pytest.mark.slow
+def test_a_cluster_of_two_workers_one_of_which_is_killed(tmp_path, dask):
+    """Use a scheduler and two worker processes on this machine. The results equal those of local processes."""
     spec = write(tmp_path / "grid.json", set=SET | {"epochs": 12}, models=["resnet20"])
     file, quiet = str(tmp_path / "scheduler.json"), ["--host", "127.0.0.1", "--no-dashboard"]
     processes = [started(tmp_path, "scheduler", *quiet, "--port", "0", "--scheduler-file", file)]
@@ -229,7 +259,7 @@ def test_toml_says_the_same_as_json(tmp_path):
 def test_a_sweep_of_other_settings_says_which(done, tmp_path, capsys):
     spec = write(tmp_path / "s.json", set=SET | {"lr": 0.3})
     assert cli.main(["sweep", str(spec), "--out", str(done[0])]) == 2
-    assert "holds a run of other settings: settings.lr: 0.1 there, 0.3 asked for" in capsys.readouterr().err
+    assert "holds a run with other settings: settings.lr: 0.1 there, 0.3 asked for" in capsys.readouterr().err
 
 
 def test_every_run_of_a_sweep_has_checkpoints(done):

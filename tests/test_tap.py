@@ -1,4 +1,4 @@
-"""Taps look and do not touch: their numbers against NumPy, their removal, and `untouched`."""
+"""Test taps: their numbers against NumPy, that they change nothing and are removed, and `untouched`."""
 
 import numpy as np
 import pytest
@@ -153,8 +153,8 @@ def test_untouched_restores_every_bit(by_hand, fails):
             net.train()
             ops.cross_entropy(net(x), [1, 1, 1, 1]).backward()  # moves running statistics, adds gradients
             for t in net.state().values():
-                t.data[...] = 7  # in place
-            net.conv1.weight.data = np.zeros((4, 3, 3, 3), np.float32)  # and replaced
+                t.data[...] = 7  # change arrays in place
+            net.conv1.weight.data = np.zeros((4, 3, 3, 3), np.float32)  # and replace one
             net.fc.weight.grad = None
             net.eval()
             if fails:
@@ -173,7 +173,7 @@ def test_untouched_restores_every_bit(by_hand, fails):
 
 
 def test_untouched_works_on_weights_that_cannot_be_written():
-    """Weights read from a memory-mapped file, or shared between processes."""
+    """Such weights are read from a memory-mapped file, or shared between processes."""
     model = small()
     for t in model.state().values():
         t.data.setflags(write=False)

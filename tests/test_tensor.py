@@ -1,4 +1,4 @@
-"""The engine: Tensors, graphs and the reverse sweep. Expected values are derivatives worked out by hand."""
+"""Test the engine: Tensors, graphs and the reverse sweep. The expected values are derivatives computed by hand."""
 
 import gc
 import threading
@@ -12,7 +12,7 @@ from minires.tensor import unbroadcast
 
 
 def leaf(*values):
-    """A float64 leaf that wants a gradient: a vector, or a scalar for a single value."""
+    """Return a float64 leaf that requires a gradient: a vector, or a scalar for a single value."""
     return Tensor(np.array(values if len(values) > 1 else values[0], np.float64), True)
 
 
@@ -80,14 +80,14 @@ def test_item_detach_bool_and_iteration():
     assert [t.item() for t in x] == [1.0, 2.0]
     with pytest.raises(ValueError, match=r"item\(\): expected one element, got shape \(2,\)"):
         x.item()
-    with pytest.raises(TypeError, match="the truth of a Tensor is ambiguous"):
+    with pytest.raises(TypeError, match="the truth value of a Tensor is ambiguous"):
         bool(x)
 
 
 # ---------------------------------------------------------------------------------------- graphs
 
 
-def square_plus(x):  # a diamond on whatever x is: x^2 + 3x
+def square_plus(x):  # x^2 + 3x, a diamond in the graph
     return x * x + x * 3
 
 
@@ -122,7 +122,7 @@ def test_graphs(f, df):
     np.testing.assert_allclose(x.grad, g * df(x.data), rtol=1e-14)
 
 
-def test_many_stacked_skips_add_up_exactly():  # h -> h + h doubles: 2^30, in integers
+def test_many_stacked_skips_add_up_exactly():  # each h -> h + h doubles, so the result is 2^30, exact in integers
     x = h = leaf(1.0, 3.0)
     for _ in range(30):
         h = h + h
@@ -185,7 +185,7 @@ def test_gradients_accumulate_over_backward_calls():
     first = x.grad
     (x * x).backward(np.array([1.0, 10.0]))
     assert x.grad.tolist() == [3 + 2, 3 + 40]
-    assert first.tolist() == [3, 3]  # who kept the first gradient keeps it
+    assert first.tolist() == [3, 3]  # a reference to the first gradient still sees the first gradient
 
 
 @pytest.mark.parametrize("f", [lambda a, b: a + b, lambda a, b: a - b, lambda a, b: ops.concatenate([a, b]).sum(),
@@ -216,7 +216,7 @@ def test_a_scalar_starts_from_one_and_anything_else_from_g():
     (x * x).sum().backward()
     assert x.grad.tolist() == [2, 4]
     y = Tensor(np.array([[3.0]]), True)
-    (y * 2).backward()  # one element, whatever its shape
+    (y * 2).backward()  # one element is enough, in any shape
     assert y.grad.tolist() == [[2.0]]
     with pytest.raises(ValueError, match=r"backward\(\): expected a scalar, got shape \(2,\); reduce it with "):
         (x * x).backward()

@@ -12,7 +12,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from helpers import build_wheel
 
 import minires
 from minires import Function
@@ -23,7 +22,7 @@ ROOMS = ["analysis", "cuda_graph", "datasets", "device", "evaluate", "exercise",
 
 
 def public(module):
-    """(name, function) of what a module defines or lists, and of its classes' methods."""
+    """Yield (name, function) for the functions that a module defines or lists, and for its classes' methods."""
     listed = getattr(module, "__all__", None) or [name for name in vars(module) if not name.startswith("_")]
     for name in listed:
         thing = getattr(module, name)
@@ -56,14 +55,14 @@ def test_every_public_function_is_annotated(room):
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory):
-    """An interpreter with minires installed as a wheel, and whatever else is installed here."""
+def python(tmp_path_factory, wheel):
+    """Make an interpreter with minires installed as a wheel, and with all other packages installed here."""
     folder = tmp_path_factory.mktemp("typed") / "venv"
     venv.create(folder, symlinks=os.name != "nt")
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     site = Path(subprocess.run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
                                capture_output=True, text=True, check=True).stdout.strip())
-    with zipfile.ZipFile(build_wheel(tmp_path_factory.mktemp("dist"))) as archive:
+    with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
     elsewhere = {str(Path(p)) for p in sys.path if p and "site-packages" in p} | {sysconfig.get_path("purelib")}
     (site / "elsewhere.pth").write_text("\n".join(sorted(elsewhere)), encoding="utf-8")
@@ -76,6 +75,7 @@ def mypy(python, program, *options):
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.system
 def test_a_typed_program_is_checked_against_the_installed_package(python, tmp_path):
     pytest.importorskip("mypy", reason="mypy is not installed (pip install -e '.[test]')")

@@ -1,12 +1,13 @@
-"""The networks a second time, in PyTorch: drawn from the papers with torch.nn alone; and their comparison with ours.
+"""Build each network a second time in PyTorch, from the papers and torch.nn alone, and compare it with minires.
 
-There is one twin of each network, for all tests. Its parameters have names and shapes of their own, those of
-torchvision, so a comparison begins with the question whether our state fits. Nothing of minires computes in here.
-Importing this file needs PyTorch: tests import it where they use it, and are marked `needs_torch`.
+Each network has one twin for all tests. The parameters of a twin get their names and shapes from torchvision, not from
+minires, so a comparison first checks that the state of the minires network fits. No code of minires computes the
+twin's results. This file imports PyTorch, so tests import it where they use it and are marked `needs_torch`.
 
-A twin shares with ours that one reader read the papers. What bears witness beside it: torchvision_names.txt, written by
-torchvision; the shipped weights; and in test_residual.py, test_models_study.py and test_gradcheck.py the blocks' own
-formulas in NumPy, their Jacobians and differences.
+The same person read the papers for a twin and for its minires network, so both can share a mistake. These tests are
+independent of the twins: torchvision_names.txt, written by torchvision; the shipped weights; and the formulas of the
+blocks in NumPy, their Jacobians and finite differences, in test_residual.py, test_models_study.py and
+test_gradcheck.py.
 """
 import numpy as np
 import torch
@@ -18,10 +19,11 @@ from minires import Tensor, kernels, ops
 
 
 class Block(nn.Module):
-    """A block of two 3x3 convolutions, or a bottleneck; "preact_..." where BN and ReLU come before a convolution.
+    """A Block has two 3x3 convolutions or is a bottleneck. With "preact" BN and ReLU come before each convolution.
 
-    first: is it the first block of a network? gate: a 1x1 convolution with bias besides. run(block, x): a forward
-    in the place of the block's own.
+    first: True for the first block of a network.
+    gate: True adds a 1x1 convolution with bias.
+    run: run(block, x) replaces the forward of the block.
     """
 
     def __init__(self, block, channels, out, stride=1, first=False, *, residual=True, shortcut="A", pad="both",
@@ -46,7 +48,7 @@ class Block(nn.Module):
         self.skip_from_relu = self.preact and (first or hasattr(self, "downsample"))
 
     def pairs(self):
-        """(convolution, BN) of each layer."""
+        """Return (convolution, BN) of each layer."""
         return [(getattr(self, f"conv{i}"), getattr(self, f"bn{i}")) for i in range(1, self.layers + 1)]
 
     def skip(self, x, channels):
@@ -74,7 +76,11 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """stem: 3 (CIFAR) or 7 (ImageNet, followed by a max pool). channels: of each stage's output."""
+    """A ResNet is a CIFAR or ImageNet network.
+
+    stem: kernel size of the first convolution, 3 (CIFAR) or 7 (ImageNet, followed by a max pool).
+    channels: output channels of each stage.
+    """
 
     def __init__(self, stem, width, block, channels, blocks, num_classes, *, in_channels=3, last_relu=False, **options):
         super().__init__()
@@ -109,7 +115,7 @@ class ResNet(nn.Module):
 
 
 def cifar(depth, residual=True, block="basic", *, width=4, num_classes=10, **options):
-    """6n + 2 layers, or 9n + 2 with bottlenecks."""
+    """Build a CIFAR network of 6n + 2 layers, or 9n + 2 with bottlenecks."""
     layers, expansion = (9, 4) if "bottleneck" in block else (6, 1)
     assert depth % layers == 2
     return ResNet(3, width, block, [c * width * expansion for c in (1, 2, 4)], [depth // layers] * 3, num_classes,
@@ -117,7 +123,7 @@ def cifar(depth, residual=True, block="basic", *, width=4, num_classes=10, **opt
 
 
 def imagenet(depth, residual=True, *, shortcut="B", version="v1.5", width=4, num_classes=7, **options):
-    """Table 1 of He et al. 2015."""
+    """Build a network of Table 1 of He et al. 2015."""
     blocks = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}[depth]
     block, expansion = ("basic", 1) if depth < 50 else ("bottleneck", 4)
     return ResNet(7, width, block, [c * width * expansion for c in (1, 2, 4, 8)], blocks, num_classes,
@@ -125,7 +131,7 @@ def imagenet(depth, residual=True, *, shortcut="B", version="v1.5", width=4, num
 
 
 class VGG(nn.Module):
-    """Columns D and E of Table 1 of Simonyan & Zisserman 2014."""
+    """VGG is column D or E of Table 1 of Simonyan & Zisserman 2014."""
 
     def __init__(self, depth, batch_norm=False, *, width=4, hidden, num_classes=7, dropout):
         super().__init__()
@@ -145,7 +151,7 @@ class VGG(nn.Module):
 
 
 class BasicConv(nn.Module):
-    """GoogLeNet's convolution."""
+    """BasicConv is the convolution of GoogLeNet, with BN and ReLU."""
 
     def __init__(self, channels, out, kernel, stride=1):
         super().__init__()
@@ -156,7 +162,7 @@ class BasicConv(nn.Module):
 
 
 class Inception(nn.Module):
-    """Fig. 2b of Szegedy et al. 2014, its 5x5 a 3x3."""
+    """Inception is Fig. 2b of Szegedy et al. 2014, with a 3x3 convolution instead of the 5x5."""
 
     def __init__(self, channels, a, b1, b2, c1, c2, d):
         super().__init__()
@@ -171,7 +177,7 @@ class Inception(nn.Module):
 
 
 class GoogLeNet(nn.Module):
-    """Table 1 of Szegedy et al. 2014 with BN. width: the first convolution's channels, 64 in the paper."""
+    """GoogLeNet is Table 1 of Szegedy et al. 2014 with BN. width: channels of the first convolution (paper: 64)."""
 
     def __init__(self, *, width, num_classes=7, dropout):
         super().__init__()
@@ -200,7 +206,7 @@ class GoogLeNet(nn.Module):
 
 
 def build(name, **options):
-    """A network for ImageNet by its name."""
+    """Build an ImageNet network by its name."""
     if name == "googlenet":
         return GoogLeNet(**options)
     if name.startswith("vgg"):
@@ -212,7 +218,7 @@ def build(name, **options):
 
 
 def loaded(twin, model):
-    """`twin` in the dtype, the mode and the state of our `model`. An AssertionError unless names and shapes fit."""
+    """Load dtype, mode and state of a minires `model` into `twin`. AssertionError unless names and shapes fit."""
     state = {name: torch.tensor(t.data) for name, t in model.state().items()}
     twin = twin.to(next(iter(state.values())).dtype).train(model.training)
     missing, unexpected = twin.load_state_dict(state, strict=False)
@@ -222,10 +228,11 @@ def loaded(twin, model):
 
 
 def compare(model, twin, images, labels, rtol, which="auto", silent=(), floor=0.0):
-    """One step of a model and its loaded twin: logits, running statistics, and the gradients of all.
+    """Compare one step of a model and its loaded twin: logits, running statistics, and all gradients.
 
-    silent: names of biases that a BatchNorm in train mode takes away again; their gradients are 0 but for rounding.
-    floor: gradients below this part of the largest one are compared with that instead of with themselves.
+    silent: names of biases that a BatchNorm in train mode cancels. Their gradients are 0 except for rounding.
+    floor: gradients smaller than `floor` times the largest gradient are compared relative to that size instead of
+        relative to their own.
     """
     x, tx = Tensor(images, True), torch.tensor(images, requires_grad=True)
     with kernels.using(which):
@@ -251,7 +258,7 @@ def compare(model, twin, images, labels, rtol, which="auto", silent=(), floor=0.
 
 
 def randomised(twin, seed=0):
-    """`twin` with random weights, and random running statistics and affine parameters in its norms."""
+    """Randomise the weights of `twin`, and the running statistics and affine parameters of its norms."""
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, t in [*twin.named_parameters(), *twin.named_buffers()]:

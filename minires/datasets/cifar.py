@@ -27,7 +27,7 @@ from .split import Split, read_only
 SITE = "https://www.cs.toronto.edu/~kriz/"
 TRAIN, TEST = 50_000, 10_000  # images, in both data sets
 PIXELS = 3 * 32 * 32
-_MORE = 10_000  # bytes for what a file holds beside images
+MORE = 10_000  # bytes for what a file holds beside images
 
 
 class Format(NamedTuple):
@@ -137,20 +137,20 @@ def _find(name: str, root: Root) -> tuple[Format, Path] | None:
     return None
 
 
-def _most(form: Format) -> dict[str, int]:
+def most_bytes(form: Format) -> dict[str, int]:
     """Return the largest size of each file, in bytes.
 
     In a pickle a pixel may take two bytes, as when Python 3 writes protocol 2, and an image has a file name.
     """
     each = PIXELS + 2 if form.test.endswith(".bin") else 2 * PIXELS + 200
-    sizes = dict.fromkeys(_name_files(form), _MORE)
-    sizes |= dict.fromkeys(form.train, TRAIN // len(form.train) * each + _MORE)
-    return sizes | {form.test: TEST * each + _MORE}
+    sizes = dict.fromkeys(_name_files(form), MORE)
+    sizes |= dict.fromkeys(form.train, TRAIN // len(form.train) * each + MORE)
+    return sizes | {form.test: TEST * each + MORE}
 
 
 def _read_folder(folder: Path, form: Format) -> dict[str, bytes]:
     files = {}
-    for name, most in _most(form).items():
+    for name, most in most_bytes(form).items():
         if (path := folder / name).is_file():
             if (size := path.stat().st_size) > most:
                 raise ValueError(f"{path}: expected at most {most} bytes, got {size}")
@@ -163,9 +163,9 @@ def _read_archive(path: Path, form: Format) -> dict[str, bytes]:
 
     The archive is read in one pass to its end, because gzip's checksum is at the end. Other files are skipped.
     """
-    sizes = _most(form)
+    sizes = most_bytes(form)
     wanted = {f"{form.folder}/{name}": name for name in sizes}
-    most = sum(sizes.values()) + 10 * _MORE  # with the headers, and files such as readme.html
+    most = sum(sizes.values()) + 10 * MORE  # with the headers, and files such as readme.html
     files: dict[str, bytes] = {}
     try:
         with open(path, "rb") as file:
@@ -306,7 +306,7 @@ def _batch(where: str, content: bytes) -> dict[str, Any]:
         raise ValueError(f"{where}: {kind}")
     try:
         # The pixels are bytes, which take no other memory. An image has a few labels and a file name beside them.
-        batch = pickles.read(io.BytesIO(content), ALLOWED, encoding="bytes", memory=_FREE_MEMORY + len(content))
+        batch = pickles.read(io.BytesIO(content), ALLOWED, encoding="bytes", memory=FREE_MEMORY + len(content))
     except pickles.Refused as e:
         raise ValueError(f"{where}: expected a batch in CIFAR's python format: {e}") from e
     if not isinstance(batch, dict):
@@ -319,7 +319,7 @@ def _text(given: Any) -> str:
     return given.decode("latin1") if isinstance(given, bytes) else given if isinstance(given, str) else ""
 
 
-_FREE_MEMORY = 16 << 20
+FREE_MEMORY = 16 << 20
 
 # These stand-ins replace the names in the pickles, and can only hold uint8 pixels. A pickle may call them with any
 # arguments and set any state, even that of a class. __setstate__ leaves it no way to change them.

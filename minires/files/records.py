@@ -37,8 +37,8 @@ def read(path: str | os.PathLike[str]) -> Any:
 def content(path: str | os.PathLike[str], most: int = MOST_BYTES) -> str:
     """Return the text of a file.
 
-    Raises ValueError, which names the file, if the text is not UTF-8, if the file has more than `most` bytes, and for
-    a web page or a Git LFS pointer in place of the file.
+    Raises ValueError, which names the file, if the text is not UTF-8, if the file has more than `most` bytes, and if
+    it is a web page or a Git LFS pointer.
     """
     with open(path, "rb") as file:
         raw = file.read(most + 1)

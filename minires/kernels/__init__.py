@@ -1,10 +1,10 @@
-"""Array arithmetic in forward/backward pairs: no graph and no modules in here.
+"""This package has the array arithmetic in forward/backward pairs. It has no graph and no modules.
 
-`reference.py` defines every kernel in textbook form, for NumPy and CuPy arrays and any float dtype. `blocked.py`
-holds the same functions for float32 on the CPU, arranged for caches and cores; `cuda.py` for float32 on a GPU, fused
-into few launches, with `cublas.py` for its matrix products. This file is the one place that chooses between them.
-MINIRES_KERNELS=reference in the environment, or `with using("reference"):`, keeps to the definitions everywhere.
-`with using("shapes"):` takes those of `shapes.py`, which compute no numbers at all.
+`reference.py` defines every kernel in textbook form, for NumPy and CuPy arrays of any float dtype. `blocked.py` has the
+same functions for float32 on the CPU, arranged for caches and cores. `cuda.py` has them for float32 on a GPU, fused
+into few launches, with `cublas.py` for matrix products. This file is the only place that chooses between them.
+MINIRES_KERNELS=reference in the environment, or `with using("reference"):`, selects the textbook kernels everywhere.
+`with using("shapes"):` selects the kernels of `shapes.py`, which compute shapes but no numbers.
 """
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _checked(name: str, where: str, names: tuple[str, ...] = NAMES) -> str:
 
 @functools.cache
 def _at_start() -> str:
-    """Read at first use, not at import: a wrong name then ends as any other error of use."""
+    """Return the choice in the environment, read at first use: a wrong name must not make the import fail."""
     return _checked(os.environ.get("MINIRES_KERNELS", "auto"), "MINIRES_KERNELS")
 
 
@@ -47,8 +47,12 @@ def _wanted() -> str:
 
 @contextmanager
 def using(name: str) -> Iterator[None]:
-    """Inside, new operations use these kernels: "reference"; "auto", which is the fastest that suits an array; or
-    "shapes", whose results have the right shape and no right number."""
+    """Use the kernels `name` for new operations inside this context.
+
+    name: "reference"; "auto", the fastest kernels that fit an array; or "shapes", whose results have the right shape
+        but no meaningful numbers.
+    Raises ValueError for another name.
+    """
     token = _chosen.set(_checked(name, "kernels.using", (*NAMES, "shapes")))
     try:
         yield
@@ -57,17 +61,17 @@ def using(name: str) -> Iterator[None]:
 
 
 def choice() -> str:
-    """Which kernels are wanted, in words: "auto" or "reference", and whether products may use TF32."""
+    """Describe the selected kernels: "auto" or "reference", followed by ", TF32" if matrix products may use TF32."""
     return _wanted() + (", TF32" if tf32_allowed() else "")
 
 
 def session(threads: int | None = None) -> AbstractContextManager[None]:
-    """Hold one around a loop of many steps, as train.fit does: `parallel.session`, unless using the reference."""
+    """Return a context for a loop of many steps, as in train.fit: `parallel.session` for "auto", else an empty one."""
     return parallel.session(threads) if _wanted() == "auto" else nullcontext()
 
 
 def of(x: Any) -> ModuleType:
-    """The module whose kernels suit `x`, by its device and dtype."""
+    """Return the module whose kernels fit the device and dtype of `x`."""
     wanted = _wanted()
     if wanted == "shapes":
         return shapes

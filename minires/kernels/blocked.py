@@ -1,15 +1,15 @@
-"""The kernels for float32 on the CPU: reference.py's arithmetic, arranged for caches and cores.
+"""This module has the kernels for float32 on the CPU: the arithmetic of reference.py, arranged for caches and cores.
 
-    channels last   An array of shape (N, C, H, W) is kept as (N, H, W, C) in memory, a transpose away: the
-                    channels of a pixel lie side by side, so one copy moves them all, and the rows of a matrix
-                    product are pixels. Inputs may lie in memory in any way; results lie channels last.
-    blocks          A kernel walks over the batch in blocks of a few images, so small that what a block
-                    needs stays in the second-level cache from its first pass to its last.
-    threads         The blocks are shared out among a few threads, and each product runs on one of them.
-                    Whatever is summed over blocks is kept per block and added in the blocks' order, never in
-                    the order in which threads finish: same input, same thread count, same bits. (parallel.py)
+    channels last   An array of shape (N, C, H, W) is stored as (N, H, W, C), so the shape is a transposed view. The
+                    channels of a pixel are adjacent, so one copy moves them all, and the rows of a matrix product
+                    are pixels. Inputs may have any memory layout; results are channels last.
+    blocks          A kernel processes the batch in blocks of a few images. The blocks are so small that the data of
+                    a block stays in the second-level cache from the first pass to the last.
+    threads         A few threads share the blocks, and each matrix product runs on one thread. A sum over blocks is
+                    kept per block and added in the order of the blocks, never in the order in which threads finish.
+                    So the same input and thread count give the same bits (parallel.py).
 
-Nothing here has a definition of its own; every kernel names its twin in reference.py.
+reference.py defines every kernel; the docstrings here name that definition.
 """
 from __future__ import annotations
 
@@ -47,31 +47,31 @@ __all__ = [
 
 # --------------------------------------------------------------------------------- convolution
 #
-# im2col copies every pixel kh*kw times. Here it is copied kw times: `rows` holds, for every column of the
-# output and for ALL image rows of the padded input, the kw horizontal neighbours side by side:
+# im2col copies every pixel kh*kw times. Here every pixel is copied kw times: for every column of the output and for
+# ALL image rows of the padded input, `rows` holds the kw horizontal neighbours next to each other:
 #
 #     rows[n, r, c] = padded[n, r, sw*c : sw*c + kw]               (Wo, kw*C) for every image row r
 #
-# The kh vertical neighbours need no copy. Kernel row i meets the image rows i, i + sh, i + 2 sh, ...: a slice of
-# the same memory, `rows_i`, as the image rows with the same remainder by sh are kept next to each other. Hence a
-# convolution is kh products with shifted slices, added up:
+# The kh vertical neighbours need no copy. Kernel row i meets the image rows i, i + sh, i + 2 sh, ... These are a slice
+# `rows_i` of the same memory, because image rows with the same remainder by sh are stored next to each other. So a
+# convolution is the sum of kh products with shifted slices:
 #
 #     y = sum over i of rows_i @ w_i               (n, Ho, Wo, O) = (n, Ho, Wo, kw*C) (kw*C, O)
 #
-# NumPy lets other threads run during an operation and must wait for them afterwards, so operations are few and
-# large: the product of rows_i, for all images of a block, is one matmul.
+# NumPy lets other threads run during an operation and must wait for them afterwards. So the operations here are few
+# and large: the product of rows_i, for all images of a block, is one matmul.
 
-SMALL_PRODUCT = 1_000_000  # multiplications in a product up to which OpenBLAS does not repack the operands
+SMALL_PRODUCT = 1_000_000  # OpenBLAS does not repack the operands of a product with up to this many multiplications
 
 
 class _Rows:
-    """Builds `rows` of x for one block of images after the other, in the same memory."""
+    """_Rows builds `rows` of x for one block of images after the other, in the same memory."""
 
     def __init__(self, x: Any, kernel: Pair, stride: Pair, before: Pair, out: Pair, longest: int):
-        """`before` is the padding above and to the left, or, if negative, how much of x is cut off there;
-        below and to the right x is padded or cut off to what `out` windows need."""
+        """`before` is the padding above and to the left; if it is negative, x is cropped there instead. Below and to
+        the right, x is padded or cropped to the size that `out` windows need."""
         (_, C, H, W), (kh, kw), (sh, sw), (Ho, Wo) = x.shape, kernel, stride, out
-        self.per_rest = Ho + (kh - 1) // sh  # image rows with the same remainder by sh
+        self.per_rest = Ho + (kh - 1) // sh  # number of image rows with the same remainder by sh
         height, width = size = sh * self.per_rest, sw * (Wo - 1) + kw
         (of_x_h, at_h), (of_x_w, at_w) = (_overlap(*v) for v in zip((H, W), before, size, strict=True))
         self.kernel, self.stride, self.out, self.length = kernel, stride, out, kw * C
@@ -81,14 +81,15 @@ class _Rows:
         self.memory = np.empty(longest * height * Wo * kw * C, x.dtype)
 
     def fill(self, at: slice, width: int) -> list[Any]:
-        """Two copies: into the padded block, then every window row, which is contiguous there.
+        """Copy the images `at` into the padded block, then copy every window row, which is contiguous there.
 
-        Returns rows_i for every i, (n, pieces, pixels, kw*C), to be multiplied by something `width` wide. A piece is as
-        many image rows as make a small product, which is up to 1.7 times as fast; if one is too many, all.
+        Returns rows_i for every i, (n, pieces, pixels, kw*C), for products with matrices of `width` columns. Each piece
+        has as many image rows as still make a small product, which is up to 1.7 times as fast. If one image row is
+        already too much, there is one piece.
         """
         n, K, (Ho, Wo), (sh, sw) = at.stop - at.start, self.length, self.out, self.stride
         self.inside[:n] = self.x[at]
-        item = f"V{K * self.x.itemsize}"  # a window row, declared one opaque element: copied in one go
+        item = f"V{K * self.x.itemsize}"  # a window row, declared as one opaque element so that it is copied at once
         image, row, column, _ = self.padded.strides
         shape = n, sh, self.per_rest, Wo
         windows = np.ndarray(shape, item, self.padded, strides=(image, row, sh * row, sw * column))
@@ -100,13 +101,13 @@ class _Rows:
 
 
 def _overlap(size: int, before: int, padded: int) -> tuple[slice, slice]:
-    """Which part of an axis of length `size` is seen in the padded axis, and where there."""
+    """Return which part of an axis of length `size` appears in the padded axis, and where it appears there."""
     start, stop = max(0, before), max(0, before, min(padded, before + size))
     return slice(start - before, stop - before), slice(start, stop)
 
 
 def _conv(rows: list[Any], taps: Any, y: Any, memory: Any) -> None:
-    """y = sum over i of rows_i @ taps[i], for y (n, Ho, Wo, L) in one piece; `memory` is for a summand."""
+    """Compute y = sum over i of rows_i @ taps[i], for contiguous y (n, Ho, Wo, L). `memory` holds one summand."""
     y = y.reshape(*rows[0].shape[:3], -1)
     summand = memory[:y.size].reshape(y.shape)
     np.matmul(rows[0], taps[0], out=y)
@@ -116,14 +117,14 @@ def _conv(rows: list[Any], taps: Any, y: Any, memory: Any) -> None:
 
 
 def _outer(a: Any, rows: list[Any]) -> Any:
-    """(kh, L, kw*C): a^T rows_i, summed over all pixels, for a (n, Ho, Wo, L)."""
+    """Return a^T rows_i, summed over all pixels, as (kh, L, kw*C), for a (n, Ho, Wo, L)."""
     a = np.ascontiguousarray(a).reshape(*rows[0].shape[:3], -1).swapaxes(2, 3)
     return np.array([np.matmul(a, rows_i).sum((0, 1)) for rows_i in rows])
 
 
 def _conv_blocks(images: int, w: Any, out: Pair) -> Blocks:
-    """Blocks for a convolution to `out`: `rows` and two partial results, which are read repeatedly, fit the
-    cache. A block weighs at least what the weights weigh: it reads all of them, and sums their gradient.
+    """Return the blocks for a convolution to `out`: `rows` and two partial results, which are read repeatedly, fit the
+    cache. A block has at least as many bytes as the weights, because it reads all of them and sums their gradient.
     """
     O, C, kh, kw = w.shape
     need = w.itemsize * (out[0] + kh) * out[1] * (kw * C + 2 * O)
@@ -131,7 +132,7 @@ def _conv_blocks(images: int, w: Any, out: Pair) -> Blocks:
 
 
 def conv2d(x: Any, w: Any, stride: Pair, padding: Pair) -> Any:
-    """Reference: reference.conv2d."""
+    """Compute reference.conv2d."""
     O, _, kh, kw = w.shape
     out = output_size(x.shape[2:], (kh, kw), stride, padding)
     y = empty((len(x), *out, O), x.dtype)
@@ -150,7 +151,7 @@ def conv2d(x: Any, w: Any, stride: Pair, padding: Pair) -> Any:
 
 def conv2d_backward(g: Any, x: Any, w: Any, stride: Pair, padding: Pair, need_x: bool = True,
                     need_w: bool = True) -> tuple[Any, Any]:
-    """Reference: reference.conv2d_backward. With stride 1 both gradients come from the same `rows` of g."""
+    """Compute reference.conv2d_backward. With stride 1 both gradients come from the same `rows` of g."""
     gx = gw = None
     if need_x:
         gx, gw = _gradient_of_input(g, x, w, stride, padding, need_w and stride == (1, 1))
@@ -160,7 +161,7 @@ def conv2d_backward(g: Any, x: Any, w: Any, stride: Pair, padding: Pair, need_x:
 
 
 def _gradient_of_weights(g: Any, x: Any, w: Any, stride: Pair, padding: Pair) -> Any:
-    """dL/dw_i = g^T rows_i, with the forward pass's `rows`, built again."""
+    """Compute dL/dw_i = g^T rows_i, with the `rows` of the forward pass, which are built again."""
     (O, C, kh, kw), out = w.shape, g.shape[2:]
     G = g.transpose(0, 2, 3, 1)
     blocks = _conv_blocks(len(x), w, out)
@@ -176,24 +177,27 @@ def _gradient_of_weights(g: Any, x: Any, w: Any, stride: Pair, padding: Pair) ->
 
 
 def _in_order(sums: list[Any]) -> Any:
-    """The blocks' sums, added from the first to the last, whichever was ready first."""
+    """Add the sums of the blocks from the first to the last, whichever was ready first."""
     return functools.reduce(np.add, sums)
 
 
 def _gradient_of_input(g: Any, x: Any, w: Any, stride: Pair, padding: Pair, need_w: bool) -> tuple[Any, Any]:
-    """dL/dx is a convolution of g, inputs and outputs exchanged, the kernel turned by 180 degrees. Nothing is
-    scattered: every pixel of x gathers from the windows it was in. For one image axis, with p the padding,
+    """Compute dL/dx as a convolution of g, with inputs and outputs exchanged and the kernel rotated by 180 degrees.
+
+    Every pixel of x gathers from the windows that contained it, so nothing is scattered. For one image axis, with p
+    the padding,
 
         dL/dx[s q + a - p] = sum over t of g[q - t] w[a + s t]              0 <= a < s, 0 <= t < ceil(k/s)
 
-    so one window of ceil(k/s) elements of g, the same for all a, yields the next s elements of x. Columns do
-    that in the product, which is sw*C wide; rows one a after the other.
+    So one window of ceil(k/s) elements of g, which is the same for all a, yields the next s elements of x. For columns
+    one product does this, with sw*C columns. For rows there is one product for each a.
 
-    With stride 1 the same `rows` give dL/dw, turned:  dL/dw_i = x^T rows_(kh-1-i).  One gather for both.
+    With stride 1 the same `rows` also give dL/dw in reverse order, dL/dw_i = x^T rows_(kh-1-i), so one gather serves
+    both gradients.
     """
     (N, C, H, W), (O, _, kh, kw), (sh, sw), (ph, pw) = x.shape, w.shape, stride, padding
     th, tw = -(-kh // sh), -(-kw // sw)
-    q, u = ph // sh, pw // sw  # the first q with a row in x, and the same for columns
+    q, u = ph // sh, pw // sw  # q is the first q with a row in x, and u is the same for columns
     Q, U = (ph + H - 1) // sh - q + 1, (pw + W - 1) // sw - u + 1
     turned = np.zeros((O, C, th * sh, tw * sw), w.dtype)  # zeros where the stride does not divide the kernel
     turned[:, :, :kh, :kw] = w
@@ -211,9 +215,9 @@ def _gradient_of_input(g: Any, x: Any, w: Any, stride: Pair, padding: Pair, need
         for k, at in mine:
             rows = builder.fill(at, sw * C)
             for a in range(sh):
-                first = (a - ph) % sh  # the first row of x that this a yields, and its row in the product
+                first = (a - ph) % sh  # the first row of x that this a yields; `skip` is its row in the product
                 skip, count = (first + ph) // sh - q, len(range(first, H, sh))
-                t = sum(a + sh * t >= kh for t in range(th))  # so many taps lie beyond the kernel
+                t = sum(a + sh * t >= kh for t in range(th))  # number of taps beyond the kernel
                 if t == th:
                     gx[at, first::sh] = 0
                 elif yields is None:
@@ -234,57 +238,57 @@ def _gradient_of_input(g: Any, x: Any, w: Any, stride: Pair, padding: Pair, need
 
 # ---------------------------------------------------------------------------------- batch norm
 #
-# An activation is seen as lines, (pixels/k, k*C): all channels of k pixels lie in a line. A vector of C
-# values is tiled to such a line. Lines are long, as NumPy takes several shorter ones through a buffer, which
-# costs half as much again. Blocks are of lines; the cache holds what is written: what is read passes once.
+# An activation is viewed as lines, (pixels/k, k*C): each line has all channels of k pixels. A vector of C values is
+# tiled to one line. Lines are long, because NumPy passes shorter lines through a buffer, which takes half as much time
+# again. A block is a number of lines. The cache only needs to hold what is written, because each input is read once.
 
-NUMPY_BUFFER = 8192  # values: np.getbufsize()'s default
+NUMPY_BUFFER = 8192  # values; the default of np.getbufsize()
 
 
 @functools.cache
 def _pixels_per_line(pixels: int, C: int) -> int:
-    """A divisor of `pixels`: the smallest that fills NumPy's buffer, or the largest that does not."""
+    """Return a divisor of `pixels`: the smallest that fills NumPy's buffer, or the largest that does not."""
     full = -(-NUMPY_BUFFER // C)
     enough = (k for k in range(full, min(8 * full, pixels) + 1) if pixels % k == 0)
     return next(enough, 0) or max(k for k in range(1, min(full, pixels + 1)) if pixels % k == 0)
 
 
 def _lines(x: Any) -> Any:
-    """(N, C, ...) -> (lines, k*C): a view if x lies channels last, else a copy."""
+    """Return (N, C, ...) as (lines, k*C): a view if x is channels last, else a copy."""
     C = x.shape[1]
     return np.ascontiguousarray(np.moveaxis(x, 1, -1)).reshape(-1, C * _pixels_per_line(x.size // C, C))
 
 
 def _image(lines: Any, shape: tuple[int, ...]) -> Any:
-    """The inverse, for an array of this shape (N, C, ...)."""
+    """Invert `_lines` for an array of this shape (N, C, ...)."""
     return np.moveaxis(lines.reshape(shape[0], *shape[2:], shape[1]), -1, 1)
 
 
 def _line(v: Any, like: Any) -> Any:
-    """(C,) -> (k*C,), float32."""
+    """Tile (C,) to one line (k*C,) in the dtype of `like`."""
     return np.tile(v.astype(like.dtype), like.shape[1] // len(v))
 
 
 def _short(lines: Any, C: int) -> Any:
-    """The same in lines of at most 32 pixels: fewer values are left once lines have been added up."""
+    """Return the same values in lines of at most 32 pixels, so that fewer values remain after adding the lines."""
     return lines.reshape(-1, C * math.gcd(lines.shape[1] // C, 32))
 
 
 def _sum(lines: Any, C: int) -> Any:
-    """Sums per channel, (C,). BLAS adds lines faster than np.sum; what is left is added in float64."""
+    """Return the sums per channel, (C,). BLAS adds lines faster than np.sum; the rest is added in float64."""
     v = _short(lines, C)
     return (np.ones(len(v), v.dtype) @ v).reshape(-1, C).sum(0, dtype=np.float64)
 
 
 def _dot(a: Any, b: Any, C: int) -> Any:
-    """Sums of a * b per channel; einsum needs no memory for the products."""
+    """Return the sums of a * b per channel. einsum needs no memory for the products."""
     return np.einsum("rl,rl->l", _short(a, C), _short(b, C)).reshape(-1, C).sum(0, dtype=np.float64)
 
 
 def _moments(x: Any, C: int) -> tuple[Any, Any]:
-    """Mean and sum of squared deviations of a block, (C,) each in float64.
+    """Return the mean and the sum of squared deviations of a block, each (C,) in float64.
 
-    sum(x^2) - mean sum(x) is fast, and loses digits when |mean| >> std: then once more, with x - mean.
+    sum(x^2) - mean sum(x) is fast but loses digits when |mean| >> std. In that case it is computed again with x - mean.
     """
     m = x.size // C
     mean = _sum(x, C) / m
@@ -298,7 +302,7 @@ def _moments(x: Any, C: int) -> tuple[Any, Any]:
 
 
 def _statistics(X: Any, C: int) -> tuple[Any, Any]:
-    """Mean and variance of all lines: the blocks' moments, combined as in Chan et al. (1979)."""
+    """Return the mean and variance of all lines: the moments of the blocks, combined as in Chan et al. (1979)."""
     blocks = blocks_of(len(X), X[0].nbytes)
     means, squares = np.empty((2, len(blocks), C))
     sizes = np.array([[X[at].size // C] for at in blocks])
@@ -314,10 +318,11 @@ def _statistics(X: Any, C: int) -> tuple[Any, Any]:
 
 def _normalise(X: Any, gamma: Any, beta: Any, mean: Any, var: Any, eps: float, relu: bool = False,
                skip: Any = None) -> tuple[Any, Any]:
-    """gamma (x - mean) / sqrt(var + eps) + beta (+ skip), (relu): all on a block while it is in the cache.
+    """Compute gamma (x - mean) / sqrt(var + eps) + beta (+ skip), (relu), on each block while it is in the cache.
 
-    With a = gamma / sqrt(var + eps), a x + (beta - a mean) saves a pass. Where |mean| >= 10 std that is not
-    exact enough: `shift`, the mean in float32, is subtracted first, and only the rest of it goes into beta.
+    With a = gamma / sqrt(var + eps), the form a x + (beta - a mean) saves a pass. For |mean| >= 10 std this is not
+    accurate enough. Then `shift`, the mean in float32, is subtracted first, and only the rest of the mean goes into
+    beta.
     """
     shift = mean.astype(X.dtype) if (mean * mean > 100 * var).any() else None
     rest = mean if shift is None else mean - shift
@@ -343,13 +348,13 @@ def _normalise(X: Any, gamma: Any, beta: Any, mean: Any, var: Any, eps: float, r
 
 def _gradient(g: Any, gamma: Any, saved: Any, y: Any = None, keep: bool = False,
               constant: bool = False) -> tuple[Any, Any, Any, Any]:
-    """(dL/dx, dL/dgamma, dL/dbeta, masked g). With xc = x - shift and rest = mean - shift,
+    """Return (dL/dx, dL/dgamma, dL/dbeta, masked g). With xc = x - shift and rest = mean - shift,
 
         dL/dgamma = inv (sum(g xc) - rest sum(g))        dL/dx = a g + b xc + c        (a, b, c per channel)
 
-    In two rounds over the blocks, since a, b and c need the sums over all of them. With y, g is first
-    multiplied by y > 0, the ReLU's mask; `keep` gives that product memory of its own, else it lies where
-    dL/dx will. With `constant` statistics b = c = 0.
+    There are two rounds over the blocks, because a, b and c need the sums over all blocks. If y is given, g is first
+    multiplied by y > 0, the mask of the ReLU. With `keep` this product has its own memory, else it uses the memory of
+    dL/dx. With `constant` statistics b = c = 0.
     """
     X, inv, shift, rest = saved
     C, G, GX = len(gamma), _lines(g), empty(X.shape, X.dtype)
@@ -388,7 +393,7 @@ def _gradient(g: Any, gamma: Any, saved: Any, y: Any = None, keep: bool = False,
 
 
 def batch_norm(x: Any, gamma: Any, beta: Any, eps: float) -> tuple[Any, Any, Any, Any]:
-    """Reference: reference.batch_norm. Saves x and a few vectors, not xhat."""
+    """Compute reference.batch_norm. Saves x and a few vectors, not xhat."""
     X = _lines(x)
     mean, var = _statistics(X, len(gamma))
     y, saved = _normalise(X, gamma, beta, mean, var, eps)
@@ -396,23 +401,23 @@ def batch_norm(x: Any, gamma: Any, beta: Any, eps: float) -> tuple[Any, Any, Any
 
 
 def batch_norm_backward(g: Any, gamma: Any, saved: Any) -> tuple[Any, Any, Any]:
-    """Reference: reference.batch_norm_backward."""
+    """Compute reference.batch_norm_backward."""
     return _gradient(g, gamma, saved)[:3]
 
 
 def batch_norm_eval(x: Any, gamma: Any, beta: Any, mean: Any, var: Any, eps: float) -> tuple[Any, Any]:
-    """Reference: reference.batch_norm_eval."""
+    """Compute reference.batch_norm_eval."""
     y, saved = _normalise(_lines(x), gamma, beta, mean.astype(np.float64), var.astype(np.float64), eps)
     return _image(y, x.shape), saved
 
 
 def batch_norm_eval_backward(g: Any, gamma: Any, saved: Any) -> tuple[Any, Any, Any]:
-    """Reference: reference.batch_norm_eval_backward."""
+    """Compute reference.batch_norm_eval_backward."""
     return _gradient(g, gamma, saved, constant=True)[:3]
 
 
 def batch_norm_relu(x: Any, gamma: Any, beta: Any, eps: float, skip: Any = None) -> tuple[Any, Any, Any, Any]:
-    """Reference: reference.batch_norm_relu. The mask is y > 0; y stays anyway, as the next layer's input."""
+    """Compute reference.batch_norm_relu. The mask is y > 0; y is kept in any case, as the input of the next layer."""
     X = _lines(x)
     mean, var = _statistics(X, len(gamma))
     y, saved = _normalise(X, gamma, beta, mean, var, eps, True, skip)
@@ -420,7 +425,7 @@ def batch_norm_relu(x: Any, gamma: Any, beta: Any, eps: float, skip: Any = None)
 
 
 def batch_norm_relu_backward(g: Any, gamma: Any, saved: Any) -> tuple[Any, Any, Any, Any]:
-    """Reference: reference.batch_norm_relu_backward. The fourth gradient is None if there was no skip."""
+    """Compute reference.batch_norm_relu_backward. The fourth gradient is None if there was no skip."""
     saved, y, skip = saved
     return _gradient(g, gamma, saved, y, keep=skip)
 
@@ -428,7 +433,7 @@ def batch_norm_relu_backward(g: Any, gamma: Any, saved: Any) -> tuple[Any, Any, 
 # ------------------------------------------------------------------------------------ addition
 
 def add(a: Any, b: Any) -> Any:
-    """Reference: reference.add. Small arrays, and such as lie differently in memory, are left to NumPy."""
+    """Compute reference.add. NumPy adds small arrays, and arrays that are not both channels last."""
     if a.ndim < 2 or a.nbytes < LARGE or a.strides != b.strides or not np.moveaxis(a, 1, -1).flags.c_contiguous:
         return a + b
     A, B = _lines(a), _lines(b)
@@ -445,7 +450,7 @@ def add(a: Any, b: Any) -> Any:
 # ------------------------------------------------------------------------------------- pooling
 
 def _padded(x: Any, padding: Pair, value: float) -> Any:
-    """(n, H, W, C) -> (n, H + 2 ph, W + 2 pw, C), filled up with `value`; x itself if there is none."""
+    """Pad (n, H, W, C) to (n, H + 2 ph, W + 2 pw, C) with `value`. Without padding, return x itself."""
     if padding == (0, 0):
         return x
     n, H, W, C = x.shape
@@ -455,13 +460,13 @@ def _padded(x: Any, padding: Pair, value: float) -> Any:
 
 
 def _taps(kernel: Pair, stride: Pair, out: Pair) -> Iterator[tuple[int, Any]]:
-    """(number, index): `index` picks that element of every window from (n, Hp, Wp, C)."""
+    """Yield (number, index): `index` selects the element with this number of every window from (n, Hp, Wp, C)."""
     for k, (_, _, (_, rows, columns)) in enumerate(windows(kernel, stride, out)):
         yield k, (slice(None), rows, columns)
 
 
 def max_pool2d(x: Any, kernel: Pair, stride: Pair, padding: Pair) -> tuple[Any, Any]:
-    """Reference: reference.max_pool2d. The winner's number is kept in a byte where that is enough."""
+    """Compute reference.max_pool2d. The number of the winner is stored in one byte if that is enough."""
     (N, C, H, W), out = x.shape, output_size(x.shape[2:], kernel, stride, padding)
     X, y = x.transpose(0, 2, 3, 1), empty((N, *out, C), x.dtype)
     winner = np.zeros(y.shape, np.uint8 if kernel[0] * kernel[1] <= 256 else np.int32)
@@ -478,7 +483,7 @@ def max_pool2d(x: Any, kernel: Pair, stride: Pair, padding: Pair) -> tuple[Any, 
                 better = v > best
                 better |= v != v  # NaN wins
                 np.maximum(best, v, out=best)
-                np.add(who, better * np.subtract(k, who), out=who)  # who[better] = k takes longer
+                np.add(who, better * np.subtract(k, who), out=who)  # faster than who[better] = k
 
     share(work, blocks)
     return y.transpose(0, 3, 1, 2), winner
@@ -486,7 +491,7 @@ def max_pool2d(x: Any, kernel: Pair, stride: Pair, padding: Pair) -> tuple[Any, 
 
 def max_pool2d_backward(g: Any, winner: Any, shape: tuple[int, ...], kernel: Pair, stride: Pair,
                         padding: Pair) -> Any:
-    """Reference: reference.max_pool2d_backward."""
+    """Compute reference.max_pool2d_backward."""
     (N, C, H, W), (ph, pw) = shape, padding
     G, gx = g.transpose(0, 2, 3, 1), empty((N, H, W, C), g.dtype)
     blocks = blocks_of(N, 3 * gx[0].nbytes)
@@ -503,7 +508,7 @@ def max_pool2d_backward(g: Any, winner: Any, shape: tuple[int, ...], kernel: Pai
 
 
 def avg_pool2d(x: Any, kernel: Pair, stride: Pair, padding: Pair) -> Any:
-    """Reference: reference.avg_pool2d. Adds image rows, then columns: kh + kw additions, not kh*kw."""
+    """Compute reference.avg_pool2d. Image rows are added first, then columns: kh + kw additions, not kh*kw."""
     (Ho, Wo), (sh, sw) = output_size(x.shape[2:], kernel, stride, padding), stride
     x = _padded(x.transpose(0, 2, 3, 1), padding, 0)
     rows = functools.reduce(np.add, (x[:, i:i + sh * Ho:sh] for i in range(kernel[0])))
@@ -512,7 +517,7 @@ def avg_pool2d(x: Any, kernel: Pair, stride: Pair, padding: Pair) -> Any:
 
 
 def avg_pool2d_backward(g: Any, shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair) -> Any:
-    """Reference: reference.avg_pool2d_backward. Spreads over columns, then over image rows."""
+    """Compute reference.avg_pool2d_backward. The gradient is spread over columns, then over image rows."""
     (N, C, H, W), (Ho, Wo), (sh, sw), (ph, pw) = shape, g.shape[2:], stride, padding
     share = (g * (1 / (kernel[0] * kernel[1]))).transpose(0, 2, 3, 1)
     rows = np.zeros((N, Ho, W + 2 * pw, C), g.dtype)
@@ -527,7 +532,7 @@ def avg_pool2d_backward(g: Any, shape: tuple[int, ...], kernel: Pair, stride: Pa
 # ----------------------------------------------------------------------- shortcut without weights
 
 def shortcut(x: Any, stride: int, channels: int, pad: str) -> Any:
-    """Reference: reference.shortcut. Channels last, as the addition wants it."""
+    """Compute reference.shortcut. The result is channels last, which is the fast layout for `add`."""
     x = x.transpose(0, 2, 3, 1)[:, ::stride, ::stride]
     before = (channels - x.shape[3]) // 2 if pad == "both" else 0
     y = empty((*x.shape[:3], channels), x.dtype)
@@ -537,7 +542,7 @@ def shortcut(x: Any, stride: int, channels: int, pad: str) -> Any:
 
 
 def shortcut_backward(g: Any, shape: tuple[int, ...], stride: int, pad: str) -> Any:
-    """Reference: reference.shortcut_backward."""
+    """Compute reference.shortcut_backward."""
     N, C, H, W = shape
     before = (g.shape[1] - C) // 2 if pad == "both" else 0
     gx = empty((N, H, W, C), g.dtype)

@@ -1,12 +1,12 @@
-"""The kernels for float32 on the GPU: reference.py's arithmetic, with what is elementwise fused into few launches.
+"""This module has the kernels for float32 on the GPU: the arithmetic of reference.py, with elementwise steps fused.
 
-Every kernel names its twin in reference.py and stands beside its own CUDA C++ source. They share one layout: an array
-lies in memory channel first, (C, N, H, W), so that a convolution is one matrix product whose result already is the next
-activation, and a channel is one contiguous row of M = N*H*W numbers. Nothing adds atomically and every sum has a fixed
-order: the same inputs give the same bits.
+The docstring of every kernel names its definition in reference.py, and the CUDA C++ source is next to each kernel. All
+kernels use one layout: arrays are stored channel first, (C, N, H, W). So a convolution is one matrix product whose
+result already is the next activation, and a channel is one contiguous row of M = N*H*W numbers. There are no atomic
+additions, and every sum has a fixed order: the same inputs give the same bits.
 
-The matrix products are cuBLAS's (cublas.py), which also chooses their precision. What has no kernel here is taken from
-reference.py as it is.
+cuBLAS computes the matrix products (cublas.py, which also sets their precision). Operations without a kernel here use
+reference.py unchanged.
 """
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ __all__ = ["add", "avg_pool2d", "avg_pool2d_backward", "batch_norm", "batch_norm
            "matmul", "max_pool2d", "max_pool2d_backward", "relu", "running_statistics", "sgd", "shortcut",
            "shortcut_backward"]
 
-BLOCK = 256        # threads that work together; a power of two, for block_sum
-CHUNK = 2048       # numbers of a channel that one block sums; there are at most BLOCK chunks
-MOST_BLOCKS = 65535  # that a grid may have along y
+BLOCK = 256        # threads per block; a power of two, as block_sum requires
+CHUNK = 2048       # numbers of a channel that one block sums, or more if a channel would have more than BLOCK chunks
+MOST_BLOCKS = 65535  # most blocks that a grid may have along y
 
-# What several kernels use. A float sum in a fixed order: pairs 128 apart, then 64 apart, ..., then neighbours.
+# Several kernels use these. block_sum adds in a fixed order: pairs 128 apart, then 64 apart, ..., then neighbours.
 SOURCE = ["""
 #define BLOCK 256
 
 __device__ float block_sum(float v) {  // the sum of v over the block's threads; every thread gets it
     __shared__ float part[BLOCK];
-    __syncthreads();                   // nobody reads an earlier sum any more
+    __syncthreads();                   // no thread still reads an earlier sum
     part[threadIdx.x] = v;
     for (int half = BLOCK / 2; half > 0; half /= 2) {
         __syncthreads();
@@ -62,13 +62,14 @@ __device__ float block_max(float v) {
 
 
 def program() -> str:
-    """The CUDA C++ of all kernels: one translation unit that includes nothing."""
+    """Return the CUDA C++ source of all kernels: one translation unit without includes."""
     return "".join(SOURCE)
 
 
 @functools.cache
 def _module(xp: Any) -> Any:
-    # --fmad=true is the default; no fast-math: division, square root and exponential are as IEEE and the manual say.
+    # --fmad=true is the default. fast-math is off: division and square root round as IEEE requires, and exponentials
+    # are as accurate as the CUDA manual states.
     return xp.RawModule(code=program(), options=("-std=c++17",))
 
 
@@ -78,8 +79,8 @@ def _kernel(xp: Any, name: str) -> Any:
 
 
 def _launch(name: str, blocks: Pair, like: Any, *args: Any) -> None:
-    """Start kernel `name` on a grid of `blocks`. Arrays go by address, int as int, float as float, None as a null
-    pointer. OverflowError for an extent of 2^31 or more."""
+    """Launch kernel `name` on a grid of `blocks`. Arrays are passed by address, int as int, float as float, and None as
+    a null pointer. Raises OverflowError for an extent of 2^31 or more."""
     def passed(a: Any) -> Any:
         if a is None:
             return np.uint64(0)
@@ -93,7 +94,7 @@ def _blocks(threads: int) -> int:
 
 
 def _rows(x: Any) -> Any:
-    """(N, C, H, W) -> contiguous (C, N, H, W): no copy if the memory lies so already."""
+    """Return (N, C, H, W) as contiguous (C, N, H, W), without a copy if the memory already has this layout."""
     return device.of(x).ascontiguousarray(x.transpose(1, 0, 2, 3))
 
 
@@ -102,17 +103,17 @@ def _empty(like: Any, *shape: int) -> Any:
 
 
 def _turned(a: Any) -> Any:
-    """(N, C, ...) <-> (C, N, ...). CuPy lays out results as their shapes say: so turned, they stay channel first."""
+    """Swap (N, C, ...) and (C, N, ...). CuPy stores results in the order of their shape, so they stay channel first."""
     return a.swapaxes(0, 1) if a.ndim == 4 else a
 
 
 def add(a: Any, b: Any) -> Any:
-    """Reference: reference.add."""
+    """Compute reference.add."""
     return _turned(_turned(a) + _turned(b))
 
 
 def relu(x: Any) -> tuple[Any, Any]:
-    """Reference: reference.relu."""
+    """Compute reference.relu."""
     y, on = reference.relu(_turned(x))
     return _turned(y), _turned(on)
 
@@ -121,7 +122,7 @@ def relu(x: Any) -> tuple[Any, Any]:
 
 SOURCE.append("""
 // cols[(c, i, j), (n, ho, wo)] = x[c, n, ho * sh + sign * (i - ph), wo * sw + sign * (j - pw)], or 0 outside.
-// One thread for a column and, with all its taps, a channel: it finds its place once.
+// Each thread computes one column for a channel, with all taps, so it computes its position once.
 extern "C" __global__ void im2col(const float* x, float* cols, int C, int N, int H, int W, int Ho, int Wo,
                                   int kh, int kw, int sh, int sw, int ph, int pw, int sign) {
     int column = blockIdx.x * BLOCK + threadIdx.x, columns = N * Ho * Wo;
@@ -160,12 +161,12 @@ extern "C" __global__ void col2im(const float* cols, float* x, int C, int N, int
 
 
 def _plain(kernel: Pair, stride: Pair, padding: Pair) -> bool:
-    """Is every window one pixel, and every pixel a window? Then there is nothing to gather."""
+    """Return True if every window is one pixel and every pixel is a window. Then there is nothing to gather."""
     return kernel == (1, 1) and stride == (1, 1) and padding == (0, 0)
 
 
 def im2col(x: Any, kernel: Pair, stride: Pair, padding: Pair) -> Any:
-    """Reference: reference.im2col. For a 1x1 kernel with stride 1 it is x itself."""
+    """Compute reference.im2col. For a 1x1 kernel with stride 1 it is x itself."""
     N, C, H, W = x.shape
     out = output_size((H, W), kernel, stride, padding)
     x = _rows(x)
@@ -177,7 +178,7 @@ def im2col(x: Any, kernel: Pair, stride: Pair, padding: Pair) -> Any:
 
 
 def col2im(cols: Any, shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair) -> Any:
-    """Reference: reference.col2im, as a gather: every pixel collects its own, so no two threads add to one place."""
+    """Compute reference.col2im as a gather: one thread sums each pixel, so no two threads add to the same place."""
     N, C, H, W = shape
     out = output_size((H, W), kernel, stride, padding)
     if _plain(kernel, stride, padding):
@@ -188,7 +189,7 @@ def col2im(cols: Any, shape: tuple[int, ...], kernel: Pair, stride: Pair, paddin
 
 
 def conv2d(x: Any, w: Any, stride: Pair, padding: Pair) -> Any:
-    """Reference: reference.conv2d."""
+    """Compute reference.conv2d."""
     out = output_size(x.shape[2:], w.shape[2:], stride, padding)
     y = matmul(w.reshape(len(w), -1), im2col(x, w.shape[2:], stride, padding))
     return y.reshape(len(w), len(x), *out).transpose(1, 0, 2, 3)
@@ -196,7 +197,7 @@ def conv2d(x: Any, w: Any, stride: Pair, padding: Pair) -> Any:
 
 def conv2d_backward(g: Any, x: Any, w: Any, stride: Pair, padding: Pair, need_x: bool = True,
                     need_w: bool = True) -> tuple[Any, Any]:
-    """Reference: reference.conv2d_backward. With stride 1 both gradients come from one gather of g."""
+    """Compute reference.conv2d_backward. With stride 1 both gradients come from one gather of g."""
     if stride == (1, 1) and need_x and need_w and w.shape[2:] != (1, 1):
         return _both_gradients(g, x, w, padding)
     g = _rows(g).reshape(len(w), -1)
@@ -206,7 +207,8 @@ def conv2d_backward(g: Any, x: Any, w: Any, stride: Pair, padding: Pair, need_x:
 
 
 def _both_gradients(g: Any, x: Any, w: Any, padding: Pair) -> tuple[Any, Any]:
-    """For stride 1. Output (ho, wo) saw input (h, w) by tap (i, j) where ho = h - (i - ph), wo = w - (j - pw): with
+    """Return (dL/dx, dL/dw) for stride 1. Tap (i, j) connects output (ho, wo) = (h - (i - ph), w - (j - pw)) to input
+    (h, w). With
 
         G[(o, i, j), (n, h, w)] = g[o, n, h - (i - ph), w - (j - pw)]
 
@@ -223,11 +225,11 @@ def _both_gradients(g: Any, x: Any, w: Any, padding: Pair) -> tuple[Any, Any]:
 
 # ---------------------------------------------------------------------------------- batch norm
 #
-# A channel's sums take two launches: blocks sum chunks of it, then every block that uses the sums adds up the chunks'
-# results, all alike. So the chip is full although there are few channels.
+# The sums of a channel take two launches. First each block sums one chunk of the channel. Then every block that uses
+# the sums adds the results of all chunks, in the same order. So the GPU is fully used even with few channels.
 
 SOURCE.append("""
-// Of every chunk of every channel: the mean and the sum of squared deviations from it.
+// For every chunk of every channel: the mean and the sum of squared deviations from this mean.
 extern "C" __global__ void chunk_moments(const float* x, float* partial, int M, int chunk) {
     const float* row = x + (long long)blockIdx.y * M;
     int start = blockIdx.x * chunk, end = min(start + chunk, M);
@@ -242,8 +244,8 @@ extern "C" __global__ void chunk_moments(const float* x, float* partial, int M, 
     }
 }
 
-// y = gamma (x - mean) / sqrt(var + eps) + beta, plus skip if there is one, and relu of that if wanted.
-// mean and var from the chunks': sum of squares = those within the chunks and those between them (Chan et al. 1979).
+// y = gamma (x - mean) / sqrt(var + eps) + beta, plus skip if there is one, then relu if requested.
+// mean and var combine the chunks: squared deviations within the chunks plus those between them (Chan et al. 1979).
 extern "C" __global__ void normalise(const float* x, const float* skip, const float* gamma, const float* beta,
                                      const float* partial, float* y, float* mean_out, float* var_out, float* inv_out,
                                      int M, int chunk, float eps, int relu) {
@@ -259,18 +261,18 @@ extern "C" __global__ void normalise(const float* x, const float* skip, const fl
         long long at = (long long)c * M + m;
         float v = (x[at] - mean) * inv * gamma[c] + beta[c];
         if (skip) v += skip[at];
-        y[at] = relu && v <= 0.f ? 0.f : v;  // NaN is not <= 0 and stays
+        y[at] = relu && v <= 0.f ? 0.f : v;  // NaN <= 0 is false, so NaN stays
     }
 }
 
-// Of every chunk of every channel: sum(g) and sum(g xhat), g behind the mask y > 0 if there is one.
+// For every chunk of every channel: sum(g) and sum(g xhat). If y is given, g is first masked by y > 0.
 extern "C" __global__ void chunk_gradients(const float* g, const float* x, const float* y, const float* mean,
                                            const float* inv, float* partial, int M, int chunk) {
     int c = blockIdx.y, start = blockIdx.x * chunk, end = min(start + chunk, M);
     float beta = 0.f, gamma = 0.f;
     for (int m = start + threadIdx.x; m < end; m += BLOCK) {
         long long at = (long long)c * M + m;
-        float v = y && !(y[at] > 0.f) ? 0.f * g[at] : g[at];  // 0 * g, as the reference's mask: NaN stays
+        float v = y && !(y[at] > 0.f) ? 0.f * g[at] : g[at];  // 0 * g, as in the reference, so NaN stays
         beta += v;
         gamma += v * ((x[at] - mean[c]) * inv[c]);
     }
@@ -282,7 +284,7 @@ extern "C" __global__ void chunk_gradients(const float* g, const float* x, const
     }
 }
 
-// dL/dx = gamma inv (g - mean(g) - xhat mean(g xhat)); the sums are dL/dbeta and dL/dgamma; g itself goes to the skip.
+// dL/dx = gamma inv (g - mean(g) - xhat mean(g xhat)). The sums are dL/dbeta and dL/dgamma. dL/dskip is the masked g.
 extern "C" __global__ void normalise_backward(const float* g, const float* x, const float* y, const float* gamma,
                                               const float* mean, const float* inv, const float* partial, float* gx,
                                               float* ggamma, float* gbeta, float* gskip, int M, int chunk) {
@@ -314,13 +316,13 @@ extern "C" __global__ void running_statistics(const float* old_mean, const float
 
 
 def _chunks(M: int) -> tuple[int, int]:
-    """(how many, how long) the chunks of a channel of M numbers are; none is empty."""
+    """Return (number of chunks, length of a chunk) for a channel of M numbers. No chunk is empty."""
     chunk = max(CHUNK, -(-M // BLOCK))
     return -(-M // chunk), chunk
 
 
 def _four(x: Any) -> Any:
-    """(N, C) as (N, C, 1, 1)."""
+    """Return (N, C) as (N, C, 1, 1), and four dimensions unchanged."""
     return x.reshape(*x.shape, 1, 1) if x.ndim == 2 else x
 
 
@@ -356,28 +358,28 @@ def _normalise_backward(g: Any, gamma: Any, saved: Any) -> tuple[Any, Any, Any, 
 
 
 def batch_norm(x: Any, gamma: Any, beta: Any, eps: float) -> tuple[Any, Any, Any, Any]:
-    """Reference: reference.batch_norm. Saves x and two vectors, not xhat."""
+    """Compute reference.batch_norm. Saves x and two vectors, not xhat."""
     return _normalise(x, gamma, beta, eps, False, None)
 
 
 def batch_norm_backward(g: Any, gamma: Any, saved: Any) -> tuple[Any, Any, Any]:
-    """Reference: reference.batch_norm_backward."""
+    """Compute reference.batch_norm_backward."""
     return _normalise_backward(g, gamma, saved)[:3]
 
 
 def batch_norm_relu(x: Any, gamma: Any, beta: Any, eps: float, skip: Any = None) -> tuple[Any, Any, Any, Any]:
-    """Reference: reference.batch_norm_relu. The mask is y > 0; y stays anyway, as the next layer's input."""
+    """Compute reference.batch_norm_relu. The mask is y > 0; y is kept in any case, as the input of the next layer."""
     return _normalise(x, gamma, beta, eps, True, skip)
 
 
 def batch_norm_relu_backward(g: Any, gamma: Any, saved: Any) -> tuple[Any, Any, Any, Any]:
-    """Reference: reference.batch_norm_relu_backward. The fourth gradient is None if there was no skip."""
+    """Compute reference.batch_norm_relu_backward. The fourth gradient is None if there was no skip."""
     return _normalise_backward(g, gamma, saved)
 
 
 def running_statistics(old_mean: Any, old_var: Any, mean: Any, var: Any, momentum: float, count: int) \
         -> tuple[Any, Any]:
-    """Reference: reference.running_statistics. Statistics of another dtype, which nn does not forbid, go there."""
+    """Compute reference.running_statistics. nn permits statistics of other dtypes, which the reference handles."""
     if not old_mean.dtype == old_var.dtype == np.float32:
         return reference.running_statistics(old_mean, old_var, mean, var, momentum, count)
     new_mean, new_var = _empty(mean, mean.size), _empty(mean, mean.size)
@@ -389,7 +391,8 @@ def running_statistics(old_mean: Any, old_var: Any, mean: Any, var: Any, momentu
 # ------------------------------------------------------------------------------------- pooling
 
 SOURCE.append("""
-// Each window's largest element and which it is, the first of equals, NaN before all; the border counts as -infinity.
+// The largest element of each window and its number. The first of equal elements wins, and NaN wins over every number.
+// The border counts as -infinity.
 extern "C" __global__ void max_pool2d(const float* x, float* y, int* winner, int C, int N, int H, int W, int Ho, int Wo,
                                       int kh, int kw, int sh, int sw, int ph, int pw) {
     int column = blockIdx.x * BLOCK + threadIdx.x, columns = N * Ho * Wo;
@@ -427,8 +430,8 @@ extern "C" __global__ void avg_pool2d(const float* x, float* y, int C, int N, in
     }
 }
 
-// Every pixel collects from the windows that hold it: their whole g where it won (max), or its share of it (mean,
-// winner = null).
+// Every pixel gathers from the windows that contain it: the whole g of each window where it is the maximum, or its
+// share of g (mean, winner = null).
 extern "C" __global__ void pool2d_backward(const float* g, const int* winner, float* x, int C, int N, int H, int W,
                                            int Ho, int Wo, int kh, int kw, int sh, int sw, int ph, int pw) {
     int pixel = blockIdx.x * BLOCK + threadIdx.x, pixels = N * H * W, columns = N * Ho * Wo;
@@ -450,7 +453,7 @@ extern "C" __global__ void pool2d_backward(const float* g, const int* winner, fl
 
 
 def max_pool2d(x: Any, kernel: Pair, stride: Pair, padding: Pair) -> tuple[Any, Any]:
-    """Reference: reference.max_pool2d."""
+    """Compute reference.max_pool2d."""
     N, C, H, W = x.shape
     out = output_size((H, W), kernel, stride, padding)
     y, winner = _empty(x, C, N, *out), device.of(x).empty((C, N, *out), np.int32)
@@ -461,12 +464,12 @@ def max_pool2d(x: Any, kernel: Pair, stride: Pair, padding: Pair) -> tuple[Any, 
 
 def max_pool2d_backward(g: Any, winner: Any, shape: tuple[int, ...], kernel: Pair, stride: Pair,
                         padding: Pair) -> Any:
-    """Reference: reference.max_pool2d_backward."""
+    """Compute reference.max_pool2d_backward."""
     return _pool2d_backward(g, _rows(winner), shape, kernel, stride, padding)
 
 
 def avg_pool2d(x: Any, kernel: Pair, stride: Pair, padding: Pair) -> Any:
-    """Reference: reference.avg_pool2d."""
+    """Compute reference.avg_pool2d."""
     N, C, H, W = x.shape
     out = output_size((H, W), kernel, stride, padding)
     y = _empty(x, C, N, *out)
@@ -475,7 +478,7 @@ def avg_pool2d(x: Any, kernel: Pair, stride: Pair, padding: Pair) -> Any:
 
 
 def avg_pool2d_backward(g: Any, shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair) -> Any:
-    """Reference: reference.avg_pool2d_backward."""
+    """Compute reference.avg_pool2d_backward."""
     return _pool2d_backward(g, None, shape, kernel, stride, padding)
 
 
@@ -516,7 +519,7 @@ extern "C" __global__ void shortcut_backward(const float* g, float* x, int C, in
 
 
 def shortcut(x: Any, stride: int, channels: int, pad: str) -> Any:
-    """Reference: reference.shortcut."""
+    """Compute reference.shortcut."""
     N, C, H, W = x.shape
     before = (channels - C) // 2 if pad == "both" else 0
     y = _empty(x, channels, N, -(-H // stride), -(-W // stride))
@@ -526,7 +529,7 @@ def shortcut(x: Any, stride: int, channels: int, pad: str) -> Any:
 
 
 def shortcut_backward(g: Any, shape: tuple[int, ...], stride: int, pad: str) -> Any:
-    """Reference: reference.shortcut_backward."""
+    """Compute reference.shortcut_backward."""
     N, C, H, W = shape
     before = (g.shape[1] - C) // 2 if pad == "both" else 0
     gx = _empty(g, C, N, H, W)
@@ -537,7 +540,7 @@ def shortcut_backward(g: Any, shape: tuple[int, ...], stride: int, pad: str) -> 
 # ----------------------------------------------------------------------- softmax cross-entropy
 
 SOURCE.append("""
-// One block for an image: log_p = z - max - log(sum(exp(z - max))), and its loss -log_p[label].
+// One block per image: log_p = z - max - log(sum(exp(z - max))), and the loss -log_p[label].
 extern "C" __global__ void cross_entropy(const float* z, const int* labels, float* log_p, float* losses, int K) {
     const float* row = z + (long long)blockIdx.x * K;
     float* out = log_p + (long long)blockIdx.x * K;
@@ -552,7 +555,7 @@ extern "C" __global__ void cross_entropy(const float* z, const int* labels, floa
     }
 }
 
-// One block: the mean of N numbers.
+// One block in total: the mean of N numbers.
 extern "C" __global__ void mean_of(const float* losses, float* mean, int N) {
     float sum = 0.f;
     for (int n = threadIdx.x; n < N; n += BLOCK) sum += losses[n];
@@ -569,7 +572,7 @@ extern "C" __global__ void cross_entropy_backward(const float* g, const float* l
 
 
 def cross_entropy(z: Any, labels: Any) -> tuple[Any, Any]:
-    """Reference: reference.cross_entropy. Labels outside of 0..K-1 leave NaN as their image's loss."""
+    """Compute reference.cross_entropy. If a label is not in 0..K-1, the loss of its image is NaN."""
     xp, (N, K) = device.of(z), z.shape
     log_p, losses, loss = _empty(z, N, K), xp.full((N,), math.nan, np.float32), _empty(z)
     labels = xp.ascontiguousarray(labels, np.int32)
@@ -579,7 +582,7 @@ def cross_entropy(z: Any, labels: Any) -> tuple[Any, Any]:
 
 
 def cross_entropy_backward(g: Any, log_p: Any, labels: Any) -> Any:
-    """Reference: reference.cross_entropy_backward."""
+    """Compute reference.cross_entropy_backward."""
     N, K = log_p.shape
     gz = _empty(log_p, N, K)
     _launch("cross_entropy_backward", (_blocks(N * K), 1), g, g, log_p,
@@ -590,7 +593,7 @@ def cross_entropy_backward(g: Any, log_p: Any, labels: Any) -> Any:
 # ----------------------------------------------------------------------------------- the update
 
 SOURCE.append("""
-// *lr where the learning rate lies on the device, else lr_value.
+// The learning rate is *lr if it is on the device, else lr_value.
 extern "C" __global__ void sgd(const float* w, const float* g, const float* v, float* new_w, float* new_v,
                                const float* lr, float lr_value, float momentum, float weight_decay, int count) {
     int at = blockIdx.x * BLOCK + threadIdx.x;
@@ -602,8 +605,8 @@ extern "C" __global__ void sgd(const float* w, const float* g, const float* v, f
     new_w[at] = w[at] - (lr ? *lr : lr_value) * d;
 }
 
-// Up to PIECES copies in one launch; the table of addresses comes with the kernel's arguments. None where *if_finite,
-// if there is one, is NaN or infinite.
+// Up to PIECES copies in one launch. The table of addresses is an argument of the kernel. If *if_finite is given and is
+// NaN or infinite, nothing is copied.
 #define PIECES 64
 struct Table { const float* from[PIECES]; float* to[PIECES]; int size[PIECES]; };
 
@@ -620,7 +623,7 @@ TABLE = np.dtype([("from", np.uint64, PIECES), ("to", np.uint64, PIECES), ("size
 
 
 def sgd(w: Any, g: Any, v: Any, lr: Any, momentum: float, weight_decay: float) -> tuple[Any, Any]:
-    """Reference: reference.sgd. `lr` is a number, or an array of one element: a recorded step reads it anew."""
+    """Compute reference.sgd. `lr` is a number, or an array of one element that a recorded step reads at each replay."""
     new_w, new_v = _empty(w, *w.shape), _empty(w, *w.shape)
     on_device = device.on_gpu(lr)
     _launch("sgd", (_blocks(w.size), 1), w, w, g, v, new_w, new_v, lr if on_device else None,
@@ -629,7 +632,7 @@ def sgd(w: Any, g: Any, v: Any, lr: Any, momentum: float, weight_decay: float) -
 
 
 def copy_all(pairs: list[tuple[Any, Any]], if_finite: Any = None) -> None:
-    """Reference: reference.copy_all. The targets are contiguous."""
+    """Compute reference.copy_all for contiguous targets."""
     pairs = [(device.of(a).ascontiguousarray(a), b) for a, b in pairs if b.size]
     for start in range(0, len(pairs), PIECES):
         some, table = pairs[start:start + PIECES], np.zeros(1, TABLE)
@@ -643,7 +646,7 @@ def copy_all(pairs: list[tuple[Any, Any]], if_finite: Any = None) -> None:
 
 
 def join(arrays: list[Any]) -> Any:
-    """Reference: reference.join."""
+    """Compute reference.join."""
     flat = _empty(arrays[0], sum(a.size for a in arrays))
     ends = np.cumsum([a.size for a in arrays]).tolist()
     copy_all([(a.reshape(-1), flat[end - a.size:end]) for a, end in zip(arrays, ends, strict=True)])

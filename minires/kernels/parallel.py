@@ -1,10 +1,10 @@
-"""What blocked.py runs its loops on: blocks of images, the threads that share them, and the memory of results.
+"""This module runs the loops of blocked.py: blocks of images, the threads that share them, and memory for results.
 
-    blocks_of(images, bytes)     the batch cut so that a block fits the cache, and how many threads are worth waking
-    share(work, blocks)          run a loop over the blocks on those threads, BLAS held at one thread meanwhile
-    empty(shape, dtype)          memory for a result; within a `session` that of arrays that have died
+    blocks_of(images, bytes)     cut the batch so that a block fits the cache, and choose the number of threads
+    share(work, blocks)          run a loop over the blocks on these threads, with BLAS limited to one thread
+    empty(shape, dtype)          allocate a result; within a `session`, reuse the memory of arrays that were freed
 
-Nothing here knows what is computed. Nothing depends on which thread is faster.
+This module does not know what is computed. No result depends on which thread is faster.
 """
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-Block = tuple[int, slice]  # (its number, which images)
+Block = tuple[int, slice]  # (number of the block, its images)
 
 
 # ------------------------------------------------------------------------------------ threads
@@ -32,16 +32,16 @@ _threads: ContextVar[int | None] = ContextVar("minires threads", default=None)
 
 
 class _Shared:
-    """What all threads of the process share. Whoever reads or changes it, or the kept memory, holds `lock`."""
+    """_Shared is the state shared by all threads of the process. Hold `lock` to read or change it, or `memory`."""
 
     def __init__(self) -> None:
         self.begin()
 
     def begin(self) -> None:
         self.lock = threading.RLock()
-        self.sessions = 0                 # open ones
-        self.holders = 0                  # kernels that run now
-        self.blas_before: list[int] = []  # each BLAS's number of threads before the first of them
+        self.sessions = 0                 # open sessions
+        self.holders = 0                  # kernels that are running
+        self.blas_before: list[int] = []  # number of threads of each BLAS before the first of these kernels
 
 
 _shared = _Shared()
@@ -49,7 +49,7 @@ _shared = _Shared()
 
 @functools.cache
 def _blas() -> list[Any]:
-    """Handles that set the number of threads of every BLAS in the process; none without threadpoolctl."""
+    """Return handles that set the number of threads of every BLAS in the process; none without threadpoolctl."""
     try:
         from threadpoolctl import ThreadpoolController
     except ModuleNotFoundError:
@@ -59,7 +59,7 @@ def _blas() -> list[Any]:
 
 @functools.cache
 def _default_threads() -> int:
-    """MINIRES_THREADS, or as many as there are cores."""
+    """Return MINIRES_THREADS, or the number of cores."""
     asked = os.environ.get("MINIRES_THREADS")
     if asked is not None:
         if not asked.isdecimal() or int(asked) < 1:
@@ -69,26 +69,28 @@ def _default_threads() -> int:
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
+    """Return the number of processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def threads() -> int:
-    """How many threads share a kernel's blocks.
+    """Return how many threads share the blocks of a kernel.
 
-    Just one, with BLAS left as it is, where BLAS cannot be held to one thread: threads that each start a
-    BLAS on all cores gain nothing.
+    If BLAS cannot be limited to one thread, the result is 1 and BLAS keeps its threads: several threads that each use
+    a BLAS on all cores would gain nothing.
     """
     return (_threads.get() or _default_threads()) if _blas() else 1
 
 
 @contextlib.contextmanager
 def session(threads: int | None = None) -> Iterator[None]:
-    """Around a loop of many steps: the memory of arrays that die is kept for the next ones, until it ends.
+    """Reuse the memory of freed arrays for new arrays inside this context. Use it around a loop of many steps.
 
-    Sessions nest, also across threads. `threads` sets how many share a kernel's blocks meanwhile.
+    Sessions may be nested, also across threads.
+    threads: how many threads share the blocks of a kernel inside the session.
+    Raises ValueError if `threads` is less than 1.
     """
     if threads is not None and threads < 1:
         raise ValueError(f"session: expected threads >= 1, got {threads}")
@@ -99,7 +101,7 @@ def session(threads: int | None = None) -> Iterator[None]:
         yield
     finally:
         with _shared.lock:
-            _shared.sessions = max(0, _shared.sessions - 1)  # a fork within a session has begun anew
+            _shared.sessions = max(0, _shared.sessions - 1)  # a fork within the session has reset the count to 0
             if _shared.sessions == 0:
                 memory.forget()
         if token is not None:
@@ -108,8 +110,8 @@ def session(threads: int | None = None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _one_blas_thread() -> Iterator[None]:
-    """Hold BLAS at one thread while a kernel runs, then give it back the number it had. The first to come holds
-    it, the last to leave restores it."""
+    """Limit BLAS to one thread while a kernel runs, then restore its number of threads. If several kernels run at once,
+    the first limits BLAS and the last restores it."""
     with _shared.lock:
         if _shared.holders == 0:
             _shared.blas_before = [lib.num_threads for lib in _blas()]
@@ -125,9 +127,10 @@ def _one_blas_thread() -> Iterator[None]:
 
 
 def _set_blas(numbers: list[int]) -> None:
-    """One number of threads for each BLAS."""
+    """Set the number of threads of each BLAS."""
     for lib, number in zip(_blas(), numbers, strict=True):
-        # Newer threadpoolctls obey one thread and silently ignore all others. Sessions may end in any thread.
+        # Newer versions of threadpoolctl obey only one controlling thread and silently ignore all other threads.
+        # Sessions may end in any thread, so the control is released before and after.
         release = getattr(lib, "clear_controlling_thread", lambda force: None)
         release(force=True)
         lib.set_num_threads(number)
@@ -142,7 +145,7 @@ def _pool(workers: int) -> Any:
 
 
 def _after_fork() -> None:
-    """A forked child has none of its parent's threads: it makes its own at first need."""
+    """Reset the state in a forked child, which has none of its parent's threads. It creates its own when needed."""
     _shared.begin()
     _pool.cache_clear()
 
@@ -152,9 +155,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def share(work: Callable[[Iterator[Block]], None], blocks: Blocks) -> None:
-    """Call work(its blocks) in every thread; together they get each block once, whoever is free the next.
+    """Call work(blocks of the thread) in every thread. Each block is processed once, by the next thread that is free.
 
-    `work` allocates its scratch memory, then loops over its blocks. One thread is the caller's.
+    `work` allocates its scratch memory, then loops over its blocks. One of the threads is the calling thread.
     """
     waiting, job = deque(enumerate(blocks)), [work]
 
@@ -166,19 +169,19 @@ def share(work: Callable[[Iterator[Block]], None], blocks: Blocks) -> None:
                 return
 
     def help_out() -> None:
-        _set_blas([1] * len(_blas()))  # said again in this thread: a BLAS built on OpenMP counts per thread
+        _set_blas([1] * len(_blas()))  # set again in this thread, because a BLAS built on OpenMP has a limit per thread
         job[0](mine())
 
     with _one_blas_thread():
         helpers = min(blocks.threads, len(blocks)) - 1
-        # Each in a copy of the caller's context: np.errstate and no_grad hold in there, too.
+        # Each helper runs in a copy of the caller's context, so that np.errstate and no_grad apply there too.
         running = [_pool(threads() - 1).submit(copy_context().run, help_out) for _ in range(helpers)]
         try:
             work(mine())
         finally:
-            waiting.clear()  # nothing left, unless an exception has come: then nobody starts another block
+            waiting.clear()  # after an exception, no thread may start another block
             errors = [f.exception() for f in running if not f.cancel()]
-            job.clear()  # a cancelled helper stays in the pool's queue for a while, but keeps no array alive
+            job.clear()  # a cancelled helper stays in the pool's queue for a while and must not keep arrays alive
         for error in errors:
             if error is not None:
                 raise error
@@ -186,23 +189,23 @@ def share(work: Callable[[Iterator[Block]], None], blocks: Blocks) -> None:
 
 # -------------------------------------------------------------------------------------- memory
 #
-# The C library returns large arrays to the system when they die, and the next ones arrive as pages that the
-# system clears one by one at first touch: an eighth of a training step. A step's arrays are those of the step
-# before, so while a session lasts their memory is kept and given to the next array of the same size.
+# The C library returns large arrays to the system when they are freed. New arrays then arrive as pages that the system
+# clears one by one at first touch, which takes an eighth of a training step. Every step allocates arrays of the same
+# sizes, so a session keeps their memory and gives it to the next array of the same size.
 
 LARGE = 1 << 20  # bytes
 
 
 class Memory:
-    """The memory of arrays that died in an open session, and how much of it there is."""
+    """Memory holds the memory of arrays that were freed in an open session, and counts its bytes."""
 
     def __init__(self) -> None:
-        self.free: dict[int, list[Any]] = {}  # by size in bytes
+        self.free: dict[int, list[Any]] = {}  # {size in bytes: free pieces of memory}
         self.kept = 0                         # bytes in `free`
-        self.lent = self.most_lent = 0        # bytes in living arrays, and the most there were
+        self.lent = self.most_lent = 0        # bytes in arrays in use, and their maximum so far
 
     def take(self, size: int) -> Any:
-        """`size` bytes, used before if there are such."""
+        """Return `size` bytes, from freed memory of this size if there is any."""
         with _shared.lock:
             if self.free.get(size):
                 taken = self.free[size].pop()
@@ -214,7 +217,8 @@ class Memory:
         return taken
 
     def give_back(self, taken: Any) -> None:
-        """Keep it, but never more in all than once was alive at a time: sizes that are no longer asked for go."""
+        """Keep the memory `taken`, but never more in total than was once in use at a time. If it would be more, first
+        drop all kept memory, so that sizes no longer requested do not stay."""
         with _shared.lock:
             self.lent -= taken.nbytes
             if not _shared.sessions:
@@ -226,7 +230,7 @@ class Memory:
             self.kept += taken.nbytes
 
     def forget(self) -> None:
-        """Let go of all that is kept."""
+        """Drop all kept memory."""
         self.free.clear()
         self.most_lent, self.kept = self.lent, 0
 
@@ -235,12 +239,12 @@ memory = Memory()
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> Any:
-    """np.empty, in the memory of a dead array if one of this size has died in this session."""
+    """Return np.empty(shape, dtype), in the memory of an array of this size that was freed in this session, if any."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size < LARGE:
         return np.empty(shape, dtype)
     taken = memory.take(size)
-    # The array and all its views refer to `lease`, and nothing else does. So it dies with the last of them.
+    # Only the array and its views refer to `lease`. So `lease` is freed with the last of them.
     lease = (ctypes.c_char * size).from_buffer(taken)
     weakref.finalize(lease, memory.give_back, taken).atexit = False
     return np.ndarray(shape, dtype, lease)
@@ -248,12 +252,12 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Any:
 
 # ------------------------------------------------------------------------------------- blocks
 
-DEFAULT_CACHE = 1 << 20  # bytes of second-level cache per core, where the system does not say
+DEFAULT_CACHE = 1 << 20  # bytes of second-level cache per core, if the system does not report it
 
 
 @functools.cache
 def cache_bytes() -> int:
-    """Bytes of second-level cache for each thread, as Linux tells it; elsewhere DEFAULT_CACHE."""
+    """Return the bytes of second-level cache for each thread, as Linux reports them; elsewhere DEFAULT_CACHE."""
     for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         try:
             if (index / "level").read_text().strip() == "2":
@@ -267,18 +271,18 @@ def cache_bytes() -> int:
 
 
 def images_per_block(images: int, bytes_per_image: int, cache: int, threads: int, least: int = 1) -> int:
-    """As many images as fit the cache, or `least` if those are fewer; but leave work for every thread."""
+    """Return how many images fit the cache, but at least `least`, and at most an equal share for each thread."""
     return max(1, min(max(least, cache // max(1, bytes_per_image)), -(-images // threads)))
 
 
 def threads_worth(work: int, cache: int, threads: int) -> int:
-    """How many threads to share `work` bytes among: each is to have at least a cache full, as to wake one for less
-    takes longer than it saves."""
+    """Return how many threads should share `work` bytes. Each thread gets at least as many bytes as fit its cache,
+    because waking a thread for less takes more time than it saves."""
     return max(1, min(threads, work // cache))
 
 
 class Blocks(list[slice]):
-    """The images of each block, and how many threads share them."""
+    """Blocks lists the images of each block, and has the number of threads that share the blocks."""
 
     def __init__(self, blocks: Iterable[slice], threads: int):
         super().__init__(blocks)
@@ -286,7 +290,8 @@ class Blocks(list[slice]):
 
 
 def blocks_of(images: int, bytes_per_image: int, least: int = 1) -> Blocks:
-    """The batch cut into blocks of nearly equal size, equally many for each thread. Nothing timed matters."""
+    """Cut the batch into blocks of nearly equal size, with the same number of blocks for each thread. The result does
+    not depend on any measured time."""
     n = threads_worth(images * bytes_per_image, cache_bytes(), threads())
     count = -(-images // images_per_block(images, bytes_per_image, cache_bytes(), n, least))
     count = min(images, -(-count // n) * n)
@@ -294,5 +299,5 @@ def blocks_of(images: int, bytes_per_image: int, least: int = 1) -> Blocks:
 
 
 def longest(blocks: list[slice]) -> int:
-    """Images in the largest block, for which scratch memory is set aside."""
+    """Return the number of images in the largest block, which is the size of scratch memory."""
     return max(b.stop - b.start for b in blocks)

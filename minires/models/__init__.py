@@ -1,4 +1,4 @@
-"""The networks of the papers, built from nn's modules."""
+"""This package has the networks of the papers, built from the modules of minires.nn."""
 from __future__ import annotations
 
 import inspect
@@ -37,7 +37,7 @@ from .resnet import ResNet
 from .study import placement_study, shortcut_study
 from .vgg_net import VGG, vgg, vgg16, vgg16_bn, vgg19, vgg19_bn
 
-# {family: (shape of an image as in the paper, {name: function})}
+# {family: (image shape in the paper, {name: function})}
 FAMILIES: dict[str, tuple[tuple[int, int, int], dict[str, Callable[..., nn.Module]]]] = {
     "CIFAR, plain (2015)": ((3, 32, 32), {
         "plain20": plain20, "plain32": plain32, "plain44": plain44, "plain56": plain56, "plain110": plain110}),
@@ -67,38 +67,44 @@ __all__ = ["BY_NAME", "FAMILIES", "VGG", "CifarNet", "GoogLeNet", "Listed", "Res
 
 
 def canonical(name: str) -> str:
-    """The key in BY_NAME for a name as people write it: "resnet20" for "ResNet-20". ValueError, with the nearest names,
-    where there is none."""
+    """Return the key in BY_NAME for a name in any common spelling: "resnet20" for "ResNet-20".
+
+    Raises ValueError, with the most similar names, if there is no such network.
+    """
     if key(name) not in BY_NAME:
         raise unknown("model", name, BY_NAME)
     return key(name)
 
 
 def build(name: str, **options: Any) -> nn.Module:
-    """The network of this name with its function's options, such as num_classes=100. ValueError for a name or an
-    option that there is not."""
+    """Build the network with this name. `options` are those of its function, such as num_classes=100.
+
+    Raises ValueError for an unknown name or option.
+    """
     function = BY_NAME[canonical(name)]
     known = inspect.signature(function).parameters
     for option in options:
         if option not in known:
-            raise ValueError(f"model {name}: there is no option {option!r}; there are {', '.join(known)}")
+            raise ValueError(f"model {name}: there is no option {option!r}; the options are {', '.join(known)}")
     return function(**options)
 
 
 class Listed(NamedTuple):
-    """One line of `listing`."""
+    """Listed is one line of `listing`."""
 
     family: str
     name: str
-    layers: int      # with weights, on the longest way from input to output
+    layers: int      # with weights, on the longest path from input to output
     parameters: int
     macs: int        # multiply-accumulates for one image
     input_shape: tuple[int, int, int]
 
 
 def listing() -> Iterator[Listed]:
-    """Every named network with its size, family by family, counted from the network itself; no weight is drawn and
-    no image computed."""
+    """Yield every named network with its size, family by family.
+
+    The sizes are counted from the network itself, without drawing weights or computing an image.
+    """
     for family, (shape, members) in FAMILIES.items():
         for name, function in members.items():
             with init.undrawn():

@@ -1,15 +1,17 @@
-"""The networks for 32x32 images, plain and residual: He et al. 2015, section 4.2; with bottlenecks and
-pre-activation: He et al. 2016, arXiv 1603.05027.
+"""This module has the networks for 32x32 images.
+
+The plain and residual networks are from He et al. 2015, section 4.2; the networks with bottlenecks or pre-activation
+are from He et al. 2016, arXiv 1603.05027.
 
     layers                     output map    channels
     1: 3x3 stem                32 x 32       16
     n blocks: stage 1          32 x 32       16        times 4 where the blocks are bottlenecks
     n blocks: stage 2          16 x 16       32        the first block has stride 2
-    n blocks: stage 3           8 x 8        64        likewise
+    n blocks: stage 3           8 x 8        64        the first block has stride 2
     1: average pool over the map, 10-way linear, softmax
 
-A block has 2 layers: 6n + 2 layers with weights, n = 3, 5, 7, 9, 18, 200 give 20, 32, 44, 56, 110, 1202.
-A bottleneck has 3: 9n + 2, n = 18 and 111 give 164 and 1001.
+A basic block has 2 layers, so a network has 6n + 2 layers with weights: n = 3, 5, 7, 9, 18, 200 give 20, 32, 44, 56,
+110, 1202. A bottleneck has 3 layers, so a network has 9n + 2: n = 18 and 111 give 164 and 1001.
 """
 from __future__ import annotations
 
@@ -28,9 +30,10 @@ BLOCKS: dict[str, Any] = {"basic": nn.Block, "bottleneck": nn.Bottleneck, "preac
 
 
 class CifarNet(ResNet):
-    """conv1 - bn1 - relu - layer1 - layer2 - layer3 - pool - fc. Build it with `cifar` or by name (`resnet20`).
+    """CifarNet runs conv1 - bn1 - relu - layer1 - layer2 - layer3 - pool - fc. Build it with `cifar` or by name
+    (`resnet20`).
 
-    A pre-activation network (v2) has no bn1 and relu behind the stem, and a bn and relu behind its last block.
+    A pre-activation network (v2) has no bn1 and relu after the stem, but a bn and relu after its last block.
     """
 
     def __init__(self, blocks_per_stage: int, block: Callable[..., Any], *, expansion: int = 1,
@@ -45,7 +48,10 @@ class CifarNet(ResNet):
 
 
 def blocks_per_stage(depth: int, block: str) -> int:
-    """n of depth = 6n + 2, or 9n + 2 with bottlenecks; ValueError where there is none."""
+    """Return n, the number of blocks per stage, from depth = 6n + 2, or 9n + 2 with bottlenecks.
+
+    Raises ValueError if there is no such n, or for an unknown block.
+    """
     if block not in BLOCKS:
         raise ValueError(f'cifar: expected block "basic", "bottleneck", "preact" or "preact_bottleneck", got {block!r}')
     layers, such = (9, "11, 20, 29, 164, 1001") if "bottleneck" in block else (6, "8, 14, 20, 32, 44, 56, 110")
@@ -57,13 +63,17 @@ def blocks_per_stage(depth: int, block: str) -> int:
 def cifar(depth: int, residual: bool = True, block: str = "basic", shortcut: str = "A", pad: str = "both",
           num_classes: int = 10, in_channels: int = 3, width: int = 16, *, norm: str = "batch", by_hand: bool = False,
           rng: np.random.Generator | None = None) -> CifarNet:
-    """A network of `depth` layers for (N, in_channels, H, W) images of any size from 4 x 4 up.
+    """Build a network of `depth` layers for images (N, in_channels, H, W) of 4 x 4 pixels or more.
 
-    block: "basic" (v1) or "preact" (v2), depth 6n + 2; "bottleneck" or "preact_bottleneck", depth 9n + 2.
-    residual=False gives the plain network of the same layers. shortcut, pad: see `nn.ResidualBlock`.
-    norm: "batch", "none" (convolutions get a bias instead) or "fixup" (started by `init.fixup`), for basic blocks.
-    by_hand: the blocks' backward written out instead of autograd's (residual networks with BN, no bottlenecks).
-    rng: where the weights are drawn from; without it from seed 0, so that a forgotten seed still repeats.
+    block: "basic" (v1) or "preact" (v2) for depth 6n + 2, "bottleneck" or "preact_bottleneck" for depth 9n + 2.
+    residual: False builds the plain network with the same layers.
+    shortcut, pad: see `nn.ResidualBlock`.
+    norm: "batch"; "none", where the convolutions have a bias instead; or "fixup", initialised by `init.fixup`. The last
+        two are for basic blocks.
+    by_hand: True uses the hand-written backward of the blocks (residual networks with BN, no bottlenecks).
+    rng: draws the weights. Without it they are drawn with seed 0, so that the result is still reproducible.
+
+    Raises ValueError for an impossible depth or combination of arguments.
     """
     n = blocks_per_stage(depth, block)
     if norm not in ("batch", "none", "fixup"):
@@ -73,7 +83,7 @@ def cifar(depth: int, residual: bool = True, block: str = "basic", shortcut: str
     if norm == "fixup" and (not residual or shortcut != "A"):
         raise ValueError('cifar: norm="fixup" is for residual networks with shortcut "A"')
     if by_hand and "bottleneck" in block:
-        raise ValueError(f'cifar: by_hand=True is written for block "basic" and "preact", not for {block!r}')
+        raise ValueError(f'cifar: by_hand=True supports only blocks "basic" and "preact", got {block!r}')
     options: dict[str, Any] = {"residual": residual, "shortcut": shortcut, "pad": pad}
     if block == "basic":
         options["batch_norm"] = norm == "batch"
@@ -91,7 +101,7 @@ def cifar(depth: int, residual: bool = True, block: str = "basic", shortcut: str
 plain20, plain32, plain44, plain56, plain110 = (partial(cifar, d, False) for d in (20, 32, 44, 56, 110))
 resnet20, resnet32, resnet44, resnet56, resnet110, resnet1202 = (
     partial(cifar, d, True) for d in (20, 32, 44, 56, 110, 1202))
-# Bottlenecks change the number of channels in every stage's first block; the authors' networks project there.
+# With bottlenecks, the first block of every stage changes the number of channels. The authors' networks project there.
 resnet164, resnet1001 = (partial(cifar, d, block="bottleneck", shortcut="B") for d in (164, 1001))
 preact_resnet20, preact_resnet32, preact_resnet44, preact_resnet56, preact_resnet110 = (
     partial(cifar, d, block="preact") for d in (20, 32, 44, 56, 110))

@@ -1,4 +1,4 @@
-"""The networks for ImageNet, plain and residual: He et al. 2015, section 3.3 and Table 1.
+"""This module has the plain and residual networks for ImageNet: He et al. 2015, section 3.3 and Table 1.
 
     layer      output       18 layers    34 layers    50 layers     101 layers    152 layers
     conv1      112 x 112    7x7, 64, stride 2
@@ -9,7 +9,7 @@
     layer4       7 x 7      2            3            3             3             3             512
                1 x 1        average pool, 1000-way linear, softmax
 
-A bottleneck's output has 4 times these channels. (The paper calls the stages conv2_x to conv5_x.)
+The output of a bottleneck has 4 times these channels. The paper calls the stages conv2_x to conv5_x.
 """
 from __future__ import annotations
 
@@ -33,13 +33,17 @@ TABLE_1: dict[int, tuple[Any, tuple[int, ...]]] = {
 def imagenet(depth: int, residual: bool = True, *, shortcut: str = "B", pad: str = "both", version: str = "v1.5",
              num_classes: int = 1000, in_channels: int = 3, width: int = 64,
              rng: np.random.Generator | None = None) -> ResNet:
-    """A network of 18, 34, 50, 101 or 152 layers for (N, in_channels, H, W) images, 224 x 224 in the paper; names and
-    shapes as torchvision's.
+    """Build a network of 18, 34, 50, 101 or 152 layers for images (N, in_channels, H, W), 224 x 224 in the paper.
 
-    residual=False gives the plain network of the same layers. shortcut, pad: see `nn.ResidualBlock`; "B" in published
-    weights. version: where bottlenecks stride (see `nn.Bottleneck`), "v1.5" in torchvision's weights, "v1" in the
-    paper; nets of 18 and 34 layers have no bottleneck and are the same in both. Weights are drawn from `rng`, without
-    it from seed 0.
+    The names and shapes of its weights equal torchvision's.
+
+    residual: False builds the plain network with the same layers.
+    shortcut, pad: see `nn.ResidualBlock`. Published weights have shortcut "B".
+    version: which convolution of a bottleneck has the stride (see `nn.Bottleneck`): "v1.5" for torchvision's weights,
+        "v1" as in the paper. Networks of 18 and 34 layers have no bottleneck, so both versions are the same.
+    rng: draws the weights. Without it they are drawn with seed 0.
+
+    Raises ValueError for another depth or version.
     """
     if depth not in TABLE_1:
         raise ValueError(f"imagenet: expected depth 18, 34, 50, 101 or 152, got {depth}")

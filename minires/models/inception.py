@@ -1,6 +1,6 @@
-"""GoogLeNet, 22 layers: Szegedy et al. 2014, "Going Deeper with Convolutions", arXiv 1409.4842, Table 1; with BN.
+"""This module has GoogLeNet, with BN. It has 22 layers: Szegedy et al. 2014, arXiv 1409.4842, Table 1.
 
-An Inception module runs four branches side by side and concatenates their channels:
+An Inception module runs four branches in parallel and concatenates their channels:
 
     x --- 1x1 ------------------.
       |-- 1x1 ---- 3x3 ---------|
@@ -14,8 +14,8 @@ import numpy as np
 from .. import nn, ops
 from ..tensor import Tensor
 
-# The paper's Table 1: output channels of the 1x1, of the 1x1 before the 3x3, of the 3x3, of the 1x1 before the 5x5, of
-# the 5x5, and of the 1x1 behind the pool. A max pool of stride 2 stands before 3a, 4a and 5a.
+# Table 1 of the paper gives the output channels of these convolutions: 1x1; 1x1 before the 3x3; 3x3; 1x1 before the
+# 5x5; 5x5; 1x1 after the pool. A max pool of stride 2 comes before 3a, 4a and 5a.
 TABLE_1: dict[str, tuple[int, ...]] = {
     "3a": (64, 96, 128, 16, 32, 32), "3b": (128, 128, 192, 32, 96, 64),
     "4a": (192, 96, 208, 16, 48, 64), "4b": (160, 112, 224, 24, 64, 64), "4c": (128, 128, 256, 24, 64, 64),
@@ -25,7 +25,7 @@ TABLE_1: dict[str, tuple[int, ...]] = {
 
 
 class BasicConv2d(nn.Module):
-    """relu(bn(conv(x))). eps 0.001, as in published weights."""
+    """BasicConv2d computes relu(bn(conv(x))). Its eps is 0.001, as in published weights."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, padding: int = 0, *,
                  rng: np.random.Generator):
@@ -37,10 +37,12 @@ class BasicConv2d(nn.Module):
 
 
 class Inception(nn.Module):
-    """Four branches, concatenated to `out_channels` channels. `channels`: a row of TABLE_1.
+    """Inception runs four branches and concatenates their outputs to `out_channels` channels.
 
-    The paper's 5x5 branch has a 3x3 convolution here: torchvision's has (its weights were trained so), and only
-    with it GoogLeNet has the 6,624,904 parameters that are published.
+    channels: a row of TABLE_1.
+
+    The paper's 5x5 branch has a 3x3 convolution here, because torchvision's published weights were trained with one.
+    Only with 3x3 does GoogLeNet have the published 6,624,904 parameters.
     """
 
     def __init__(self, in_channels: int, channels: tuple[int, ...], *, rng: np.random.Generator):
@@ -58,9 +60,10 @@ class Inception(nn.Module):
 
 
 class GoogLeNet(nn.Module):
-    """conv1 - pool - conv2 - conv3 - pool - 3a 3b - pool - 4a 4b 4c 4d 4e - pool - 5a 5b - average pool - fc."""
+    """GoogLeNet runs conv1 - pool - conv2 - conv3 - pool - 3a 3b - pool - 4a 4b 4c 4d 4e - pool - 5a 5b - average pool
+    - dropout - fc."""
 
-    unused = "aux1", "aux2"  # the classifiers that only helped to train
+    unused = "aux1", "aux2"  # the auxiliary classifiers, which are used only in training
 
     def __init__(self, num_classes: int, in_channels: int, width: int, dropout: float, *, rng: np.random.Generator):
         def inception(in_channels: int, row: str) -> Inception:
@@ -98,14 +101,20 @@ class GoogLeNet(nn.Module):
 
 def googlenet(*, num_classes: int = 1000, in_channels: int = 3, width: int = 64, dropout: float = 0.2,
               rng: np.random.Generator | None = None) -> GoogLeNet:
-    """GoogLeNet (Inception v1) with BN and without the auxiliary classifiers, 6,624,904 parameters; for
-    (N, in_channels, H, W) images from 15 x 15 up, 224 x 224 in the paper. Names and layout as torchvision's.
+    """Build GoogLeNet (Inception v1) with BN and without the auxiliary classifiers: 6,624,904 parameters.
 
-    Two departures from the paper are torchvision's: BN behind every convolution, and 3x3 convolutions in the branches
-    that the paper calls 5x5 (see `Inception`). torchvision's published weights also expect images normalised as
-    Inception's, (x - 0.5) / 0.5 for x in 0..1: its `transform_input` does that, here it is the caller's part.
-    width: channels of conv1, 64 in the paper, all others in proportion. Weights and dropout are drawn from `rng`,
-    without it from seed 0.
+    Its images are (N, in_channels, H, W) with 15 x 15 pixels or more, 224 x 224 in the paper. The names and shapes of
+    its weights equal torchvision's.
+
+    Like torchvision, this network departs from the paper in two ways: BN after every convolution, and 3x3 convolutions
+    in the branches that the paper calls 5x5 (see `Inception`). torchvision's published weights also expect images
+    normalised as for Inception, (x - 0.5) / 0.5 for x in 0..1. torchvision's `transform_input` does this; here the
+    caller must do it.
+
+    width: channels of conv1, 64 in the paper. All other layers change in proportion.
+    rng: draws the weights and the dropout masks. Without it they are drawn with seed 0.
+
+    Raises ValueError unless `width` is a multiple of 4.
     """
     if width < 4 or width % 4:
         raise ValueError(f"googlenet: expected a width that is a multiple of 4, got {width}")

@@ -1,4 +1,4 @@
-"""What all residual networks share, small and large: a stem, stages of equal blocks, a classifier."""
+"""This module has what all residual networks share: a stem, stages of equal blocks, and a classifier."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
@@ -12,16 +12,21 @@ from ..tensor import Tensor
 
 def stage(block: Callable[..., Any], in_channels: int, out_channels: int, blocks: int, stride: int, *,
           rng: np.random.Generator) -> list[Any]:
-    """`blocks` blocks in a row. The first changes the number of channels and strides; all others keep the shape."""
+    """Build a list of `blocks` blocks. The first has the stride and changes the number of channels; the others keep the
+    shape."""
     return [block(out_channels if i else in_channels, out_channels, 1 if i else stride, rng=rng) for i in range(blocks)]
 
 
 class ResNet(nn.Module):
-    """conv1 - bn1 - relu - (maxpool) - layer1 - layer2 - ... - average pool - fc, with torchvision's names.
+    """ResNet runs conv1 - bn1 - relu - (maxpool) - layer1 - layer2 - ... - average pool - fc, with torchvision's names.
 
-    conv1: the stem. stages: (channels, blocks, stride) for each of layer1, layer2, ...; block(in_channels,
-    out_channels, stride, rng=...) builds one. first_norm: bn1, or None before pre-activation blocks, which begin with
-    a BN of their own. last_norm(channels): for blocks that end in an addition, what stands with a ReLU behind the last.
+    conv1: the stem.
+    first_norm: bn1, or None before pre-activation blocks, which begin with a BN of their own.
+    stages: (channels, blocks, stride) for each of layer1, layer2, ...
+    block: block(in_channels, out_channels, stride, rng=...) builds one block.
+    maxpool: a layer after the stem, or None.
+    last_norm: last_norm(channels) builds the norm that follows the last block, with a ReLU. It is for blocks that end
+        in the addition.
     """
 
     def __init__(self, conv1: nn.Conv2d, first_norm: nn.Module | None, stages: Iterable[tuple[int, int, int]],
@@ -34,12 +39,12 @@ class ResNet(nn.Module):
             setattr(self, f"layer{self.stages}", stage(block, channels, out_channels, blocks, stride, rng=rng))
             channels = out_channels
         if hasattr(self.blocks()[0], "split_after_activation"):
-            self.blocks()[0].split_after_activation = True  # v2, section 5: nothing before it has been activated yet
+            self.blocks()[0].split_after_activation = True  # v2, section 5: no activation comes before this block
         self.bn = last_norm(channels) if last_norm else None
         self.fc = nn.Linear(channels, num_classes, rng=rng)
 
     def blocks(self) -> list[Any]:
-        """All blocks of all stages, in order."""
+        """Return all blocks of all stages, in order."""
         return [block for i in range(1, self.stages + 1) for block in getattr(self, f"layer{i}")]
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
-"""What one might do to a residual block, and what v2 measured: He et al. 2016, arXiv 1603.05027, Tables 1 and 2.
+"""This module has the variants of the residual block in v2: He et al. 2016, arXiv 1603.05027, Tables 1 and 2.
 
-Table 1 puts something on the shortcut of v1's block; Table 2 moves BN and ReLU. Test error, %, on CIFAR-10:
+In Table 1, v1's block has another operation on its shortcut. In Table 2, BN and ReLU are in other places. v2 reports
+these test errors on CIFAR-10, in %:
 
     shortcut_study, ResNet-110                placement_study            ResNet-110   ResNet-164
     identity                        6.61      original                      6.61         5.93
@@ -12,7 +13,8 @@ Table 1 puts something on the shortcut of v1's block; Table 2 moves BN and ReLU.
     1x1 convolution                12.22
     dropout 0.5                    fails
 
-Where shapes change, the shortcut is option A or B as everywhere, and a gate has its block's stride and channels.
+Where shapes change, the shortcut is option A or B as in other networks, and a gate has the stride and channels of its
+block.
 """
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ from .cifar_resnet import CifarNet, blocks_per_stage, cifar
 
 
 class _Impeded(nn.Block):
-    """relu(join(skip, branch, x)), where the identity shortcut would have relu(skip + branch)."""
+    """_Impeded computes relu(join(skip, branch, x)), where Block computes relu(skip + branch)."""
 
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, residual=True, **options)
@@ -44,7 +46,10 @@ class _Impeded(nn.Block):
 
 
 class ConstantScaling(_Impeded):
-    """scales[0] * shortcut + scales[1] * branch. Through n blocks the shortcut's signal shrinks by scales[0]^n."""
+    """ConstantScaling joins by scales[0] * shortcut + scales[1] * branch.
+
+    Through n blocks, the signal on the shortcut shrinks by scales[0]^n.
+    """
 
     kind = ", scaled"
 
@@ -58,8 +63,11 @@ class ConstantScaling(_Impeded):
 
 
 class ExclusiveGating(_Impeded):
-    """(1 - g) * shortcut + g * branch with the gate g(x) = sigmoid(1x1 convolution of x): as a Highway Network
-    (Srivastava et al. 2015). The gate's bias starts at `gate_bias`: well below 0, it begins close to the identity."""
+    """ExclusiveGating joins by (1 - g) * shortcut + g * branch, with the gate g(x) = sigmoid(1x1 convolution of x).
+
+    A Highway Network does the same (Srivastava et al. 2015). The bias of the gate starts at `gate_bias`. If this is
+    well below 0, the block starts close to the identity.
+    """
 
     kind = ", gated"
 
@@ -75,7 +83,7 @@ class ExclusiveGating(_Impeded):
 
 
 class ShortcutOnlyGating(ExclusiveGating):
-    """(1 - g) * shortcut + branch, with the same gate."""
+    """ShortcutOnlyGating joins by (1 - g) * shortcut + branch, with the gate of ExclusiveGating."""
 
     kind = ", shortcut gated"
 
@@ -84,7 +92,7 @@ class ShortcutOnlyGating(ExclusiveGating):
 
 
 class DropoutShortcut(_Impeded):
-    """dropout(shortcut) + branch: statistically a scaling of the shortcut, by 1 - drop."""
+    """DropoutShortcut joins by dropout(shortcut) + branch, which statistically scales the shortcut by 1 - drop."""
 
     kind = ", shortcut dropout"
 
@@ -105,11 +113,16 @@ OPTIONS = {"constant_scaling": "scales", "exclusive_gating": "gate_bias", "short
 
 def shortcut_study(kind: str, depth: int = 110, *, pad: str = "both", num_classes: int = 10, in_channels: int = 3,
                    width: int = 16, rng: np.random.Generator | None = None, **option: Any) -> CifarNet:
-    """v2, Table 1: v1's CIFAR network of 6n + 2 layers with something on its shortcuts.
+    """Build a network of v2's Table 1: v1's CIFAR network of 6n + 2 layers with an operation on its shortcuts.
 
-    kind: "identity", "constant_scaling" (scales=(0.5, 0.5), of shortcut and branch), "exclusive_gating" and
-    "shortcut_only_gating" (gate_bias=-6.0), "conv1x1" (with BN, as all convolutions here: option C of v1), "dropout"
-    (drop=0.5). ValueError for another kind, or an option that belongs to another.
+    kind: one of these, with its option and default:
+        "identity"
+        "constant_scaling": scales=(0.5, 0.5), of shortcut and branch
+        "exclusive_gating", "shortcut_only_gating": gate_bias=-6.0
+        "conv1x1": with BN, as after all convolutions here. This is option C of v1.
+        "dropout": drop=0.5
+
+    Raises ValueError for another kind, or for an option that this kind does not have.
     """
     if kind not in SHORTCUTS:
         raise unknown("shortcut_study, kind", kind, SHORTCUTS)
@@ -128,20 +141,21 @@ MOVED = ("bn_after_addition", "relu_before_addition", "relu_only_preact")
 
 
 class _Placed:
-    """A block with the layers of nn.Block or nn.Bottleneck, its BNs and ReLUs in other places (v2, Fig. 4)."""
+    """_Placed is a block with the layers of nn.Block or nn.Bottleneck, but with BNs and ReLUs in other places (v2,
+    Fig. 4)."""
 
     branch: Any
     shortcut: Any
 
     def place(self, placement: str, kind: str) -> None:
-        """Take one of the places in MOVED; ValueError for another."""
+        """Set the placement to one of MOVED. Raises ValueError for another."""
         if placement not in MOVED:
             raise unknown("placement", placement, MOVED)
         self.placement, self.kind = placement, kind
 
     @property
     def last_norm(self) -> nn.Module | None:
-        """The BatchNorm that ends the branch; none where it stands behind the addition."""
+        """The BatchNorm at the end of the branch, or None if it comes after the addition."""
         return None if self.placement == "bn_after_addition" else self.branch()[-1][1]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -159,7 +173,7 @@ class _Placed:
 
 
 class PlacedBlock(_Placed, nn.Block):
-    """Two 3x3 convolutions, for the left column of v2's Table 2."""
+    """PlacedBlock has two 3x3 convolutions, for the ResNet-110 column of v2's Table 2."""
 
     def __init__(self, *args: Any, placement: str, **options: Any):
         super().__init__(*args, residual=True, **options)
@@ -167,7 +181,7 @@ class PlacedBlock(_Placed, nn.Block):
 
 
 class PlacedBottleneck(_Placed, nn.Bottleneck):
-    """A bottleneck, for the right column."""
+    """PlacedBottleneck is a bottleneck, for the ResNet-164 column of v2's Table 2."""
 
     def __init__(self, *args: Any, placement: str, **options: Any):
         super().__init__(*args, residual=True, **options)
@@ -177,11 +191,15 @@ class PlacedBottleneck(_Placed, nn.Bottleneck):
 def placement_study(placement: str, depth: int = 110, *, bottleneck: bool = False, shortcut: str = "A",
                     pad: str = "both", num_classes: int = 10, in_channels: int = 3, width: int = 16,
                     rng: np.random.Generator | None = None) -> CifarNet:
-    """v2, Table 2: a CIFAR network of 6n + 2 layers, or 9n + 2 with bottlenecks, its BNs and ReLUs in other places.
+    """Build a network of v2's Table 2: a CIFAR network with its BNs and ReLUs in other places.
 
     placement: "original" (v1), "bn_after_addition", "relu_before_addition", "relu_only_preact", "full_preact" (v2).
-    With ReLU-only pre-activation a ReLU follows the stem before the paths split and another the last addition, as
-    v2, section 5 asks of both kinds of pre-activation.
+    depth: 6n + 2, or 9n + 2 with bottlenecks.
+
+    With "relu_only_preact", one ReLU follows the stem before the paths split, and another ReLU follows the last
+    addition. v2, section 5, does this for both kinds of pre-activation.
+
+    Raises ValueError for another placement or an impossible depth.
     """
     known = {"original": ("basic", "bottleneck"), "full_preact": ("preact", "preact_bottleneck")}
     if placement not in (*known, *MOVED):

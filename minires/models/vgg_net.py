@@ -1,7 +1,8 @@
-"""VGG, which the residual networks' plain baselines follow: Simonyan & Zisserman 2014, arXiv 1409.1556, Table 1.
+"""This module has VGG: Simonyan & Zisserman 2014, arXiv 1409.1556, Table 1.
 
-Only 3x3 convolutions; a 2x2 max pool halves the map after each stage; three linear layers at the end, which hold
-most of the parameters. VGG-16 is column D, VGG-19 column E.
+The plain baselines of the residual networks follow VGG. All its convolutions are 3x3. A 2x2 max pool halves the map
+after each stage. The three linear layers at the end have most of the parameters. VGG-16 is column D of Table 1, and
+VGG-19 is column E.
 """
 from __future__ import annotations
 
@@ -13,14 +14,17 @@ import numpy as np
 from .. import nn
 from ..tensor import Tensor
 
-# Convolutions in each stage; their channels are 1, 2, 4, 8, 8 times the width.
+# TABLE_1 has the number of convolutions in each stage; their channels are 1, 2, 4, 8, 8 times the width.
 TABLE_1 = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 MULTIPLES = (1, 2, 4, 8, 8)
 
 
 class Features(nn.Sequential):
-    """Its layers one after the other, as nn.Sequential runs them. Where a Conv2d, a BatchNorm2d and a ReLU follow each
-    other and nothing looks inside, the three go through `nn.conv_bn_relu`, which makes one operation of them."""
+    """Features runs its layers one after the other, like nn.Sequential.
+
+    Unless a hook is active, consecutive Conv2d, BatchNorm2d and ReLU layers run as one call of `nn.conv_bn_relu`, which
+    can fuse them.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         layers = [*self]
@@ -40,9 +44,9 @@ def _conv_bn_relu_first(layers: list[Any]) -> bool:
 
 
 class VGG(nn.Module):
-    """features - 7x7 average pool - classifier. Build it with `vgg16` or `vgg19`.
+    """VGG runs features - 7x7 average pool - classifier. Build it with `vgg16` or `vgg19`.
 
-    features and classifier are nn.Sequential: the papers' layers in a row, each by its number.
+    features and classifier are nn.Sequential: the layers of the paper, each named by its number.
     """
 
     def __init__(self, features: Features, classifier: nn.Sequential):
@@ -55,12 +59,16 @@ class VGG(nn.Module):
 
 def vgg(depth: int, *, batch_norm: bool = False, num_classes: int = 1000, in_channels: int = 3, width: int = 64,
         hidden: int = 4096, dropout: float = 0.5, rng: np.random.Generator | None = None) -> VGG:
-    """VGG-16 or VGG-19 for (N, in_channels, H, W) images from 32 x 32 up, 224 x 224 in the paper; names and shapes
-    as torchvision's vgg16, vgg16_bn, vgg19, vgg19_bn.
+    """Build VGG-16 or VGG-19 for images (N, in_channels, H, W) of 32 x 32 pixels or more, 224 x 224 in the paper.
 
-    Without BN, as in the paper, the convolutions are followed by ReLU alone. hidden: width of the two linear layers
-    before the last, each followed by dropout. At sizes other than 224 the last map is averaged to 7 x 7, as
-    torchvision does. Weights and dropout are drawn from `rng`, without it from seed 0.
+    The names and shapes of the weights equal those of torchvision's vgg16, vgg16_bn, vgg19 and vgg19_bn. For sizes
+    other than 224 the last map is averaged to 7 x 7, as in torchvision.
+
+    batch_norm: True adds BN after each convolution. In the paper only a ReLU follows it.
+    hidden: width of the two linear layers before the last linear layer. A ReLU and dropout follow each of them.
+    rng: draws the weights and the dropout masks. Without it they are drawn with seed 0.
+
+    Raises ValueError for another depth.
     """
     if depth not in TABLE_1:
         raise ValueError(f"vgg: expected depth 16 or 19, got {depth}")

@@ -1,7 +1,6 @@
-"""Modules: layers, residual blocks, and the tools to look into a model or to borrow it.
+"""This package has the modules: layers, residual blocks, and hooks that watch a model or restore it after use.
 
-module.py has Module and its state, layers.py what a network is made of, blocks.py the residual blocks, hooks.py how to
-look.
+module.py has Module and its state, layers.py the layers, blocks.py the residual blocks, hooks.py the hooks.
 """
 from .blocks import (
     Block,

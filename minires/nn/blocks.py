@@ -1,4 +1,4 @@
-"""Residual blocks: v1's basic block and bottleneck, v2's pre-activation twins of both, and Fixup's block without BN."""
+"""This module has the residual blocks: basic and bottleneck blocks of v1 and v2, and Fixup's block without BN."""
 from __future__ import annotations
 
 from typing import Any
@@ -14,7 +14,7 @@ from .module import Module, is_exactly
 
 
 def bn_relu(bn: Any, x: Tensor, skip: Tensor | None = None) -> Tensor:
-    """relu(bn(x)), or relu(bn(x) + skip): one operation in train mode while nothing looks inside."""
+    """Return relu(bn(x)) or relu(bn(x) + skip), as one fused operation in train mode unless a hook is active."""
     if is_exactly(bn, BatchNorm2d) and bn.training and not being_watched():
         y, mean, var = ops.batch_norm_relu(x, bn.weight, bn.bias, bn.eps, skip)
         bn.update(mean, var, x.size // x.shape[1])
@@ -24,8 +24,10 @@ def bn_relu(bn: Any, x: Tensor, skip: Tensor | None = None) -> Tensor:
 
 
 def conv_bn_relu(conv: Conv2d, bn: Any, x: Tensor, skip: Tensor | None = None) -> Tensor:
-    """relu(bn(conv(x))), or relu(bn(conv(x)) + skip). In eval mode, where no gradient is wanted and nothing looks
-    inside, BatchNorm is a fixed scale and shift of each channel: it is folded into the convolution's weights,
+    """Return relu(bn(conv(x))) or relu(bn(conv(x)) + skip).
+
+    In eval mode BatchNorm is a fixed scale and shift of each channel. If no graph is recorded and no hook is active,
+    this function folds it into the weights of the convolution:
 
         w' = w gamma / sqrt(var + eps)          b' = beta + (b - mean) gamma / sqrt(var + eps)
     """
@@ -40,16 +42,21 @@ def conv_bn_relu(conv: Conv2d, bn: Any, x: Tensor, skip: Tensor | None = None) -
 
 
 class ResidualBlock(Module):
-    """What all blocks share: a branch of convolutions, and the shortcut that leads around it.
+    """ResidualBlock is the base class of all blocks: a branch of convolutions, and the shortcut around this branch.
 
-    `option` says which shortcut (He et al. 2015, sections 3.3 and 4.1): "A" identity, and where shapes change
-    subsampling and zero channels (`pad` "both" or "end"); "B" there a 1x1 convolution, `downsample`; "C" that
-    everywhere.
-    residual=False leaves the shortcut out: the layers of a plain network, with the same names.
+    option: the kind of shortcut (He et al. 2015, sections 3.3 and 4.1).
+        "A": the identity; where the shape changes, subsampling and zero channels.
+        "B": the identity; where the shape changes, a 1x1 convolution (`downsample`).
+        "C": a 1x1 convolution everywhere.
+    pad: where option A puts the zero channels, "both" or "end" (see `ops.subsample_and_pad`).
+    residual: False leaves out the shortcut. The result has the layers of a plain network, with the same names.
+    by_hand: True if the subclass may run its hand-written Function.
+
+    Raises ValueError for an unknown `pad` or `option`, or for `by_hand` without shortcut or BatchNorm.
     """
 
     expansion = 1  # out_channels as a multiple of the channels of the 3x3 convolutions
-    kind = ""      # for repr
+    kind = ""      # appears in repr
     downsample: Any = None
 
     def __init__(self, out_channels: int, stride: int, residual: bool, option: str, pad: str, by_hand: bool = False,
@@ -59,19 +66,19 @@ class ResidualBlock(Module):
         if option not in ("A", "B", "C"):
             raise ValueError(f'shortcut: expected "A", "B" or "C", got {option!r}')
         if by_hand and not (residual and batch_norm):
-            raise ValueError("by_hand=True is written for residual blocks with BatchNorm; build this block without it")
+            raise ValueError("by_hand=True supports only residual blocks with BatchNorm; build this block without it")
         self.out_channels, self.stride, self.residual = out_channels, stride, residual
         self.option, self.pad, self.by_hand = option, pad, by_hand
 
     def project(self, in_channels: int, *norm: Module, bias: bool = False, rng: np.random.Generator) -> None:
-        """Give the shortcut its weights if it has any: a 1x1 convolution, and `norm` after it."""
+        """Create the projection if the shortcut has one: a 1x1 convolution, followed by `norm`."""
         changes = self.stride != 1 or in_channels != self.out_channels
         if self.residual and (self.option == "C" or (self.option == "B" and changes)):
             conv = Conv2d(in_channels, self.out_channels, 1, self.stride, bias=bias, rng=rng)
             self.downsample = Sequential(conv, *norm)
 
     def shortcut(self, x: Tensor) -> Tensor:
-        """What is added to the branch's output: x itself, its projection, or x subsampled with zero channels."""
+        """Return what is added to the output of the branch: x, its projection, or x subsampled with zero channels."""
         if self.downsample is not None:
             return self.downsample(x)
         if self.stride == 1 and x.shape[1] == self.out_channels:
@@ -83,13 +90,14 @@ class ResidualBlock(Module):
 
 
 class Block(ResidualBlock):
-    """v1's basic block, relu(bn2(conv2(relu(bn1(conv1(x))))) + shortcut(x)): He et al. 2015, Fig. 2 and Table 1.
+    """Block is v1's basic block: He et al. 2015, Fig. 2 and Table 1.
 
-    residual, shortcut, pad: see ResidualBlock; a projection is followed by BN.
-    by_hand=True runs the same block as one Function with its backward written out (residual.py). It serves train
-    mode (of every layer: not with a frozen BatchNorm) while nothing looks inside; otherwise the block runs composed,
-    with the same result.
-    batch_norm=False leaves BN out and gives the convolutions a bias.
+        relu(bn2(conv2(relu(bn1(conv1(x))))) + shortcut(x))
+
+    residual, shortcut, pad: see ResidualBlock. A projection is followed by BN.
+    by_hand: True runs the block as one Function with a hand-written backward (residual.py), if every layer is in train
+        mode and no hook is active. Otherwise the block runs composed of operations, with the same result.
+    batch_norm: False leaves out BN and gives the convolutions a bias.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, *, residual: bool = True,
@@ -105,7 +113,7 @@ class Block(ResidualBlock):
 
     @property
     def last_norm(self) -> Module | None:
-        """The BatchNorm that ends the residual branch."""
+        """The BatchNorm at the end of the residual branch, or None."""
         return self.bn2 if self.residual and isinstance(self.bn2, BatchNorm2d) else None
 
     def branch(self) -> list[tuple[Conv2d, Any]]:
@@ -131,13 +139,21 @@ class Block(ResidualBlock):
 
 
 class Bottleneck(ResidualBlock):
-    """v1's bottleneck: a 1x1 convolution down to out_channels / 4 channels, a 3x3, a 1x1 up to out_channels, each with
-    BN. relu(bn3(conv3(relu(bn2(conv2(relu(bn1(conv1(x)))))))) + shortcut(x)): He et al. 2015, Fig. 5 and Table 1.
+    """Bottleneck is v1's bottleneck block: He et al. 2015, Fig. 5 and Table 1.
 
-    version: where a block strides. "v1" in the first 1x1 convolution, as in the paper; "v1.5" in the 3x3, as most
-    published weights have it (fb.resnet.torch, torchvision): 6 % more work for ResNet-50, and no pixel is skipped.
-    Shapes and names are the same for both, so weights for one load into the other and compute something else.
-    Other arguments as Block's; its backward is not written by hand.
+        relu(bn3(conv3(relu(bn2(conv2(relu(bn1(conv1(x)))))))) + shortcut(x))
+
+    conv1 is 1x1 and reduces x to out_channels / 4 channels, conv2 is 3x3, and conv3 is 1x1 and expands to out_channels.
+
+    version: which convolution has the stride.
+        "v1": the first 1x1 convolution, as in the paper.
+        "v1.5": the 3x3 convolution, as in most published weights (fb.resnet.torch, torchvision). ResNet-50 then needs
+        6 % more work, and no pixel is skipped.
+        Shapes and names are the same in both versions. So weights of one version load into the other, but the
+        network then computes something else.
+    The other arguments are those of Block. There is no hand-written backward.
+
+    Raises ValueError for an unknown version, or if out_channels is not a multiple of 4.
     """
 
     expansion = 4
@@ -157,7 +173,7 @@ class Bottleneck(ResidualBlock):
 
     @property
     def last_norm(self) -> Module | None:
-        """The BatchNorm that ends the residual branch."""
+        """The BatchNorm at the end of the residual branch, or None."""
         return self.bn3 if self.residual else None
 
     def branch(self) -> list[tuple[Conv2d, Any]]:
@@ -172,11 +188,16 @@ class Bottleneck(ResidualBlock):
 
 
 class PreactBlock(ResidualBlock):
-    """v2's full pre-activation block, conv2(relu(bn2(conv1(relu(bn1(x)))))) + shortcut(x): Fig. 1b, arXiv 1603.05027.
+    """PreactBlock is v2's full pre-activation block: arXiv 1603.05027, Fig. 1b.
 
-    The shortcut starts at x itself, so that it stays an identity from block to block; behind relu(bn1(x)) if
-    `split_after_activation` (the first block of a network: v2, section 5) and where it is a projection (1x1
-    convolution, no BN: the activation stands before it). Other arguments as Block's.
+        conv2(relu(bn2(conv1(relu(bn1(x)))))) + shortcut(x)
+
+    The shortcut starts at x itself, so that it stays an identity from block to block. A projection is a 1x1
+    convolution without BN, and its shortcut starts after relu(bn1(x)).
+
+    split_after_activation: True starts the shortcut after relu(bn1(x)) in any case, as in the first block of a network
+        (v2, section 5).
+    The other arguments are those of Block.
     """
 
     kind = ", pre-activation"
@@ -211,8 +232,12 @@ class PreactBlock(ResidualBlock):
 
 
 class PreactBottleneck(ResidualBlock):
-    """v2's bottleneck, conv3(relu(bn3(conv2(relu(bn2(conv1(relu(bn1(x))))))))) + shortcut(x): the block of
-    ResNet-164 and ResNet-1001 (arXiv 1603.05027, section 4). Arguments as Bottleneck's and PreactBlock's."""
+    """PreactBottleneck is v2's bottleneck, the block of ResNet-164 and ResNet-1001: arXiv 1603.05027, section 4.
+
+        conv3(relu(bn3(conv2(relu(bn2(conv1(relu(bn1(x))))))))) + shortcut(x)
+
+    The arguments are those of Bottleneck and PreactBlock.
+    """
 
     expansion = 4
     kind = ", pre-activation bottleneck"
@@ -241,11 +266,12 @@ class PreactBottleneck(ResidualBlock):
 
 
 class FixupBlock(ResidualBlock):
-    """A residual block without BatchNorm: Zhang, Dauphin & Ma 2019, "Fixup Initialization", Fig. 1 right.
+    """FixupBlock is a residual block without BatchNorm: Zhang, Dauphin & Ma 2019, "Fixup Initialization", Fig. 1 right.
 
         relu(scale * conv2(relu(conv1(x + bias1a) + bias1b) + bias2a) + bias2b + shortcut(x))
 
-    Four scalar biases (0) and one scalar multiplier (1) take the place of BN. Start it with `init.fixup(model)`.
+    Four scalar biases, which start at 0, and one scalar multiplier, which starts at 1, replace BN. Initialise the
+    model with `init.fixup(model)`.
     """
 
     kind = ", Fixup"
@@ -268,9 +294,8 @@ class FixupBlock(ResidualBlock):
 
 
 def _can_run_by_hand(block: Any, layers_of_projection: int) -> bool:
-    """Whether the hand-written Function computes what the composed block would: every layer is still of the kind and
-    geometry that the constructor gave it, every BatchNorm is in train mode, and nothing looks inside.
-    """
+    """Return True if the hand-written Function computes the same as the composed block: every layer still has the kind
+    and geometry that the constructor gave it, every BatchNorm is in train mode, and no hook is active."""
     if not (block.by_hand and block.residual and block.training) or being_watched():
         return False
     if "shortcut" in vars(block) or type(block).shortcut is not ResidualBlock.shortcut:
@@ -289,7 +314,7 @@ def _can_run_by_hand(block: Any, layers_of_projection: int) -> bool:
 
 
 def _bottleneck(out_channels: int, stride: int, version: str) -> tuple[int, int, int]:
-    """Channels between the 1x1 convolutions, and the strides of the first 1x1 and of the 3x3."""
+    """Return the channels between the 1x1 convolutions, the stride of the first 1x1 and the stride of the 3x3."""
     if version not in ("v1", "v1.5"):
         raise ValueError(f'version: expected "v1" or "v1.5", got {version!r}')
     if out_channels % 4:

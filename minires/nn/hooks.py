@@ -1,4 +1,4 @@
-"""Look at a model while it runs, or borrow it: afterwards it is as it was."""
+"""These context managers watch a model while it runs, or restore the model after temporary changes."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -14,7 +14,10 @@ watchers: ContextVar[tuple[See, ...]] = ContextVar("watchers", default=())
 
 @contextmanager
 def watched(see: See) -> Iterator[None]:
-    """Inside, `see(module, inputs, output)` is called after every module's forward. What taps stand on."""
+    """Call the hook `see(module, inputs, output)` after the forward of every module, inside this context.
+
+    `tap.Tap` and the analyses use it.
+    """
     token = watchers.set((*watchers.get(), see))
     try:
         yield
@@ -23,13 +26,13 @@ def watched(see: See) -> Iterator[None]:
 
 
 def being_watched() -> bool:
-    """Does something look inside? Then every module runs by itself, and nothing is made one."""
+    """Return True if a hook is active. Then every module runs on its own, and no modules are fused."""
     return bool(watchers.get())
 
 
 @contextmanager
 def modes_kept(model: Any) -> Iterator[None]:
-    """Inside, switch between train and eval mode as you like: afterwards every module's mode is as it was."""
+    """Restore the mode, train or eval, of every module at the end of this context."""
     modes = [(m, m.training) for _, m in model.modules()]
     try:
         yield
@@ -40,8 +43,10 @@ def modes_kept(model: Any) -> Iterator[None]:
 
 @contextmanager
 def untouched(model: Any) -> Iterator[Any]:
-    """Inside, do with the model's state, modes and gradients what you like: afterwards they are as they were,
-    bit for bit, and its generators (a Dropout's `rng`) stand where they stood."""
+    """Restore the state, modes, gradients and generators of the model at the end of this context, bit for bit.
+
+    A generator is any NumPy Generator that is an attribute of a module, such as the `rng` of Dropout.
+    """
     generators = [g for _, m in model.modules() for g in vars(m).values() if isinstance(g, np.random.Generator)]
     drawn = [(g.bit_generator, g.bit_generator.state) for g in generators]
     state = {name: (t, t.data, t.grad) for name, t in model.state().items()}
@@ -52,7 +57,7 @@ def untouched(model: Any) -> Iterator[Any]:
     finally:
         for name, (t, data, grad) in state.items():
             if getattr(data.flags, "writeable", True):  # a read-only array cannot have changed
-                data[...] = copies[name]  # in place, for those who hold the array itself
+                data[...] = copies[name]  # in place, because other code may hold the array itself
             t.data, t.grad = data, grad
         for bits, before in drawn:
             bits.state = before

@@ -1,4 +1,4 @@
-"""Layers: convolution, linear, BatchNorm, activations, pooling, and one after the other."""
+"""This module has the layers: convolution, linear, BatchNorm, activations, pooling, dropout and Sequential."""
 from __future__ import annotations
 
 import functools
@@ -14,7 +14,14 @@ from .module import Module
 
 
 class Conv2d(Module):
-    """3x3 and others: (N, in, H, W) -> (N, out, Ho, Wo). Weights start as He et al. 2015b, fan-in."""
+    """Conv2d is a convolution layer.
+
+    Input and output: (N, in_channels, H, W) -> (N, out_channels, Ho, Wo).
+    kernel, stride, padding: integers or pairs (vertical, horizontal).
+    Weights start as in He et al. 2015b with fan-in, biases at 0.
+
+    Raises ValueError if a number of channels or a kernel size is less than 1.
+    """
 
     multiplies = True
 
@@ -22,7 +29,7 @@ class Conv2d(Module):
                  bias: bool = False, *, rng: np.random.Generator):
         shape = (out_channels, in_channels, *ops.pair(kernel))
         if min(shape) < 1:
-            raise ValueError(f"Conv2d: expected channels and a kernel from 1, got {in_channels} -> {out_channels}, "
+            raise ValueError(f"Conv2d: expected channels and a kernel >= 1, got {in_channels} -> {out_channels}, "
                              f"kernel {kernel}")
         self.weight = Tensor(init.he_normal(shape, rng=rng), True)
         self.bias = Tensor(init.constant((out_channels,), 0), True) if bias else None
@@ -37,7 +44,11 @@ class Conv2d(Module):
 
 
 class Linear(Module):
-    """(N, in) -> (N, out). Weights start uniform on +-1 / sqrt(in), biases at 0."""
+    """Linear is a fully connected layer.
+
+    Input and output: (N, in_features) -> (N, out_features).
+    Weights start uniform in +-1 / sqrt(in_features), biases at 0.
+    """
 
     multiplies = True
 
@@ -53,11 +64,11 @@ class Linear(Module):
 
 
 class BatchNorm(Module):
-    """Batch normalisation per channel (Ioffe & Szegedy 2015); use BatchNorm1d or BatchNorm2d.
+    """BatchNorm normalises each channel (Ioffe & Szegedy 2015). Use it as BatchNorm1d or BatchNorm2d.
 
-    Train mode normalises by the batch's mean and biased variance, and moves the running statistics by `momentum`
-    towards the batch's mean and UNBIASED variance; eval mode normalises by the running statistics. (PyTorch's
-    conventions.) eps is added to the variance, inside the square root.
+    Train mode normalises by the mean and the biased variance of the batch, and moves the running statistics by
+    `momentum` towards the mean and the UNBIASED variance of the batch. Eval mode normalises by the running statistics.
+    These are PyTorch's conventions. eps is added to the variance, inside the square root.
     """
 
     ndim = 0
@@ -80,7 +91,11 @@ class BatchNorm(Module):
         return y
 
     def update(self, mean: Any, var: Any, count: int) -> None:
-        """Move the running statistics towards a batch's mean and biased variance over `count` values."""
+        """Move the running statistics towards the statistics of a batch.
+
+        mean, var: (C,), the mean and the biased variance over `count` values of each channel.
+        Raises ValueError if `count` is less than 2.
+        """
         if count < 2:
             raise ValueError(f"{type(self).__name__}: expected more than one value per channel in train mode, got "
                              f"{count}; use a larger batch or .eval()")
@@ -93,31 +108,31 @@ class BatchNorm(Module):
 
 
 class BatchNorm1d(BatchNorm):
-    """For (N, C)."""
+    """BatchNorm1d normalises inputs (N, C)."""
     ndim = 2
 
 
 class BatchNorm2d(BatchNorm):
-    """For (N, C, H, W)."""
+    """BatchNorm2d normalises inputs (N, C, H, W)."""
     ndim = 4
 
 
 class ReLU(Module):
-    """max(x, 0), any shape."""
+    """ReLU computes max(x, 0) for any shape."""
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.relu(x)
 
 
 class Identity(Module):
-    """x itself: stands where BatchNorm is left out."""
+    """Identity returns x itself. It replaces a BatchNorm that is left out."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x
 
 
 class MaxPool2d(Module):
-    """Maximum of every window; stride defaults to the kernel. ceil_mode: see `ops.max_pool2d`."""
+    """MaxPool2d computes the maximum of every window. The arguments are those of `ops.max_pool2d`."""
 
     def __init__(self, kernel: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False):
         self.kernel, self.stride, self.padding, self.ceil_mode = kernel, stride, padding, ceil_mode
@@ -131,7 +146,7 @@ class MaxPool2d(Module):
 
 
 class AvgPool2d(Module):
-    """Mean of every window, padding zeros included; stride defaults to the kernel."""
+    """AvgPool2d computes the mean of every window. The arguments are those of `ops.avg_pool2d`."""
 
     def __init__(self, kernel: Any, stride: Any = None, padding: Any = 0):
         self.kernel, self.stride, self.padding = kernel, stride, padding
@@ -144,8 +159,12 @@ class AvgPool2d(Module):
 
 
 class AdaptiveAvgPool2d(Module):
-    """(N, C, H, W) -> (N, C, size, size) from any H and W: means over `size` bands of rows and of columns, band i from
-    floor(i H / size) to ceil((i + 1) H / size). That is a product with two matrices of weights: Y = A X B^T."""
+    """AdaptiveAvgPool2d averages an image of any size to `size` x `size` pixels.
+
+    Input and output: (N, C, H, W) -> (N, C, size, size).
+    Each output pixel is the mean over a band of rows and a band of columns; band i goes from floor(i H / size) to
+    ceil((i + 1) H / size). This is a product with two matrices of weights: Y = A X B^T.
+    """
 
     def __init__(self, size: int):
         self.size = size
@@ -155,7 +174,7 @@ class AdaptiveAvgPool2d(Module):
         if x.shape[2:] == (self.size, self.size):
             return x
         rows, columns = (Tensor(_bands(device.of(x.data), x.dtype, self.size, n)) for n in (H, W))
-        y = x.reshape(-1, W) @ columns  # two products of matrices, which a CUDA graph may hold; those of stacks not
+        y = x.reshape(-1, W) @ columns  # two 2-d products: a CUDA graph cannot record products of stacked matrices
         y = y.reshape(N, C, H, self.size).transpose(0, 1, 3, 2).reshape(-1, H) @ rows
         return y.reshape(N, C, self.size, self.size).transpose(0, 1, 3, 2)
 
@@ -163,9 +182,9 @@ class AdaptiveAvgPool2d(Module):
         return f"{self.size}"
 
 
-@functools.cache  # because a CUDA graph may not hold a copy from the host, and what it reads has to stay
+@functools.cache  # because a CUDA graph cannot record a copy from the host, and the arrays it reads must persist
 def _bands(xp: Any, dtype: Any, size: int, n: int) -> Any:
-    """(n, size): column i takes the mean of band i."""
+    """Return the matrix (n, size) whose column i computes the mean of band i."""
     a = np.zeros((n, size))
     for i in range(size):
         band = slice(i * n // size, -(-(i + 1) * n // size))
@@ -174,21 +193,21 @@ def _bands(xp: Any, dtype: Any, size: int, n: int) -> Any:
 
 
 class GlobalAvgPool2d(Module):
-    """(N, C, H, W) -> (N, C)."""
+    """GlobalAvgPool2d computes the mean of every channel: (N, C, H, W) -> (N, C)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.global_avg_pool2d(x)
 
 
 class Flatten(Module):
-    """(N, ...) -> (N, everything else)."""
+    """Flatten joins all axes but the first: (N, ...) -> (N, product of the other extents)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.reshape(x.shape[0], -1)
 
 
 class Dropout(Module):
-    """Zeroes with probability p in train mode. `rng` draws a new mask at every call."""
+    """Dropout sets elements to zero with probability p in train mode. `rng` draws a new mask at every call."""
 
     def __init__(self, p: float = 0.5, *, rng: np.random.Generator):
         self.p, self.rng = p, rng
@@ -201,16 +220,18 @@ class Dropout(Module):
 
 
 class Sequential(Module):
-    """One module after the other: the attributes "0", "1", ... in the order of these numbers.
+    """Sequential runs modules one after the other: the attributes "0", "1", ... in the order of these numbers.
 
-    `net[i]` is the module number i (from the end where i < 0), `for layer in net` goes through them, `len(net)` counts
-    them. Attributes of other names are no part of the sequence. TypeError for a number that holds no Module.
+    `net[i]` is module number i, counted from the end if i < 0. `for layer in net` iterates over the modules, and
+    `len(net)` counts them. Attributes with other names are not part of the sequence.
+
+    Raises TypeError if one of these attributes is not a Module.
     """
 
     def __init__(self, *layers: Module):
         for i, layer in enumerate(layers):
             setattr(self, str(i), layer)
-        list(self)  # the TypeError comes now, not when the network runs
+        list(self)  # raises a TypeError now, not when the network runs
 
     def __len__(self) -> int:
         return sum(name.isdecimal() for name in vars(self))
@@ -220,7 +241,7 @@ class Sequential(Module):
         layer = vars(self).get(str(number))
         if not isinstance(layer, Module):
             raise TypeError(f"Sequential: expected a Module as number {number} of {count}, got {type(layer).__name__}; "
-                            "nn.Identity() leaves a place empty")
+                            "put nn.Identity() into an empty place")
         return layer
 
     def __iter__(self) -> Iterator[Any]:

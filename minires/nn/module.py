@@ -1,6 +1,7 @@
-"""Modules: a tree of Tensors, found by walking attributes in the order they were set.
+"""A Module is a tree of Tensors. It finds its Tensors by walking its attributes in the order they were set.
 
-Names equal torchvision's (`layer1.0.bn1.running_mean`, `fc.weight`). Sizes are explicit; randomness is `rng=`.
+The names equal torchvision's names (`layer1.0.bn1.running_mean`, `fc.weight`). Sizes are explicit, and randomness comes
+from the argument `rng`.
 """
 from __future__ import annotations
 
@@ -17,29 +18,32 @@ from .hooks import modes_kept, watched, watchers
 
 
 def misfits(mine: Mapping[str, Tensor], theirs: Mapping[str, Any]) -> tuple[list[str], list[str], list[str]]:
-    """What keeps {name: array} `theirs` from taking the place of the state `mine`, in words: what is missing, what is
-    unexpected, what has another shape."""
+    """Return the reasons why the arrays `theirs` cannot replace the state `mine`, as three lists of texts: missing
+    names, unexpected names, wrong shapes."""
     return ([f"missing {n}" for n in mine if n not in theirs], [f"unexpected {n}" for n in theirs if n not in mine],
             [f"{n}: expected shape {t.shape}, got {getattr(theirs[n], 'shape', type(theirs[n]).__name__)}"
              for n, t in mine.items() if n in theirs and getattr(theirs[n], "shape", None) != t.shape])
 
 
 def is_exactly(module: Any, kind: type) -> bool:
-    """Whether `module` is a `kind` and computes what that class computes.
+    """Return True if `module` is a `kind` and computes exactly what that class computes.
 
-    False for a subclass, for any other module, and where a forward was set on the object: these may compute something
-    else. A fused operation may stand only for layers of which this is true.
+    The result is False for a subclass, for any other module, and for an object with a forward of its own, because these
+    may compute something else. A fused operation may replace only layers for which the result is True.
     """
     return type(module) is kind and "forward" not in vars(module)
 
 
 class Module:
-    """Base of all layers. A Tensor attribute is state, and a parameter iff it requires a gradient; an attribute
-    that is a Module, or a list of Modules, is a child."""
+    """Module is the base class of all layers.
+
+    An attribute that is a Tensor is state; it is a parameter if and only if it requires a gradient. An attribute that
+    is a Module, or a list of Modules, is a child.
+    """
 
     training = True
-    multiplies = False            # is the output a product with self.weight, whose multiply-accumulates count?
-    unused: tuple[str, ...] = ()  # what published weights hold besides, by the first part of its name
+    multiplies = False            # True if the output is a product with self.weight, which counts as MACs
+    unused: tuple[str, ...] = ()  # what published weights contain in addition, by the first part of its name
 
     def forward(self, *inputs: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no forward()")
@@ -58,28 +62,32 @@ class Module:
                 yield from ((f"{name}.{i}", m) for i, m in enumerate(v) if isinstance(m, Module))
 
     def modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """(name, module) of this module ("") and of all below it, in the order they were set."""
+        """Yield (name, module) for this module (named "") and all modules below it, in the order they were set."""
         yield prefix, self
         for name, m in self.children():
             yield from m.modules(f"{prefix}.{name}" if prefix else name)
 
     def state(self) -> dict[str, Tensor]:
-        """{name: Tensor}: parameters and running statistics alike."""
+        """Return {name: Tensor} of all parameters and running statistics."""
         return {f"{prefix}.{name}" if prefix else name: t for prefix, m in self.modules()
                 for name, t in vars(m).items() if isinstance(t, Tensor)}
 
     def parameters(self) -> list[Tensor]:
-        """What an optimiser trains, in order, each once."""
+        """Return the Tensors that an optimiser trains, in order, each once."""
         return list({id(t): t for t in self.state().values() if t.requires_grad}.values())
 
     def load_state(self, arrays: Mapping[str, Any]) -> None:
-        """Copy {name: array or Tensor} in; ValueError, and nothing changed, unless names and shapes all match."""
+        """Copy the arrays {name: array or Tensor} into the state.
+
+        Raises ValueError, and changes nothing, unless all names and shapes match.
+        """
         mine = self.state()
         arrays = {n: a.data if isinstance(a, Tensor) else a for n, a in arrays.items()}
         wrong = list(chain(*misfits(mine, arrays)))
         if wrong:
             raise ValueError(f"load_state: {len(wrong)} of {len(mine)} entries do not fit: " + "; ".join(wrong[:6]))
-        new = [device.of(t.data).array(arrays[name], dtype=t.dtype) for name, t in mine.items()]  # all, or none
+        # First convert all arrays, so that an error in one leaves the whole state unchanged.
+        new = [device.of(t.data).array(arrays[name], dtype=t.dtype) for name, t in mine.items()]
         for t, data in zip(mine.values(), new, strict=True):
             t.data = data
 
@@ -92,13 +100,13 @@ class Module:
         return self.train(False)
 
     def to(self, where: str) -> Module:
-        """Move all state to "cpu", "gpu" or "auto", in place; returns self."""
+        """Move all state to "cpu", "gpu" or "auto", in place. Drops the gradients. Returns self."""
         for t in self.state().values():
             t.data, t.grad = device.to(t.data, where), None
         return self
 
     def astype(self, dtype: Any) -> Module:
-        """Convert all state, in place (float64 for gradient checks); returns self."""
+        """Convert all state to `dtype`, in place (float64 for gradient checks). Drops the gradients. Returns self."""
         for t in self.state().values():
             t.data, t.grad = t.data.astype(dtype), None
         return self
@@ -107,19 +115,21 @@ class Module:
         return sum(t.size for t in self.parameters())
 
     def macs(self, input_shape: Sequence[int]) -> int:
-        """Multiply-accumulates of the convolutions and linear layers for ONE input of shape (C, H, W).
+        """Return the multiply-accumulates (MACs) of the convolutions and linear layers for ONE input.
 
-        Counted by sending that shape through and looking at the shapes that arise; no number is computed.
+        input_shape: (C, H, W). Only shapes are propagated through the model; no number is computed.
         """
         return sum(macs for _, _, macs in _traced(self, input_shape)[1])
 
     def depth(self, input_shape: Sequence[int]) -> int:
-        """Layers with weights on the longest way from the input, (C, H, W), to the output: what the papers count.
+        """Return the number of layers with weights on the longest path from input to output, as the papers count.
 
-        Projections and gates lie beside that way. RuntimeError under no_grad().
+        input_shape: (C, H, W). Projections and gates are not on that path.
+        Raises RuntimeError under no_grad().
         """
         if not recording():
-            raise RuntimeError("depth: follows the graph from output to input, and under no_grad() there is none")
+            raise RuntimeError("depth: needs the graph of a forward pass, and no_grad() records no graph; call depth "
+                               "outside no_grad()")
         out, _ = _traced(self, input_shape)
         behind: dict[int, int] = {}
         for t in topological_order(out):
@@ -129,9 +139,9 @@ class Module:
         return behind[id(out)]
 
     def summary(self, input_shape: Sequence[int]) -> None:
-        """Print a table of all layers: output shape, parameters and MACs for ONE input of shape (C, H, W).
+        """Print a table of all layers: output shape, parameters and MACs for ONE input.
 
-        Blocks that repeat the one before them share a line.
+        input_shape: (C, H, W). Consecutive equal blocks share a line.
         """
         _, ran = _traced(self, input_shape)
         shapes = {id(m): " x ".join(map(str, shape)) for m, shape, _ in ran}
@@ -146,7 +156,7 @@ class Module:
             print("  ".join([*(text.ljust(w) for text, w in texts), *(n.rjust(w) for n, w in numbers)]))
 
     def describe(self) -> str:
-        """What stands between the parentheses of repr, without children."""
+        """Return the text between the parentheses of repr, without the children."""
         return ""
 
     def __repr__(self) -> str:
@@ -159,7 +169,7 @@ class Module:
 
 
 def _alike(children: Iterable[tuple[str, Module]], key: Callable[[Module], Any]) -> list[list[tuple[str, Module]]]:
-    """Children in order; numbered ones that follow each other and have the same key stand in one list."""
+    """Return the children in order, in lists: consecutive numbered children with the same key share a list."""
     def kind(child: tuple[str, Module]) -> Any:
         name, m = child
         return key(m) if name.rpartition(".")[2].isdigit() else name
@@ -168,7 +178,7 @@ def _alike(children: Iterable[tuple[str, Module]], key: Callable[[Module], Any])
 
 
 def _rows(name: str, module: Module, shapes: Mapping[int, str], macs: Counter[int]) -> Iterator[tuple[str, ...]]:
-    """The lines of a summary below `module`, given every module's output shape and its own MACs by id."""
+    """Yield the lines of a summary for `module` and below, given the output shape and own MACs of each module by id."""
     own = sum(t.size for t in vars(module).values() if isinstance(t, Tensor) and t.requires_grad)
     children = list(module.children())
     if own or not children:
@@ -185,8 +195,8 @@ def _rows(name: str, module: Module, shapes: Mapping[int, str], macs: Counter[in
 
 
 def _traced(model: Module, input_shape: Sequence[int]) -> tuple[Tensor, list[tuple[Module, tuple[int, ...], int]]]:
-    """Send an input of shape (C, H, W) through: the output, and for each module that ran itself, its output's shape
-    without the batch, and its own MACs. In eval mode and by the shapes alone, so also large networks take no time."""
+    """Run an input of shape (C, H, W), and return the output and, for each module that ran, (the module, its output
+    shape without the batch, its own MACs). This runs in eval mode on shapes alone, so large networks take no time."""
     ran = []
 
     def see(module: Any, inputs: tuple[Tensor, ...], out: Tensor) -> None:

@@ -1,12 +1,13 @@
-"""Figures from the results of `analysis` and from the numbers of trainings. The only room that imports matplotlib:
-import it only when a figure is wanted.
+"""This package draws figures from the results of `analysis` and from the numbers of trainings.
 
-``plot.X`` draws what ``analysis.X`` returns, or ``{label: result}`` of several networks, or of the steps of a training
-from ``analysis.follow``; labels may be any text. Every function returns a Figure that shows itself in a notebook;
-``png(figure)`` gives its bytes and ``figure.savefig(path)`` writes it. pyplot is not used: no global state, no window,
-safe in threads.
+It is the only package that imports matplotlib, so import it only when a figure is needed.
 
-A title states a finding only where the numbers show it. findings.py decides for the networks of a run, and the
+``plot.X`` draws what ``analysis.X`` returns, or ``{label: result}`` of several networks or of the steps of a training
+(``analysis.follow``). Labels can be any text. Every function returns a Figure that shows itself in a notebook.
+``png(figure)`` returns its bytes, and ``figure.savefig(path)`` writes it to a file. pyplot is not used, so there is no
+global state and no window, and threads can draw at the same time.
+
+A title states a finding only if the numbers show it. findings.py decides this for the networks of a run, and the
 report's sentences use the same functions.
 """
 from .computation import graph

@@ -1,8 +1,10 @@
-"""The computational graph of a Tensor, drawn by matplotlib alone: layers from top to bottom, skips beside them.
+"""This module draws the computational graph of a Tensor with matplotlib alone: layers from top to bottom, shortcuts
+beside them.
 
-The layout is Sugiyama's, in short: (1) a node stands one layer above the first that uses it; (2) an edge over several
-layers passes through an empty place in each; (3) places are sorted by where their neighbours stand, down and up, a
-few times; (4) and moved toward their neighbours, keeping a distance.
+The layout is a short form of Sugiyama's. (1) A node is one layer above the topmost node that uses it. (2) An edge over
+several layers passes through an empty place in each of them. (3) The places of each layer are sorted by the positions
+of their neighbours, downwards and upwards in turn, several times. (4) Places move toward their neighbours, but keep a
+minimum distance from each other.
 """
 from __future__ import annotations
 
@@ -17,16 +19,17 @@ from matplotlib.path import Path
 from .labels import labelled
 from .style import GREY, INK, LABEL, NODES, Figure, new_figure
 
-WIDTH, HEIGHT, GAP = 1.75, 0.62, 0.22  # of a node's box, and between two, in inches
+WIDTH, HEIGHT, GAP = 1.75, 0.62, 0.22  # width and height of a node's box, and the gap between two boxes, in inches
 Point = tuple[float, float]
 EDGE = {"operation": "solid", "parameter": "solid", "constant": (0, (3, 2))}
 
 
 def graph(found: Any, title: str = "", caption: str = "") -> Figure:
-    """The picture of an analysis.Graph, or of several, {label: graph}, side by side: names, operations, shapes, and
-    gradients once a backward has passed.
+    """Draw names, operations and shapes of a graph, and after backward() its gradients.
 
-    Up to about 60 nodes it can be read; larger ones are drawn all the same.
+    found: an analysis.Graph, or {label: such a graph}, drawn side by side
+
+    Graphs of up to about 60 nodes are readable. Larger graphs are drawn too.
     """
     shown = labelled(found)
     layouts = {label: layout([node.inputs for node in graph.nodes]) for label, graph in shown.items()}
@@ -34,7 +37,7 @@ def graph(found: Any, title: str = "", caption: str = "") -> Figure:
     nodes = [node for graph in shown.values() for node in graph.nodes]
     counted = {kind: sum(n.kind == kind for n in nodes) for kind in NODES}
     title = title or ", ".join(f"{n} {kind}{'s' * (n != 1)}" for kind, n in counted.items() if n) or "no graph"
-    caption = f"Thick frames: leaves that require a gradient; dashed: constants. {caption}".strip()
+    caption = f"Thick frames: leaves that require a gradient; dashed frames: constants. {caption}".strip()
     high = max((size[1] for size in sizes), default=0.0) + 1.0
     figure = new_figure(title, high, caption)
     figure.set_size_inches(max(figure.get_size_inches()[0], sum(size[0] + 0.4 for size in sizes)), high)
@@ -67,25 +70,25 @@ def _draw(axes: Axes, nodes: Sequence[Any], boxes: list[Point], edges: list[list
 
 
 def _short(text: str, most: int = 22) -> str:
-    """A name too long for its box loses its middle."""
+    """Shorten a name that is too long for its box by leaving out its middle."""
     return text if len(text) <= most else f"{text[:most // 2 - 1]}…{text[-most // 2:]}"
 
 
 def layout(inputs: list[tuple[int, ...]]) -> tuple[list[Point], list[list[Point]], Point]:
-    """(centre of every node, the points each edge passes, (width, height) of it all), in inches, y upwards.
+    """Return (the centre of every node, the points of every edge, (width, height) of the whole), in inches, y upwards.
 
-    inputs[i]: the nodes that node i is computed from, all of them before i.
+    inputs[i]: the nodes that node i is computed from, all of them before i
     """
     users: list[list[int]] = [[] for _ in inputs]
     for i, found in enumerate(inputs):
         for j in dict.fromkeys(found):
             users[j].append(i)
-    level = [0] * len(inputs)  # counted from the result upwards
+    level = [0] * len(inputs)  # number of layers above the result
     for i in reversed(range(len(inputs))):
         level[i] = max((level[u] + 1 for u in users[i]), default=0)
 
     rows: list[list[int]] = [[] for _ in range(max(level, default=0) + 1)]
-    place = list(level)  # of nodes, and behind them of the empty places of long edges
+    place = list(level)  # the level of every node, followed by the level of every empty place of long edges
     chains: dict[tuple[int, int], list[int]] = {}
     for i in range(len(inputs)):
         rows[level[i]].append(i)
@@ -106,7 +109,7 @@ def layout(inputs: list[tuple[int, ...]]) -> tuple[list[Point], list[list[Point]
     for row in rows:
         _set_apart(row, x, len(inputs), [float(k) for k in range(len(row))])
     for sweep in range(24):
-        side = sweep % 2  # 0: downwards, by what stands above; 1: upwards
+        side = sweep % 2  # 0: downwards, by the neighbours above; 1: upwards, by the neighbours below
         for row in rows[::-1] if side == 0 else rows:
             wanted = {n: _mean([x[m] for m in near[n][side]], x[n]) for n in row}
             if sweep < 16:
@@ -122,13 +125,13 @@ def layout(inputs: list[tuple[int, ...]]) -> tuple[list[Point], list[list[Point]
     edges = []
     for chain in chains.values():
         (x0, y0), *through, (x1, y1) = map(point, chain)
-        bends = [(a, b + side) for a, b in through for side in (HEIGHT / 2, -HEIGHT / 2)]  # straight beside the boxes
+        bends = [(a, b + side) for a, b in through for side in (HEIGHT / 2, -HEIGHT / 2)]  # vertical beside the boxes
         edges.append([(x0, y0 - HEIGHT / 2), *bends, (x1, y1 + HEIGHT / 2)])
     return [point(n) for n in range(len(inputs))], edges, (right - left, (len(rows) - 1) * step + HEIGHT)
 
 
 def _half(n: int, nodes: int) -> float:
-    """Half the width of a node, or of an empty place."""
+    """Return half the width of a node or of an empty place."""
     return WIDTH / 2 if n < nodes else 0.1
 
 
@@ -137,10 +140,10 @@ def _mean(values: list[float], otherwise: float) -> float:
 
 
 def _set_apart(row: list[int], x: list[float], nodes: int, wanted: list[float]) -> None:
-    """Put a row's places as near to `wanted` as their order and the distances between them allow.
+    """Put a row's places as near to `wanted` as their order and their minimum distances allow, by least squares.
 
-    Least squares: places that would overlap are joined into groups, and each group stands where its members want it
-    to on average (pool adjacent violators).
+    Places that would overlap are joined into groups, and each group gets the mean of the positions that its members
+    want (pool adjacent violators).
     """
     offsets, at = [], 0.0
     for k, n in enumerate(row):
@@ -160,7 +163,7 @@ def _set_apart(row: list[int], x: list[float], nodes: int, wanted: list[float]) 
 
 
 def curve(points: list[Point]) -> Path:
-    """A smooth line through the points: vertical where it leaves and arrives."""
+    """Return a smooth line through the points. The line is vertical where it starts and ends."""
     codes, vertices = [Path.MOVETO], [points[0]]
     for (x0, y0), (x1, y1) in pairwise(points):
         middle = (y0 + y1) / 2

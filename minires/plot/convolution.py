@@ -1,4 +1,4 @@
-"""Small arrays as grids of numbers: the windows of a convolution, its column matrix, how often a pixel is seen."""
+"""This module draws small arrays as grids of numbers, such as a convolution's windows and its column matrix."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,11 @@ from .style import EMPTY, FRAME, INK, LABEL, PADDING, TICK, WINDOWS, Figure, new
 
 def im2col(padded: Any, columns: Any, outputs: Any, kernel: tuple[int, int], stride: tuple[int, int] = (1, 1),
            padding: tuple[int, int] = (0, 0), at: int = 0, caption: str = "") -> Figure:
-    """One channel of one image beside its column matrix and the convolution's result; window `at` stands out.
+    """Draw one channel of one image beside its column matrix and the convolution's result, with window `at` framed.
 
-    padded: the image with its border, (H + 2 ph, W + 2 pw). columns: its im2col, (kh*kw, Ho*Wo). outputs: (Ho, Wo).
+    padded    (H + 2 ph, W + 2 pw), the image with its padding
+    columns   (kh*kw, Ho*Wo), the image's im2col
+    outputs   (Ho, Wo), the convolution's result
     """
     padded, columns, outputs = np.asarray(padded), np.asarray(columns), np.asarray(outputs)
     (kh, kw), (ph, pw), (high, wide) = kernel, padding, padded.shape
@@ -37,7 +39,7 @@ def im2col(padded: Any, columns: Any, outputs: Any, kernel: tuple[int, int], str
     grid(result, outputs, np.array(colour, object).reshape(outputs.shape))
     frame(result, row, column, 1, 1)
 
-    image.set_title("image" + (", grey: padding" if any(padding) else ""), fontsize=LABEL)
+    image.set_title("image" + (" (grey: padding)" if any(padding) else ""), fontsize=LABEL)
     matrix.set_title("column matrix", fontsize=LABEL)
     matrix.set_xticks(range(columns.shape[1]), [str(i) for i in range(columns.shape[1])], fontsize=TICK)
     matrix.set_xlabel("window", fontsize=LABEL)
@@ -48,7 +50,7 @@ def im2col(padded: Any, columns: Any, outputs: Any, kernel: tuple[int, int], str
 
 
 def grids(arrays: Mapping[str, Any], title: str, caption: str = "") -> Figure:
-    """{name: two-dimensional array} side by side, with its numbers; larger values are darker."""
+    """Draw two-dimensional arrays side by side, {name: array}, with their numbers. Larger values are darker."""
     shown = {name: np.asarray(values) for name, values in arrays.items()}
     figure = new_figure(title, 0.36 * max(len(v) for v in shown.values()) + 1.2, caption)
     panels = figure.subplots(1, len(shown), squeeze=False, width_ratios=[v.shape[1] + 1 for v in shown.values()])[0]
@@ -61,7 +63,7 @@ def grids(arrays: Mapping[str, Any], title: str, caption: str = "") -> Figure:
 
 
 def grid(axes: Axes, values: Any, fills: Sequence[Sequence[str]] | Any) -> None:
-    """Squares with numbers in them, the first row at the top."""
+    """Draw squares with numbers in them, the first row at the top."""
     for (i, j), value in np.ndenumerate(values):
         axes.add_patch(matplotlib.patches.Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=fills[i][j],
                                                     edgecolor=FRAME, linewidth=0.7))
@@ -76,6 +78,6 @@ def grid(axes: Axes, values: Any, fills: Sequence[Sequence[str]] | Any) -> None:
 
 
 def frame(axes: Axes, top: int, left: int, high: int, wide: int) -> None:
-    """A thick line around some of the squares."""
+    """Draw a thick line around a rectangle of squares."""
     axes.add_patch(matplotlib.patches.Rectangle((left - 0.5, top - 0.5), wide, high, fill=False, edgecolor=INK,
                                                 linewidth=2.4, zorder=3))

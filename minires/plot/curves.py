@@ -1,4 +1,5 @@
-"""The curves of training runs, from the lines of their metrics.jsonl: He et al. 2015, Figure 6."""
+"""This module draws the curves of training runs from the lines of their metrics.jsonl, as in He et al. 2015, Figure 6.
+"""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -11,17 +12,19 @@ from .style import DASHES, GREY, INK, TICK, Figure, dress, kind, legend_below, n
 
 Metrics = Sequence[Mapping[str, Any]]  # a run's epochs, in order
 KINDS = {"plain": "plain networks", "resnet": "residual networks", "": "other networks"}
-TRAINING = DASHES["plain"]  # of a training error; a test error is solid
+TRAINING = DASHES["plain"]  # dashes of training errors; the lines of test errors are solid
 
 
 def training_curves(runs: Mapping[str, Sequence[Metrics]], title: str = "", caption: str = "") -> Figure:
-    """Training error (dashed) and test error (solid) against steps: a panel for plain networks, one for residual ones
-    and one for all whose label begins with neither name.
+    """Draw training error (dashed) and test error (solid) against steps.
 
-    runs: {label: the metrics of every seed}; labels such as "plain20" and "ResNet-56, width 8", or any other text.
-    Each metric line has "step", "train_error" and "test_error" or "validation_error" (percent). Several seeds are
-    drawn thin, one by one. With 20 epochs or more the axis ends, as in the paper, where the second half of training
-    fits: what is higher is cut.
+    runs: {label: the metrics of every seed}, with labels such as "plain20" and "ResNet-56, width 8", or any other text
+
+    Each line of the metrics has "step", "train_error" and "test_error" or "validation_error" (percent).
+
+    Plain networks have a panel, residual networks have one, and networks whose label begins with neither name have one.
+    Several seeds are drawn as one thin line each. For runs of 20 epochs or more the y axis shows, as in the paper, the
+    range of the second half of training, and larger errors are cut off.
     """
     shown = {label: [m for m in seeds if m] for label, seeds in runs.items() if any(seeds)}
     kinds = [which for which in KINDS if which in map(kind, shown)]
@@ -63,7 +66,7 @@ def _test(line: Mapping[str, Any]) -> str:
 
 
 def _what(lines: Sequence[Metrics]) -> str:
-    """What the solid lines are."""
+    """Return the legend's text for the solid lines."""
     return " or ".join(sorted({_test(m[-1]).replace("_", " ") for m in lines}) or ["test error"])
 
 
@@ -72,7 +75,10 @@ def _last(metrics: Metrics) -> float:
 
 
 def _ends(axes: Axes, ends: Mapping[str, float], colours: Mapping[str, str], top: float) -> None:
-    """"label value" right of each test curve's end, moved up where two would overlap; the value is the seeds' mean."""
+    """Write "label value" to the right of each test curve's end, moved up where two would overlap.
+
+    The value is the seeds' mean.
+    """
     height = 0.0
     for label in sorted(ends, key=lambda label: ends[label]):
         height = max(ends[label], height + 0.06 * top if height else 0.02 * top)

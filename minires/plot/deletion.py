@@ -1,4 +1,4 @@
-"""Networks with blocks deleted, exchanged or added: lesions and construction."""
+"""This module draws the results for networks with blocks deleted, exchanged or added."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -25,9 +25,11 @@ ERROR = "error (%)"
 
 
 def lesions(found: Any, caption: str = "") -> Figure:
-    """Error without each block: what analysis.lesions returns, or {label: such a result}, a panel for each.
+    """Draw the error without each block.
 
-    The dashed line is the whole network's error; blocks that change the shape are drawn hollow.
+    found: what analysis.lesions returns, or {label: such a result}, with one panel for each
+
+    The dashed line is the error with all blocks. Blocks that change the shape have hollow bars.
     """
     shown = labelled(found)
     figure = new_figure(_lesion_title(shown), 1.4 + 2.6 * max(1, len(shown)), caption)
@@ -40,7 +42,7 @@ def lesions(found: Any, caption: str = "") -> Figure:
                 axes.bar(list(bars), list(bars.values()), width=0.75, label=says, linewidth=1.4,
                          color="white" if changes else style["color"], edgecolor=style["color"],
                          hatch="//" if changes else "")
-        axes.axhline(shown[label].whole, color=INK, linewidth=1.3, linestyle=LIMIT, label="nothing deleted")
+        axes.axhline(shown[label].whole, color=INK, linewidth=1.3, linestyle=LIMIT, label="no block deleted")
         axes.set_ylim(0, min(105.0, 1.15 * max([shown[label].whole, *errors.values()]) + 1))
         axes.set_xticks(layer_ticks(max(len(errors), 1)))
         dress(axes, label, "deleted block (1 = nearest the input)", ERROR)
@@ -59,14 +61,16 @@ def _lesion_title(shown: Mapping[str, Any]) -> str:
 
 
 def delete_k(found: Any, caption: str = "") -> Figure:
-    """Error against the number of random blocks deleted, each trial and their mean: what analysis.delete_k returns, or
-    {label: such a result}."""
+    """Draw the error of each trial, and the trials' mean, against the number of random blocks deleted.
+
+    found: what analysis.delete_k returns, or {label: such a result}
+    """
     shown = labelled(found, 1)
     common = sorted(set.intersection(*(set(errors) for errors in shown.values()))) if shown else []
     k = common[len(common) // 2] if common else 0
     words = listed({label: percent(float(np.mean(errors[k]))) for label, errors in shown.items()}) if k else ""
-    figure = new_figure(f"Error with {k} random block{'s' * (k > 1)} deleted, mean: {words}" if words else
-                        "Error with several random blocks deleted", 4.2, caption)
+    figure = new_figure(f"Mean error with {k} random block{'s' * (k > 1)} deleted: {words}" if words else
+                        "Error with random blocks deleted", 4.2, caption)
     axes = figure.subplots()
     for label, style in series(shown).items():
         errors = shown[label]
@@ -77,14 +81,16 @@ def delete_k(found: Any, caption: str = "") -> Figure:
         axes.plot(list(errors), [np.mean(v) for v in errors.values()], **style)
     axes.set_ylim(0, 100)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    dress(axes, "", "blocks deleted", ERROR, empty=not shown)
+    dress(axes, "", "number of blocks deleted", ERROR, empty=not shown)
     legend_below(figure, [axes], extra="hollow: one trial" if shown else "")
     return figure
 
 
 def swap_blocks(found: Any, caption: str = "") -> Figure:
-    """Error against how far the blocks' order was disturbed: what analysis.swap_blocks returns, or {label: such a
-    result}."""
+    """Draw the error against the rank correlation of the blocks' order with the original order.
+
+    found: what analysis.swap_blocks returns, or {label: such a result}
+    """
     shown = {label: orders for label, orders in labelled(found).items() if orders}
     ranked = {label: sorted(orders, key=lambda s: -s.correlation) for label, orders in shown.items()}
     words = listed({label: f"{percent(first.error)} at rank correlation {first.correlation:.2f}, "
@@ -97,18 +103,20 @@ def swap_blocks(found: Any, caption: str = "") -> Figure:
                   **style | {"linestyle": "none"})
     axes.set_xlim(1.02, min((s.correlation for orders in shown.values() for s in orders), default=0) - 0.02)
     axes.set_ylim(0, 100)
-    dress(axes, "", "Kendall's rank correlation with the original order (1: undisturbed)", ERROR, empty=not shown)
+    dress(axes, "", "Kendall's rank correlation with the original order (1 = unchanged)", ERROR, empty=not shown)
     legend_below(figure, [axes])
     return figure
 
 
 def construction(found: Any, caption: str = "") -> Figure:
-    """Logits of a network and of the deeper one built from it, which lie on the diagonal: what analysis.construction
-    returns, or {label: such a result}."""
+    """Draw the logits of a network against those of the deeper network built from it. Equal logits are on the diagonal.
+
+    found: what analysis.construction returns, or {label: such a result}
+    """
     shown = labelled(found)
     words = listed({label: number(built.difference) for label, built in shown.items()})
-    figure = new_figure("The deeper network built by identity layers" + (f"; largest difference of logits: {words}"
-                                                                         if words else ""), 4.6, caption)
+    figure = new_figure("Logits before and after adding identity blocks" + (f"; largest difference: {words}"
+                                                                            if words else ""), 4.6, caption)
     axes = figure.subplots()
     both = [np.ravel(a) for built in shown.values() for a in (built.shallow, built.deep)]
     if both:
@@ -117,6 +125,6 @@ def construction(found: Any, caption: str = "") -> Figure:
     for label, style in series(shown).items():
         style |= {"linestyle": "none", "markersize": 4, "label": said(style["label"], "one logit of one image", ": ")}
         axes.plot(np.ravel(shown[label].shallow), np.ravel(shown[label].deep), **style)
-    dress(axes, "", "logit of the shallow network", "logit of the deeper one", empty=not shown)
+    dress(axes, "", "logit of the original network", "logit of the deeper network", empty=not shown)
     legend_below(figure, [axes])
     return figure

@@ -1,8 +1,10 @@
-"""What the numbers of a training run say: functions of numbers that decide whether a title or a sentence may state a
-finding. The figures and the report's sentences use the same ones.
+"""This module decides from a run's numbers whether a title or a sentence may state a finding.
 
-A run's networks are {name: its lists}. Names may be any text. Those of plain and residual networks, in any spelling
-that `names.network` reads ("plain20", "plain-20", "ResNet-20"), are compared with each other; others are only drawn.
+The figures and the report's sentences use the same functions.
+
+A run's networks are {name: its lists}. Names can be any text. Networks whose names say that they are plain or residual,
+in any spelling that `names.network` reads ("plain20", "plain-20", "ResNet-20"), are compared with each other. Other
+networks are only drawn.
 """
 from __future__ import annotations
 
@@ -17,68 +19,71 @@ from .numbers import mean, points
 Net = Mapping[str, Any]
 Nets = Mapping[str, Net]
 
-# Smaller differences than these are not called a finding.
+# Smaller differences than these are not a finding.
 ERROR_POINTS = 2.0  # percentage points
 RESPONSE_SHARE = 0.02  # of the plain net's mean response
-GROWTH_TOTAL = 2.0  # between the first and the last inner layer; below 1/2 is "shrinks"
+GROWTH_TOTAL = 2.0  # the first inner layer's norm / the last inner layer's norm; 1/2 or less is "shrinks"
 
 
 def by_depth(nets: Nets) -> list[str]:
-    """Names from shallow to deep, plain before residual; then those that tell no depth, in the order given."""
+    """Return the names from shallow to deep, plain before residual, then names without a depth in the order given."""
     known = {name: found for name in nets if (found := network(name))}
     ranked = sorted(known, key=lambda name: (known[name].depth, known[name].family))
     return ranked + [name for name in nets if name not in known]
 
 
 def depths(nets: Nets, family: str, key: str) -> list[int]:
-    """Depths of the nets of this family ("plain", "resnet") whose list ``key`` is not empty, ascending."""
+    """Return the depths, ascending, of the nets of this family ("plain", "resnet") whose list ``key`` is not empty."""
     found = ((network(name), net) for name, net in nets.items())
     return sorted(n.depth for n, net in found if n and n.family == family and net.get(key))
 
 
 def of_depth(nets: Nets, family: str, depth: int) -> str | None:
-    """The name under which `nets` has the net of this family and depth, if it has one."""
+    """Return the name of the net of this family and depth, or None if `nets` has none."""
     return next((name for name in nets if (n := network(name)) and (n.family, n.depth) == (family, depth)), None)
 
 
 def residual_of(nets: Nets, plain: str) -> str | None:
-    """The name of the residual net as deep as this plain one, if there is one."""
+    """Return the name of the residual net as deep as this plain net, or None if there is none."""
     found = network(plain)
     return of_depth(nets, "resnet", found.depth) if found else None
 
 
 def layers(name: str, net: Net) -> int:
-    """Number of weight layers: as counted in the net if it was measured, else as its name says, else 0."""
+    """Return the number of weight layers: as measured in the net, else as its name says, else 0."""
     found = network(name)
     return len(net.get("gradient_norms_init") or ()) or (found.depth if found else 0)
 
 
 @dataclass(frozen=True)
 class Errors:
-    """Errors in percent of several nets after the same number of epochs."""
+    """An Errors holds the errors, in percent, of several nets after the same number of epochs."""
 
     epoch: int
     error: dict[str, float]
 
 
 def errors_at_common_epoch(nets: Nets, names: Sequence[str | None], key: str = "train_error") -> Errors | None:
-    """Errors after the last epoch that all ``names`` have finished, or None. An interrupted net has fewer."""
+    """Return the errors after the last epoch that all nets in ``names`` have finished, or None if there is none.
+
+    An interrupted net has finished fewer epochs than the others.
+    """
     known = [name for name in names if name is not None and name in nets]
     epoch = min((len(nets[name].get(key) or ()) for name in known), default=0) if len(known) == len(names) else 0
     return Errors(epoch, {name: float(nets[name][key][epoch - 1]) for name in known}) if epoch else None
 
 
 def plain_pair(nets: Nets) -> tuple[str, str] | None:
-    """Names of the shallowest and the deepest plain net with a finished epoch, if there are two."""
+    """Return the names of the shallowest and the deepest plain net with a finished epoch, or None without two nets."""
     found = depths(nets, "plain", "train_error")
     pair = [of_depth(nets, "plain", depth) for depth in (found[0], found[-1])] if len(found) > 1 else []
     return (pair[0], pair[1]) if len(pair) == 2 and pair[0] and pair[1] and pair[0] != pair[1] else None
 
 
 def depth_hurts(nets: Nets) -> Errors | None:
-    """Training errors of the shallowest and the deepest plain net, if the deepest is worse by 2 points.
+    """Return the training errors of the shallowest and the deepest plain net if the deepest is worse by 2 points.
 
-    Not after a single epoch: that shows how fast networks start, and is too early for a finding.
+    Otherwise return None, as after a single epoch, which shows only how fast networks start.
     """
     pair = plain_pair(nets)
     found = errors_at_common_epoch(nets, pair) if pair else None
@@ -88,10 +93,13 @@ def depth_hurts(nets: Nets) -> Errors | None:
 
 
 def skip_repairs(nets: Nets) -> tuple[str, Errors] | None:
-    """How far the residual net of the deepest plain net's depth takes the effect of depth back, if it does.
+    """Return how far the residual net of the deepest plain net's depth undoes the effect of depth, and the errors.
 
-    "undoes": its training error is not above the shallow plain net's. "undoes most of": at least half of the
-    gap is gone. "reduces": 2 points or more are gone. All three nets are compared after the same epoch.
+    "undoes"           its training error is not above the shallow plain net's
+    "undoes most of"   at least half of the gap is gone
+    "reduces"          2 points or more are gone
+
+    Otherwise return None. All three nets are compared after the same epoch.
     """
     pair = plain_pair(nets)
     if pair is None or depth_hurts(nets) is None:
@@ -110,11 +118,11 @@ def skip_repairs(nets: Nets) -> tuple[str, Errors] | None:
 
 @dataclass(frozen=True)
 class Growth:
-    """How the gradient norm changes from the last inner layer to the first, the way it travels."""
+    """A Growth describes how the gradient norm changes in backward, from the last inner layer to the first."""
 
     total: float  # first inner layer's norm / last inner layer's norm
     per_layer: float  # analysis.growth_per_layer
-    steps: int
+    steps: int  # from the last inner layer to the first
 
     @property
     def verb(self) -> str:
@@ -124,8 +132,10 @@ class Growth:
 
 
 def growth(norms: Sequence[float]) -> Growth | None:
-    """Growth by `analysis.growth_per_layer` of norms by layer, input first: the stem and the classifier are left out.
-    None for fewer than two layers between them, or a norm of 0 at their ends."""
+    """Return the Growth of norms by layer, input first, without the stem and the classifier.
+
+    Return None for fewer than two inner layers, or if the first or the last of them has a norm of 0.
+    """
     try:
         per_layer = growth_per_layer(dict(enumerate(norms)))
     except ValueError:
@@ -134,7 +144,7 @@ def growth(norms: Sequence[float]) -> Growth | None:
 
 
 def response_pairs(nets: Nets) -> dict[int, tuple[float, float]]:
-    """{depth: (plain net's mean response, residual net's)} where measured after equally many epochs."""
+    """Return {depth: (mean response of the plain net, of the residual net)} for nets with equally many epochs."""
     pairs = {}
     for depth in depths(nets, "plain", "responses"):
         plain, residual = (nets.get(of_depth(nets, family, depth) or "", {}) for family in ("plain", "resnet"))
@@ -146,6 +156,6 @@ def response_pairs(nets: Nets) -> dict[int, tuple[float, float]]:
 
 
 def responses_smaller(nets: Nets) -> bool:
-    """Whether the residual net's mean response is smaller by 2 % or more at every depth measured."""
+    """Return whether the residual net's mean response is smaller by 2 % or more at every depth measured."""
     pairs = response_pairs(nets).values()
     return bool(pairs) and all(r <= (1 - RESPONSE_SHARE) * p for p, r in pairs)

@@ -1,4 +1,4 @@
-"""What flows through a network: signal, gradients, activations and updates, over depth and over time."""
+"""This module draws signal, gradients, activations and updates over depth and over training time."""
 from __future__ import annotations
 
 import math
@@ -36,12 +36,14 @@ from .style import (
 
 
 def second_moments(found: Any, caption: str = "") -> Figure:
-    """Second moment of every block's output on a log scale: what analysis.second_moments returns, or {label: such a
-    result}."""
+    """Draw the second moment of every block's output on a log scale.
+
+    found: what analysis.second_moments returns, or {label: such a result}
+    """
     shown = labelled(found, 1)
     factors = {label: _factor(list(values.values())) for label, values in shown.items()}
     words = listed({label: words for label, words in factors.items() if words})
-    figure = new_figure(f"Signal over depth: {words}" if words else "Signal over depth", 4.4, caption)
+    figure = new_figure(f"Second moment by block: {words}" if words else "Second moment by block", 4.4, caption)
     axes = figure.subplots()
     for label, style in series(shown).items():
         values = list(shown[label].values())
@@ -54,7 +56,7 @@ def second_moments(found: Any, caption: str = "") -> Figure:
 
 
 def _factor(moments: Sequence[float]) -> str:
-    """How the signal grows in words, leaving out the first block: by a factor, or by a sum, if by a factor of two."""
+    """Describe the signal's growth after the first block: a factor or a step per block, or level for less than x 2."""
     if len(moments) < 4 or min(moments) <= 0:
         return ""
     v, at = np.asarray(moments[1:]), np.arange(len(moments) - 1)
@@ -69,11 +71,13 @@ def _factor(moments: Sequence[float]) -> str:
 
 
 def gradient_flow(found: Any, caption: str = "") -> Figure:
-    """Gradient norms of weights (left) and activations (right) per layer: what analysis.gradient_flow returns, or
-    {label: such a result}.
+    """Draw the gradient norms of weights (left) and activations (right) by layer.
 
-    Labels may be steps of a training ({0: ..., 100: ...}, from `follow`) or networks. Log scale, without norms of 0.
-    The title has analysis.growth_per_layer of up to four of them.
+    found: what analysis.gradient_flow returns, or {label: such a result}; labels can be networks, or steps of a
+    training ({0: ..., 100: ...}, from `follow`)
+
+    The scale is logarithmic, and norms of 0 are left out. The title gives analysis.growth_per_layer for up to four
+    labels.
     """
     shown = labelled(found)
     figure = new_figure(_flow_title(shown), 4.4, caption)
@@ -86,7 +90,7 @@ def gradient_flow(found: Any, caption: str = "") -> Figure:
             axes.plot(range(1, len(norms) + 1), norms, markevery=every(len(norms), 8), **style)
         log_scale(axes)
         axes.set_xticks(layer_ticks(max(most, 1)))
-        dress(axes, f"of the {kind}", "layer (1 = nearest the input)", "gradient norm, L2", empty=not shown)
+        dress(axes, f"gradient of the {kind}", "layer (1 = nearest the input)", "gradient norm, L2", empty=not shown)
     legend_below(figure, panels, columns=5)
     return figure
 
@@ -94,16 +98,21 @@ def gradient_flow(found: Any, caption: str = "") -> Figure:
 def _flow_title(shown: Mapping[str, Any]) -> str:
     rates = {label: growth(list(flow.activations.values())) for label, flow in shown.items()}
     words = listed({label: f"× {number(rate.per_layer)}" for label, rate in rates.items() if rate})
-    return f"Gradient of the activations, per layer toward the input: {words}" if words else "Gradient norm per layer"
+    return f"Gradient of the activations, growth per layer toward the input: {words}" if words else \
+        "Gradient norm per layer"
 
 
 def activations(found: Any, caption: str = "", names: Sequence[str] = ()) -> Figure:
-    """What goes into the nonlinearities: what analysis.activations returns, {label: such a result}, or {step: such a
-    result} over a training, from `follow`.
+    """Draw the distributions of the nonlinearities' inputs.
 
-    Colour is how often a value occurs; the line is the share of dead units. A network has one panel with a column for
-    each nonlinearity; over a training each of `names` has a panel (by default the first, the middle and the last), with
-    a column for each step. ValueError for a name that there is not.
+    found   what analysis.activations returns, {label: such a result}, or {step: such a result} over a training, from
+            `follow`
+    names   the nonlinearities to draw; by default all, or over a training the first, the middle and the last
+
+    The colour shows how often a value occurs, and the line shows the share of dead units. Each network has a panel,
+    with a column for each nonlinearity. Over a training each nonlinearity has a panel, with a column for each step.
+
+    Raises ValueError for a name that a result does not have.
     """
     over_time = nested(found) == 2 and all(isinstance(step, Integral) for step in found)
     shown = {str(step): found[step] for step in sorted(found)} if over_time else labelled(found, 1)
@@ -111,7 +120,7 @@ def activations(found: Any, caption: str = "", names: Sequence[str] = ()) -> Fig
     known = list(next(iter(shown.values()), {}))
     missing = [n for n in names if any(n not in result for result in shown.values())]
     if missing and shown:
-        raise ValueError(f"activations: no activation named {', '.join(missing)}; there are " + ", ".join(known))
+        raise ValueError(f"activations: no nonlinearity named {', '.join(missing)}; the names are " + ", ".join(known))
     panels: dict[str, dict[str, Any]]  # {title: {column: Activation}}
     if over_time:
         chosen = list(names) or [known[i] for i in sorted({0, len(known) // 2, len(known) - 1})] if known else []
@@ -136,18 +145,18 @@ def activations(found: Any, caption: str = "", names: Sequence[str] = ()) -> Fig
 
 
 def _dead_title(panels: Mapping[str, Mapping[str, Any]], over_time: bool) -> str:
-    """The largest share of dead units: at the last step of a training, or of all nonlinearities."""
+    """Return a title with the largest share of dead units: at a training's last step, or over all nonlinearities."""
     dead = [(list(columns.items())[-1][1].dead, "", title) for title, columns in panels.items()] if over_time else \
         [(a.dead, label, name) for label, columns in panels.items() for name, a in columns.items()]
     share, label, name = max(dead, key=lambda found: found[0], default=(0.0, "", ""))
     if not share:
-        return "What goes into the nonlinearities" + ", over the training" * over_time
-    words = f"{100 * share:.0f} % of the units behind {name} are dead"
+        return "Inputs of the nonlinearities" + " during training" * over_time
+    words = f"{100 * share:.0f} % of the units after {name} are dead"
     return f"At step {list(panels[name])[-1]}, {words}" if over_time else said(label, words, ": ")
 
 
 def _histograms(axes: Axes, columns: Sequence[Any], last: bool) -> Any:
-    """The histograms side by side, with the share of dead units over them where there are any."""
+    """Draw the histograms side by side, and over them the share of dead units if there are any."""
     counts = np.array([a.counts for a in columns], float).T
     shares = counts / counts.sum(0)
     limit = columns[0].limit
@@ -158,7 +167,7 @@ def _histograms(axes: Axes, columns: Sequence[Any], last: bool) -> Any:
     dead = [100 * a.dead for a in columns]
     if max(dead) > 0:
         twin = axes.twinx()
-        twin.plot(range(len(dead)), dead, color="white", linewidth=4.5)  # a rim: the line crosses dark ground
+        twin.plot(range(len(dead)), dead, color="white", linewidth=4.5)  # a rim, as the line crosses dark areas
         twin.plot(range(len(dead)), dead, color=SECOND, linewidth=2, marker="o", markersize=5, markeredgecolor="white")
         twin.set_ylim(0, 105)
         twin.set_ylabel("dead units (%), line" if last else "", fontsize=LABEL, color=SECOND)
@@ -167,10 +176,13 @@ def _histograms(axes: Axes, columns: Sequence[Any], last: bool) -> Any:
 
 
 def update_ratios(found: Any, caption: str = "") -> Figure:
-    """||update|| / ||weight|| of every layer over a training: what analysis.update_ratios returns, {step: {layer:
-    ratio}}, or {label: such a result}, a panel for each.
+    """Draw ||update|| / ||weight|| of every layer over a training, on a log scale.
 
-    A band from the smallest to the largest layer, and lines for the first, the middle and the last; log scale.
+    found: what analysis.update_ratios returns, {step: {layer: ratio}}, or {label: such a result}, with one panel for
+    each
+
+    A band reaches from the layer with the smallest ratio to the layer with the largest. Lines show the first, the
+    middle and the last layer.
     """
     shown = {label: history for label, history in labelled(found, 2).items() if any(history.values())}
     layers = {label: [n for n in history[max(history)] if all(history[s].get(n) for s in history)]
@@ -186,7 +198,7 @@ def update_ratios(found: Any, caption: str = "") -> Figure:
         grid = np.array([[shown[label][s][n] for n in names] for s in steps])
         axes.fill_between(steps, grid.min(1), grid.max(1), color=BAND, label="smallest to largest layer")
         at = sorted({0, len(names) // 2, len(names) - 1})
-        # Layers of several networks have different names; what their lines share is the place.
+        # Layers of several networks have different names, so the legend gives their position.
         called = [names[i] for i in at] if len(means) == 1 else ["first layer", "middle layer", "last layer"][:len(at)]
         for i, style in zip(at, series(called).values(), strict=True):
             axes.plot(steps, grid[:, i], markevery=every(len(steps)), **style)

@@ -1,4 +1,4 @@
-"""Numbers over a grid of two settings, as colours with the numbers written in."""
+"""This module draws numbers over a grid of two settings, as colours with the numbers written in."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -12,10 +12,16 @@ from .style import INK, TICK, Figure, colour_bar, dress, new_figure
 
 def heat_maps(found: Mapping[str, Sequence[Sequence[float]]], rows: Sequence[float], columns: Sequence[float],
               labels: tuple[str, str, str], title: str = "", caption: str = "") -> Figure:
-    """One panel for each of `found`, {panel's title: a value for every row and column}, on one scale of colours.
+    """Draw one panel for each entry of `found`, all on one scale of colours.
 
-    labels: of the rows, of the columns and of the values. The first row is drawn lowest, dark is high, and NaN stays
-    white. ValueError where a panel's shape is not (rows, columns).
+    found     {panel's title: a value for every row and column}
+    rows      the setting's value for every row, the lowest row first
+    columns   the other setting's value for every column
+    labels    of the rows, of the columns and of the values
+
+    Dark is high, and NaN is white.
+
+    Raises ValueError if a panel's shape is not (rows, columns).
     """
     panels = {name: np.asarray(values, float) for name, values in found.items()}
     for name, values in panels.items():

@@ -1,4 +1,4 @@
-"""The loss surface: Li et al. 2018, Figures 1 and 2."""
+"""This module draws the loss surface, as in Li et al. 2018, Figures 1 and 2."""
 from __future__ import annotations
 
 from typing import Any
@@ -23,8 +23,10 @@ from .style import (
 
 
 def loss_line(found: Any, caption: str = "") -> Figure:
-    """Loss (left, log scale) and error (right) along a direction: what analysis.loss_line returns, or {label: such a
-    result}."""
+    """Draw loss (left, log scale) and error (right) along a direction.
+
+    found: what analysis.loss_line returns, or {label: such a result}
+    """
     shown = labelled(found)
     sharp = listed({label: number(line.curvature) for label, line in shown.items()})
     figure = new_figure(f"Curvature of the loss at the network's weights: {sharp}" if sharp else
@@ -37,15 +39,17 @@ def loss_line(found: Any, caption: str = "") -> Figure:
         right.plot(line.at, line.error, **style)
     log_scale(left)
     right.set_ylim(bottom=0)
-    dress(left, "", "along a filter-normalised direction", "cross-entropy", empty=not shown)
-    dress(right, "", "along a filter-normalised direction", "error (%)", empty=not shown)
+    dress(left, "", "position along a filter-normalised direction", "cross-entropy", empty=not shown)
+    dress(right, "", "position along a filter-normalised direction", "error (%)", empty=not shown)
     legend_below(figure, [left])
     return figure
 
 
 def loss_surface(found: Any, caption: str = "") -> Figure:
-    """Contours of the loss over two directions: what analysis.loss_surface returns, or {label: such a result}, a panel
-    for each. The cross is where the network is."""
+    """Draw contours of the loss over two directions. The cross marks the network's own weights.
+
+    found: what analysis.loss_surface returns, or {label: such a result}, with one panel for each
+    """
     shown = labelled(found)
     ranges = listed({label: f"{number(s.loss[len(s.at) // 2][len(s.at) // 2])} at the centre, up to "
                             f"{number(_largest(s.loss))}" for label, s in shown.items()}, most=2)
@@ -73,7 +77,7 @@ def loss_surface(found: Any, caption: str = "") -> Figure:
 
 
 def _largest(values: Any) -> float:
-    """Of those that are finite: far from the weights a loss may not be."""
+    """Return the largest finite value, because far from the weights a loss can be infinite; 0 if there is none."""
     finite = np.asarray(values, float)
     finite = finite[np.isfinite(finite)]
     return float(finite.max()) if finite.size else 0.0

@@ -1,7 +1,8 @@
-"""Errors, gradients and responses of the networks of a run, as `minires demo` measures them.
+"""This module draws errors, gradients and responses of the networks of a run, as `minires demo` measures them.
 
-Every function takes ``nets``, {name of a network: dict of lists}, as results.json has it under ``"nets"``. A network
-may have any name; what is compared is found from names such as "plain-20" or "resnet56", where they can be read.
+Every function takes ``nets``, {name of a network: dict of lists}, as in results.json under ``"nets"``. A network can
+have any name. Networks are compared if their names can be read as a family and a depth, such as "plain-20" or
+"resnet56".
 """
 from __future__ import annotations
 
@@ -52,9 +53,10 @@ from .style import (
 
 
 def error_curves(nets: Nets, caption: str = "") -> Figure:
-    """Training error (left) and test error (right) by epoch; compare He et al. 2015 (v1), Figures 1 and 6.
+    """Draw training error (left) and test error (right) by epoch; compare He et al. 2015 (v1), Figures 1 and 6.
 
-    Uses ``nets[name]["train_error"]`` and ``["test_error"]``: one number per epoch, percent, (epochs,).
+    nets[name]["train_error"] and ["test_error"]: percent, (epochs,)
+
     Both panels have the same y axis. A net without a finished epoch is left out.
     """
     figure = new_figure(_error_title(nets), 4.5, caption)
@@ -80,17 +82,18 @@ def error_curves(nets: Nets, caption: str = "") -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, nbins=8))
         _label_ends(axes, ends, styles, top)
         dress(axes, label, "epoch", f"{label} (%)", empty=not shown)
-        axes.yaxis.set_tick_params(labelleft=True)  # shared, but easier to read with numbers
+        axes.yaxis.set_tick_params(labelleft=True)  # the axis is shared, but numbers make it easier to read
     return figure
 
 
 def gradient_norms(nets: Nets, caption: str = "") -> Figure:
-    """Gradient norm of every weight layer at initialisation, log scale. v1 says it in words, in section 4.1.
+    """Draw the gradient norm of every weight layer at initialisation, log scale; compare He et al. 2015, section 4.1.
 
-    One panel per depth, and one for networks whose names tell none. Uses ``nets[name]["gradient_norms_init"]`` and
-    ``["gradient_norms_init_without_bn"]``: L2 norms of dLoss/dWeight, (layers,), input first, classifier
-    last. The classifier is drawn as a hollow marker, because it is not a 3x3 layer. A norm of zero has no
-    place on a log axis and is left out.
+    nets[name]["gradient_norms_init"] and ["gradient_norms_init_without_bn"]: L2 norms of dLoss/dWeight, (layers,),
+    input first, classifier last
+
+    There is one panel per depth, and one for networks without a depth in their names. The classifier is a hollow
+    marker, because it is not a 3x3 layer. A norm of 0 has no position on a log axis and is left out.
     """
     figure = new_figure(_gradient_title(nets), 4.6, caption)
     key = "gradient_norms_init"
@@ -119,16 +122,19 @@ def gradient_norms(nets: Nets, caption: str = "") -> Figure:
 
 
 def responses(found: Any, caption: str = "", log: bool = False) -> Figure:
-    """Layer responses in layer order and sorted, descending; compare He et al. 2015, Figure 7.
+    """Draw layer responses in layer order and sorted, descending; compare He et al. 2015, Figure 7.
 
-    found: what `analysis.responses` and its kin return, {layer: response}, or {label: such a result}; or the nets of a
-    run, of which ``nets[name]["responses"]`` (after training) and ``["responses_init"]`` (before) are drawn. The
-    response is the standard deviation of each 3x3 layer's output after BN, no unit. Before training that of every layer
-    is 1 by construction: the thin line, which is the control.
+    found   what `analysis.responses`, `responses_closed_form` or `responses_from_parameters` returns, {layer:
+            response}; or {label: such a result}; or the nets of a run, of which ``nets[name]["responses"]`` (after
+            training) and ``["responses_init"]`` (before training) are drawn
+    log     whether the y axis is logarithmic in panels whose largest response is over 3; other y axes start at 0
 
-    Where names tell different depths, each depth has panels of its own, and what tells none has others, with their own
-    y axis: a deep plain net early in training reaches many times the others' range. It starts at 0, or with `log` is
-    logarithmic where the largest is over 3.
+    The response is the standard deviation of each 3x3 layer's output after BN, without a unit. Before training every
+    response is 1 by construction. The thin line shows this control.
+
+    If names have different depths, each depth has its own panels, and so do names without a depth. The panels of a
+    depth have their own y axis, because the responses of a deep plain net early in training reach many times the range
+    of the other nets.
     """
     measured = _measured(found)
     means = listed({m.label: f"{np.mean(m.after):.2f}" for m in measured if len(m.after)})
@@ -139,7 +145,7 @@ def responses(found: Any, caption: str = "", log: bool = False) -> Figure:
     columns = [] if len(columns) < 2 else columns + [None] * (None in told)
     places = [f"depth {d}" if d else "others" for d in columns]
     figure = new_figure(title, 6.6 if columns else 4.4, caption)
-    # A column for each depth, rows by order; for one depth alone the orders stand side by side.
+    # There is a column for each depth and a row for each order. With a single depth the orders are side by side.
     grid = figure.subplots(2, len(columns), sharey="col", sharex="col", squeeze=False) if columns else \
         figure.subplots(1, 2, sharey=True, squeeze=False).T
     styles = series(m.label for m in measured)
@@ -176,7 +182,7 @@ WITHOUT_BN: dict[str, Any] = {"color": GREY, "linestyle": CONTROL, "marker": "v"
 
 
 class _Measured(NamedTuple):
-    """The responses of one network, by layer."""
+    """A _Measured holds the responses of one network by layer."""
 
     label: str
     after: Sequence[float]
@@ -184,7 +190,7 @@ class _Measured(NamedTuple):
 
 
 def _is_run(found: Any) -> bool:
-    """Whether these are the nets of a run, which hold lists, and not results of an analysis, which hold numbers."""
+    """Return whether `found` is the nets of a run, which hold lists. Results of an analysis hold numbers."""
     nets = found.values() if isinstance(found, Mapping) else ()
     return any(isinstance(value, (list, tuple)) for net in nets if isinstance(net, Mapping) for value in net.values())
 
@@ -202,7 +208,7 @@ def _response_title(nets: Nets) -> str:
     if not responses_smaller(nets):
         return "Layer responses before and after training"
     means = "; ".join(f"{r:.2f} against {p:.2f} at depth {d}" for d, (p, r) in response_pairs(nets).items())
-    return f"After training the residual network's responses are smaller on average: {means}"
+    return f"After training, the mean response of the residual network is smaller: {means}"
 
 
 def _error_title(nets: Nets) -> str:
@@ -210,10 +216,10 @@ def _error_title(nets: Nets) -> str:
     if pair is None or hurt is None:
         return "Training and test error by epoch"
     shallow, deep = pair
-    # An interrupted net is compared at an epoch that is not the last one drawn: say which.
+    # With an interrupted net, the comparison is at an epoch that is not the last one drawn, so the title names it.
     last = max(len(net.get("train_error") or ()) for net in nets.values())
     title = (
-        f"Depth hurts the plain network in training error: {percent(hurt.error[deep])} at "
+        f"Training error of the plain networks increases with depth: {percent(hurt.error[deep])} at "
         f"{layers(deep, nets[deep])} layers against {percent(hurt.error[shallow])} at "
         f"{layers(shallow, nets[shallow])}{_after(hurt.epoch, last)}"
     )
@@ -222,7 +228,7 @@ def _error_title(nets: Nets) -> str:
         return title
     verb, found = repair
     reached = f"{percent(found.error[residual])} with {printed(residual)}{_after(found.epoch, last)}"
-    return f"{title}. The skip connection {verb} it: {reached}"
+    return f"{title}. The skip connection {verb} the increase: {reached}"
 
 
 def _after(epoch: int, last: int) -> str:
@@ -237,24 +243,24 @@ def _gradient_title(nets: Nets) -> str:
     if deepest is None or change is None or change.verb == "stays about level":
         return neutral
     return (
-        f"At initialisation the gradient of {printed(deepest)} with BN {change.verb} toward the input: "
+        f"At initialisation, the gradient norm of {printed(deepest)} with BN {change.verb} toward the input: "
         f"× {change.per_layer:.2f} per layer, × {number(change.total)} from the last 3x3 layer to the second"
     )
 
 
 def _styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """{name of a net: style of its line}, labelled with its printed name."""
+    """Return {name of a net: style of its line}, labelled with its printed name."""
     styles = series(names)
     return {name: style | {"label": printed(name), "markersize": 6} for name, style in styles.items()}
 
 
 def _paired(kind: str, shade: int) -> dict[str, Any]:
-    """The style of the only network of its kind in a panel."""
+    """Return the style for the only network of its kind in a panel."""
     return {"color": COLOURS[kind][shade], "linestyle": DASHES[kind], "marker": MARKERS[kind][kind == "plain"]}
 
 
 def _draw_norms(axes: Axes, norms: Sequence[float] | None, style: Mapping[str, Any]) -> None:
-    """A line for all layers but the classifier, which is a hollow marker."""
+    """Draw a line for all layers except the classifier, and a hollow marker for the classifier."""
     if not norms:
         return
     axes.plot(range(1, len(norms)), norms[:-1],
@@ -285,7 +291,7 @@ def _label_ends(axes: Axes, ends: Mapping[str, tuple[int, float]], styles: Mappi
     heights: list[float] = []
     for name in names:
         heights.append(max(ends[name][1], heights[-1] + gap if heights else 0.02 * top))
-    for i in range(len(heights) - 1, -1, -1):  # and back down from the upper edge
+    for i in range(len(heights) - 1, -1, -1):  # then back down from the upper edge
         heights[i] = min(heights[i], 0.97 * top - gap * (len(heights) - 1 - i))
     right = axes.get_xlim()[1]
     span = right - axes.get_xlim()[0]
@@ -293,7 +299,7 @@ def _label_ends(axes: Axes, ends: Mapping[str, tuple[int, float]], styles: Mappi
     for name, height in zip(names, heights, strict=True):
         epoch, value = ends[name]
         colour = styles[name]["color"]
-        # An interrupted net's leader crosses epochs that were not trained: dotted, so that it is no curve.
+        # The leader of an interrupted net crosses epochs that were not trained. It is dotted, unlike a curve.
         stopped = epoch < last
         axes.annotate(
             f"{printed(name)}  {value:.1f}" + (f" (ep. {epoch})" if stopped else ""),
@@ -309,7 +315,7 @@ def _label_ends(axes: Axes, ends: Mapping[str, tuple[int, float]], styles: Mappi
                 "color": GREY if stopped else colour,
                 "linewidth": 0.7,
                 "linestyle": "dotted" if stopped else "solid",
-                "relpos": (0, 0.5),  # leave the text at its left, not through the one below
+                "relpos": (0, 0.5),  # start at the text's left edge, not in the text below
                 "shrinkA": 1,
                 "shrinkB": 4,
             },

@@ -1,4 +1,4 @@
-"""Numbers as text: short enough for a title, exact enough for a table."""
+"""This module writes numbers as text, short enough for a title and exact enough for a table."""
 from __future__ import annotations
 
 import math
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def number(value: float) -> str:
-    """Three digits: "1.21", "14.1", "3,730", and "2.8e4" where that is shorter to read."""
+    """Return a number with three digits, such as "1.21", "14.1" or "3,730", or with an exponent, such as "2.8e4"."""
     if value == 0 or 0.001 <= abs(value) < 9999.5:
         rounded = float(f"{value:.3g}")
         return f"{rounded:,.0f}" if abs(rounded) >= 100 else f"{rounded:.3g}"
@@ -19,23 +19,23 @@ def number(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    """12.34 -> "12.3 %"."""
+    """Return a percentage with one decimal: "12.3 %" for 12.34."""
     return f"{value:.1f} %"
 
 
 def points(value: float, other: float) -> float:
-    """value - other in percentage points, of the rounded numbers, so that a reader's subtraction agrees."""
+    """Return value - other, in percentage points, from the rounded numbers, so that a reader's subtraction agrees."""
     return round(round(value, 1) - round(other, 1), 1)
 
 
 def mean(values: Sequence[float]) -> float | None:
-    """Arithmetic mean, None for an empty list."""
+    """Return the arithmetic mean, or None for an empty list."""
     return math.fsum(values) / len(values) if len(values) else None
 
 
 def written(value: object) -> str:
-    """Any value as a person writes it: a float with six digits, or all before the point, so "31.82" for
-    31.819999999999997."""
+    """Return any value as a person writes it. A float has six digits, or all digits before the point, so
+    31.819999999999997 is "31.82"."""
     if not isinstance(value, (float, np.floating)) or not math.isfinite(value):
         return str(value)
     x = float(value)

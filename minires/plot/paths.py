@@ -1,4 +1,4 @@
-"""The paths of a residual network: how many there are of each length, and how much gradient they carry."""
+"""This module draws the paths of a residual network: how many have each length, and how much gradient they carry."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -16,10 +16,11 @@ LENGTH = "path length (blocks)"
 
 
 def path_gradients(found: Any, caption: str = "") -> Figure:
-    """Paths by length: how many there are, how much gradient one carries, and the product (Veit et al. 2016, Fig. 6).
+    """Draw by path length the number of paths, the gradient along one path, and the product: Veit et al. 2016, Fig. 6.
 
-    found: what analysis.path_gradients returns, or {label: such a result}. Lengths that were not measured between two
-    that were are filled in on the log scale.
+    found: what analysis.path_gradients returns, or {label: such a result}
+
+    Between two measured lengths the norm is interpolated on the log scale.
     """
     shown = labelled(found)
     parts = {label: part for label, gradients in shown.items() if (part := _product(gradients))}
@@ -42,15 +43,15 @@ def path_gradients(found: Any, caption: str = "") -> Figure:
     log_scale(middle)
     for axes in panels:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    dress(left, "how many", LENGTH, "share of all paths", empty=not shown)
-    dress(middle, "gradient of one path", LENGTH, "norm at the input", empty=not parts)
-    dress(right, "their product", LENGTH, "share of the product", empty=not parts)
+    dress(left, "number of paths", LENGTH, "share of all paths", empty=not shown)
+    dress(middle, "gradient along one path", LENGTH, "norm at the input, L2", empty=not parts)
+    dress(right, "product", LENGTH, "share of the product", empty=not parts)
     legend_below(figure, panels)
     return figure
 
 
 def _product(gradients: Any) -> tuple[list[int], Any, Any] | None:
-    """(lengths measured, log of the mean norm at each, share of the product at every length)."""
+    """Return (lengths measured, log of the mean norm at each, share of the product at every length)."""
     measured = sorted(k for k, norms in gradients.norms.items() if len(norms) and np.mean(norms) > 0)
     if not measured:
         return None
@@ -66,18 +67,19 @@ def _path_title(parts: Mapping[str, Any], shown: Mapping[str, Any]) -> str:
     for label, (measured, _, product) in parts.items():
         low, high = _middle(product, 0.9)
         share = 100 * sum(path_shares(shown[label].blocks)[low:high + 1])
-        found[label] = f"90 % at lengths of {low} to {high} blocks, {number(share)} % of all paths"
+        found[label] = f"90 % at lengths of {low} to {high} blocks, with {number(share)} % of all paths"
         if len(parts) == 1:
             found[label] += f" (measured: lengths {measured[0]} to {measured[-1]})"
     words = listed(found, most=2)
-    return f"Number of paths times norm of one: {words}" if words else "Paths by length"
+    return f"Number of paths times norm of one path: {words}" if words else "Paths by length"
 
 
 def gradients_by_length(found: Any, caption: str = "") -> Figure:
-    """The share of all paths and the share of the gradient at every length 0, 1, ..., both of which sum to 1.
+    """Draw the share of all paths and the share of the gradient at every length 0, 1, .... The shares of each sum to 1.
 
-    found: what analysis.gradients_by_length returns, or {label: such a result}, a panel for each. The share of the
-    gradient is analysis.gradient_shares: where paths cancel, one may be below 0 or above 1.
+    found: what analysis.gradients_by_length returns, or {label: such a result}, with one panel for each
+
+    The share of the gradient is analysis.gradient_shares. Where paths cancel, it can be below 0 or above 1.
     """
     carried = {label: gradient_shares(parts) for label, parts in labelled(found).items() if len(parts)}
     shares = {label: path_shares(len(values) - 1) for label, values in carried.items()}
@@ -86,7 +88,7 @@ def gradients_by_length(found: Any, caption: str = "") -> Figure:
         positive = np.maximum(values, 0)
         low, high = _middle(positive / positive.sum(), 0.9)
         found_there[label] = (f"{percent(100 * sum(values[low:high + 1]))} in paths of {low} to {high} blocks, "
-                              f"{number(100 * sum(shares[label][low:high + 1]))} % of all")
+                              f"with {number(100 * sum(shares[label][low:high + 1]))} % of all paths")
     words = listed(found_there, most=2)
     figure = new_figure("Gradient by path length" + (f": {words}" if words else ""), 4.0, caption)
     panels = figure.subplots(1, max(1, len(carried)), sharey=True, squeeze=False)[0]
@@ -103,7 +105,7 @@ def gradients_by_length(found: Any, caption: str = "") -> Figure:
 
 
 def _middle(weights: Any, share: float) -> tuple[int, int]:
-    """The shortest run of lengths that holds so much of the weight."""
+    """Return the first and the last length of the shortest run of lengths that holds this share of the weight."""
     total = np.concatenate([[0.0], np.cumsum(weights)])
     runs = [(high - low, low, high - 1) for low in range(len(weights)) for high in range(low + 1, len(total))
             if total[high] - total[low] >= share - 1e-12]

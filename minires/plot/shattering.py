@@ -1,4 +1,4 @@
-"""Shattered gradients: Balduzzi et al. 2017, Figures 1 and 2."""
+"""This module draws shattered gradients, as in Balduzzi et al. 2017, Figures 1 and 2."""
 from __future__ import annotations
 
 from typing import Any
@@ -13,17 +13,18 @@ from .style import GREY, Figure, dress, legend_below, log_scale, new_figure, ser
 
 
 def gradient_correlation(found: Any, caption: str = "") -> Figure:
-    """Correlation of gradients at different inputs by depth, beside the theory at initialisation: 2^-depth for plain
-    networks, (3/4)^depth for residual ones without BN.
+    """Draw the correlation of gradients at different inputs by depth, beside the theory at initialisation.
 
-    found: {depth: what analysis.gradient_correlation returns for a network of that depth}, or {label: such a mapping}.
+    found: {depth: what analysis.gradient_correlation returns for a network of that depth}, or {label: such a mapping}
+
+    The theory gives 2^-depth for plain networks and (3/4)^depth for residual networks without BN.
     """
     shown = labelled(found, 1)
     depths = sorted({d for values in shown.values() for d in values})
     common = [d for d in depths if all(d in values for values in shown.values())]
     at = listed({label: f"{values[common[-1]]:.2g}" for label, values in shown.items()}) if common else ""
-    figure = new_figure(f"Correlation of the gradients at two inputs, {common[-1]} layers: {at}" if at else
-                        "How alike the gradients at two inputs are, by depth", 4.2, caption)
+    figure = new_figure(f"Correlation of the gradients at two inputs, {common[-1]} hidden layers: {at}" if at else
+                        "Correlation of the gradients at two inputs by depth", 4.2, caption)
     axes = figure.subplots()
     for label, style in series(shown).items():
         axes.plot(list(shown[label]), list(shown[label].values()), **style | {"label": style["label"] or "measured"})
@@ -37,9 +38,9 @@ def gradient_correlation(found: Any, caption: str = "") -> Figure:
 
 
 def gradient_on_a_line(found: Any, caption: str = "", lags: int = 16) -> Figure:
-    """df/dx along a line (above, each scaled to deviation 1) and its autocorrelation at lags 0, 1, 2, ... (below).
+    """Draw df/dx along a line (above, standardised) and its autocorrelation at lags 0, 1, 2, ... (below).
 
-    found: what analysis.gradient_on_a_line returns, or {label: such a result}, a column for each.
+    found: what analysis.gradient_on_a_line returns, or {label: such a result}, with one column for each
     """
     shown = {label: np.asarray(values, float) for label, values in labelled(found).items()}
     alike = {label: autocorrelation(g.tolist(), range(min(lags, len(g)))) for label, g in shown.items() if np.ptp(g)}

@@ -1,4 +1,4 @@
-"""A figure under a slider, in a notebook that runs; the same figure at one value where nothing runs."""
+"""This module shows a figure with a slider in a running notebook, and the figure at one value anywhere else."""
 from __future__ import annotations
 
 import importlib.util
@@ -12,13 +12,17 @@ from .style import png
 
 
 class Slider:
-    """What a notebook shows when a cell returns it: `draw(value)` for the value that the reader chose.
+    """A notebook shows a Slider that a cell returns as the figure `draw(value)` for the value that the reader chooses.
 
-    draw: from a value to a matplotlib Figure, drawn once per value, when it is first wanted: what `draw` reads must not
-    change until then. values: what the slider offers, in order. name: what they are, written before the slider. at: the
-    index of the value shown first, by default the middle one; its picture is also what is shown without ipywidgets, or
-    where no kernel runs: on GitHub, or in print.
-    ValueError for no values, or an index that none has.
+    draw     a function from a value to a matplotlib Figure; it runs once per value, when the figure is first needed.
+             What it reads must not change until then
+    values   the slider's values, in order
+    name     the values' name, written before the slider
+    at       the index of the value shown first, by default the middle one
+
+    The figure at `at` is also shown without ipywidgets, and where no kernel runs: on GitHub, or in print.
+
+    Raises ValueError for no values, or for an index without a value.
     """
 
     def __init__(self, draw: Callable[[Any], matplotlib.figure.Figure], values: Sequence[Any], name: str = "",
@@ -33,13 +37,13 @@ class Slider:
         self._drawn: dict[int, bytes] = {}
 
     def picture(self, at: int) -> bytes:
-        """The PNG of the value with this index."""
+        """Return the PNG of the value with this index."""
         if at not in self._drawn:
             self._drawn[at] = png(self.draw(self.values[at]), dpi=100, colours=256)
         return self._drawn[at]
 
     def widget(self) -> Any:
-        """The slider and its picture, as an ipywidgets.VBox."""
+        """Return the slider and its picture as an ipywidgets.VBox."""
         import ipywidgets
 
         options = [(written(value), i) for i, value in enumerate(self.values)]
@@ -50,10 +54,10 @@ class Slider:
         return ipywidgets.VBox([slider, image])
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        """A notebook takes the richest form that it can show."""
+        """Return the forms of the slider. A notebook shows the richest form that it can show."""
         still = {"image/png": self.picture(self.at), "text/plain": f"{self.name} = {written(self.values[self.at])}"}
         if importlib.util.find_spec("ipywidgets") is None:
             return still
-        # What ipywidgets 8 would say itself; 7, which Google Colab has, knows no _repr_mimebundle_.
+        # This is what ipywidgets 8 would return. ipywidgets 7, which Google Colab has, has no _repr_mimebundle_.
         view = {"version_major": 2, "version_minor": 0, "model_id": self.widget().model_id}
         return {"application/vnd.jupyter.widget-view+json": view, **still}

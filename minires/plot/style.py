@@ -1,4 +1,4 @@
-"""What all figures share: the Figure, its title, axes and legend, and the colours of networks."""
+"""This module has what all figures share: the Figure, its title, axes and legend, and the colours of networks."""
 from __future__ import annotations
 
 import io
@@ -18,35 +18,35 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from ..names import network
 from .numbers import number
 
-# Orange against blue survives colour blindness, light against dark survives grey print, and dashes and
-# markers do the rest. Text and lines are dark enough on white (4:1) to be read.
+# Readers with colour blindness can tell orange from blue, and in grey print light differs from dark. Dashes and markers
+# separate the remaining lines. Text and lines have a contrast of 4:1 or more on white.
 COLOURS = {"plain": ("#d94801", "#7f2704"), "resnet": ("#3182bd", "#08306b")}  # shallowest, deepest
 MARKERS = {"plain": ("s", "D", "v", "X"), "resnet": ("o", "^", "P", "p")}
 DASHES: dict[str, Any] = {"plain": (0, (4, 1.6)), "resnet": "solid"}
-OTHERS: tuple[tuple[str, Any, str], ...] = (  # colour, dashes, marker of what is neither
+OTHERS: tuple[tuple[str, Any, str], ...] = (  # colour, dashes and marker of all other lines
     ("#1a1a1a", "solid", "o"), ("#238b45", (0, (1.2, 1.2)), "^"), ("#d94801", (0, (5, 1.8)), "s"),
     ("#3182bd", (0, (6, 1.5, 1.2, 1.5)), "D"), ("#9e5db5", (0, (3, 1, 1, 1, 1, 1)), "v"))
 INK, GREY, GRID, MARK = "#1a1a1a", "#6b6b6b", "#dcdcdc", "#d94801"  # MARK: a line or cross over shades of grey
-THEORY, LIMIT = (0, (1, 2)), (0, (4, 2))  # dashes of a line that is no measurement, and of one to compare with
-CONTROL = (0, (1, 1.4))  # of a network without what is looked at
+THEORY, LIMIT = (0, (1, 2)), (0, (4, 2))  # dashes of a line that is not measured, and of a line to compare with
+CONTROL = (0, (1, 1.4))  # dashes of a network without the part that is examined
 BAND, SECOND = "#c6c6c6", "#08519c"  # an area between lines; a second y axis and its line
 WINDOWS = ("#fdd0a2", "#c6dbef", "#c7e9c0", "#dadaeb")  # fills in turn: light, for dark numbers
 EMPTY, PADDING, FRAME = "#ffffff", "#ececec", "#9a9a9a"  # fills and edge of a square with a number
 NODES = {"operation": "#e6eef7", "parameter": "#fde0c8", "constant": "#f2f2f2"}  # fills in a graph
-TITLE, LABEL, TICK = 12.5, 11.0, 10.0  # points
-WIDTH = 8.6  # of a figure, inches
+TITLE, LABEL, TICK = 12.5, 11.0, 10.0  # font sizes in points
+WIDTH = 8.6  # of a figure, in inches
 
 
 class Figure(matplotlib.figure.Figure):
-    """A matplotlib Figure that a notebook shows when a cell returns it.
+    """A Figure is a matplotlib Figure that a notebook shows when a cell returns it, without pyplot.
 
-    Jupyter learns to show plain Figures only when pyplot is imported. This method needs no pyplot.
+    Jupyter learns to show matplotlib's own Figures only when pyplot is imported.
     """
 
-    caption_share = 0.0  # of the height, at the bottom
+    caption_share = 0.0  # the caption's share of the height, at the bottom
 
     def keep_free(self, share: float) -> None:
-        """Let the layout leave this share of the height empty, at the bottom."""
+        """Make the layout leave this share of the height empty at the bottom."""
         engine: Any = self.get_layout_engine()
         engine.set(rect=(0, share, 1, 1 - share))
 
@@ -55,20 +55,23 @@ class Figure(matplotlib.figure.Figure):
 
 
 def png(figure: matplotlib.figure.Figure, dpi: float = 150, colours: int = 0) -> bytes:
-    """The figure as the bytes of a PNG file.
+    """Return the figure as the bytes of a PNG file.
 
-    With a palette of `colours`, 256 at most, it is much smaller; left out where areas would change, not edges alone: a
-    heat map has more shades.
+    dpi       dots per inch
+    colours   size of the palette, 256 at most; 0 for no palette
+
+    A file with a palette is much smaller. No palette is used if it would change areas and not only edges, as in a heat
+    map, which has more shades.
     """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
     if not colours:
         return buffer.getvalue()
-    from PIL import Image  # matplotlib needs it itself
+    from PIL import Image  # matplotlib requires it
 
     small = io.BytesIO()
     exact = Image.open(buffer).convert("RGB")
-    # An octree keeps the colours that few pixels have, such as that of a single marker; the median cut does not.
+    # An octree keeps colours that only few pixels have, such as the colour of a single marker. The median cut does not.
     few = exact.quantize(colours, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     error = abs(np.asarray(exact, np.int16) - np.asarray(few.convert("RGB"), np.int16)).max(-1)
     (exact if (error > 3).mean() > 0.07 else few).save(small, "PNG", optimize=True)
@@ -76,7 +79,7 @@ def png(figure: matplotlib.figure.Figure, dpi: float = 150, colours: int = 0) ->
 
 
 def new_figure(title: str, height: float, caption: str = "") -> Figure:
-    """An empty figure 8.6 inches wide under its title, above its caption (data, seed, settings)."""
+    """Return an empty figure, 8.6 inches wide, with its title above and its caption (data, seed, settings) below."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)  # the canvas that draws into memory
     title = title.replace(" %", "\N{NO-BREAK SPACE}%").replace(" × ", "\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}")
@@ -90,10 +93,10 @@ def new_figure(title: str, height: float, caption: str = "") -> Figure:
 
 
 def square_panels(title: str, caption: str, count: int, names: float = 0.0) -> tuple[Figure, list[Axes]]:
-    """A figure of nearly square panels, two in a row, or one in the middle, with tick labels of `names` inches.
+    """Return a figure of nearly square panels, two in a row or one in the middle, with tick labels of `names` inches.
 
-    Only the figure's height makes them square: where an axes keeps an aspect of its own, matplotlib's layout lets
-    titles overlap.
+    Only the figure's height makes the panels square, because matplotlib's layout lets titles overlap if an axes has a
+    fixed aspect.
     """
     columns = 2 if count > 1 else 1
     rows = -(-count // columns) or 1
@@ -108,7 +111,7 @@ def square_panels(title: str, caption: str, count: int, names: float = 0.0) -> t
 
 
 def layer_ticks(count: int, panels: int = 1) -> list[int]:
-    """Ticks for layers 1 ... count: the first, round numbers, and the last if it has room beside `panels` panels."""
+    """Return ticks for layers 1 ... count: the first, round numbers, and the last if `panels` panels leave room."""
     most = 7 if panels < 3 else 4
     step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500) if count / step < most or step == 500)
     ticks = [1, *(i for i in range(step, count + 1, step) if i > 1)]
@@ -116,7 +119,7 @@ def layer_ticks(count: int, panels: int = 1) -> list[int]:
 
 
 def dress(axes: Axes, title: str, x: str, y: str, empty: bool = False) -> None:
-    """Labels, grid and frame. Colours and sizes are given here, so a user's style cannot hide them."""
+    """Set labels, grid and frame. Their colours and sizes are explicit, so a user's style cannot hide the labels."""
     grid = axes.get_gridspec()
     panels = grid.ncols if grid else 1
     axes.set_title(textwrap.fill(title, max(16, 72 // panels)), fontsize=LABEL, color=INK)
@@ -144,7 +147,11 @@ def dress(axes: Axes, title: str, x: str, y: str, empty: bool = False) -> None:
 
 def legend_below(figure: Figure, panels: Sequence[Axes], extra: str = "", columns: int = 4,
                  styles: Sequence[matplotlib.lines.Line2D] = ()) -> None:
-    """One legend for all panels, under them, where it hides no data; `styles` are entries that no panel holds."""
+    """Draw one legend for all panels, below them so that it hides no data.
+
+    extra    the label of an entry with a hollow marker
+    styles   lines of entries that no panel contains
+    """
     handles: dict[str, Any] = {str(line.get_label()): line for line in styles}
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -157,7 +164,7 @@ def legend_below(figure: Figure, panels: Sequence[Axes], extra: str = "", column
         return
     columns = _columns(list(handles), columns, figure.get_size_inches()[0])
     place: dict[str, Any] = {"loc": "outside lower center"}
-    if figure.caption_share:  # matplotlib makes room for one thing outside the axes, not for two
+    if figure.caption_share:  # matplotlib makes room for one artist outside the axes, but not for two
         rows = -(-len(handles) // columns)
         figure.keep_free(figure.caption_share + (0.24 * rows + 0.1) / figure.get_size_inches()[1])
         place = {"loc": "lower center", "bbox_to_anchor": (0.5, figure.caption_share)}
@@ -174,7 +181,7 @@ def legend_below(figure: Figure, panels: Sequence[Axes], extra: str = "", column
 
 
 def _columns(labels: Sequence[str], most: int, width: float) -> int:
-    """How many columns of a legend fit into this width, in inches."""
+    """Return how many columns of a legend fit into this width, in inches."""
     for columns in range(min(most, len(labels)), 1, -1):
         rows, longer = divmod(len(labels), columns)  # as matplotlib fills them: the first columns are longer
         ends = np.cumsum([rows + (i < longer) for i in range(columns)])
@@ -185,8 +192,7 @@ def _columns(labels: Sequence[str], most: int, width: float) -> int:
 
 
 def kind(label: str) -> str:
-    """"plain" or "resnet" where the label begins with the name of such a network, or with "plain" or "residual"; else
-    ""."""
+    """Return "plain" or "resnet" if the label begins with such a network's name or with its kind; else ""."""
     if (found := network(label, more=True)) is not None:
         return "resnet" if found.residual else "plain" if found.family == "plain" else ""
     word = re.match(r"(plain|resnet|residual)\b", label, re.IGNORECASE)
@@ -194,17 +200,17 @@ def kind(label: str) -> str:
 
 
 def depth(label: str) -> int | None:
-    """56 for "plain-56, width 8"; None for a label that does not begin with a network's name."""
+    """Return 56 for "plain-56, width 8", and None for a label that does not begin with a network's name."""
     found = network(label, more=True)
     return found.depth or None if found else None
 
 
 def series(labels: Iterable[Any]) -> dict[Any, dict[str, Any]]:
-    """{label: colour, dashes and marker} of several lines, told apart in grey by all three.
+    """Return {label: colour, dashes and marker} of several lines, which differ even in grey print.
 
-    Plain networks are orange and dashed, residual ones blue and solid, as in every figure, the shallowest light and the
-    deepest dark; where their names tell no different depths, the first light and the last dark. Other labels get the
-    other colours in turn.
+    In every figure plain networks are orange and dashed, and residual networks are blue and solid. The shallowest is
+    light and the deepest is dark. If the names do not have different depths, the first is light and the last is dark.
+    Other labels get the other colours in turn.
     """
     labels = list(labels)
     by_kind: dict[str, list[Any]] = {}
@@ -222,20 +228,20 @@ def series(labels: Iterable[Any]) -> dict[Any, dict[str, Any]]:
                 marker = MARKERS[which][i % len(MARKERS[which])]
             else:
                 (colour, dashes, _), marker = OTHERS[i % 5], OTHERS[(i + i // 5) % 5][2]
-            shown = f" {label}" if str(label).startswith("_") else label  # matplotlib would leave it out of legends
+            shown = f" {label}" if str(label).startswith("_") else label  # matplotlib's legends leave out "_..."
             found[label] = {"label": shown, "color": colour, "linestyle": dashes, "marker": marker,
                             "linewidth": 1.6 + 0.6 * share if which else 1.8, "markersize": 5}
     return {label: found[label] for label in labels}
 
 
 def _mixed(which: str, share: float) -> str:
-    """A colour between the shallowest network's (share 0) and the deepest's (1)."""
+    """Return a colour between the shallowest network's (share 0) and the deepest network's (share 1)."""
     red, green, blue = ((1 - share) * a + share * b for a, b in zip(*map(to_rgb, COLOURS[which]), strict=True))
     return to_hex((red, green, blue))
 
 
 def log_scale(axes: Axes) -> None:
-    """A logarithmic y axis for what is drawn already, with numbers a reader can use where it spans little."""
+    """Make the y axis of drawn lines logarithmic, with ticks at 1, 2 and 5 times powers of ten for a small range."""
     axes.set_yscale("log", nonpositive="mask")
     low, high = axes.get_ylim()
     if high < 40 * low:
@@ -245,12 +251,12 @@ def log_scale(axes: Axes) -> None:
 
 
 def every(count: int, wanted: int = 15) -> int:
-    """`markevery` that leaves about so many markers on a line of `count` points."""
+    """Return the `markevery` that leaves about `wanted` markers on a line of `count` points."""
     return max(1, count // wanted)
 
 
 def colour_bar(figure: Figure, image: Any, axes: Any, label: str, form: Any = None) -> None:
-    """What the colours mean, to the right of `axes`."""
+    """Draw a colour bar, which says what the colours mean, to the right of `axes`."""
     bar = figure.colorbar(image, ax=axes, shrink=0.9, pad=0.02, format=form)
     bar.set_label(label, fontsize=LABEL, color=INK)
     bar.ax.tick_params(labelsize=TICK, colors=INK)

@@ -6,7 +6,7 @@
 today.pth and legacy.pth hold the same checkpoint of models.cifar(8, width=1) in both of PyTorch's formats. PyTorch 2.13
 wrote them. The checkpoint has what training scripts save: a model in DataParallel, an optimizer, an epoch, a score. The
 damage is to any bytes, to the operations of the pickles in an otherwise correct file, and to the entries of a complete
-zip file. Beside the damaged files there are new programs in place of the saved object.
+zip file. Other files hold a new program instead of the saved object.
 """
 import contextlib
 import io
