@@ -145,6 +145,7 @@ BAD = {
     "python, half": (PYTHON, "test_batch", lambda b: b[:len(b) // 2], "python format: it is damaged"),
     "python, text": (PYTHON, "test_batch", b"<p>404</p>", "python format: it is damaged"),
     "python, web page": (PYTHON, "test_batch", b"<html>404</html>", "it is a web page, not the file itself"),
+    "binary, Git LFS": (BINARY, "test_batch.bin", b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
     "python, Git LFS": (PYTHON, "data_batch_1", b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
     "python, state as a list": (PYTHON, "test_batch", lambda b: b.replace(b"(K\x03U\x01|", b"](K\x03U\x01|").replace(
         b"tb", b"eb"), "damaged|NumPy would write"),

@@ -27,7 +27,8 @@ from .split import Split, read_only
 SITE = "https://www.cs.toronto.edu/~kriz/"
 TRAIN, TEST = 50_000, 10_000  # images, in both data sets
 PIXELS = 3 * 32 * 32
-MORE = 10_000  # bytes for what a file holds beside images
+MORE = 10_000           # bytes for what a file holds beside images
+FREE_MEMORY = 16 << 20  # bytes that a pickle may build beside a byte for each of its bytes
 
 
 class Format(NamedTuple):
@@ -155,6 +156,8 @@ def _read_folder(folder: Path, form: Format) -> dict[str, bytes]:
             if (size := path.stat().st_size) > most:
                 raise ValueError(f"{path}: expected at most {most} bytes, got {size}")
             files[name] = path.read_bytes()
+            if kind := other_kind(files[name][:HEAD]):
+                raise ValueError(f"{path}: {kind}")
     return files
 
 
@@ -302,8 +305,6 @@ def _check_labels(where: str, kind: str, labels: list[int], classes: int) -> Non
 # -------------------------------------------------------------------------- reading pickles without running their code
 
 def _batch(where: str, content: bytes) -> dict[str, Any]:
-    if kind := other_kind(content[:HEAD]):
-        raise ValueError(f"{where}: {kind}")
     try:
         # The pixels are bytes, which take no other memory. An image has a few labels and a file name beside them.
         batch = pickles.read(io.BytesIO(content), ALLOWED, encoding="bytes", memory=FREE_MEMORY + len(content))
@@ -318,8 +319,6 @@ def _text(given: Any) -> str:
     """Return a string that Python 2 or 3 wrote as text; "" for anything else. Python 2's strings arrive as bytes."""
     return given.decode("latin1") if isinstance(given, bytes) else given if isinstance(given, str) else ""
 
-
-FREE_MEMORY = 16 << 20
 
 # These stand-ins replace the names in the pickles, and can only hold uint8 pixels. A pickle may call them with any
 # arguments and set any state, even that of a class. __setstate__ leaves it no way to change them.

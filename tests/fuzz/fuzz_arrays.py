@@ -14,7 +14,7 @@ import tempfile
 import zipfile
 
 import numpy as np
-from fuzz.fuzz_pytorch import entries_damaged, unzipped, warm_up, zipped
+from fuzz.fuzz_pytorch import entries_damaged, reader, unzipped, warm_up, zipped
 from fuzz.mutations import damaged, deepened, edited, main
 
 from minires import load_weights, models, save_weights
@@ -39,24 +39,7 @@ def cases():
             load_weights(model, path.with_suffix(name))
         length = struct.unpack("<Q", tensors[:8])[0]
         header, numbers = json.loads(tensors[8:8 + length]), tensors[8 + length:]
-        before = {name: np.zeros_like(a) for name, a in right.items()}
-
-        def reads(content, checksums=False):
-            path.write_bytes(content)
-            for name, t in model.state().items():
-                t.data = before[name]
-
-            def read():
-                state = model.state()
-                try:
-                    load_weights(model, path)
-                except BaseException:
-                    assert all(t.data is before[name] for name, t in state.items()), "half loaded"
-                    raise
-                assert all(t.data.shape == before[name].shape and t.data.dtype == np.float32
-                           and t.data is not before[name] for name, t in state.items()), "half loaded"
-                assert not checksums or all((t.data == right[name]).all() for name, t in state.items()), "other numbers"
-            return read, [str(path)]
+        reads = reader(model, path, right)
 
         def npy_header(rng):
             made, i = list(entries), rng.randrange(len(entries))

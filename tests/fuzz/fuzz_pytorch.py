@@ -131,6 +131,33 @@ def a_program(rng, entries):
     return p.program(rng.choice([body, b"}" + text("state_dict") + body + b"s", b"}" + text("ema") + body + b"s"]))
 
 
+def reader(model, path, right):
+    """Return a function from the content of a file to (read, names) for mutations.run.
+
+    read() loads the file at `path` into the model, and checks that all its entries or none are loaded; with `checksums`
+    also that the entries are `right`, {name: array}.
+    """
+    before = {name: np.zeros_like(a) for name, a in right.items()}
+
+    def reads(content, checksums=False):
+        path.write_bytes(content)
+        for name, t in model.state().items():
+            t.data = before[name]
+
+        def read():
+            state = model.state()
+            try:
+                load_weights(model, path)
+            except BaseException:
+                assert all(t.data is before[name] for name, t in state.items()), "half loaded"
+                raise
+            assert all(t.data.shape == before[name].shape and t.data.dtype == np.float32
+                       and t.data is not before[name] for name, t in state.items()), "half loaded"
+            assert not checksums or all((t.data == right[name]).all() for name, t in state.items()), "other numbers"
+        return read, [str(path)]
+    return reads
+
+
 @contextlib.contextmanager
 def cases():
     """Return {name: case} for mutations.run."""
@@ -142,27 +169,10 @@ def cases():
     model = models.cifar(8, width=1)
     warm_up(model, entries)
     right = {name: t.data for name, t in model.state().items()}
-    before = {name: np.zeros_like(a) for name, a in right.items()}
-
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "damaged.pth"
 
-        def reads(content, checksums=False):
-            path.write_bytes(content)
-            for name, t in model.state().items():
-                t.data = before[name]
-
-            def read():
-                state = model.state()
-                try:
-                    load_weights(model, path)
-                except BaseException:
-                    assert all(t.data is before[name] for name, t in state.items()), "half loaded"
-                    raise
-                assert all(t.data.shape == before[name].shape and t.data.dtype == np.float32
-                           and t.data is not before[name] for name, t in state.items()), "half loaded"
-                assert not checksums or all((t.data == right[name]).all() for name, t in state.items()), "other numbers"
-            return read, [str(path)]
+        reads = reader(model, path, right)
 
         def one_pickle(rng):
             i = rng.choice([0, 1, 2, 3, 3, 3, 3, 4])
