@@ -42,7 +42,7 @@ def conv_bn_relu(conv: Conv2d, bn: Any, x: Tensor, skip: Tensor | None = None) -
 
 
 def conv_bias_relu(x: Tensor, w: Tensor, bias: Tensor, skip: Tensor | None, stride: Any, padding: Any) -> Tensor:
-    """Return relu(conv2d(x, w, bias) + skip). It is one pass over memory if the kernels can and no graph is recorded."""
+    """Return relu(conv2d(x, w, bias) + skip). One pass over memory if the kernels can and no graph is recorded."""
     fused = None if recording() else getattr(kernels.of(x.data), "conv2d_bias_relu", None)
     if fused is not None:
         with contextlib.suppress(TypeError, ValueError):  # the separate operations below say what is wrong
