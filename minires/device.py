@@ -53,7 +53,7 @@ def use(name: str = "auto") -> str:
         raise ValueError(f'device: expected "auto", "cpu" or "gpu", got {name!r}')
     cp, why = _probe()
     if cp is None and name == "gpu":
-        raise RuntimeError(f'device "gpu" was asked for. {why} Use "cpu" or "auto".')
+        raise RuntimeError(f'device "gpu" was requested. {why} Use "cpu" or "auto".')
     return "cpu" if cp is None else "gpu"
 
 

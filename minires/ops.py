@@ -34,10 +34,7 @@ def as_tensor(value: Any, like: Tensor) -> Tensor:
 
 
 def pair(value: Any, what: str = "pair") -> tuple[int, int]:
-    """Return an integer as a pair of itself, and a pair unchanged: 3 -> (3, 3), (3, 2) -> (3, 2).
-
-    Raises ValueError, naming the argument `what`, for anything else.
-    """
+    """Return 3 as (3, 3), and (3, 2) unchanged. Raises ValueError, naming the argument `what`, for anything else."""
     values = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(values) != 2 or not all(isinstance(v, numbers.Integral) for v in values):
         raise ValueError(f"{what}: expected an integer or a pair of integers (vertical, horizontal), got {value!r}")
@@ -113,10 +110,7 @@ class Pow(Function):
 
 
 def pow(x: Tensor, exponent: float) -> Tensor:
-    """Return x ** exponent for a constant exponent.
-
-    Raises TypeError if `exponent` is not a number.
-    """
+    """Return x ** exponent for a constant exponent. Raises TypeError if `exponent` is not a number."""
     if not isinstance(exponent, numbers.Real):
         raise TypeError(f"pow: expected a number as exponent, got {type(exponent).__name__}; "
                         "for two Tensors write exp(b * log(a))")
@@ -252,10 +246,9 @@ class MatMul(Function):
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """Return a @ b as NumPy does.
+    """Return a @ b as NumPy does: (..., n, k) @ (..., k, m) -> (..., n, m). Leading axes broadcast.
 
-    a, b: (..., n, k) and (..., k, m) -> (..., n, m). Leading axes broadcast. A vector `a` counts as one row, a
-        vector `b` as one column.
+    A vector `a` counts as one row, and a vector `b` as one column.
     """
     if a.ndim == 1:
         y = matmul(a.reshape(1, -1), b)
@@ -280,10 +273,7 @@ class Linear(Function):
 
 
 def linear(x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return x w^T + bias.
-
-    x, w, bias: (N, I), (O, I), (O,) -> (N, O).
-    """
+    """Return x w^T + bias: x (N, I), w (O, I), bias (O,) -> (N, O)."""
     return Linear.apply(x, w) if bias is None else Linear.apply(x, w, bias)
 
 
@@ -351,7 +341,7 @@ class Var(Function):
         self.axes = _axes(axis, x.ndim)
         self.divisor = _count(x.shape, self.axes) - correction
         if self.divisor <= 0:
-            raise ValueError(f"variance of {_count(x.shape, self.axes)} elements with correction {correction}")
+            raise ValueError(f"expected more elements than correction={correction}, got {_count(x.shape, self.axes)}")
         self.centred = x - x.mean(self.axes, keepdims=True)
         return (self.centred * self.centred).sum(self.axes, keepdims=keepdims) / self.divisor
 
@@ -360,10 +350,7 @@ class Var(Function):
 
 
 def var(x: Tensor, axis: Axis = None, keepdims: bool = False, correction: int = 0) -> Tensor:
-    """Return the variance over the axes.
-
-    correction: 0 for the biased variance, which batch normalisation uses; 1 for the unbiased variance.
-    """
+    """Return the variance: biased with correction=0, as in batch normalisation, or unbiased with correction=1."""
     return Var.apply(x, axis=axis, keepdims=keepdims, correction=int(correction))
 
 
@@ -457,10 +444,7 @@ class Concatenate(Function):
 
 
 def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
-    """Concatenate Tensors along `axis`. Their shapes must be equal except along `axis`.
-
-    Raises ValueError if `tensors` is empty.
-    """
+    """Concatenate Tensors of equal shape, except along `axis`. Raises ValueError if `tensors` is empty."""
     if not tensors:
         raise ValueError("concatenate: expected at least one Tensor, got none")
     return Concatenate.apply(*tensors, axis=axis)
@@ -477,10 +461,7 @@ class Pad(Function):
 
 
 def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
-    """Return x with a border of `value`.
-
-    widths: one (before, after) pair of widths >= 0 for each axis.
-    """
+    """Return x with a border of `value`. widths: one (before, after) pair of widths >= 0 for each axis."""
     return Pad.apply(x, widths=tuple(tuple(w) for w in widths), value=value)
 
 
@@ -560,8 +541,7 @@ def max_pool2d(x: Tensor, kernel: Pair, stride: Pair | None = None, padding: Pai
                ) -> Tensor:
     """Return the maximum of every window. In a tie the gradient goes to the first element of the window.
 
-    x: (N, C, H, W)
-    kernel, stride, padding: integers or pairs (vertical, horizontal). The stride defaults to the kernel.
+    x: (N, C, H, W). kernel, stride, padding: integers or pairs (vertical, horizontal). The stride defaults to kernel.
     ceil_mode: Rows and columns at the end that do not fill a window are dropped. With ceil_mode=True they get a
         window that extends beyond the border, unless this window would contain only padding.
     """
@@ -593,8 +573,7 @@ class AvgPool2d(Function):
 def avg_pool2d(x: Tensor, kernel: Pair, stride: Pair | None = None, padding: Pair = 0) -> Tensor:
     """Return the mean of every window, with the zeros of the padding included.
 
-    x: (N, C, H, W)
-    kernel, stride, padding: integers or pairs (vertical, horizontal). The stride defaults to the kernel.
+    x: (N, C, H, W). kernel, stride, padding: integers or pairs (vertical, horizontal). The stride defaults to kernel.
     """
     return AvgPool2d.apply(x, kernel=pair(kernel, "avg_pool2d, kernel"),
                            stride=pair(kernel if stride is None else stride, "avg_pool2d, stride"),
@@ -668,8 +647,7 @@ def check_batch_norm(x: Any, *per_channel: Any) -> None:
 def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> tuple[Tensor, Any, Any]:
     """Return (y, mean, var): y = gamma xhat + beta, with xhat = x normalised by the statistics of each channel.
 
-    x: (N, C) or (N, C, H, W)
-    gamma, beta: (C,)
+    x: (N, C) or (N, C, H, W). gamma, beta: (C,).
     mean, var: (C,), the mean and the biased variance, as plain arrays. The gradient of y flows through both of them.
     """
     stats: list[Any] = []
@@ -717,11 +695,9 @@ class BatchNormEval(Function):
 
 
 def batch_norm_eval(x: Tensor, gamma: Tensor, beta: Tensor, mean: Any, var: Any, eps: float = 1e-5) -> Tensor:
-    """Return x normalised by the given statistics, which count as constants in the gradient.
+    """Return x (N, C) or (N, C, H, W) normalised by given statistics, which count as constants in the gradient.
 
-    x: (N, C) or (N, C, H, W)
-    gamma, beta: Tensors (C,)
-    mean, var: arrays (C,)
+    gamma, beta: Tensors (C,). mean, var: arrays (C,).
     """
     device.of(x.data, mean, var, operation="batch_norm_eval")
     return BatchNormEval.apply(x, gamma, beta, mean=mean, var=var, eps=float(eps))
@@ -789,9 +765,7 @@ class CrossEntropy(Function):
 def cross_entropy(logits: Tensor, labels: Any) -> Tensor:
     """Return the mean over the batch of -log softmax(logits)[label], a scalar.
 
-    logits: (N, K)
-    labels: integers (N,) in 0..K-1
-
+    logits: (N, K). labels: integers (N,) in 0..K-1.
     Raises ValueError if shapes do not fit, the batch is empty, the labels are not integers, or, on the CPU, a label
     is out of range.
     """

@@ -51,7 +51,7 @@ class SGD:
         for i, p in enumerate(self.parameters):
             if p.grad is not None and (p.grad.shape != p.shape or p.grad.dtype != self.flat.dtype):
                 raise ValueError(f"SGD: parameter {i}: expected a {self.flat.dtype}{p.shape} gradient, got "
-                                 f"{p.grad.dtype}{p.grad.shape}; scale it by float(number): NumPy's promote float32")
+                                 f"{p.grad.dtype}{p.grad.shape}; scale it by float(number), not a NumPy number")
         idle = [i for i, p in enumerate(self.parameters) if p.grad is None]
         w, v = self.flat, self.velocity
         g = self._joined([self.xp.zeros_like(p.data) if p.grad is None else p.grad for p in self.parameters])

@@ -260,7 +260,7 @@ class Tensor:
         return f"Tensor({np.array2string(self.numpy(), threshold=20, precision=4)}, {self.dtype}{made}{grad})"
 
     def __bool__(self) -> bool:
-        raise TypeError("the truth of a Tensor is ambiguous; ask its .data or .item()")
+        raise TypeError("the truth value of a Tensor is ambiguous; use .data or .item()")
 
     def numpy(self) -> np.ndarray:
         """Return the values as a NumPy array: `.data` itself on the CPU, a copy if `.data` is on the GPU."""
@@ -279,7 +279,7 @@ class Tensor:
         return self.item()
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError("NumPy cannot take a Tensor; give it .numpy()")
+        raise TypeError("NumPy cannot use a Tensor; pass its .numpy()")
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         raise TypeError(f"numpy.{function.__name__} cannot take a Tensor; use minires.ops or the Tensor's own methods, "

@@ -112,6 +112,18 @@ def site(wheel, shared):
     return shared("site", unpack)
 
 
+@pytest.fixture(scope="session")
+def finished_run(shared):
+    """The folder of a run that nothing interrupted, `minires` and helpers.SMALL_RUN. Tests change copies of it."""
+    from helpers import SMALL_RUN
+
+    from minires import cli
+
+    def train(folder):
+        assert cli.main([*SMALL_RUN, "--out", str(folder)]) == 0
+    return shared("finished-run", train)
+
+
 @pytest.fixture
 def no_collector():
     """Disable the garbage collector, so that a test can count the objects in reference cycles."""

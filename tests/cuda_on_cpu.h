@@ -1,7 +1,7 @@
-// Enough of CUDA to run a kernel on the CPU: blocks one after the other, the threads of a block as fibers that change
-// at __syncthreads(). Blocks and threads run in a shuffled order, another for every seed: a kernel that forgets a
-// barrier, or whose result depends on the order, gives other numbers. A thread that ends while others wait at a barrier
-// is reported, as is a kernel with threads beyond BLOCK.
+// This header has enough of CUDA to run a kernel on the CPU. Blocks run one after the other. The threads of a block are
+// fibers that switch at __syncthreads(). Blocks and threads run in a shuffled order, which depends on the seed. So a
+// kernel that forgets a barrier, or whose result depends on the order, gives different numbers. An error is reported if
+// a thread ends while others wait at a barrier, or if a block has more than MOST threads.
 #include <setjmp.h>
 #include <ucontext.h>
 
@@ -23,11 +23,11 @@ static Dim3 threadIdx, blockIdx, blockDim, gridDim;
 namespace cpu {
 constexpr int STACK = 1 << 15, MOST = 1024;
 static ucontext_t starts[MOST];
-static jmp_buf home, fibers[MOST];  // a jump costs no system call; contexts serve to start on a new stack
+static jmp_buf home, fibers[MOST];  // a jump needs no system call; a context is needed only to start on a new stack
 static std::vector<char> stacks((size_t)MOST * STACK);
 static bool alive[MOST], started[MOST];
-static int current, left;           // the thread that runs; how many of the block have not ended
-static int order[MOST], count, at;  // the threads of the block as they take turns; whose turn is next
+static int current, left;           // the running thread; the number of threads of the block that have not ended
+static int order[MOST], count, at;  // the threads of the block in their order; the index of the next one
 static void (*body)(void**);
 static void** arguments;
 static unsigned state;
@@ -44,7 +44,7 @@ static void shuffle(int* to, int n) {
 
 static void fiber();
 
-static void next() {  // the thread whose turn it is goes on; after the last one, run_block does
+static void next() {  // continues with the next thread; after the last thread, returns to run_block
     while (at < count) {
         int t = order[at++];
         if (!alive[t]) continue;
@@ -68,7 +68,7 @@ static void fiber() {  // runs a thread of one block, then waits for the next bl
     }
 }
 
-static int run_block(int threads) {  // 0, or 1 where a thread ended and another waits for it
+static int run_block(int threads) {  // returns 0, or 1 if a thread ended while another waits at a barrier
     for (int t = 0; t < threads; t++) alive[t] = true;
     for (left = threads; left > 0;) {
         int before = left;
@@ -111,7 +111,7 @@ static void unpack(void (*f)(A...), void** args) {
 }
 }  // namespace cpu
 
-// The thread waits; `next` sets its index again when it goes on.
+// The thread waits. `next` sets threadIdx again when the thread continues.
 #define __syncthreads()                                       \
     do {                                                      \
         if (!_setjmp(cpu::fibers[cpu::current])) cpu::next(); \

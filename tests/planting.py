@@ -1,9 +1,10 @@
-"""Plant a bug: change one expression or statement of a library's function for the length of a test.
+"""Plant a bug: change one expression or statement of a library function for the duration of a test.
 
-The place is found in the function's syntax tree, by a pattern in Python. Spaces, comments and line breaks do not count.
-A local variable or an attribute of self in the pattern may have another name in the function, as long as it is one name
-for one thing and only one place fits: a renamed variable breaks no test. ANY in the pattern fits any expression. The
-replacement may use all that the pattern names, and ARG1, ARG2, ...: the function's parameters, without self.
+A pattern in Python finds the place in the syntax tree of the function. Spaces, comments and line breaks do not count. A
+local variable or an attribute of self in the pattern may have another name in the function, if one name always stands
+for one thing and only one place matches. So a renamed variable breaks no test. ANY in the pattern matches every
+expression. The replacement may use all names of the pattern, and ARG1, ARG2, ... for the parameters of the function
+without self.
 """
 
 import __future__
@@ -14,12 +15,12 @@ import copy
 import inspect
 import textwrap
 
-PARAMETER = "ARG"  # and its number
+PARAMETER = "ARG"  # followed by a number
 UNIMPORTANT = {"ctx", "kind", "type_comment"}
 
 
 def plant(monkeypatch, owner, name, *changes):
-    """Change the function `owner.name` until monkeypatch is undone. `changes` are old, new, old, new, ..."""
+    """Change the function `owner.name` until monkeypatch undoes it. `changes` are old, new, old, new, ..."""
     original = inspect.getattr_static(owner, name)
     tree = changed(tree_of(original), original.__globals__, *changes)
     made = {}
@@ -34,7 +35,7 @@ def tree_of(function):
 
 
 def changed(tree, names, *changes):
-    """The tree of a function with every old replaced by its new; `names` are those of the function's module."""
+    """Return the tree of a function with every old replaced by its new. `names` are the globals of the function."""
     before = ast.dump(tree)
     bound = {f"{PARAMETER}{i}": ast.Name(p.arg, ast.Load()) for i, p in enumerate(parameters(tree), 1)}
     for old, new in zip(changes[::2], changes[1::2], strict=True):
@@ -51,7 +52,7 @@ def parameters(tree):
 
 
 def parsed(old, new):
-    """(the pattern, the nodes of the replacement): an expression and one, or a statement and some."""
+    """Return (pattern, nodes of the replacement): two expressions, or a statement and one or more statements."""
     try:
         return ast.parse(old, mode="eval").body, [ast.parse(new, mode="eval").body]
     except SyntaxError:
@@ -60,7 +61,7 @@ def parsed(old, new):
 
 
 def find(tree, pattern, names, bound, text):
-    """(the one node that fits, what the pattern's names stand for there); same names first, then any names."""
+    """Return (the only matching node, what the names of the pattern stand for). First try the same names, then any."""
     for renamed in False, True:
         fits = []
         for place in ast.walk(tree):
@@ -74,7 +75,7 @@ def find(tree, pattern, names, bound, text):
 
 
 def fit(pattern, node, bound, names, renamed):
-    """Does the node fit the pattern? Note in `bound` what the pattern's names stand for."""
+    """Return True if the node matches the pattern. Record in `bound` what the names of the pattern stand for."""
     if isinstance(pattern, ast.Name) and pattern.id == "ANY":
         return note("ANY", node, bound)
     if isinstance(pattern, ast.Name) and pattern.id.startswith(PARAMETER):
@@ -110,14 +111,14 @@ def same(a, b):
 
 
 def local(node, names):
-    """A local variable, or an attribute of self."""
+    """Return True for a local variable or an attribute of self."""
     if isinstance(node, ast.Attribute):
         return isinstance(node.value, ast.Name) and node.value.id == "self"
     return isinstance(node, ast.Name) and node.id not in {"_", "self", *names} and not hasattr(builtins, node.id)
 
 
 class Fill(ast.NodeTransformer):
-    """Write what the pattern's names stand for into the replacement."""
+    """Fill writes what the names of the pattern stand for into the replacement."""
 
     def __init__(self, bound):
         self.bound = bound
@@ -139,7 +140,7 @@ class Fill(ast.NodeTransformer):
 
 
 class Put(ast.NodeTransformer):
-    """Put other nodes in the place of one."""
+    """Put replaces one node by other nodes."""
 
     def __init__(self, place, nodes):
         self.place, self.nodes = place, nodes

@@ -1,6 +1,6 @@
-"""The benchmarks in a tiny setting: they run, compare like with like, and report what they measured. And the profile.
+"""Test the benchmarks with tiny sizes: they run, compare equal work, and report what they measured.
 
-How fast anything is, is not tested here.
+No test here measures speed. The profile of `minires bench` is tested here too.
 """
 
 import importlib
@@ -35,7 +35,7 @@ def run(name, *words):
 
 
 def result(folder, name, *words):
-    """(the JSON, the printed table, stderr) of one run that must succeed."""
+    """Run a benchmark, which must succeed, and return (the JSON, the printed table, stderr)."""
     out = folder / f"{name}.json"
     done = run(name, *words, "--out", out)
     assert done.returncode == 0, done.stderr
@@ -65,7 +65,7 @@ def check_header(r, name):
 
 
 def check_times(entry, rounds, count):
-    """The numbers that are told follow from the times of every round."""
+    """Check that the reported numbers follow from the times of every round."""
     ms = entry["ms"]
     assert len(ms) == rounds and all(len(r) == count and min(r) > 0 for r in ms)
     everything = [t for r in ms for t in r]
@@ -73,7 +73,7 @@ def check_times(entry, rounds, count):
 
 
 def check_ratio(entry, base, name):
-    """The ratio to `base` was taken round by round."""
+    """Check that the ratio to `base` was taken round by round."""
     again = [statistics.median(a) / statistics.median(b) for a, b in zip(entry["ms"], base["ms"], strict=True)]
     assert entry[f"ratio_to_{name}"] == pytest.approx(again)
     assert entry[f"median_ratio_to_{name}"] == pytest.approx(statistics.median(again))
@@ -153,9 +153,9 @@ CHECKS = {"train_step": check_train_step, "ops": check_ops, "scaling": check_sca
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """One small result of each kind, in a folder."""
+    """Write one small result of each kind into a folder."""
     folder = tmp_path_factory.mktemp("results")
-    bare = folder / "bare-python"  # a Python without any installed package
+    bare = folder / "bare-python"  # a Python without installed packages
     bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n', encoding="utf-8")
     bare.chmod(0o755)
     words = {

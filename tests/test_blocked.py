@@ -1,4 +1,4 @@
-"""kernels/blocked.py equals kernels/reference.py, whatever the shape, memory layout and thread count."""
+"""Test that kernels/blocked.py equals kernels/reference.py for every shape, memory layout and thread count."""
 from __future__ import annotations
 
 import gc
@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from minires.kernels import blocked, parallel, reference
 
-# Expected values are reference.py's in float64. A float32 kernel rounds every sum of K products by about
-# sqrt(K) * 6e-8 of its norm: 1e-6 for the longest sums here. 1e-5 leaves a factor of ten, and a single value
-# that is missing, doubled or misplaced among 10,000 already changes the norm by 1e-2.
+# The expected values come from reference.py in float64. A float32 kernel rounds every sum of K products by about
+# sqrt(K) * 6e-8 of its norm, which is 1e-6 for the longest sums here. 1e-5 leaves a factor of ten. A single value
+# among 10,000 that is missing, doubled or misplaced already changes the norm by 1e-2.
 TOLERANCE = 1e-5
 THREADS_WORTH = parallel.threads_worth
 EPS = 1e-5
@@ -26,7 +26,7 @@ EPS = 1e-5
 
 @pytest.fixture(autouse=True)
 def _share_small_work_too(monkeypatch):
-    """The arrays here are small; without this one thread would do it all and nothing about threads be tested."""
+    """Share small work too, because otherwise one thread would process these small arrays and threads were untested."""
     monkeypatch.setattr(parallel, "threads_worth", lambda work, cache, threads: threads)
 
 
@@ -47,14 +47,14 @@ def normal(seed, *shape, mean=0.0, std=1.0):
 
 
 def every_other(x):
-    """x, as a slice of a larger array in which no two of its values are neighbours."""
+    """Return x as a slice of a larger array in which no two values of x are neighbours."""
     memory = np.full([2 * n for n in x.shape], np.nan, x.dtype)
     view = memory[tuple(slice(1, None, 2) for _ in x.shape)]
     view[...] = x
     return view
 
 
-LAYOUTS = {  # the same values and shape (N, C, H, W), lying differently in memory
+LAYOUTS = {  # the same values and shape (N, C, H, W) in different memory layouts
     "channels last": lambda x: np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2),
     "channels first": np.ascontiguousarray,
     "channel outermost": lambda x: np.ascontiguousarray(x.transpose(1, 0, 2, 3)).transpose(1, 0, 2, 3),
@@ -83,13 +83,13 @@ CONVOLUTIONS = [  # N, C, H, W, O, kernel, stride, padding
     (2, 4, 8, 8, 1, (3, 3), (1, 1), (1, 1)),       # O = 1
     (2, 513, 5, 4, 3, (3, 3), (1, 1), (1, 1)),
     (2, 3, 5, 4, 513, (3, 3), (2, 1), (1, 1)),
-    (2, 256, 7, 7, 256, (3, 3), (1, 1), (1, 1)),   # products too large to be cut into image rows
+    (2, 256, 7, 7, 256, (3, 3), (1, 1), (1, 1)),   # even one image row is too large for a small product
     (2, 192, 9, 9, 192, (3, 3), (2, 2), (1, 1)),
     (3, 2, 20, 17, 4, (7, 7), (2, 2), (3, 3)),
     (3, 2, 9, 12, 4, (5, 1), (1, 2), (2, 0)),
     (3, 2, 9, 12, 4, (2, 4), (3, 1), (1, 2)),
-    (3, 2, 10, 10, 4, (2, 2), (3, 3), (0, 0)),     # pixels that no window sees
-    (3, 2, 4, 4, 3, (3, 3), (1, 1), (4, 5)),       # windows that see only padding
+    (3, 2, 10, 10, 4, (2, 2), (3, 3), (0, 0)),     # pixels that no window contains
+    (3, 2, 4, 4, 3, (3, 3), (1, 1), (4, 5)),       # windows that contain only padding
     (3, 2, 4, 4, 3, (3, 3), (2, 3), (5, 4)),
     (3, 2, 4, 5, 3, (4, 5), (1, 1), (0, 0)),       # one window
 ]
@@ -186,7 +186,7 @@ def check_batch_norm(x, skip, layout=lambda a: a):
     C = x.shape[1]
     gamma, beta, g = normal(5, C), normal(6, C), normal(7, *x.shape)
     wide = f64(x, gamma, beta)
-    # The kernel's own mask is used: at the ReLU's kink a float32 sum may round to the other side of 0.
+    # The test uses the kernel's own mask, because at the kink of the ReLU a float32 sum may round to the other side.
     for relu in (False, True):
         if relu:
             skips = (None, None) if skip is None else (layout(skip), skip.astype(np.float64))
@@ -226,16 +226,16 @@ def test_batch_norm_takes_any_memory_layout(layout):
     check_batch_norm(x, skip, LAYOUTS[layout])
 
 
-@settings(max_examples=60)  # among thousands are sums in which float32 cancels to an error of 1.2e-5
+@settings(max_examples=60)  # thousands of examples would include sums that cancel to an error of 1.2e-5 in float32
 @given(st.integers(2, 9), st.integers(1, 9), st.integers(1, 7), st.integers(1, 7),
        st.sampled_from([0.0, 1.0, 5.0, -30.0, 1e4]), st.booleans())
 def test_any_small_batch_norm_equals_reference(N, C, H, W, mean, with_skip):
-    x = normal(0, N, C, 2 * H, W, mean=mean)  # four values per channel or more: of two, all of dL/dx cancels
+    x = normal(0, N, C, 2 * H, W, mean=mean)  # at least four values per channel, because with two dL/dx is all rounding
     check_batch_norm(x, normal(1, *x.shape) if with_skip else None)
 
 
 def test_batch_norm_with_blocks_that_have_nothing_in_common(monkeypatch):
-    """Every image has its own mean, far from the others': this needs an exact combination of blocks."""
+    """Give every image a mean far from all others, which needs an exact combination of the blocks."""
     monkeypatch.setattr(parallel, "cache_bytes", lambda: 1)  # one image per block
     x = normal(0, 12, 3, 8, 8) + np.arange(12, dtype=np.float32).reshape(-1, 1, 1, 1) * 1000
     check_batch_norm(x, None)
@@ -284,7 +284,7 @@ def test_nan_is_seen_and_not_hidden():
 
 
 def test_the_mask_is_closed_at_zero():
-    """dL/dx of relu at exactly 0 is 0, as in the reference."""
+    """Test that dL/dx of relu at exactly 0 is 0, as in the reference."""
     x = np.zeros((4, 2, 3, 3), np.float32)
     gamma, beta = np.ones(2, np.float32), np.zeros(2, np.float32)
     skip = normal(0, *x.shape)
@@ -302,7 +302,7 @@ POOLS = [  # shape, kernel, stride, padding
     ((2, 1, 6, 5), (3, 2), (1, 3), (1, 1)),
     ((3, 513, 4, 4), (4, 4), (4, 4), (0, 0)),
     ((1, 4, 7, 7), (1, 1), (2, 2), (0, 0)),
-    ((1, 2, 20, 20), (17, 17), (2, 2), (0, 0)),  # more elements than a byte counts
+    ((1, 2, 20, 20), (17, 17), (2, 2), (0, 0)),  # more elements than fit in a byte
 ]
 
 
@@ -310,7 +310,7 @@ POOLS = [  # shape, kernel, stride, padding
 @pytest.mark.parametrize("case", POOLS, ids=str)
 def test_pooling_equals_reference(case, layout):
     shape, *window = case
-    x = LAYOUTS[layout](np.round(normal(0, *shape) * 2))  # many ties
+    x = LAYOUTS[layout](np.round(normal(0, *shape) * 2))  # rounded, for many ties
     y, saved = blocked.max_pool2d(x, *window)
     expected, winner = reference.max_pool2d(x.astype(np.float64), *window)
     np.testing.assert_array_equal(y, expected)
@@ -347,10 +347,10 @@ def test_shortcut_equals_reference(shape, stride, channels, pad, layout):
     np.testing.assert_array_equal(got, reference.shortcut_backward(g, shape, stride, pad))
 
 
-# ---------------------------------------------------------------------------- what all have in common
+# ---------------------------------------------------------------------------- properties of all kernels
 
 def all_kernels(x, g, w, gamma, beta):
-    """Every kernel once, with as many outputs as input channels. Returns all arrays that they give."""
+    """Run every kernel once, with equal numbers of input and output channels. Return all resulting arrays."""
     skip, one, window = x, (1, 1), ((3, 3), (2, 2), (1, 1))
     out = [blocked.conv2d(x, w, one, one), *blocked.conv2d_backward(g, x, w, one, one),
            blocked.conv2d(x, w, (2, 2), one)]
@@ -432,7 +432,7 @@ def test_outputs_of_one_kernel_share_no_memory():
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_twenty_runs_give_the_same_bits(threads, monkeypatch):
-    monkeypatch.setattr(parallel, "cache_bytes", lambda: 100_000)  # many blocks to compete for
+    monkeypatch.setattr(parallel, "cache_bytes", lambda: 100_000)  # many blocks for the threads to compete for
     given = arguments()
     with parallel.session(threads=threads):
         first = [v.tobytes() for v in all_kernels(*given)]
@@ -442,7 +442,7 @@ def test_twenty_runs_give_the_same_bits(threads, monkeypatch):
 
 
 def test_bits_do_not_depend_on_which_thread_is_late(monkeypatch):
-    """Delay the first, then the last blocks: a sum in finishing order would change."""
+    """Delay the first blocks, then the last. A sum in the order of finishing would change."""
     given = arguments()
     monkeypatch.setattr(parallel, "cache_bytes", lambda: 100_000)
     share = parallel.share
@@ -477,7 +477,7 @@ def test_every_thread_count_agrees():
 
 # ------------------------------------------------------------------------------- threads and blocks
 
-# private: how BLAS is held at one thread and given back, and by whom, shows in no result
+# private: no result shows how BLAS is limited to one thread and restored, and by which thread
 libraries, set_blas, one_blas_thread = parallel._blas, parallel._set_blas, parallel._one_blas_thread
 pool = parallel._pool  # private: as above
 
@@ -489,7 +489,7 @@ def blas_threads():
 @pytest.fixture
 def two_blas_threads():
     if not libraries():
-        pytest.skip("threadpoolctl is not installed, or knows no BLAS here: there is nothing to hold")
+        pytest.skip("threadpoolctl is not installed or finds no BLAS, so there is nothing to limit")
     before = blas_threads()
     set_blas([2] * len(before))
     yield blas_threads()
@@ -497,7 +497,7 @@ def two_blas_threads():
 
 
 def test_blas_is_held_inside_and_restored_after(two_blas_threads, monkeypatch):
-    seen, outer = [], blocked._outer  # private: within a kernel, while BLAS is held
+    seen, outer = [], blocked._outer  # private: it runs within a kernel, while BLAS is limited
 
     def watched(a, b):
         seen.append(blas_threads())
@@ -518,7 +518,7 @@ def test_blas_is_restored_after_an_exception_in_any_thread(threads, two_blas_thr
         main = threading.current_thread() is threading.main_thread()
         for k, _ in mine:
             if main and threads == 2:
-                started.wait(5)  # leave a block to the helper
+                started.wait(5)  # leave a block for the helper
             else:
                 started.set()
                 raise Planted(k)
@@ -527,11 +527,11 @@ def test_blas_is_restored_after_an_exception_in_any_thread(threads, two_blas_thr
     with parallel.session(threads=threads), pytest.raises(Planted):
         parallel.share(fail_in_helper, parallel.blocks_of(8, 1))
     assert blas_threads() == two_blas_threads
-    check_convolution(*CONVOLUTIONS[6])  # and the pool still works
+    check_convolution(*CONVOLUTIONS[6])  # the pool still works
 
 
 def test_a_thread_that_set_the_number_before_does_not_prevent_it(two_blas_threads):
-    """threadpoolctl lets one thread rule, as long as it lives, and silently ignores the others."""
+    """threadpoolctl obeys only one controlling thread as long as it lives, and silently ignores all others."""
     done, leave = threading.Event(), threading.Event()
 
     def ruler():
@@ -592,14 +592,14 @@ def test_kernels_may_be_called_from_several_threads_at_once(two_blas_threads):
 
 
 def test_the_context_of_the_caller_holds_in_the_helpers():
-    """Settings such as np.errstate and no_grad are context variables: a bare thread would not see them."""
+    """np.errstate and no_grad are context variables, which a plain thread would not see."""
     if not libraries():
         pytest.skip("without threadpoolctl there are no helpers")
     both, seen = threading.Barrier(2, timeout=10), {}
 
     def work(mine):
         for _ in mine:
-            both.wait()  # each thread has one of the two blocks
+            both.wait()  # so that each thread gets one of the two blocks
             seen[threading.get_ident()] = np.geterr()["over"]
 
     with parallel.session(threads=2), np.errstate(over="raise"):
@@ -608,7 +608,7 @@ def test_the_context_of_the_caller_holds_in_the_helpers():
 
 
 def test_a_helper_that_never_started_keeps_nothing_alive():
-    """The pool is busy elsewhere: the kernel ends without its help, and its arrays with it."""
+    """While the pool is busy, a kernel ends without a helper, and its arrays are freed."""
     if not libraries():
         pytest.skip("without threadpoolctl there are no helpers")
     leave = threading.Event()
@@ -684,9 +684,9 @@ def test_results_do_not_depend_on_the_cache_beyond_rounding(cache, monkeypatch):
 
 
 def test_saved_keeps_no_second_activation_alive():
-    """What batch norm keeps for backward, beyond x and y which the network keeps anyway: a few vectors."""
+    """Batch norm keeps only a few vectors for backward, in addition to x and y, which the network keeps in any case."""
     x, _, _, gamma, beta = arguments(N=64)
-    blocked.batch_norm_relu(x, gamma, beta, EPS)  # whatever is allocated once is allocated now
+    blocked.batch_norm_relu(x, gamma, beta, EPS)  # warm up, for memory that is allocated only once
     gc.collect()
     tracemalloc.start()
     y, *kept_too = blocked.batch_norm_relu(x, gamma, beta, EPS, x)
@@ -704,7 +704,7 @@ def test_memory_of_dead_arrays_is_used_again_within_a_session_and_let_go_after(m
         address = y.ctypes.data
         del y
         assert blocked.conv2d(x, w, (1, 1), (1, 1)).ctypes.data == address
-        for _ in range(3):  # now in used memory
+        for _ in range(3):  # now in reused memory
             for a, b in zip(all_kernels(x, g, w, gamma, beta), expected, strict=True):
                 np.testing.assert_array_equal(a, b)
         assert parallel.memory.free
@@ -724,7 +724,7 @@ def test_kept_memory_is_bounded_by_what_was_alive_at_once(monkeypatch):
     monkeypatch.setattr(parallel, "LARGE", 1)
     w = np.ones((2, 3, 3, 3), np.float32)
     with parallel.session():
-        for n in range(1, 40):  # every batch has another size
+        for n in range(1, 40):  # every batch has a different size
             y = blocked.conv2d(np.ones((n, 3, 8, 8), np.float32), w, (1, 1), (1, 1))
             kept = sum(m.nbytes for arrays in parallel.memory.free.values() for m in arrays)
             assert kept == parallel.memory.kept <= parallel.memory.most_lent <= 2 * y.nbytes
@@ -793,8 +793,8 @@ if hasattr(os, "fork"):
     child = os.fork()
     if child == 0:
         import signal
-        signal.alarm(20)  # ends a child that waits for threads it does not have
-        both = threading.Barrier(2, timeout=10)  # broken unless the child has a helper of its own
+        signal.alarm(20)  # ends a child that waits for threads of its parent
+        both = threading.Barrier(2, timeout=10)  # breaks unless the child starts a helper
         with parallel.session(threads=2):
             if parallel.threads() == 2:
                 parallel.share(lambda mine: [both.wait() for _ in mine], parallel.Blocks([slice(0, 1), slice(1, 2)], 2))

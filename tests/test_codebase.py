@@ -1,4 +1,4 @@
-"""About the code base itself: who imports whom, dtypes, memory, repeatability, docstrings, sizes."""
+"""Test the code base itself: imports, dtypes, memory, reproducibility, docstrings, sizes of files."""
 
 import ast
 import gc
@@ -25,9 +25,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 PATHS = [pytest.param(path, id=path.relative_to(PACKAGE).as_posix()) for path in FILES]
 
-# ---------------------------------------------------------------------------------------- who imports whom
+# ------------------------------------------------------------------------------------------------- imports
 
-# The rooms from the ground up. A room imports from the lines before its own, and from itself.
+# The layers from the lowest to the highest. A room (file or folder) imports only from lower layers and from itself.
 LAYERS = [
     ["device"],
     ["kernels"],
@@ -43,12 +43,13 @@ LAYERS = [
     ["cli"],
 ]
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
+# These rooms belong to no layer: {room: all it may import}.
 APART = {"names": set(), "files": {"names"}, "datasets": {"device", "names", "files"}, "recipes": {"names"},
-         "exercise": set()}  # room: all it may import
-# Layers that may use those:
+         "exercise": set()}
+# Only these rooms may import them: {room: which of them}.
 ABOVE_APART = {"models": {"names"}, "weights": {"names", "files"}, "train": {"datasets", "recipes"}, "plot": {"names"},
                "runs": {"datasets", "names", "recipes", "files"}, "commands": set(APART), "cli": set(APART)}
-FACADE = "__init__"  # minires/__init__.py shows the public names and may import any room but these
+FACADE = "__init__"  # minires/__init__.py has the public names; at import it may load any room except these
 NOT_AT_START = {"plot", "commands", "cli", "runs"}
 
 
@@ -57,7 +58,7 @@ def room(path):
 
 
 def imports(path, tree):
-    """(absolute module name, is it done when the file is imported?) for every import, also those inside functions."""
+    """Yield (absolute module name, True if it runs when the file is imported) for every import, also in functions."""
     package = ["minires", *path.relative_to(PACKAGE).parts[:-1]]
     lazy = {id(n) for f in ast.walk(tree) if isinstance(f, (ast.FunctionDef, ast.Lambda)) for n in ast.walk(f)}
     lazy |= {id(n) for f in ast.walk(tree) if isinstance(f, ast.If) and ast.unparse(f.test) == "TYPE_CHECKING"
@@ -86,7 +87,7 @@ def test_the_reader_of_imports_reads_them_all(tmp_path):
 @pytest.mark.parametrize("path", PATHS)
 def test_imports_point_down(path):
     mine = room(path)
-    assert mine in {*HEIGHT, *APART, FACADE, "__main__"}, f"{mine}: a new room; give it its place in LAYERS"
+    assert mine in {*HEIGHT, *APART, FACADE, "__main__"}, f"{mine} is a new room; add it to LAYERS"
     for name, top in imports(path, TREES[path]):
         if not name.startswith("minires."):
             continue
@@ -94,9 +95,9 @@ def test_imports_point_down(path):
         if other in (mine, "__version__") or mine == "__main__":
             continue
         if mine == FACADE:
-            assert not (top and other in NOT_AT_START), f"minires/__init__.py loads {other} at once"
+            assert not (top and other in NOT_AT_START), f"minires/__init__.py loads {other} at import"
         elif mine in APART:
-            assert other in APART[mine], f"{path.name} imports {other}, but {mine} stands apart"
+            assert other in APART[mine], f"{path.name} imports {other}, which APART does not allow for {mine}"
         elif other in APART:
             assert other in ABOVE_APART.get(mine, ()), f"{path.name} imports {other}"
         else:
@@ -114,7 +115,7 @@ def test_other_packages_are_imported_where_they_belong(path):
         package = name.partition(".")[0]
         if package in ("minires", "numpy", *sys.stdlib_module_names):
             continue
-        assert package in {*ONLY_IN, *WHEN_USED}, f"{path.name} imports {package}, which is no dependency"
+        assert package in {*ONLY_IN, *WHEN_USED}, f"{path.name} imports {package}, which is not a dependency"
         assert ONLY_IN.get(package, room(path)) == room(path), f"{path.name} imports {package}"
         assert not (top and package in WHEN_USED), f"{path.name} imports {package} before it is used"
 
@@ -145,7 +146,7 @@ def test_no_file_is_too_long_to_read(path):
 
 
 def test_no_name_hides_a_module():
-    """`minires.a.b` is the module a/b.py, not a function of that name that a/__init__.py shows."""
+    """`minires.a.b` is the module a/b.py, not a function of the same name from a/__init__.py."""
     modules = [".".join(("minires", *path.relative_to(PACKAGE).with_suffix("").parts)) for path in FILES]
     modules = [name for name in modules if not name.endswith(("__init__", "__main__"))]
     for name in modules:
@@ -162,7 +163,7 @@ def test_the_top_level_stays_small():
 
 @pytest.mark.parametrize("path", PATHS)
 def test_everything_public_has_a_docstring(path):
-    """ops.py's one-line Functions and functions are excepted: their line says it."""
+    """One-line Functions and functions of ops.py need no docstring, because their code is clear."""
     tree, short = TREES[path], path.name == "ops.py"
     public = [n for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith("_")]
     missing = [n.name for n in public if not ast.get_docstring(n)
@@ -171,14 +172,14 @@ def test_everything_public_has_a_docstring(path):
 
 
 def applied(statement):
-    """The Functions that a statement of a module applies: A and B for one in which A.apply and B.apply stand."""
+    """Return the Functions that a statement of a module applies: A and B if it contains A.apply and B.apply."""
     return {n.value.id for n in ast.walk(statement)
             if isinstance(n, ast.Attribute) and n.attr == "apply" and isinstance(n.value, ast.Name)}
 
 
 def gaps(tree):
-    """{Function: (lines from its end to the first statement that applies it, lines from its start to the end of the
-    last such statement, the Functions that begin in between)}"""
+    """Return {Function: (lines from its end to the first statement that applies it, lines from its start to the end of
+    the last such statement, the Functions that begin in between)}."""
     functions = [n for n in tree.body if isinstance(n, ast.ClassDef) and ast.unparse(n.bases[0]) == "Function"]
     found = {}
     for f in functions:
@@ -190,7 +191,7 @@ def gaps(tree):
 
 
 def test_an_operation_is_one_screen():
-    """In ops.py a Function, the check of its arguments and the function or operator that users call stand together."""
+    """In ops.py a Function, the check of its arguments and the function or operator for users are together."""
     found = gaps(TREES[PACKAGE / "ops.py"])
     defined = {name for name, f in vars(ops).items() if isinstance(f, type) and issubclass(f, Function)} - {"Function"}
     assert set(found) == defined and len(found) > 30
@@ -206,13 +207,13 @@ def test_the_look_at_operations_sees_one_that_is_torn_apart():
 
 
 def test_no_state_of_a_module_is_assigned_by_its_functions():
-    """What changes while the library runs is an attribute of an object or a context variable, never a `global`."""
+    """State that changes while the library runs is an attribute of an object or a context variable, not a `global`."""
     said = [f"{path.name}:{n.lineno}" for path in FILES for n in ast.walk(TREES[path]) if isinstance(n, ast.Global)]
     assert said == [] and any(isinstance(n, ast.Global) for n in ast.walk(ast.parse("def f():\n    global x\n")))
 
 
-BRANCHES = {("ops.py", "cross_entropy")}  # documented there: the check of the labels would wait for the device
-TELLERS = {"cli", "commands", "runs"}  # they tell the user which device is used
+BRANCHES = {("ops.py", "cross_entropy")}  # documented there: checking the labels on a GPU would wait for the device
+TELLERS = {"cli", "commands", "runs"}  # these report to the user which device is used
 
 
 @pytest.mark.parametrize("path", [p for p in PATHS if room(p.values[0]) not in {"device", "kernels", *TELLERS}])
@@ -242,7 +243,7 @@ def test_the_readme_mentions_every_command():
 # ---------------------------------------------------------------------------------------------- the tests
 
 TESTS = sorted(Path(__file__).resolve().parent.glob("*.py"))
-NAMED_TUPLES = {"_replace", "_asdict", "_fields", "_make"}  # public, for all their underscores
+NAMED_TUPLES = {"_replace", "_asdict", "_fields", "_make"}  # public in spite of their underscores
 
 
 def private(name):
@@ -250,7 +251,7 @@ def private(name):
 
 
 def private_names(tree):
-    """(line, name) of every private name of something else: read, imported, or given to setattr and its like."""
+    """Yield (line, name) for names of other objects that are read, imported, or passed to setattr and getattr."""
     own = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
            and ast.unparse(node.value) == "self"}  # fmt: skip
     for node in ast.walk(tree):
@@ -263,7 +264,7 @@ def private_names(tree):
 
 
 def without_reason(source):
-    """(line, name) of the private names with no comment `# private: why` in their line or above it."""
+    """Return (line, name) of the private names without a comment `# private: why` on their line or above it."""
     lines = ["", *source.splitlines()]
     return [(number, name) for number, name in private_names(ast.parse(source)) if private(name)
             and "# private: " not in lines[number] and not lines[number - 1].lstrip().startswith("# private: ")]
@@ -315,7 +316,7 @@ NETS = {
 
 
 class Seen(np.ndarray):
-    """An array that notes itself, and everything computed from it, in `largest`: {dtype: size}."""
+    """A Seen array records itself, and every array computed from it, in `largest`: {dtype: largest size}."""
 
     largest = {}  # noqa: RUF012
 
@@ -324,7 +325,7 @@ class Seen(np.ndarray):
 
 
 def arrays_in(value):
-    """Every array in an object's attributes, tuples, lists and dicts."""
+    """Yield every array in nested tuples, lists and dicts."""
     if isinstance(value, (np.ndarray, np.generic)):
         yield value
     elif isinstance(value, (tuple, list, dict)):
@@ -337,8 +338,8 @@ KERNELS = [name for name, f in vars(reference).items() if f"{name}_backward" in 
 
 @pytest.fixture
 def notes(monkeypatch):
-    """{(dtype, where): size of the largest} of all that Tensors hold, Functions keep and return, kernels take and
-    return; and the function that makes such a note."""
+    """Record {(dtype, where): size of the largest array} for the arrays that Tensors hold, Functions keep and return,
+    and kernels take and return. Return this dict and the function that records."""
     Seen.largest.clear()
     seen = {}
 
@@ -374,7 +375,10 @@ def notes(monkeypatch):
 
 
 def too_wide(seen, inside_kernels=0):
-    """What is not float32, integer or boolean. `inside_kernels`: the size up to which kernels may keep it."""
+    """Return the records of arrays that are not float32, integer or boolean.
+
+    inside_kernels: the size up to which kernels may use other dtypes.
+    """
     limits = {"kernel": inside_kernels, "kept for backward": inside_kernels}
     return {key: n for key, n in seen.items() if key[0].kind in "fc" and key[0] != np.float32
             and n > limits.get(key[1], 0)}  # fmt: skip
@@ -383,7 +387,7 @@ def too_wide(seen, inside_kernels=0):
 @pytest.mark.parametrize("which, inside_kernels", [("reference", 0), ("auto", 16)], ids=["reference", "auto"])
 @pytest.mark.parametrize("options", NETS.values(), ids=NETS)
 def test_no_float64_in_a_float32_training_step(options, which, inside_kernels, notes):
-    """Fast kernels may sum in float64, a number for each of the (here at most 8) channels; no image is ever wide."""
+    """Fast kernels may sum in float64, with one number for each of the at most 8 channels, but no image is float64."""
     seen, note = notes
     model = net(**options)
     for t in model.state().values():
@@ -406,7 +410,7 @@ def test_the_search_for_float64_finds_one(notes):
     seen, note = notes
     (Tensor(np.ones(2, np.float32).view(Seen), True) * 2.0).sum().backward()
     assert too_wide(seen) == {} and set(Seen.largest) == {np.dtype("f4")}
-    np.ones(3, np.float32).view(Seen) * np.sqrt(2)  # what NumPy 2 promotes
+    np.ones(3, np.float32).view(Seen) * np.sqrt(2)  # NumPy 2 promotes this to float64
     note("here", {"a": [np.ones(5)]})
     Tensor(np.ones(1))
     assert too_wide(seen, 16) == {(np.dtype("f8"), "here"): 5, (np.dtype("f8"), "Tensor"): 1}
@@ -421,7 +425,7 @@ def ours(o):
 
 
 def garbage():
-    """The library's objects that only the cycle collector can free."""
+    """Return the types of the library's objects that only the cycle collector can free."""
     gc.set_debug(gc.DEBUG_SAVEALL)
     gc.collect()
     gc.set_debug(0)
@@ -437,7 +441,7 @@ def test_a_training_step_leaves_no_reference_cycle(options, no_collector):
     train_step(model, optimizer, *batch())
     with tap.Tap(model) as seen:
         train_step(model, optimizer, *batch())
-    model(Tensor(batch()[0]))  # a graph that no backward consumes
+    model(Tensor(batch()[0]))  # this graph is not consumed by a backward
     assert len(seen.grad_norm) > 5 and garbage() == []
 
 
@@ -449,7 +453,7 @@ def test_the_search_for_cycles_finds_one(no_collector):
 
 
 def held():
-    """(bytes in arrays, objects of the library) that are alive now."""
+    """Return (bytes in living arrays, number of living objects of the library)."""
     arrays = tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)
     traces = tracemalloc.take_snapshot().filter_traces([arrays]).traces
     return sum(t.size for t in traces), sum(ours(o) for o in gc.get_objects())
@@ -458,7 +462,7 @@ def held():
 @pytest.mark.parametrize("options", [NETS["plain"], NETS["residual"], NETS["by hand"]],
                          ids=["plain", "residual", "by hand"])  # fmt: skip
 def test_memory_is_flat_over_a_hundred_steps(options, no_collector):
-    """Not one array and not one object more, with the cycle collector off."""
+    """With the cycle collector off, no array and no object is added."""
     model = net(**options)
     optimizer = optim.SGD(model.parameters(), 0.1, 0.9, 1e-4)
     x, labels = batch()
@@ -468,7 +472,7 @@ def test_memory_is_flat_over_a_hundred_steps(options, no_collector):
             train_step(model, optimizer, x, labels)
         before = held()
         kept = model(Tensor(x))
-        assert held()[0] > before[0] + 10_000 and held()[1] > before[1] + 10  # a graph would be seen
+        assert held()[0] > before[0] + 10_000 and held()[1] > before[1] + 10  # a graph in memory is detected
         del kept
         for _ in range(100):
             train_step(model, optimizer, x, labels)
@@ -478,7 +482,7 @@ def test_memory_is_flat_over_a_hundred_steps(options, no_collector):
 
 
 def test_the_sweep_frees_memory_as_it_passes():
-    """A chain's backward holds one gradient at a time, and its values go before it ends."""
+    """The backward of a chain holds one gradient at a time, and frees the values on its way."""
     x = Tensor(np.ones(100_000), True)
     y = x
     for _ in range(20):

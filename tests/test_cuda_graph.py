@@ -1,5 +1,5 @@
-"""The recorded training step: the same bits as the ordinary one, on the CPU and on the stand-in for CuPy, whose
-captured streams compute nothing until the graph is launched."""
+"""Test that the recorded training step gives the same bits as the ordinary step, on the CPU and on the stand-in for
+CuPy, whose captured streams compute nothing until the graph is launched."""
 
 import fake_cupy
 import numpy as np
@@ -73,8 +73,8 @@ def test_a_replay_is_one_launch_and_never_waits(gpu):
     for number, (images, labels) in enumerate(batches("gpu", 6)):
         fake_cupy.State.syncs = fake_cupy.State.launches = 0
         step(images, labels)
-        if number > 2:  # two runs and the recording are over
-            # two copies of the batch, the learning rate, the graph, a copy of the loss
+        if number > 2:  # after two warm-up runs and the recording
+            # the copies of images and labels, the learning rate, the graph, the copy of the loss
             assert (fake_cupy.State.syncs, fake_cupy.State.launches) == (0, 5)
     assert step.replay.graph is not None and len(step.replay.graph.tape) > 50
 
@@ -124,7 +124,7 @@ def test_another_momentum_records_again(where):
 
 
 def test_with_the_augmentation_on_the_device(gpu):
-    """As a training loop does it: the data set and its augmentation on the device, the graph behind."""
+    """Test a whole training loop: data set and augmentation on the device, followed by the graph."""
     images, labels = next(batches("gpu", 1, n=12))
     losses = []
     for graphed in False, True:
@@ -171,7 +171,7 @@ def test_what_cannot_be_recorded_raises_and_leaves_the_model_as_it_was(gpu):
 
 def test_without_cublas_a_product_of_cupy_s_cannot_be_recorded(gpu, monkeypatch):
     from minires.kernels import cublas
-    monkeypatch.setattr(cublas, "_open", lambda xp: None)  # private: as on a machine without the library
+    monkeypatch.setattr(cublas, "_open", lambda xp: None)  # private: as if the library were not installed
     model, optimizer = make("gpu")
     step = GraphedStep(model, optimizer, *next(batches("gpu", 1)))
     data = list(batches("gpu", 3))

@@ -1,5 +1,5 @@
-"""kernels/cuda.py without a GPU: NVRTC compiles every kernel, and g++ runs them on the CPU behind the stand-in for
-CuPy, so that grids, addresses, strides and layouts are tested with the arithmetic."""
+"""Test kernels/cuda.py without a GPU: NVRTC compiles every kernel, and g++ compiles the kernels for the CPU, where the
+stand-in for CuPy runs them. This tests grids, addresses, strides and layouts along with the arithmetic."""
 
 import ctypes
 import importlib.util
@@ -29,7 +29,7 @@ def data(*shape, seed=0):
 
 
 def on(cp, a, layout="rows"):
-    """`a` on the device: in memory as (C, N, H, W), as (N, C, H, W), or with gaps."""
+    """Return `a` on the device, stored as (C, N, H, W) ("rows"), as (N, C, H, W) ("plain"), or with gaps."""
     if a.ndim == 4 and layout == "rows":
         return cp.asarray(a.transpose(1, 0, 2, 3)).transpose(1, 0, 2, 3)
     if layout == "gaps":
@@ -51,7 +51,7 @@ def close(got, expected, tolerance=2e-6):
 
 
 def nvrtc():
-    """NVIDIA's compiler as a library, from its wheel."""
+    """Return NVIDIA's compiler as a library, from its wheel."""
     spec = importlib.util.find_spec("nvidia")
     found = [lib for folder in (spec.submodule_search_locations if spec else []) for lib in
              sorted(Path(folder).rglob("libnvrtc.so*"))]
@@ -185,8 +185,8 @@ def test_a_failing_cublas_is_named(cp, monkeypatch):
 
 
 def test_without_cublas_cupy_multiplies(cp, monkeypatch):
-    monkeypatch.setattr(cublas, "_library", lambda xp: None)  # private: as on a machine without the library
-    opened = cublas._open  # private: it looks once for a process
+    monkeypatch.setattr(cublas, "_library", lambda xp: None)  # private: as if the library were not installed
+    opened = cublas._open  # private: it looks for the library once per process
     opened.cache_clear()
     a, b = data(2, 3), data(3, 4)
     close(cuda.matmul(cp.asarray(a), cp.asarray(b)), a @ b)
@@ -199,7 +199,7 @@ SHAPES = [(2, 3, 4, 5), (1, 2, 3, 3), (7, 5), (300, 2, 4, 5), (3, 1, 80, 90), (3
 
 
 def test_the_last_of_these_shapes_has_the_most_chunks_there_may_be():
-    chunks = cuda._chunks  # private: results do not show how many chunks a sum had
+    chunks = cuda._chunks  # private: no result shows the number of chunks of a sum
     assert chunks(2048 * 256) == (256, 2048)
     count, chunk = chunks(33 * 128 * 128)
     assert chunk > cuda.CHUNK and count <= cuda.BLOCK and (count - 1) * chunk < 33 * 128 * 128 <= count * chunk
@@ -234,7 +234,7 @@ def test_batch_norm(cp, shape, act, with_skip):
 
 
 def test_batch_norm_keeps_its_digits_where_the_mean_is_large(cp):
-    x = data(16, 2, 20, 20) + 1e4  # float32 knows such numbers to about 1e-3
+    x = data(16, 2, 20, 20) + 1e4  # float32 represents such numbers to about 1e-3
     one, zero = np.ones(2, F4), np.zeros(2, F4)
     _, mean, var, _ = cuda.batch_norm(on(cp, x), cp.asarray(one), cp.asarray(zero), 0.0)
     exact = x.astype(np.float64)
@@ -260,7 +260,7 @@ POOLS = [g for g in CONVOLUTIONS if all(2 * p <= k for k, p in zip(g[1], g[3], s
 @pytest.mark.parametrize("geometry", POOLS, ids=str)
 def test_pools(cp, geometry):
     shape, *windows = geometry
-    x = np.round(data(*shape) * 2) / 2  # ties
+    x = np.round(data(*shape) * 2) / 2  # rounded, for ties
     x.reshape(-1)[:: 37] = np.nan
     y, winner = reference.max_pool2d(x, *windows)
     got, won = cuda.max_pool2d(on(cp, x), *windows)
@@ -333,7 +333,7 @@ def test_many_arrays_are_joined_and_copied_in_few_launches(cp, count):
     there = [on(cp, a, "gaps" if i % 5 == 0 else "plain") for i, a in enumerate(arrays)]
     fake_cupy.State.launches = 0
     flat = cuda.join(there)
-    assert fake_cupy.State.launches == -(-count // 64) + -(-count // 5)  # and one for each that has gaps
+    assert fake_cupy.State.launches == -(-count // 64) + -(-count // 5)  # plus one for each array with gaps
     assert same_bits(flat.get(), reference.join(arrays))
     targets = [cp.zeros(a.shape, F4) for a in arrays]
     cuda.copy_all(list(zip(there, targets, strict=True)))
@@ -351,7 +351,7 @@ def test_copy_all_refuses_what_it_would_copy_wrongly(cp):
 
 
 def test_the_order_of_blocks_and_threads_does_not_matter(cp):
-    """The stand-in shuffles both at every launch: twice the same bits means that nothing depends on them."""
+    """The stand-in shuffles both at every launch, so the same bits twice mean that no result depends on the order."""
     x, w, g = on(cp, data(9, 6, 12, 10)), cp.asarray(data(6, 6, 3, 3)), on(cp, data(9, 6, 12, 10, seed=1))
     gamma, beta = cp.asarray(data(6)), cp.asarray(data(6, seed=1))
 

@@ -1,6 +1,8 @@
-"""The library on CuPy arrays, where there is no GPU: on the stand-in of fake_cupy.py. With the reference kernels and
-NumPy's memory order its results have the same bits as NumPy's; with CuPy's order, and with kernels/cuda.py, they are
-equal up to float32's rounding, and a training run has the same losses."""
+"""Test the library on CuPy arrays without a GPU, with the stand-in of fake_cupy.py.
+
+With the reference kernels and NumPy's memory order, the results have the same bits as those of NumPy. With CuPy's
+order, and with kernels/cuda.py, they are equal up to the rounding of float32, and a training run has the same losses.
+"""
 
 import functools
 import math
@@ -23,7 +25,7 @@ F4 = np.float32
 
 @pytest.fixture(params=[("reference", "K"), ("reference", "C"), ("auto", "C")], ids=["same bits", "reference", "cuda"])
 def how(request):
-    """(kernels, memory order) with the stand-in installed."""
+    """Install the stand-in and return (kernels, memory order)."""
     name, order = request.param
     if name == "auto" and fake_cupy.missing():
         pytest.skip(fake_cupy.missing())
@@ -44,7 +46,7 @@ def here(a):
 def equal(got, expected, how, tolerance=3e-6):
     got, expected = here(got), np.asarray(expected)
     if how == ("reference", "K"):
-        assert same_bits(got + 0, expected + 0)  # + 0: the sign of a zero is nobody's concern
+        assert same_bits(got + 0, expected + 0)  # + 0, because the sign of a zero does not matter
     else:
         assert got.dtype == expected.dtype and difference(got, expected) < tolerance
 
@@ -55,7 +57,7 @@ def equal(got, expected, how, tolerance=3e-6):
 def test_the_list_of_names_is_the_installed_cupy_s():
     cupy = pytest.importorskip("cupy", reason="compared with CuPy, which is not installed")
     if cupy.__version__ != fake_cupy.NAMES["version"]:
-        pytest.skip(f"the list is CuPy {fake_cupy.NAMES['version']}'s; installed is {cupy.__version__}")
+        pytest.skip(f"the list is for CuPy {fake_cupy.NAMES['version']}, but CuPy {cupy.__version__} is installed")
     from cupy_names import collect
     assert collect() == fake_cupy.NAMES
 
@@ -188,7 +190,7 @@ def batch(where="cpu", n=6, size=8):
 
 @pytest.mark.parametrize("name", NETS)
 def test_models_forward_backward_and_eval(how, name):
-    """A deep network's gradients are float32's rounding many times over: as far from float64's as NumPy's own are."""
+    """Gradients of a deep network accumulate rounding, so the tolerance is NumPy's own difference from float64."""
     results = []
     for where, dtype in ("cpu", F4), ("cpu", np.float64), ("gpu", F4):
         with kernels.using("reference" if where == "cpu" else how[0]):
@@ -205,7 +207,7 @@ def test_models_forward_backward_and_eval(how, name):
     if how == ("reference", "K"):
         for expected, got in zip(results[0], results[2], strict=True):
             equal(got, expected, how)
-    # As one array: the gradient of a bias in front of a BatchNorm is 0, and nothing but rounding.
+    # All gradients are joined, because the gradient of a bias before a BatchNorm is 0 and thus only rounding.
     expected, exact, got = (np.concatenate([here(a).reshape(-1) for a in r]) for r in results)
     assert difference(got, expected) < max(1e-5, 10 * difference(expected, exact)) < 1e-2
 
@@ -226,7 +228,7 @@ def test_a_model_moves_there_and_back(cp):
 
 
 def run(where, name, epochs=2, **options):
-    """(records, the model's state afterwards) of a short run with momentum, decay, augmentation and a schedule."""
+    """Return (records, the final state) of a short run with momentum, decay, augmentation and a schedule."""
     model, (images, labels) = net(name, where), batch(where, n=20)
     recipe = train.Recipe(epochs=epochs, batch_size=8, lr=0.05)
     records = list(train.fit(model, (images, labels), (images[:9], labels[:9]), recipe, rng=np.random.default_rng(3),
@@ -249,7 +251,10 @@ def test_a_training_run_has_numpy_s_losses(how, name):
 
 @pytest.mark.parametrize("graph", [False, True])
 def test_training_waits_for_the_device_once_for_each_record(how, graph, monkeypatch):
-    """A Step's loss; an Epoch's two errors and whether the weights are finite. Recording a graph waits as well."""
+    """It waits for the loss of a Step, and for the errors and the check of the weights of an Epoch.
+
+    The recording of a graph waits too.
+    """
     if graph and how[0] == "reference":
         pytest.skip("CuPy's own matrix products cannot be recorded")
     model, (images, labels) = net("residual", "gpu"), batch("gpu", n=24)
@@ -262,7 +267,7 @@ def test_training_waits_for_the_device_once_for_each_record(how, graph, monkeypa
         fake_cupy.State.syncs = 0
     expected = ([(train.Step, 1)] * 3 + [(train.Epoch, 1)]) * 2
     if graph:
-        expected[0] = (train.Step, 3)  # waits for what the recording reads, and for its end
+        expected[0] = (train.Step, 3)  # also waits for the inputs of the recording, and for its end
     assert waits == expected
 
 
@@ -279,7 +284,7 @@ def test_what_is_not_finite_is_named(how):
 
 @pytest.mark.parametrize("before", [1, 4])
 def test_a_graphed_step_names_the_layer_and_changes_nothing(how, before):
-    """Before and after the recording: the update of a step whose loss is not finite does not reach the model."""
+    """Neither before nor after the recording does a step whose loss is not finite update the model."""
     if how[0] == "reference":
         pytest.skip("CuPy's own matrix products cannot be recorded")
     model, (images, labels) = net("residual", "gpu"), batch("gpu")
@@ -287,7 +292,7 @@ def test_a_graphed_step_names_the_layer_and_changes_nothing(how, before):
     take = train.graphed_step(model, optimizer, len(images))
     for number in range(before):
         take(images, labels, number)
-    model.layer2[0].conv1.weight.data[0] = math.inf  # in place: where the recording reads it
+    model.layer2[0].conv1.weight.data[0] = math.inf  # in place, because the recording reads this array
     kept = [here(t.data) for t in model.state().values()] + [here(optimizer.velocity)]
     with pytest.raises(train.NotFinite, match=r"step 9: the loss is nan.* output of layer 'layer2\.0\.conv1' \(Conv"):
         take(images, labels, 9)
@@ -320,7 +325,7 @@ def test_sgd_follows_a_model_to_the_gpu_and_skips_what_has_no_gradient(how):
         equal(got, expected, how, 1e-4)
 
 
-# ------------------------------------------------------------------------- augmentation, taps, analyses, starts
+# ------------------------------------------------------------------ augmentation, taps, analyses, initialisation
 
 
 def test_augmentation_draws_the_same_on_both(how):

@@ -21,6 +21,7 @@ from minires.runs import checkpoint, progress
 
 pytest.importorskip("safetensors", reason="checkpoints are safetensors files, and the package is not installed")
 
+pytestmark = pytest.mark.system
 LAYERS = {"plain-20": 20, "resnet-20": 20, "plain-56": 56, "resnet-56": 56}
 
 
@@ -117,7 +118,6 @@ def test_without_a_terminal_it_says_what_it_does_and_how_long_it_takes(quick):
     assert "\r" not in done.stdout
 
 
-@pytest.mark.system
 def test_a_log_is_written_line_by_line_and_sigterm_keeps_what_is_done(tmp_path):
     """As a batch system runs it, and ends it. Each line is read when it is written: the demo is not done yet."""
     command = [sys.executable, "-m", "minires", "demo", "--quick", "--jobs", "1", "--out", str(tmp_path / "out")]
@@ -150,7 +150,7 @@ def test_a_demo_that_is_done_can_be_resumed_and_is_the_same(quick, tmp_path, cap
     before = demo_report.load(quick[0] / "results.json")
     (tmp_path / "done" / "report.html").unlink()
     assert cli.main(["demo", "--resume", "--jobs", "1", "--out", str(tmp_path / "done")]) == 0
-    assert capsys.readouterr().out.count("going on from step 10 of 10") == 4
+    assert capsys.readouterr().out.count("resuming from step 10 of 10") == 4
     after = demo_report.load(tmp_path / "done" / "results.json")
     assert after["nets"] == before["nets"] and after["settings"] == before["settings"]
     assert after["started"] == before["started"] and after["seconds"] > before["seconds"]
@@ -182,10 +182,9 @@ def test_nothing_to_resume(options, says, tmp_path, capsys):
     assert says in capsys.readouterr().err
 
 
-@pytest.mark.system
 @pytest.mark.parametrize("jobs, finished, interrupted, waiting", [
     ("1", "plain-20", "ResNet-20", "plain-56"),
-    ("2", "ResNet-56", "ResNet-20", None),  # the deepest first
+    pytest.param("2", "ResNet-56", "ResNet-20", None, marks=pytest.mark.slow),  # the deepest first
 ])
 def test_a_bar_in_a_terminal_and_ctrl_c_keeps_what_is_done(quick, jobs, finished, interrupted, waiting, tmp_path):
     """In a pseudo-terminal: a bar is drawn; Ctrl-C during a later network leaves the first one's results. Resumed, it
@@ -226,7 +225,7 @@ def test_a_bar_in_a_terminal_and_ctrl_c_keeps_what_is_done(quick, jobs, finished
     step = checkpoint.newest(tmp_path / "runs" / demo.NETS[keys[interrupted]])[0][1]["at"]["step"]
     assert 0 < step < 10  # stopped at a checkpoint, not killed
 
-    assert cli.main(["demo", "--resume", "--out", str(tmp_path)]) == 0
+    assert cli.main(["demo", "--resume", "--jobs", jobs, "--out", str(tmp_path)]) == 0
     whole, resumed = (demo_report.load(out / "results.json") for out in (quick[0], tmp_path))
     assert without_seconds(resumed["nets"]) == without_seconds(whole["nets"])
     assert resumed["settings"] == whole["settings"] and resumed["seconds"] > results["seconds"]
@@ -271,6 +270,7 @@ def test_a_demo_killed_between_epochs_shows_the_last_one_that_is_done(tmp_path, 
         "complete": False}})  # fmt: skip
 
 
+@pytest.mark.slow  # the test of Ctrl-C, resumed with one job, sees the same of the networks that it trains
 def test_the_numbers_do_not_depend_on_how_many_networks_train_at_a_time(quick, tmp_path):
     """The command trains one network for each core at a time, here one after the other in this process."""
     alone, _ = demo.run(tmp_path / "alone", demo.choose(quick=True), jobs=1, say=str)
@@ -396,11 +396,10 @@ def test_no_gpu_is_a_clear_error(tmp_path, capsys):
     if device.use("auto") == "gpu":
         pytest.skip("there is a GPU here")
     assert cli.main(["demo", "--device", "gpu", "--out", str(tmp_path)]) == 2
-    assert 'device "gpu" was asked for. No GPU is used: ' in capsys.readouterr().err
+    assert 'device "gpu" was requested. No GPU is used: ' in capsys.readouterr().err
 
 
 @pytest.mark.slow
-@pytest.mark.system
 def test_depth_hurts_the_plain_network_and_the_skip_connection_undoes_it(tmp_path):
     """The main claim, at the defaults: the longest test, some minutes."""
     results, stopped = demo.run(tmp_path / "out", demo.choose(), jobs=min(kernels.parallel.threads(), 4))

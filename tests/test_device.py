@@ -1,4 +1,4 @@
-"""Where arrays live. Fakes play the GPU: what is tested is that the CPU goes on working and that errors are clear."""
+"""Test device.py with fake GPUs: the CPU keeps working, and errors are clear."""
 
 import re
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 
 from minires import Tensor, device, nn, ops
 
-FakeGpuArray = type("ndarray", (np.ndarray,), {"__module__": "cupy"})  # known by the module it comes from
+FakeGpuArray = type("ndarray", (np.ndarray,), {"__module__": "cupy"})  # device.py looks at the name of the module
 
 
 def on_gpu(a):
@@ -19,7 +19,7 @@ def on_gpu(a):
 
 
 class Product:
-    """The result of the probe's computation on a fake GPU."""
+    """A Product is the result of the probe's computation on a fake GPU."""
 
     def __init__(self, total): self.total = total
     def __matmul__(self, other): return self
@@ -44,11 +44,11 @@ def fake_cupy(total=512.0, error=None):
 
 @pytest.fixture
 def install(monkeypatch):
-    """install(module) makes `import cupy` give that module (None: not installed), for one test."""
+    """Return install(module), which makes `import cupy` return that module in this test (None: not installed)."""
     def use(module):
         monkeypatch.setitem(sys.modules, "cupy", module)
         probe.cache_clear()
-    probe = device._probe  # private: it looks for a GPU once for a process
+    probe = device._probe  # private: it looks for a GPU once per process
     yield use
     monkeypatch.undo()
     probe.cache_clear()
@@ -58,7 +58,7 @@ def install(monkeypatch):
 
 
 class DriverError(Exception):
-    """As CuPy's CUDARuntimeError: many lines long."""
+    """A DriverError has many lines, like CuPy's CUDARuntimeError."""
 
 
 BROKEN = {
@@ -82,9 +82,9 @@ def test_a_broken_gpu_gives_a_reason_and_leaves_the_cpu_working(install, module,
     install(module)
     assert device.use() == device.use("auto") == device.use("cpu") == "cpu"
     assert re.search(reason, device.reason) and "\n" not in device.reason
-    with pytest.raises(RuntimeError, match=r'device "gpu" was asked for\. No GPU is used: .* Use "cpu" or "auto"\.'):
+    with pytest.raises(RuntimeError, match=r'device "gpu" was requested\. No GPU is used: .* Use "cpu" or "auto"\.'):
         device.use("gpu")
-    with pytest.raises(RuntimeError, match=r'device "gpu" was asked for'):
+    with pytest.raises(RuntimeError, match=r'device "gpu" was requested'):
         Tensor([1.0]).to("gpu")
     x = Tensor(np.array([1.0, 2.0]), True)
     (x * x).sum().backward()
@@ -92,7 +92,7 @@ def test_a_broken_gpu_gives_a_reason_and_leaves_the_cpu_working(install, module,
 
 
 def test_cupy_that_cannot_be_imported(tmp_path):
-    """In a process of its own: a real package named cupy whose import fails, as with a missing CUDA library."""
+    """Run a new process with a real package named cupy whose import fails, as with a missing CUDA library."""
     (tmp_path / "cupy").mkdir()
     (tmp_path / "cupy" / "__init__.py").write_text("raise ImportError('libcuda.so.1: cannot open shared object file')")
     code = f"""

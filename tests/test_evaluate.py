@@ -164,8 +164,8 @@ def test_rename_shortcut_and_pad_reach_the_network(tiny, tmp_path, monkeypatch, 
     (["resnet20", "w"], "dataset missing: a network's name needs both"),
     (["resnet20", "w", "--dataset", "stripes", "--image-size", "5"], "average_pool"),
     (["resnet20"], "weights and dataset missing: a network's name needs both"),
-    (["."], ". is no run's folder: there is no config.json in it"),
-    ([".", "--pad", "end", "--normalize", "channel", "--device", "cpu"], "is no run's folder: there is no")])
+    (["."], ". is not the folder of a run: there is no config.json in it"),
+    ([".", "--pad", "end", "--normalize", "channel", "--device", "cpu"], "is not the folder of a run: there is no")])
 def test_errors_of_use_are_one_line(args, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert command(*args) == 2

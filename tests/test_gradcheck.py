@@ -342,7 +342,7 @@ def test_the_seed_is_the_gradient_that_is_sent_back():
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_random_gradient_is_not_the_random_input(seed):
-    """With v = x the gradient of a normalisation vanishes, as with all ones, and users draw with default_rng(0) too."""
+    """With v = x the gradient of a normalisation vanishes, as with all ones. Users draw x with default_rng(0) too."""
     x = np.random.default_rng(seed).standard_normal((4, 3))
     sent = []
     gradcheck(function(lambda x: x * x, lambda g, x: sent.append(g) or 2 * g * x), x, seed=seed)

@@ -11,7 +11,6 @@ from minires import analysis, cli, models
 from minires.commands import inspect as inspection
 from minires.commands.page import POLICY
 from minires.commands.subject import Subject, Told, from_run
-from minires.runs.config import configure
 
 
 @pytest.fixture(scope="module")
@@ -31,19 +30,6 @@ def small_networks(monkeypatch):
     """Give a network of 8 layers a name, and take few points, so that the tests are quick."""
     monkeypatch.setitem(models.BY_NAME, "resnet8", partial(models.cifar, 8, width=4))
     monkeypatch.setattr(inspection, "POINTS", (5, 3))
-
-
-@pytest.fixture(scope="module")
-def run_folder(tmp_path_factory):
-    from minires import runs
-
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(models.BY_NAME, "resnet8", partial(models.cifar, 8, width=4))
-        chosen = configure("resnet8", "fashion_mnist_small", "demo", 0, "cpu",
-                           ["epochs=1", "train_images=200", "test_images=60", "image_size=14"])
-        assert runs.train(chosen, folder, say=lambda text: None).finished
-    return folder
 
 
 def inspect(*arguments):
@@ -98,14 +84,14 @@ def test_weights_for_grey_images_need_no_data_set(weights, tmp_path):
     assert "responses" in json.loads((tmp_path / "inspect.json").read_text())
 
 
-def test_a_run_is_looked_into(run_folder, tmp_path):
-    assert inspect(run_folder, "--images", "30", "--lesion", "--gradients", "--out", tmp_path) == 0
+def test_a_run_is_looked_into(finished_run, tmp_path):
+    assert inspect(finished_run, "--images", "10", "--lesion", "--gradients", "--out", tmp_path) == 0
     found = json.loads((tmp_path / "inspect.json").read_text())
-    assert found["subject"]["network"] == "resnet8" and found["images"] == 30
-    subject = from_run(run_folder, Told())
+    assert found["subject"]["network"] == "resnet20" and found["images"] == 10
+    subject = from_run(finished_run, Told())
     assert found["gradients"]["trained"]["weights"] == analysis.gradient_flow(
-        subject.model, subject.images[:30], subject.labels[:30]).weights
-    metrics = [json.loads(text) for text in (run_folder / "metrics.jsonl").read_text().splitlines()]
+        subject.model, subject.images[:10], subject.labels[:10]).weights
+    metrics = [json.loads(text) for text in (finished_run / "metrics.jsonl").read_text().splitlines()]
     assert analysis.lesions(subject.model, subject.images, subject.labels).whole == pytest.approx(
         metrics[-1]["test_error"], abs=1e-3)  # the same images and pixels as in the run
 
@@ -118,12 +104,12 @@ def test_a_run_is_looked_into(run_folder, tmp_path):
      (("{weights}", "--model", "plain20"), "load_weights"),
      (("{run}", "--model", "resnet8"), "is the folder of a run, which decides these options: leave out --model"),
      (("{run}", "--normalize", "none"), "leave out --normalize"),
-     (("{empty}",), "is no run's folder: there is no config.json in it"),
+     (("{empty}",), "is not the folder of a run: there is no config.json in it"),
      (("{weights}.not", "--model", "resnet8"), "No such file")],
 )  # fmt: skip
-def test_what_is_wrong_is_said_and_nothing_written(arguments, message, weights, run_folder, tmp_path, capsys):
+def test_what_is_wrong_is_said_and_nothing_written(arguments, message, weights, finished_run, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
-    places = {"weights": weights[0], "run": run_folder, "empty": tmp_path / "empty",
+    places = {"weights": weights[0], "run": finished_run, "empty": tmp_path / "empty",
               "colour": in_colour(tmp_path)}
     out = tmp_path / "out"
     assert inspect(*(a.format(**places) for a in arguments), "--out", out) == 2
@@ -132,17 +118,17 @@ def test_what_is_wrong_is_said_and_nothing_written(arguments, message, weights, 
     assert not out.exists()
 
 
-def test_evaluate_refuses_options_for_a_run_too(run_folder, capsys):
-    assert cli.main(["evaluate", str(run_folder), "--pad", "end", "--normalize", "none", "--json"]) == 2
-    assert capsys.readouterr().err == (f"minires evaluate: error: {run_folder} is the folder of a run, which decides "
+def test_evaluate_refuses_options_for_a_run_too(finished_run, capsys):
+    assert cli.main(["evaluate", str(finished_run), "--pad", "end", "--normalize", "none", "--json"]) == 2
+    assert capsys.readouterr().err == (f"minires evaluate: error: {finished_run} is the folder of a run, which decides "
                                        "these options: leave out --normalize, --pad\n")
-    assert cli.main(["evaluate", str(run_folder), "--device", "cpu", "--batch-size", "7"]) == 0
-    assert capsys.readouterr().out.startswith("resnet8 on fashion_mnist_small, 60 test images; input pixels / 255, "
-                                              "averaged to 14x14 - the training set's mean image\n")
+    assert cli.main(["evaluate", str(finished_run), "--device", "cpu", "--batch-size", "7"]) == 0
+    assert capsys.readouterr().out.startswith("resnet20 on fashion_mnist_small, 20 test images; input pixels / 255, "
+                                              "averaged to 7x7 - the training set's mean image\n")
 
 
-def test_an_unfinished_run_says_how_to_go_on(run_folder, tmp_path, capsys):
-    (tmp_path / "config.json").write_bytes((run_folder / "config.json").read_bytes())
+def test_an_unfinished_run_says_how_to_go_on(finished_run, tmp_path, capsys):
+    (tmp_path / "config.json").write_bytes((finished_run / "config.json").read_bytes())
     assert inspect(tmp_path, "--out", tmp_path / "out") == 2
     assert "the run is not finished" in (error := capsys.readouterr().err) and "minires train --resume --out" in error
 

@@ -1,4 +1,4 @@
-"""The kernels: adjoint pairs in exact integers, complex-step derivatives, and limits that need no tolerance."""
+"""Test the kernels: adjoint pairs in exact integers, complex-step derivatives, and limits that need no tolerance."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ GEOMETRIES = [  # (N, C, H, W), kernel, stride, padding
 
 
 def integers(*shape, seed=0):
-    """Integers in float64: sums and products of them are exact."""
+    """Return integers in float64, whose sums and products are exact."""
     return read_only(np.random.default_rng([seed, *shape]).integers(-9, 10, shape).astype(np.float64))
 
 
@@ -36,12 +36,12 @@ def test_im2col_written_out_by_hand():
     x = np.arange(1.0, 17).reshape(1, 1, 4, 4)  # 1..4 | 5..8 | 9..12 | 13..16
     cols = K.im2col(x, (3, 2), (1, 2), (0, 0))  # windows at rows 0, 1 and columns 0, 2
     assert cols.tolist() == [
-        [1, 3, 5, 7],       # top left corner of each of the four windows
+        [1, 3, 5, 7],       # top left corners of the four windows
         [2, 4, 6, 8],
         [5, 7, 9, 11],
         [6, 8, 10, 12],
         [9, 11, 13, 15],
-        [10, 12, 14, 16]]   # bottom right
+        [10, 12, 14, 16]]   # bottom right corners
     padded = K.im2col(x, (3, 3), (2, 2), (1, 1))  # windows centred on 1, 3, 9, 11
     assert padded.T.tolist() == [[0, 0, 0, 0, 1, 2, 0, 5, 6], [0, 0, 0, 2, 3, 4, 6, 7, 8],
                                  [0, 5, 6, 0, 9, 10, 0, 13, 14], [6, 7, 8, 10, 11, 12, 14, 15, 16]]
@@ -57,7 +57,7 @@ def test_col2im_counts_how_often_a_pixel_is_seen():
     once = np.ones((9, 16))
     assert K.col2im(once, shape, k, s, p)[0, 0].tolist() == [[4, 6, 6, 4], [6, 9, 9, 6], [6, 9, 9, 6], [4, 6, 6, 4]]
     assert K.col2im(np.ones((4, 1)), (1, 1, 3, 3), (2, 2), (2, 2), (0, 0))[0, 0].tolist() == [
-        [1, 1, 0], [1, 1, 0], [0, 0, 0]]  # the leftover row and column had no influence
+        [1, 1, 0], [1, 1, 0], [0, 0, 0]]  # no window contains the leftover row and column
 
 
 def check_adjoint(shape, kernel, stride, padding, seed=0):
@@ -132,11 +132,11 @@ def test_pooling_backward_is_the_transpose_of_pooling(geometry):
     if all(2 * p <= k for k, p in zip(kernel, padding, strict=True)):
         y, winner = K.max_pool2d(x, kernel, stride, padding)
         gx = K.max_pool2d_backward(g, winner, shape, kernel, stride, padding)
-        assert dot(y, g) == dot(x, gx) and gx.sum() == g.sum()  # a maximum is linear while its winner stays
+        assert dot(y, g) == dot(x, gx) and gx.sum() == g.sum()  # a maximum is linear for a fixed winner
 
 
 # ----------------------------------------------------------------------------- complex-step derivatives
-# f(x + ih) = f(x) + ih f'(x) + O(h^2): no subtraction, so h = 1e-20 gives f' to the last digit.
+# f(x + ih) = f(x) + ih f'(x) + O(h^2). Nothing is subtracted, so h = 1e-20 gives f' to the last digit.
 
 
 def complex_step(f, x, g):
@@ -202,7 +202,7 @@ def test_a_delta_kernel_shifts(i, j):
     w[0, 0, i, j] = 1
     expected = np.zeros((2, 1, 9, 10))
     expected[:, :, 2:7, 2:8] = x
-    expected = expected[:, :, i + 1:i + 6, j + 1:j + 7]  # y[r, c] = x[r + i - 1, c + j - 1]: correlation, not flipped
+    expected = expected[:, :, i + 1:i + 6, j + 1:j + 7]  # correlation, not flipped: y[r, c] = x[r + i - 1, c + j - 1]
     y = K.conv2d(x, w, (1, 1), (1, 1))
     assert (y == expected).all()
     assert (i, j) != (1, 1) or same_bits(y + 0.0, x + 0.0)
@@ -279,7 +279,7 @@ def test_forward_twice_then_backward_of_the_first():
     saved = K.batch_norm(x, gamma, beta, 1e-5)[3]
     alone = K.batch_norm_backward(g, gamma, saved)
     saved = K.batch_norm(x, gamma, beta, 1e-5)[3]
-    K.batch_norm(other, gamma, beta, 1e-5)  # another batch, of another size, in between
+    K.batch_norm(other, gamma, beta, 1e-5)  # a different batch of a different size
     assert all(same_bits(a, b) for a, b in zip(alone, K.batch_norm_backward(g, gamma, saved), strict=True))
 
 

@@ -1,4 +1,4 @@
-"""The 6n + 2 networks: sizes as published, names as torchvision's, and every gradient against PyTorch."""
+"""Test the 6n + 2 networks: published sizes, torchvision's names, and every gradient against PyTorch."""
 
 import numpy as np
 import pytest
@@ -11,8 +11,8 @@ def rng(seed=0):
     return np.random.default_rng(seed)
 
 
-# He et al. 2015 (arXiv 1512.03385), section 4.2 and Table 6: depths and sizes (0.27M, 0.46M, 0.66M, 0.85M, 1.7M,
-# 19.4M parameters there). Exact parameters with option A and B, and forward MACs in millions on one 32x32 image.
+# He et al. 2015 (arXiv 1512.03385), section 4.2 and Table 6, give depths and sizes: 0.27M, 0.46M, 0.66M, 0.85M, 1.7M
+# and 19.4M parameters. Here are (depth, exact parameters with options A and B, forward MACs in millions on 32x32).
 PUBLISHED = [(20, 269_722, 272_474, 40.55), (32, 464_154, 466_906, 68.86), (44, 658_586, 661_338, 97.17),
              (56, 853_018, 855_770, 125.49), (110, 1_727_962, 1_730_714, 252.89)]
 
@@ -127,7 +127,7 @@ def test_forward_and_all_gradients_against_pytorch(name, training, dtype, which,
 
     net = models.cifar(**NETS[name], width=4, rng=rng(1)).astype(dtype).train(training)
     randomise(net)
-    # Small images: where a ReLU's input is within float32's rounding of 0, two correct programs differ visibly.
+    # The images are small, because two correct programs differ visibly if rounding moves an input of a ReLU across 0.
     images, labels = normal(5, 3, 10, 7, dtype=dtype), np.array([0, 9, 3, 3, 1])
     twins.compare(net, twins.loaded(twins.cifar(**NETS[name]), net), images, labels, rtol, which)
 
@@ -153,10 +153,10 @@ def test_wrong_arguments(arguments, message):
     ({"norm": "none", "by_hand": True}, 'need norm="batch"'),
     ({"norm": "none", "block": "bottleneck", "depth": 11}, 'need norm="batch"'),
     ({"block": "bottleneck", "by_hand": True, "depth": 11},
-     """by_hand=True is written for block "basic" and "preact", not for 'bottleneck'"""),
+     """by_hand=True supports only blocks "basic" and "preact", got 'bottleneck'"""),
     ({"norm": "fixup", "shortcut": "B"}, 'norm="fixup" is for residual networks with shortcut "A"'),
     ({"norm": "fixup", "residual": False}, 'norm="fixup" is for residual networks'),
-    ({"residual": False, "by_hand": True}, "by_hand=True is written for residual blocks with BatchNorm")])
+    ({"residual": False, "by_hand": True}, "by_hand=True supports only residual blocks with BatchNorm")])
 def test_options_that_do_not_go_together(options, message):
     with pytest.raises(ValueError, match=message):
         models.cifar(**{"depth": 8, "width": 4, **options})

@@ -1,7 +1,7 @@
-"""What a network runs: its own sequence, whoever looks inside, whatever stands in a layer's place or beside it.
+"""Test that a network runs its sequence of layers, with hooks, with replaced layers, and with additional attributes.
 
-Operations that are fused (BN with ReLU, a convolution with BN in eval mode, a residual block by hand) must not be
-noticed: a Tap makes every module run by itself, and one replaced layer is run although its neighbours are fused.
+Fusing operations (BN with ReLU, a convolution with BN in eval mode, a hand-written residual block) must not change the
+result: a Tap makes every module run on its own, and a replaced layer runs although its neighbours are fused.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ bottleneck = partial(models.cifar, 11, block="bottleneck", width=4)
 preact = partial(small, block="preact")
 vgg = {"width": 2, "hidden": 6, "num_classes": 3}
 
-NETS = {  # name: (a function that builds it, height and width of its images)
+NETS = {  # {name: (a function that builds the network, height and width of its images)}
     "plain": (partial(small, residual=False), (8, 7)),
     "A": (small, (8, 7)), "A end": (partial(small, pad="end"), (8, 7)), "B": (partial(small, shortcut="B"), (8, 7)),
     "C": (partial(small, shortcut="C"), (8, 7)),
@@ -47,19 +47,19 @@ NETS = {  # name: (a function that builds it, height and width of its images)
        for place in ("bn_after_addition", "relu_before_addition", "relu_only_preact")},
 }
 MODES = {"train": (True, True), "train, no_grad": (True, False), "eval": (False, True),
-         "eval, no_grad": (False, False)}  # name: (train mode?, is a graph recorded?)
+         "eval, no_grad": (False, False)}  # {name: (train mode, a graph is recorded)}
 every_net, every_mode = pytest.mark.parametrize("name", NETS), pytest.mark.parametrize("mode", MODES)
 
 
 def build(name, mode="train"):
-    """The network, in that mode, with every number its own: at their initial values they hide mistakes."""
+    """Build the network in this mode with random numbers everywhere, because initial values would hide mistakes."""
     net = NETS[name][0](rng=rng(1))
     draw = rng(2)
     for key, t in net.state().items():
         if t.ndim == 1:
             v = draw.standard_normal(t.shape)
             t.data = (1 + v * v if key.endswith("var") else 0.5 * v).astype(np.float32)
-        elif not t.data.any():  # as init.fixup leaves some
+        elif not t.data.any():  # init.fixup sets some weights to zero
             t.data = 0.5 * draw.standard_normal(t.shape, np.float32)
     return net.train(MODES[mode][0])
 
@@ -69,7 +69,7 @@ def images(name):
 
 
 def left(net, name, mode):
-    """All that one run leaves behind: the output, and in train mode the statistics; with a graph also the gradients."""
+    """Run the network once and return the output, the state and, if a graph is recorded, the gradients."""
     x, graph = Tensor(images(name), True), MODES[mode][1]
     if graph:
         y = net(x)
@@ -85,7 +85,7 @@ def left(net, name, mode):
 
 
 def assert_same(a, b, mode, tolerance=2e-5):
-    """Bit for bit; but BN folded into a convolution, in eval mode without a graph, to `tolerance`."""
+    """Check for equal bits. In eval mode without a graph, where BN is folded, compare outputs to `tolerance`."""
     assert a.keys() == b.keys()
     if mode == "eval, no_grad":
         assert difference(a.pop("output"), b.pop("output")) < tolerance
@@ -97,7 +97,7 @@ def kinds(net):
 
 
 def test_every_named_family_is_here():
-    """For each family there is a network here with all kinds of modules that the family's networks have."""
+    """Each network of each family has a network in NETS with all kinds of its modules."""
     here = [kinds(make()) for make, _ in NETS.values()]
     for family, (_, members) in models.FAMILIES.items():
         with models.init.undrawn():
@@ -122,7 +122,7 @@ def test_a_tap_changes_nothing(name, mode, which):
 
 
 class Wrapper(nn.Module):
-    """Any Module in a layer's place: it has none of the layer's attributes."""
+    """A Wrapper replaces a layer. It has none of the layer's attributes."""
 
     def __init__(self, inner):
         self.inner, self.runs, self.training = inner, 0, inner.training
@@ -138,20 +138,20 @@ class Squashed(Wrapper):
 
 
 def wrapped(net, name, wrapper=Wrapper):
-    """A Wrapper in the place of the module of this name."""
+    """Replace the module of this name by a wrapper, and return the wrapper."""
     path, _, last = name.rpartition(".")
     modules = dict(net.modules())
     wrapper = wrapper(modules[name])
     if path in modules:
         setattr(modules[path], last, wrapper)
-    else:  # one of a list, as layer1.0
+    else:  # an item of a list, such as layer1.0
         path, _, attribute = path.rpartition(".")
         getattr(modules[path], attribute)[int(last)] = wrapper
     return wrapper
 
 
 def subclassed(net, name):
-    """The module of this name made one of a subclass, whose forward counts."""
+    """Change the class of this module to a subclass whose forward counts its runs, and return the module."""
     module, base = dict(net.modules())[name], type(dict(net.modules())[name])
 
     def forward(self, x):
@@ -163,7 +163,7 @@ def subclassed(net, name):
 
 
 def set_on_the_object(net, name):
-    """The module of this name with another forward of its own."""
+    """Set a forward on this module itself, and return the module."""
     module = dict(net.modules())[name]
 
     def forward(x):
@@ -175,16 +175,16 @@ def set_on_the_object(net, name):
 
 
 def layers(net):
-    """The names of all modules but the network itself; of an ImageNet network's many alike not what is inside them."""
+    """Return the names of all modules except the network. Of many equal modules, only the first is entered."""
     alike = re.compile(r"inception(3b|4[bcde]|5b)\.|layer\d\.[1-9]\.")
     return [name for name, _ in net.modules() if name and not alike.match(name)]
 
 
 @every_net
-@pytest.mark.parametrize("mode", ["train", "eval, no_grad"])  # where operations are fused
+@pytest.mark.parametrize("mode", ["train", "eval, no_grad"])  # the modes in which operations are fused
 @pytest.mark.parametrize("replace", [wrapped, subclassed, set_on_the_object])
 def test_a_layer_that_somebody_replaced_runs_once(name, mode, replace):
-    """By shapes alone, because every layer of every network is replaced once."""
+    """This runs on shapes alone, because it replaces every layer of every network once."""
     training, graph = MODES[mode]
     with models.init.undrawn():
         nets = NETS[name][0]
@@ -200,13 +200,13 @@ def test_a_layer_that_somebody_replaced_runs_once(name, mode, replace):
 @every_net
 @pytest.mark.parametrize("mode", ["train", "eval, no_grad"])
 def test_what_a_replaced_layer_computes_counts(name, mode):
-    """Every third layer's output is squashed: the network computes the same whether something looks inside or not."""
+    """Squash the output of every third layer. The network computes the same with and without a hook."""
     plain = left(build(name, mode), name, mode)["output"]
     for start in range(3):
         found = []
         for watching in (True, False):
             net = build(name, mode)
-            for layer in reversed(layers(net)[start::3]):  # what lies inside another comes first
+            for layer in reversed(layers(net)[start::3]):  # inner modules before outer modules
                 wrapped(net, layer, Squashed)
             with nn.watched(lambda *_: None) if watching else contextlib.nullcontext():
                 found.append(left(net, name, mode))
@@ -214,13 +214,13 @@ def test_what_a_replaced_layer_computes_counts(name, mode):
         assert_same(*found, mode)
 
 
-# ----------------------------------------------------------------------------- what is no part of the sequence
+# ------------------------------------------------------------------------- attributes outside the sequence
 
 
 @every_net
 @every_mode
 def test_an_attribute_beside_the_sequence_changes_nothing(name, mode):
-    """A module that somebody sets on each of the network's modules is state, as every attribute, and is not run."""
+    """An additional module, set on each module of the network, is state like every attribute, but it does not run."""
     net, seen = build(name, mode), []
     for _, m in list(net.modules()):
         m.spare = nn.BatchNorm2d(2)

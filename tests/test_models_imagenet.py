@@ -1,4 +1,4 @@
-"""ResNets for ImageNet, VGG and GoogLeNet: published sizes, torchvision's names, and every gradient against PyTorch."""
+"""Test ResNets for ImageNet, VGG and GoogLeNet: published sizes, torchvision's names, and gradients against PyTorch."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def rng(seed=0):
     return np.random.default_rng(seed)
 
 
-# Parameters as published (torchvision's documentation); GMACs with v1's and with v1.5's strides.
+# (depth, parameters as published in torchvision's documentation, GMACs with v1 strides, GMACs with v1.5 strides).
 PUBLISHED = [(18, 11_689_512, 1.814, 1.814), (34, 21_797_672, 3.664, 3.664), (50, 25_557_032, 3.858, 4.089),
              (101, 44_549_160, 7.570, 7.801), (152, 60_192_808, 11.282, 11.514)]
 
@@ -34,7 +34,7 @@ def test_published_sizes(depth, parameters, v1, v15):
 @pytest.mark.parametrize("depth", [18, 34])
 @init.undrawn()
 def test_options_and_plain_networks(depth):
-    """Option A adds no weights: the plain network's. B adds 1x1 convolutions with BN at three places, C everywhere."""
+    """Option A adds no weights to the plain network. B adds three 1x1 convolutions with BN; C adds one per block."""
     size = {s: models.imagenet(depth, shortcut=s).count_parameters() for s in "ABC"}
     plain = models.build(f"plain{depth}")
     blocks = models.imagenet(depth).blocks()
@@ -45,7 +45,7 @@ def test_options_and_plain_networks(depth):
 
 
 def test_the_bottleneck_costs_less_than_the_basic_block():
-    """v1, section 4.1, "Deeper Bottleneck Architectures": similar cost at four times the channels, per pixel."""
+    """v1, section 4.1, "Deeper Bottleneck Architectures": similar cost per pixel for four times the channels."""
     assert nn.Block(64, 64, rng=rng()).macs((64, 1, 1)) == 73_728
     assert nn.Bottleneck(256, 256, rng=rng()).macs((256, 1, 1)) == 69_632
 
@@ -70,13 +70,13 @@ def test_vgg_sizes(depth, convolutions, parameters, gmac):
 
 @init.undrawn()
 def test_googlenet_sizes():
-    """22 layers deep (the paper's abstract), 6,624,904 parameters (torchvision's, without auxiliary classifiers)."""
+    """GoogLeNet has 22 layers (abstract of the paper) and 6,624,904 parameters (torchvision, without auxiliaries)."""
     net, shapes = models.googlenet(), {}
     names = {id(m): n for n, m in net.modules()}
     assert net.count_parameters() == 6_624_904 and net.depth(IMAGE) == 22
     with nn.watched(lambda m, i, out: shapes.update({names[id(m)]: out.shape[1:]})):
         assert round(net.macs(IMAGE) / 1e9, 3) == 1.498
-    # the output sizes of the paper's Table 1
+    # output sizes from Table 1 of the paper
     assert [shapes[n] for n in ("conv1", "maxpool1", "conv3", "maxpool2", "inception3a", "inception3b")] == [
         (64, 112, 112), (64, 56, 56), (192, 56, 56), (192, 28, 28), (256, 28, 28), (480, 28, 28)]
     assert shapes["maxpool3"] == (480, 14, 14)
@@ -102,7 +102,7 @@ def test_the_stages_are_those_of_the_table():
 
 
 def torchvisions():
-    """{network: [(name, shape)]}: torchvision 0.28's state_dict of each, without num_batches_tracked."""
+    """Return {network: [(name, shape)]} from torchvision 0.28's state_dict of each, without num_batches_tracked."""
     nets = {}
     for line in (Path(__file__).parent / "torchvision_names.txt").read_text().splitlines():
         name, *shape = line.split()
@@ -123,7 +123,7 @@ def test_names_and_shapes_are_torchvisions(name):
 # ----------------------------------------------------------------------------------------- against PyTorch
 
 
-NETS = {  # the network's name and options, here and in PyTorch
+NETS = {  # name and options of the network, here and in PyTorch
     "resnet18 A": ("resnet18", {"shortcut": "A", "pad": "end"}), "resnet18 B": ("resnet18", {}),
     "resnet34 C": ("resnet34", {"shortcut": "C"}), "plain34": ("plain34", {}),
     "resnet50 v1": ("resnet50", {"version": "v1"}), "resnet50 v1.5": ("resnet50", {}),
@@ -134,8 +134,8 @@ NETS = {  # the network's name and options, here and in PyTorch
 }
 
 
-# Through many layers of BN in train mode, float32's rounding moves some ReLU's input across 0: then PyTorch's own
-# float32 gradients differ from its float64 ones by per cents. These networks are compared in float32 in eval mode only.
+# After many BN layers in train mode, float32 rounding moves the input of some ReLU across 0. Then even PyTorch's own
+# float32 and float64 gradients differ by several per cent. So float32 compares these networks in eval mode only.
 ROUNDING = {"resnet34 C", "plain34", "resnet50 v1", "resnet50 v1.5", "resnet101", "resnet152", "googlenet"}
 CASES = [(name, training, dtype) for name in NETS for training in (True, False) for dtype in ("float64", "float32")
          if not (training and dtype == "float32" and name in ROUNDING)]
@@ -161,7 +161,7 @@ def test_forward_and_all_gradients_against_pytorch(name, training, dtype):
     ("resnet18", {}), ("resnet50", {}), ("vgg16_bn", {"hidden": 24}), ("googlenet", {"width": 16}),
     ("resnet164", {}), ("preact_resnet164", {})])
 def test_eval_mode_without_gradients_folds_batch_norm_and_agrees(name, options, monkeypatch):
-    """The three ways through eval mode: a graph, folded, and with something looking inside."""
+    """Test the three ways to run eval mode: with a graph, folded, and with a hook."""
     net = models.build(name, **{"width": 4, **options}, num_classes=7, rng=rng(1)).eval()
     randomise(net)
     x, asked = Tensor(normal(2, 3, 34, 40, dtype=np.float32)), []
@@ -173,7 +173,7 @@ def test_eval_mode_without_gradients_folds_batch_norm_and_agrees(name, options, 
         with nn.watched(lambda *_: None):
             watched = net(x).data
     norms = sum(isinstance(m, nn.BatchNorm2d) for _, m in net.modules())
-    # Not folded: those in projections, and in pre-activation blocks the first, and the one at the end.
+    # Not folded are the norms of projections, the first norm of pre-activation blocks, and the norm at the end.
     outside = {"resnet18": 3, "resnet50": 4, "resnet164": 3, "preact_resnet164": 54 + 1}
     assert not_folded == outside.get(name, 0) and len(asked) == not_folded + norms
     assert difference(folded, graph) < 1e-5 and difference(watched, graph) < 1e-6

@@ -1,4 +1,4 @@
-"""Networks by name, their sizes listed, summaries, and the kernels that find out shapes alone."""
+"""Test networks by name, the listing of their sizes, summaries, and the kernels that compute only shapes."""
 
 import json
 
@@ -61,7 +61,7 @@ def test_the_listing_is_what_the_networks_say(listed):
         net, entry = models.build(name), by_name[name]
         assert (entry.parameters, entry.macs) == (net.count_parameters(), net.macs(entry.input_shape))
     assert by_name["resnet1202"][2:] == (1202, 19_421_274, 442_368 + 2_359_296 * 1199 + 640, (3, 32, 32))
-    # v2, section 4: "1.7M" and "10.2M"; exactly, by adding up the stem, three stages of bottlenecks, the head
+    # v2, section 4, gives "1.7M" and "10.2M". The exact numbers are sums over stem, three stages of bottlenecks, head.
     for name, n in ("preact_resnet164", 18), ("preact_resnet1001", 111):
         total, into = 3 * 9 * 16, 16
         for width in 16, 32, 64:
@@ -83,7 +83,7 @@ def test_the_command(capsys, listed):
 
 
 def test_the_command_as_json(capsys, listed, monkeypatch):
-    monkeypatch.setattr(models, "listing", lambda: listed)  # it takes a second
+    monkeypatch.setattr(models, "listing", lambda: listed)  # a new listing would take a second
     assert cli.main(["models", "--json"]) == 0
     entries = json.loads(capsys.readouterr().out)
     assert [tuple(e.values()) for e in entries] == [(*net[:-1], list(net.input_shape)) for net in listed]
@@ -100,7 +100,7 @@ NETS = {"A": ("resnet20", {}), "C": ("resnet20", {"shortcut": "C"}), "preact": (
 
 @pytest.mark.parametrize("name", NETS)
 def test_counting_agrees_with_computing(name):
-    """The same output shapes and MACs, module by module, when the network really computes on random numbers."""
+    """Check that output shapes and MACs of each module are the same when the network computes on random numbers."""
     which, options = NETS[name]
     net = models.build(which, width=4, **options)
     names, seen, shape = {id(m): n for n, m in net.modules()}, {True: [], False: []}, (3, 37, 45)
@@ -160,7 +160,7 @@ def test_shapes_are_those_of_the_reference(name, dtype):
 
 def test_shapes_are_not_for_the_environment():
     with pytest.raises(ValueError, match="MINIRES_KERNELS: expected one of auto, reference, got 'shapes'"):
-        kernels._checked("shapes", "MINIRES_KERNELS")  # private: the environment is read once for a process
+        kernels._checked("shapes", "MINIRES_KERNELS")  # private: the environment is read once per process
 
 
 def test_using_shapes_refuses_what_the_reference_refuses():
@@ -219,7 +219,7 @@ def test_the_repr_of_a_deep_network_is_short():
         text = repr(models.resnet1202())
     assert len(text.splitlines()) < 50 and "layer1.0 ... layer1.199 (200 alike): Block(residual" in text
     assert "layer2.0: Block" in text and "layer2.1 ... layer2.199 (199 alike): Block" in text
-    assert "(2 alike)" not in repr(models.cifar(8, norm="fixup"))  # conv1 and conv2 have names of their own
+    assert "(2 alike)" not in repr(models.cifar(8, norm="fixup"))  # conv1 and conv2 have names, not numbers
 
 
 def test_the_repr_says_what_a_block_is():
@@ -231,7 +231,7 @@ def test_the_repr_says_what_a_block_is():
         assert said in repr(net)
 
 
-# --------------------------------------------------------------------------- pools that reach over the border
+# ------------------------------------------------------------------------- pools that extend beyond the border
 
 
 @pytest.mark.parametrize("size, kernel, stride, padding, out", [
@@ -272,7 +272,7 @@ def test_adaptive_average_pool(shape, size):
     assert pool(Tensor(x[:0])).shape == (0, *expected.shape[1:])
 
 
-# ------------------------------------------------------------------------------- looking inside, starting
+# ----------------------------------------------------------------------------- analyses and initialisation
 
 
 INSIDE = {"bottleneck": ("resnet164", 1 + 3 * 18), "preact": ("preact_resnet20", 1 + 9), "basic": ("resnet18", 16),
@@ -281,7 +281,7 @@ INSIDE = {"bottleneck": ("resnet164", 1 + 3 * 18), "preact": ("preact_resnet20",
 
 @pytest.mark.parametrize("name", INSIDE)
 def test_the_analyses_find_the_layers(name):
-    """Every 3x3 convolution followed by a BatchNorm has a response, 1 at the start; every layer has gradients."""
+    """Every 3x3 convolution followed by a BatchNorm has a response, initially 1, and every layer has gradients."""
     which, found = INSIDE[name]
     net = models.build(which, width=4, num_classes=3, **({"hidden": 8} if name == "vgg" else {}))
     x = normal(4, 3, 33, 40, dtype=np.float32)
@@ -313,7 +313,7 @@ def test_zero_last_gamma_refuses_a_network_whose_blocks_end_behind_the_addition(
 
 
 def test_by_hand_is_not_written_for_bottlenecks():
-    with pytest.raises(ValueError, match="by_hand=True is written for block"):
+    with pytest.raises(ValueError, match="by_hand=True supports only block"):
         models.build("resnet164", by_hand=True)
     for block in nn.Bottleneck, nn.PreactBottleneck:
         with pytest.raises(TypeError, match="by_hand"):

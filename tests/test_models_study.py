@@ -1,4 +1,4 @@
-"""v2's Tables 1 and 2: each block against its formula, each network against PyTorch."""
+"""Test the networks of v2's Tables 1 and 2: each block against its formula, each network against PyTorch."""
 
 from functools import partial
 
@@ -49,7 +49,7 @@ def test_gates_start_where_they_are_told_to():
 
 def test_dropout_on_the_shortcut():
     block = study.DropoutShortcut(3, 3, drop=0.25, rng=rng(1)).astype(np.float64)
-    block.bn2.weight.data, block.bn2.bias.data = np.zeros(3), np.zeros(3)  # a silent branch
+    block.bn2.weight.data, block.bn2.bias.data = np.zeros(3), np.zeros(3)  # the branch gives zeros
     x = Tensor(1 + np.abs(normal(4, 3, 5, 6)))
     ratio = block(x).data / x.data
     assert set(np.round(np.unique(ratio), 12)) == {0, round(1 / 0.75, 12)} and 0.6 < (ratio > 0).mean() < 0.9
@@ -61,7 +61,7 @@ def test_the_1x1_convolution_is_option_c():
     assert all(same_bits(t.data, b.state()[n].data) for n, t in a.state().items()) and len(a.state()) == len(b.state())
 
 
-# Where the signal goes when the branch is silent, from an input with both signs.
+# {placement: the output for an input with both signs, if the branch gives zeros}
 @pytest.mark.parametrize("placement, left", [
     ("bn_after_addition", lambda x, h: np.maximum(h, 0)), ("relu_before_addition", lambda x, h: x),
     ("relu_only_preact", lambda x, h: x)])
@@ -79,7 +79,7 @@ def test_a_silent_branch_shows_what_stands_on_the_shortcuts_way(cls, placement, 
 
 
 def inside(make, i=4, o=4, stride=2):
-    """(x, *parameters) -> block(x), and the arrays to start from."""
+    """Return the function (x, *parameters) -> block(x), and the arrays for its arguments."""
     block = make(i, o, stride, rng=rng(1)).astype(np.float64)
     randomise(block)
     names = [n for n, t in block.state().items() if t.requires_grad]
@@ -126,7 +126,7 @@ def test_gradcheck_of_inception():
 
 
 def joined(join):
-    """The forward of v1's basic block with join(skip, branch, gate) for skip + branch."""
+    """Return the forward of v1's basic block with join(skip, branch, gate) instead of skip + branch."""
     def run(block, x):
         f = block.bn2(block.conv2(block.bn1(block.conv1(x)).relu()))
         g = block.gate(x).sigmoid() if hasattr(block, "gate") else None
@@ -135,7 +135,7 @@ def joined(join):
 
 
 def moved(placement):
-    """The forward of a block with its BNs and ReLUs in other places."""
+    """Return the forward of a block with its BNs and ReLUs in other places."""
     def run(block, x):
         f = x
         for i, (conv, bn) in enumerate(block.pairs(), 1):
@@ -152,7 +152,7 @@ def moved(placement):
 
 
 BOTTLENECK = {"depth": 20, "block": "bottleneck", "shortcut": "B"}
-NETS = {  # ours, and the options of the twin
+NETS = {  # {name: (function that builds the network, options of its twin)}
     "constant": (partial(models.shortcut_study, "constant_scaling", 14),
                  {"run": joined(lambda s, f, g: 0.5 * s + 0.5 * f)}),
     "constant 0.5, 1": (partial(models.shortcut_study, "constant_scaling", 14, scales=(0.5, 1)),
@@ -185,7 +185,7 @@ def test_forward_and_all_gradients_against_pytorch(name, training, dtype, rtol):
     net = make(width=4, rng=rng(1)).astype(dtype).train(training)
     randomise(net)
     images, labels = normal(5, 3, 10, 7, dtype=dtype), np.array([0, 9, 3, 3, 1])
-    # What a projection's BN adds to a channel, the next BN takes away, where no ReLU and no border stands between.
+    # If no ReLU and no border is in between, the next BN cancels what the BN of a projection adds to a channel.
     taken = {"bn_after_addition bottleneck": (1, 2, 3), "relu_before_addition bottleneck": (1, 2)}.get(name, ())
     twin = twins.loaded(twins.cifar(**{"depth": 14, "last_relu": "relu_only" in name, **options}), net)
     twins.compare(net, twin, images, labels, rtol,
@@ -207,7 +207,8 @@ def test_depth_counts_no_gate():
 
 @pytest.mark.parametrize("placement", ["original", *MOVED, "full_preact"])
 def test_placements_move_layers_and_add_next_to_none(placement):
-    """Full pre-activation's BNs stand before the convolutions: fewer channels where a stage begins, one at the end."""
+    """With full pre-activation, a BN is before each convolution, on fewer channels at the start of a stage, and one BN
+    is at the end of the network."""
     sizes = {110: 1_727_962, 164: models.resnet164().count_parameters()}
     for depth, size in sizes.items():
         net = models.placement_study(placement, depth, bottleneck=depth == 164, shortcut="A" if depth == 110 else "B")

@@ -1,11 +1,11 @@
-"""Planted bugs: each is planted in the library's own code, and the library's own checks must catch it.
+"""Plant bugs in the library's code, and test that the library's checks catch each one.
 
-A bug is one entry of BUGS: its name says what it changes; then come the places that change, the check that must fail,
-and what that check says. planting.py tells how a place is found. Every check passes on the library as it is, which is
-asserted before a bug is planted. No check needs PyTorch.
+A bug is one entry of BUGS. Its name says what the bug changes; its value has the places that change, the check that
+must fail, and the message of the check. planting.py explains how a place is found. Before a bug is planted, the test
+asserts that the check passes on the unchanged library. No check needs PyTorch.
 
-The checks stand on gradcheck (random gradients), the engine's own look at shapes and dtypes, plain loops, closed
-forms, the identity <im2col(x), c> = <x, col2im(c)> in integers, and the block by hand against the block composed.
+The checks use gradcheck (random gradients), the engine's check of shapes and dtypes, plain loops, closed forms, the
+identity <im2col(x), c> = <x, col2im(c)> in integers, and the comparison of the hand-written with the composed block.
 """
 
 import ast
@@ -32,7 +32,7 @@ def drawn(*shapes, seed=0):
 
 
 def accumulation():
-    """Used twice, by two operations and by one; on a leaf and on an intermediate result; in two backwards."""
+    """Use a Tensor twice, in two operations and in one, as a leaf and as an intermediate result, in two backwards."""
     (x,) = drawn((2, 3))
     gradcheck(lambda a: a * a, x)
     gradcheck(lambda a: a + a, x)
@@ -45,7 +45,7 @@ def accumulation():
 
 
 def graphs():
-    """Two stacked skips on a result that is itself computed, and branches of uneven depth, in both orders."""
+    """Check two stacked skips on an intermediate result, and branches of uneven depth in both orders."""
     (x,) = drawn((2, 3))
     skip = lambda h: h + (h * h).tanh().exp()
     gradcheck(lambda a: skip(skip(a.tanh())), x)
@@ -64,7 +64,7 @@ def backward_once():
 
 
 def gradients_are_nobody_elses():
-    """d and its copy come from one array: adding into the one must not change the other."""
+    """d and e share one gradient array, so adding to the gradient of one must not change the other."""
     (x,) = drawn((2, 3))
     gradcheck(lambda a: (lambda d, e: (d + e) * d.exp() + e * 3.0)(a.tanh(), a.exp()), x)
 
@@ -125,14 +125,14 @@ def cross_entropy_value():
 
 # --------------------------------------------------------------------- checks: convolution and pooling
 
-GEOMETRY = [  # H, W, kernel, stride, padding: all extents different, rows left over, kernels tall and wide
+GEOMETRY = [  # H, W, kernel, stride, padding: different extents, leftover rows, tall and wide kernels
     (6, 8, (3, 3), (2, 2), (1, 1)), (7, 5, (3, 2), (2, 2), (0, 0)),
     (5, 7, (2, 3), (1, 1), (0, 1)), (4, 6, (1, 1), (2, 1), (0, 0)),
 ]  # fmt: skip
 
 
 def windows_of(x, kernel, stride, padding, border=0):
-    """(N, C, Ho, Wo, kh, kw), by NumPy's own sliding windows."""
+    """Return all windows as (N, C, Ho, Wo, kh, kw), by NumPy's sliding windows."""
     x = np.pad(x, [(0, 0), (0, 0), *((p, p) for p in padding)], constant_values=border)
     return np.lib.stride_tricks.sliding_window_view(x, kernel, (2, 3))[:, :, :: stride[0], :: stride[1]]
 
@@ -255,9 +255,9 @@ def built(kind, options, by_hand):
 
 
 def by_hand():
-    """Equal bit for bit to the block composed of operations: value, every gradient, the running statistics.
+    """Compare output, every gradient and the running statistics with those of the composed block, bit for bit.
 
-    While somebody watches a block runs module by module, so that nothing is fused; otherwise BN and ReLU may be one.
+    With a hook, a block runs module by module and fuses nothing. Without a hook, BN and ReLU may be fused.
     """
     for kind, options in KINDS:
         seen = []
@@ -297,10 +297,10 @@ def block_gradient():
 
 
 def fast_kernels():
-    """blocked.py equals reference.py, on blocks of few images and short lines, shared by two threads."""
+    """Compare blocked.py with reference.py, on blocks of few images and short lines, shared by two threads."""
     with pytest.MonkeyPatch.context() as patch, parallel.session(threads=2):
         patch.setattr(parallel, "cache_bytes", lambda: 1500)
-        # private: small arrays are cut as large ones are
+        # private: so that small arrays are cut like large arrays
         patch.setattr(blocked, "_pixels_per_line", lambda pixels, C: next(k for k in (7, 5, 3, 1) if pixels % k == 0))
         patch.setattr(blocked, "LARGE", 1)
         for (N, C, O), (H, W), kernel, stride, padding in (
@@ -311,7 +311,7 @@ def fast_kernels():
             (g,) = drawn(y.shape, seed=1)
             same("conv2d_backward", g, x, w, stride, padding)
             gamma, beta, mean, var = drawn((C,), (C,), (C,), (C,), seed=2)
-            for offset in 0, 1e3 * mean.reshape(-1, 1, 1):  # |mean| far above the standard deviation
+            for offset in 0, 1e3 * mean.reshape(-1, 1, 1):  # a mean much larger than the standard deviation
                 for skip in None, s:
                     *_, saved = same("batch_norm_relu", x + offset, gamma, beta, 1e-5, skip, tolerance=1e-3)
                     same("batch_norm_relu_backward", s, gamma, saved, tolerance=1e-3)
@@ -329,9 +329,9 @@ def fast_kernels():
 
 
 def same(name, *args, tolerance=1e-5):
-    """Both kernels' results agree; they are returned, each one's third kind of result, `saved`, as a pair.
+    """Check that the results of both kernels agree, and return them. Saved values are returned as a pair of both.
 
-    Arguments are float64 for the reference and float32, channels last, for the other.
+    The reference gets its arguments in float64; the fast kernel gets them in float32, channels last.
     """
     def last(a):
         a = a.astype(np.float32)
@@ -343,7 +343,7 @@ def same(name, *args, tolerance=1e-5):
     slow, fast = (r if isinstance(r, tuple) else (r,) for r in (slow, fast))
     out = []
     for a, b in zip(slow, fast, strict=True):
-        if is_array(a) and b is not None:  # a skip's gradient, where there was no skip
+        if is_array(a) and b is not None:  # b is None for the gradient of a skip that was not given
             near = np.linalg.norm(np.nan_to_num(a - b)) <= tolerance * np.linalg.norm(np.nan_to_num(a)) + 1e-12
             same_shape = a.shape == b.shape and (np.isnan(a) == np.isnan(b)).all()
             assert near and same_shape, f"{name}: fast and reference differ"
@@ -352,7 +352,7 @@ def same(name, *args, tolerance=1e-5):
 
 
 class Both(tuple):
-    """(what the reference saved, what the fast kernel saved)."""
+    """Both is (what the reference saved, what the fast kernel saved)."""
 
 
 # --------------------------------------------------------------------------------------- the mutants
@@ -368,7 +368,7 @@ NOT_MASKED = ["ga1, ggamma1, gbeta1, _ = K.batch_norm_relu_backward(gh, gamma1, 
               "ga1, ggamma1, gbeta1 = K.batch_norm_backward(gh, gamma1, self.bn1[0])"]
 CROP = "x[..., ph:H - ph, pw:W - pw]"
 
-# name: (the places, the check, what it says). A place is (owner, function, old, new, old, new, ...).
+# {name: (places, check, message of the check)}. A place is (owner, function, old, new, old, new, ...).
 SHIPPED = {
     "gradient assigned instead of accumulated": ([(tensor.Tensor, "backward", PENDING, "gx")], accumulation, WRONG),
     "gradient assigned by the second backward": (
@@ -472,7 +472,7 @@ MORE = {
     "relu' = 1 in the operation": ([(ops.Relu, "backward", "g * self.on", "g + 0")], by_hand, HAND),
     "pre-activation: skip gradient dropped": (
         [(P, "backward", "if not self.split_after_activation: gx = K.add(gx, gstart)", "pass")], by_hand, HAND),
-    "pre-activation: skip gradient dropped behind the activation": (
+    "pre-activation: skip gradient dropped after the activation": (
         [(P, "backward", "if self.split_after_activation: gh1 = K.add(gh1, gstart)", "pass")], by_hand, HAND),
     "pre-activation: skip gradient at the wrong end": (
         [(P, "backward", "if self.split_after_activation: gh1 = K.add(gh1, gstart)", "pass",
@@ -574,7 +574,7 @@ MORE = {
 }  # fmt: skip
 
 B = blocked
-ROWS = blocked._Rows  # private: bugs are planted where the work is done
+ROWS = blocked._Rows  # private: bugs are planted in the code that does the work
 IN_FAST_KERNELS = {
     "rows: the border is not zero": [(ROWS, "__init__", "np.zeros", "np.ones")],
     "rows: a stride's remainders mixed up": [
@@ -617,7 +617,7 @@ FAST = {name: (places, fast_kernels, "fast and reference differ|could not be bro
         for name, places in IN_FAST_KERNELS.items()}
 
 BUGS = SHIPPED | MORE | FAST
-passed = set()  # checks that were seen to pass on the library as it is
+passed = set()  # checks that have passed on the unchanged library
 
 
 @pytest.mark.parametrize("places, check, says", BUGS.values(), ids=BUGS)
@@ -634,7 +634,7 @@ def test_a_planted_bug_is_caught(places, check, says, monkeypatch):
 @pytest.mark.parametrize("name", ["kernel flipped, consistently", "kernel's rows and columns exchanged in both",
                                   "cross-entropy without 1/N in both"])  # fmt: skip
 def test_gradcheck_alone_cannot_see_a_consistently_wrong_forward(name, monkeypatch):
-    """Why every forward is also compared with a plain loop or a closed form."""
+    """This is why every forward is also compared with a plain loop or a closed form."""
     for place in BUGS[name][0]:
         plant(monkeypatch, *place)
     conv_gradient()
@@ -662,7 +662,7 @@ def locals_of(tree):
 
 
 class Renamed(ast.NodeTransformer):
-    """Other names for parameters, local variables and the attributes of self."""
+    """Renamed gives other names to parameters, local variables and the attributes of self."""
 
     def __init__(self, names):
         self.names = {name: f"other_{name}" for name in names - {"self"}}

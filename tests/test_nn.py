@@ -1,4 +1,4 @@
-"""Modules: names, state, modes, batch norm's running statistics, and each layer against its formula."""
+"""Test modules: names, state, modes, running statistics of batch norm, and each layer against its formula."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ def test_a_shared_parameter_is_trained_once():
     assert len(model.state()) == 4 and len(model.parameters()) == 3
     x = normal(2, 3, dtype=np.float32)
     ops.sum(model(Tensor(x))).backward()
-    g = np.ones((2, 3), np.float32)  # d(x w^T w^T)/dw is the sum of both uses
+    g = np.ones((2, 3), np.float32)  # d(x w^T w^T)/dw is the sum over both uses
     w = a.weight.data
     np.testing.assert_allclose(a.weight.grad, (g @ w).T @ x + g.T @ (x @ w.T), rtol=1e-5)
 
@@ -188,7 +188,7 @@ def test_sequential_runs_what_holds_a_number_and_nothing_else():
 
 @pytest.mark.parametrize("wrong", [ops.relu, nn.ReLU, None, [nn.ReLU()]])
 def test_sequential_refuses_what_is_no_module(wrong):
-    """It was left out in silence."""
+    """An earlier version silently left such an attribute out."""
     said = f"Sequential: expected a Module as number 1 of 3, got {type(wrong).__name__}"
     with pytest.raises(TypeError, match=said):
         nn.Sequential(nn.ReLU(), wrong, nn.ReLU())
@@ -201,7 +201,7 @@ def test_sequential_refuses_what_is_no_module(wrong):
 def test_sequential_refuses_a_gap():
     net = nn.Sequential(nn.ReLU(), nn.ReLU(), nn.ReLU())
     delattr(net, "1")
-    with pytest.raises(TypeError, match=r"as number 1 of 2, got NoneType; nn.Identity\(\) leaves a place empty"):
+    with pytest.raises(TypeError, match=r"as number 1 of 2, got NoneType; put nn.Identity\(\) into an empty place"):
         net(Tensor(normal(2, 3)))
 
 
@@ -251,14 +251,14 @@ def test_eval_mode_uses_and_leaves_the_running_statistics():
     expected = (x - np.float32([1, 2]).reshape(1, 2, 1, 1)) / np.sqrt(np.float32([4, 9]) + 1e-5).reshape(1, 2, 1, 1)
     assert difference(bn(Tensor(x)).data, expected) < 1e-6
     assert bn.running_mean.data is before[0] and bn.running_var.data is before[1]
-    assert (bn(Tensor(x[:1])).data == bn(Tensor(x)).data[:1]).all()  # an image's result depends on no other image
+    assert (bn(Tensor(x[:1])).data == bn(Tensor(x)).data[:1]).all()  # no image depends on another image
 
 
 def test_running_statistics_are_replaced_not_overwritten():
     bn = nn.BatchNorm1d(3)
     mean, var = bn.running_mean.data, bn.running_var.data
     with no_grad():
-        bn(Tensor(normal(5, 3, dtype=np.float32)))  # train mode moves them, with a graph or without
+        bn(Tensor(normal(5, 3, dtype=np.float32)))  # train mode moves the statistics, also without a graph
     assert not mean.any() and (var == 1).all() and bn.running_mean.data.all()
 
 
@@ -325,7 +325,7 @@ def test_the_names_in_a_block_are_torchvisions(cls, residual):
 def test_a_plain_block_has_no_shortcut():
     block = nn.Block(4, 4, residual=False, rng=rng()).astype(np.float64)
     x = normal(2, 4, 5, 6)
-    block.bn2.weight.data = np.zeros(4)  # a silent branch leaves nothing
+    block.bn2.weight.data = np.zeros(4)  # without a shortcut, a branch of zeros gives zeros
     assert not block(Tensor(x)).data.any() and block.last_norm is None
     same = nn.Block(4, 4, rng=rng()).astype(np.float64)
     same.bn2.weight.data = np.zeros(4)

@@ -234,8 +234,8 @@ os.kill(os.getppid(), signal.SIGKILL)
 def test_the_first_cell_says_what_to_do_where_there_is_nothing(tmp_path, no_git):
     status, _, errors = first_cell(tmp_path, path=no_git, MINIRES_REPOSITORY="")
     assert status == 1 and errors.splitlines()[-1].startswith(
-        "ModuleNotFoundError: minires is not installed here, and this notebook does not lie in its repository. Either "
-        "install it: pip install")
+        "ModuleNotFoundError: minires is not installed, and this notebook is not in its repository. Either install "
+        "minires with: pip install FOLDER_OR_WHEEL. Or ")
     assert "%env MINIRES_REPOSITORY=ADDRESS" in errors and [p.name for p in tmp_path.iterdir()] == ["bin"]
 
 

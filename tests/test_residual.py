@@ -395,9 +395,9 @@ def test_against_pytorch(kind, stride, by_hand):
 
 
 @pytest.mark.parametrize("make, message", [
-    (lambda **k: nn.Block(4, 4, by_hand=True, batch_norm=False, **k), "by_hand=True is written for residual blocks"),
-    (lambda **k: nn.Block(4, 4, by_hand=True, residual=False, **k), "by_hand=True is written for residual blocks"),
-    (lambda **k: nn.PreactBlock(4, 4, by_hand=True, residual=False, **k), "by_hand=True is written for residual"),
+    (lambda **k: nn.Block(4, 4, by_hand=True, batch_norm=False, **k), "by_hand=True supports only residual blocks"),
+    (lambda **k: nn.Block(4, 4, by_hand=True, residual=False, **k), "by_hand=True supports only residual blocks"),
+    (lambda **k: nn.PreactBlock(4, 4, by_hand=True, residual=False, **k), "by_hand=True supports only residual"),
     (lambda **k: nn.Block(4, 4, shortcut="D", **k), r'shortcut: expected "A", "B" or "C", got \'D\''),
     (lambda **k: nn.PreactBlock(4, 4, shortcut=None, **k), 'shortcut: expected "A", "B" or "C", got None')])
 def test_blocks_that_cannot_be_built(make, message):

@@ -65,7 +65,7 @@ def test_a_run_that_an_older_version_began_is_resumed(tmp_path, capsys):
     shutil.copytree(OLD, tmp_path / "run")
     assert "format" not in json.loads((OLD / "config.json").read_text())
     assert cli.main(["train", "--resume", "--out", str(tmp_path / "run")]) == 0
-    assert "going on from step 6 of 12" in capsys.readouterr().out
+    assert "resuming from step 6 of 12" in capsys.readouterr().out
     lines = runs.read_metrics(tmp_path / "run")
     assert [line["step"] for line in lines] == [4, 8, 12] and lines[:1] == runs.read_metrics(OLD)
     losses = [2.3918598294258118, 2.3883307576179504, 2.314312994480133]
@@ -141,7 +141,7 @@ def test_every_wrong_value_in_metrics_jsonl_is_named(finished, tmp_path, quickly
     ('"train_error": NaN', "line 3: train_error: expected a finite number from 0 to 100, got nan"),
     ('"train_loss": "1"', "line 3: train_loss: expected a finite number >= 0, got '1' (str)"),
     ('"step": 1.0', "line 3: step: expected a whole number >= 1, got 1.0 (float)"),
-    ('"epoch": 4', "line 3: epoch: expected 3, got 4"), ('"step": 7', "line 3: step: expected no less than 8"),
+    ('"epoch": 4', "line 3: epoch: expected 3, got 4"), ('"step": 7', "line 3: step: expected at least 8"),
     ('"validation_error": 1', "line 3: expected either test_error or validation_error"),
     ('"seconds": true', "line 3: seconds: expected a finite number >= 0, got True (bool)"),
     ('"accuracy": 1', "line 3: key: unknown name 'accuracy'"),
@@ -157,10 +157,11 @@ def test_a_wrong_line_is_named(finished, tmp_path, line, says):
 
 
 def test_a_line_of_the_other_error_is_named(finished):
-    with pytest.raises(ValueError, match="line 1: there is no validation_error, which the run's settings ask for"):
+    with pytest.raises(ValueError, match="line 1: expected validation_error, which the run's settings require"):
         metrics.read(finished, "validation_error")
 
 
+@pytest.mark.slow
 def test_every_wrong_value_in_a_checkpoints_header_is_named(finished, tmp_path, quickly, monkeypatch):
     """The checksum is right: a program wrote it. The run is resumed from there."""
     out = tmp_path / "run"
@@ -196,7 +197,7 @@ def test_a_moment_that_no_run_comes_to_is_refused(finished, tmp_path, quickly, m
     if accepted:
         assert runs.train(None, out, resume=True, say=str).finished
     else:
-        with pytest.raises(ValueError, match="at: expected a moment of this run, got"):
+        with pytest.raises(ValueError, match="at: expected a point that this run can reach, got"):
             runs.train(None, out, resume=True, say=str)
 
 

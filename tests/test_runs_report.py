@@ -42,7 +42,7 @@ def test_mean_and_deviation_over_seeds_after_the_last_epoch(tmp_path):
     text = report.write([tmp_path / "runs", tmp_path / "plain"], tmp_path / "out")
     assert cells(text) == [["plain-56", "270,007", "1", "5.00", "13.00", "13.25"],
                            ["ResNet-20", "270,008", "3", "3.00 ± 1.00", "9.00 ± 1.00", "8.75"]]  # fmt: skip
-    assert text.endswith("Trained by paper-cifar on cifar10.")
+    assert text.endswith("Trained with paper-cifar on cifar10.")
     saved = json.loads((tmp_path / "out" / "results.json").read_text())
     assert saved["table"][1] == {"network": "ResNet-20", "trained": "paper-cifar on cifar10", "parameters": 270_008,
                                  "seeds": [0, 1, 2], "train_error": [2.0, 3.0, 4.0], "test_error": [8.0, 9.0, 10.0],
@@ -80,7 +80,7 @@ def test_runs_of_different_settings_are_different_rows(tmp_path):
     text = report.write([tmp_path / "a"], tmp_path / "out")
     assert sorted(row[0] for row in cells(text)) == ["ResNet-20 (1)", "ResNet-20 (2)", "ResNet-20 (3)"]
     ways = text.split("\n\n")[1:]
-    assert [way[:15] for way in ways] == ["(1) Trained by ", "(2) Trained by ", "(3) Trained by "]
+    assert [way[:17] for way in ways] == ["(1) Trained with ", "(2) Trained with ", "(3) Trained with "]
     assert sum("image_size 16" in way for way in ways) == 1 and sum("pixels cdcdcdcd" in way for way in ways) == 1
 
 
@@ -91,7 +91,8 @@ def test_unfinished_runs_are_drawn_but_not_counted(tmp_path):
     text = report.write([tmp_path / "a", tmp_path / "b", tmp_path / "c"], tmp_path / "out")
     assert cells(text)[0][2:5] == ["1", "2.00", "9.00"]
     page = (tmp_path / "out" / "report.md").read_text()
-    assert "Not finished, and in the figure alone: b (step 1000 of 64000), c (step 0 of 64000)" in page
+    assert ("These runs are not finished and are shown only in the figure: b (step 1000 of 64000), "
+            "c (step 0 of 64000)") in page
     assert report.write([tmp_path / "c"], tmp_path / "none") == "No run is finished yet."
     assert "      1.0,\n" not in (tmp_path / "out" / "results.json").read_text()  # a list stands in a line
 
@@ -105,7 +106,7 @@ def test_the_same_run_twice_is_refused_and_the_same_folder_counts_once(tmp_path)
 
 
 @pytest.mark.parametrize("make, says", [
-    (lambda p: None, "there is no folder"), (lambda p: p.mkdir(), "there is no config.json in it"),
+    (lambda p: None, "expected a folder, but there is none"), (lambda p: p.mkdir(), "there is no config.json in it"),
     (lambda p: (folder(p) / "metrics.jsonl").write_text('{"epoch": 1'), "metrics.jsonl, line 1 cannot be read"),
     (lambda p: (folder(p) / "config.json").write_text("{}"), "expected a run's settings"),
 ])  # fmt: skip
@@ -159,6 +160,7 @@ def test_files_that_are_no_report_are_not_overwritten(tmp_path):
         out = tmp_path / name.partition(".")[0]
         out.mkdir()
         (out / name).write_text(content)
-        with pytest.raises(FileExistsError, match="exists already and is no report of runs; choose another --out"):
+        with pytest.raises(FileExistsError, match="exists already and is not a report of runs; nothing was "
+                                                  "overwritten, choose another --out"):
             report.write([tmp_path / "runs"], out)
         assert [p.name for p in out.iterdir()] == [name] and (out / name).read_text() == content

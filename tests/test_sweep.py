@@ -1,5 +1,6 @@
 """`minires sweep`: a grid of runs in processes here, and on a real Dask scheduler; workers that are killed."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -72,7 +73,7 @@ def test_the_whole_grid_is_trained_although_a_process_is_killed(done):
     out, said, table, failed, killed = done
     assert failed == {} and len(killed) == 1
     assert sorted(p.name for p in out.iterdir() if p.is_dir()) == NAMES
-    assert "resnet20-seed0: killed by signal 9; going on from its last checkpoint" in said
+    assert "resnet20-seed0: killed by signal 9; resuming from its last checkpoint" in said
     assert all((out / name / "weights.safetensors").exists() for name in NAMES)
     assert table.count("| 2     |") == 2 and "plain-20" in table and "ResNet-20" in table
     results = json.loads((out / "results.json").read_text())
@@ -98,7 +99,7 @@ def test_a_second_sweep_finds_all_done(done, tmp_path, capsys):
     out = done[0]
     before = {name: outcome(out / name) for name in NAMES}
     assert cli.main(["sweep", str(write(tmp_path / "s.json", models=["resnet20"], seeds=[1])), "--out", str(out)]) == 0
-    assert "going on from step 30 of 30" in capsys.readouterr().out
+    assert "resuming from step 30 of 30" in capsys.readouterr().out
     assert before == {name: outcome(out / name) for name in NAMES}
 
 
@@ -126,6 +127,12 @@ def write_killer(path):
 # ------------------------------------------------------------------------------------------------------ a cluster
 
 
+@pytest.fixture
+def dask():
+    if importlib.util.find_spec("distributed") is None:
+        pytest.skip("Dask is not installed (pip install -e '.[cluster]')")
+
+
 def started(folder, name, *arguments):
     command = [sys.executable, "-m", f"distributed.cli.dask_{name.rstrip('12')}", *arguments]
     with open(folder / f"{name}.log", "w") as log:
@@ -140,9 +147,32 @@ def waited(condition, what, seconds=90):
     return value
 
 
-def test_a_cluster_of_two_workers_one_of_which_is_killed(tmp_path):
+CLUSTER = """
+import sys
+from pathlib import Path
+from distributed import LocalCluster
+from minires.runs import sweep
+spec, out = map(Path, sys.argv[1:])
+with LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+    table, failed = sweep.run(sweep.read(spec), out, scheduler=cluster.scheduler_address)
+assert failed == {}
+"""
+
+
+def test_a_cluster_of_two_workers(tmp_path, dask):
+    """A scheduler and two workers as threads of one process. The runs come out as they do in local processes."""
+    spec, out = write(tmp_path / "grid.json", models=["resnet20"]), tmp_path / "out"
+    done = subprocess.run([sys.executable, "-c", CLUSTER, str(spec), str(out)], env=ENV, capture_output=True, text=True,
+                          timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert "2 runs on 2 workers of inproc://" in done.stdout and done.stdout.count("finished, 30 steps") == 2
+    for name in "resnet20-seed0", "resnet20-seed1":
+        assert outcome(out / name) == outcome(alone(spec, name, tmp_path, threads=1))
+
+
+@pytest.mark.slow
+def test_a_cluster_of_two_workers_one_of_which_is_killed(tmp_path, dask):
     """A scheduler and two worker processes on this machine. The runs come out as they do in local processes."""
-    pytest.importorskip("distributed", reason="Dask is not installed (pip install -e '.[cluster]')")
     spec = write(tmp_path / "grid.json", set=SET | {"epochs": 12}, models=["resnet20"])
     file, quiet = str(tmp_path / "scheduler.json"), ["--host", "127.0.0.1", "--no-dashboard"]
     processes = [started(tmp_path, "scheduler", *quiet, "--port", "0", "--scheduler-file", file)]
@@ -216,7 +246,7 @@ def test_toml_says_the_same_as_json(tmp_path):
 def test_a_sweep_of_other_settings_says_which(done, tmp_path, capsys):
     spec = write(tmp_path / "s.json", set=SET | {"lr": 0.3})
     assert cli.main(["sweep", str(spec), "--out", str(done[0])]) == 2
-    assert "holds a run of other settings: settings.lr: 0.1 there, 0.3 asked for" in capsys.readouterr().err
+    assert "holds a run with other settings: settings.lr: 0.1 there, 0.3 asked for" in capsys.readouterr().err
 
 
 def test_every_run_of_a_sweep_has_checkpoints(done):

@@ -80,7 +80,7 @@ def test_item_detach_bool_and_iteration():
     assert [t.item() for t in x] == [1.0, 2.0]
     with pytest.raises(ValueError, match=r"item\(\): expected one element, got shape \(2,\)"):
         x.item()
-    with pytest.raises(TypeError, match="the truth of a Tensor is ambiguous"):
+    with pytest.raises(TypeError, match="the truth value of a Tensor is ambiguous"):
         bool(x)
 
 

@@ -9,6 +9,7 @@ import signal
 
 import numpy as np
 import pytest
+from helpers import SMALL_RUN
 from kill_and_resume import kill_and_resume
 
 from minires import cli, device, models, nn, runs, train
@@ -16,9 +17,6 @@ from minires.runs import checkpoint, config
 
 pytest.importorskip("safetensors", reason="checkpoints are safetensors files, and the package is not installed")
 
-SMALL = ["train", "ResNet-20", "--dataset", "fashion_mnist_small", "--recipe", "short-cifar", "--device", "cpu",
-         "--set", "train_images=50", "test_images=20", "image_size=7", "model.width=2", "batch_size=16", "crop=1",
-         "epochs=3", "warm_up_layers=20"]  # fmt: skip
 FILES = ["checkpoint-000000008.safetensors", "checkpoint-000000012.safetensors", "config.json", "curves.png",
          "metrics.jsonl", "weights.safetensors"]  # fmt: skip
 
@@ -27,7 +25,7 @@ def names(folder):
     return sorted(p.name for p in folder.iterdir() if p.name != ".lock")
 
 
-def run(out, *options, command=SMALL):
+def run(out, *options, command=SMALL_RUN):
     return cli.main([*command, "--out", str(out), *options])
 
 
@@ -43,12 +41,10 @@ def assert_same_bits(out, whole):
     assert a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+@pytest.fixture
+def whole(finished_run):
     """A run that nothing interrupted."""
-    out = tmp_path_factory.mktemp("runs") / "whole"
-    assert run(out) == 0
-    return out
+    return finished_run
 
 
 # ------------------------------------------------------------------------------------------- what a run leaves
@@ -57,7 +53,7 @@ def whole(tmp_path_factory):
 def test_evaluate_gives_a_run_the_error_that_it_recorded(tmp_path, capsys, monkeypatch):
     """On the images and pixels of the run: held-out training images, averaged, less their own mean image."""
     out = tmp_path / "run"
-    assert cli.main([*SMALL, "--set", "validation=70", "test_images=0", "epochs=1", "--out", str(out)]) == 0
+    assert cli.main([*SMALL_RUN, "--set", "validation=70", "test_images=0", "epochs=1", "--out", str(out)]) == 0
     capsys.readouterr()
     assert cli.main(["evaluate", str(out), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -70,7 +66,7 @@ def test_evaluate_gives_a_run_the_error_that_it_recorded(tmp_path, capsys, monke
     # private: as on a machine without a GPU, whatever this one has
     monkeypatch.setattr(device, "_probe", lambda: (None, "No GPU is used: there is none."))
     assert cli.main(["evaluate", str(out)]) == 2
-    assert 'device "gpu" was asked for. No GPU is used: there is none. Use "cpu"' in capsys.readouterr().err
+    assert 'device "gpu" was requested. No GPU is used: there is none. Use "cpu"' in capsys.readouterr().err
     assert cli.main(["evaluate", str(out), "--device", "cpu", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["correct"] == found["correct"]
 
@@ -148,7 +144,7 @@ def test_the_masks_of_dropout_go_on_too(tmp_path, monkeypatch):
                              nn.Linear(20, num_classes, rng=rng))
 
     monkeypatch.setitem(models.BY_NAME, "dropping", dropping)
-    command = ["train", "dropping", *[a for a in SMALL[2:] if not a.startswith("model.")]]
+    command = ["train", "dropping", *[a for a in SMALL_RUN[2:] if not a.startswith("model.")]]
     assert run(tmp_path / "whole", command=command) == 0
     clock = Clock(monkeypatch)
     for _ in range(9):
@@ -208,7 +204,7 @@ def test_time_limits_add_up_to_the_same_run(whole, tmp_path, monkeypatch, capsys
 
 def test_a_time_limit_that_leaves_no_time_says_so(tmp_path, capsys):
     assert run(tmp_path / "a", "--time-limit", "0.01") == 2
-    assert "--time-limit 0.01 is too short to get on" in capsys.readouterr().err
+    assert "--time-limit 0.01 is too short to make progress" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number, status, name", [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")])
@@ -226,7 +222,7 @@ def test_a_signal_stops_at_a_checkpoint(whole, tmp_path, monkeypatch, capsys, nu
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     monkeypatch.setattr(train, "step", step)
     assert cli.main(["train", "--resume", "--out", str(out)]) == 0
-    assert "going on from step 6 of 12" in capsys.readouterr().out
+    assert "resuming from step 6 of 12" in capsys.readouterr().out
     assert_same_bits(out, whole)
 
 
@@ -284,7 +280,7 @@ def test_a_truncated_newest_checkpoint_is_passed_over(whole, tmp_path, capsys):
     newest.write_bytes(newest.read_bytes()[:-1])
     assert run(out, "--resume") == 0
     said = capsys.readouterr().out
-    assert "damaged checkpoint passed over" in said and newest.name in said and "going on from step 8 of 12" in said
+    assert "skipped a damaged checkpoint" in said and newest.name in said and "resuming from step 8 of 12" in said
     assert_same_bits(out, whole)
 
 
@@ -302,7 +298,7 @@ def test_a_folder_killed_before_its_first_checkpoint_begins_again(whole, tmp_pat
     shutil.copy(whole / "config.json", out)
     (out / ".config.json.1234.tmp").write_text("half")
     assert run(out, "--resume") == 0
-    assert "there is no checkpoint yet: beginning at step 0" in capsys.readouterr().out
+    assert "found no checkpoint: beginning at step 0" in capsys.readouterr().out
     assert names(out) == FILES
     assert_same_bits(out, whole)
 
@@ -335,7 +331,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, capsys):
     out = tmp_path / "inf"
     assert run(out, "--checkpoint-steps", "1", "--set", "lr=1e39", "warm_up_lr=0", "drops=") == 2
     said = capsys.readouterr().err
-    assert "step 1: after it conv1.weight is not finite. No checkpoint had been written yet" in said
+    assert "step 1: conv1.weight is not finite after this step. No checkpoint had been written yet" in said
     assert names(out) == ["config.json"]
 
 
@@ -347,17 +343,17 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, capsys):
     (["train", "resnet20"], "--dataset is missing"),
     (["train", "resnet21", "--dataset", "fashion_mnist_small"], "'resnet21'; did you mean"),
     (["train", "resnet20", "--dataset", "fashion_mnst_small"], "did you mean fashion_mnist_small"),
-    ([*SMALL, "--recipe", "papr-cifar"], "recipe: unknown name 'papr-cifar'; did you mean paper-cifar"),
-    ([*SMALL, "learning_rate=1"], "setting: unknown name 'learning_rate'"),
-    ([*SMALL, "epoch=1"], "did you mean epochs"), ([*SMALL, "total_steps=1"], "unknown name 'total_steps'"),
-    ([*SMALL, "model.widht=1"], "did you mean model.width"),
-    ([*SMALL, "model.rng=1"], "setting: unknown name 'model.rng'"),
-    ([*SMALL, "lr"], "expected key=value, got 'lr'"),
-    ([*SMALL, "lr=fast"], "setting lr: expected a number, got 'fast'"),
-    ([*SMALL, "epochs=0"], "recipe: expected epochs >= 1, got 0"),
-    ([*SMALL, "train_images=-1"], "data: expected numbers from 0, got train_images -1"),
-    ([*SMALL, "model.by_hand=2"], "setting model.by_hand: expected true or false, got '2'"),
-    (["train", "--resume", "--out", "OUT"], "there is no run to go on with"),
+    ([*SMALL_RUN, "--recipe", "papr-cifar"], "recipe: unknown name 'papr-cifar'; did you mean paper-cifar"),
+    ([*SMALL_RUN, "learning_rate=1"], "setting: unknown name 'learning_rate'"),
+    ([*SMALL_RUN, "epoch=1"], "did you mean epochs"), ([*SMALL_RUN, "total_steps=1"], "unknown name 'total_steps'"),
+    ([*SMALL_RUN, "model.widht=1"], "did you mean model.width"),
+    ([*SMALL_RUN, "model.rng=1"], "setting: unknown name 'model.rng'"),
+    ([*SMALL_RUN, "lr"], "expected key=value, got 'lr'"),
+    ([*SMALL_RUN, "lr=fast"], "setting lr: expected a number, got 'fast'"),
+    ([*SMALL_RUN, "epochs=0"], "recipe: expected epochs >= 1, got 0"),
+    ([*SMALL_RUN, "train_images=-1"], "data: expected numbers >= 0, got train_images -1"),
+    ([*SMALL_RUN, "model.by_hand=2"], "setting model.by_hand: expected true or false, got '2'"),
+    (["train", "--resume", "--out", "OUT"], "found no run to resume"),
     (["train", "--resume"], "MODEL is missing"),
     (["train", "--resume", "--out", "OUT", "--seed", "1"], "leave out --seed, or give MODEL too"),
 ])  # fmt: skip
@@ -385,17 +381,17 @@ def test_test_images_beside_validation_would_be_ignored_and_is_refused(tmp_path,
 def test_epochs_replace_a_recipes_steps():
     given = config.configure("resnet20", "fashion_mnist_small", "paper-cifar", where="cpu", settings=["epochs=2"])
     assert given.recipe.steps == 0 and given.recipe.epochs == 2
-    with pytest.raises(ValueError, match="epochs and steps both say how long; give one of them"):
+    with pytest.raises(ValueError, match="epochs and steps both set how long the training is; give only one"):
         config.configure("resnet20", "fashion_mnist_small", where="cpu", settings=["epochs=2", "steps=5"])
 
 
 def test_a_folder_that_is_not_empty(whole, tmp_path, capsys):
     before = {p.name: p.stat().st_mtime_ns for p in whole.iterdir()}
     assert run(whole) == 2
-    assert f"{whole} is not empty: --resume goes on" in capsys.readouterr().err
+    assert f"{whole} is not empty: give --resume to resume" in capsys.readouterr().err
     (tmp_path / "thesis.txt").write_text("years of work")
     assert run(tmp_path, "--resume") == 2
-    assert "is no run's folder: there is no config.json" in capsys.readouterr().err
+    assert "is not the folder of a run: there is no config.json" in capsys.readouterr().err
     assert run(tmp_path / "thesis.txt") == 2
     assert names(tmp_path) == ["thesis.txt"] and before == {p.name: p.stat().st_mtime_ns for p in whole.iterdir()}
 
@@ -404,7 +400,7 @@ def test_a_run_of_other_settings_says_which(whole, capsys):
     before = {p.name: p.stat().st_mtime_ns for p in whole.iterdir()}
     assert run(whole, "--resume", "--seed", "1", "--set", "lr=0.2", "model.shortcut=B", "image_size=14") == 2
     said = capsys.readouterr().err
-    assert "holds a run of other settings" in said
+    assert "holds a run with other settings" in said
     for difference in ("seed: 0 there, 1 asked for", "settings.lr: 0.1 there, 0.2 asked for",
                        "model_options.shortcut: None there, B asked for", "data.image_size: 7 there, 14 asked for"):
         assert difference in said
@@ -413,12 +409,12 @@ def test_a_run_of_other_settings_says_which(whole, capsys):
 
 def test_a_checkpoint_of_another_run_or_model(whole, tmp_path, capsys):
     out = tmp_path / "b"
-    other = [*SMALL[:1], "plain20", *SMALL[2:]]
+    other = [*SMALL_RUN[:1], "plain20", *SMALL_RUN[2:]]
     assert run(out, "--set", "epochs=1", command=other) == 0
     shutil.copy(whole / "checkpoint-000000012.safetensors", out)
     assert run(out, "--resume", "--set", "epochs=1", command=other) == 2
     said = capsys.readouterr().err
-    assert "the checkpoint is of another run: model: resnet20 there, plain20 asked for" in said
+    assert "the checkpoint belongs to another run: model: resnet20 there, plain20 asked for" in said
 
 
 def test_other_images_are_noticed(whole, tmp_path, capsys):
@@ -431,7 +427,7 @@ def test_other_images_are_noticed(whole, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("text, says", [("{", "cannot be read"), ("[]", "expected a run's settings"),
-                                        ('{"model": "resnet20"}', "there is no model_options")])  # fmt: skip
+                                        ('{"model": "resnet20"}', "missing: model_options")])  # fmt: skip
 def test_a_config_that_is_none(text, says, tmp_path, capsys):
     (tmp_path / "config.json").write_text(text)
     assert run(tmp_path, "--resume") == 2

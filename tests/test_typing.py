@@ -12,7 +12,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from helpers import build_wheel
 
 import minires
 from minires import Function
@@ -56,14 +55,14 @@ def test_every_public_function_is_annotated(room):
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory):
+def python(tmp_path_factory, wheel):
     """An interpreter with minires installed as a wheel, and whatever else is installed here."""
     folder = tmp_path_factory.mktemp("typed") / "venv"
     venv.create(folder, symlinks=os.name != "nt")
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     site = Path(subprocess.run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
                                capture_output=True, text=True, check=True).stdout.strip())
-    with zipfile.ZipFile(build_wheel(tmp_path_factory.mktemp("dist"))) as archive:
+    with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
     elsewhere = {str(Path(p)) for p in sys.path if p and "site-packages" in p} | {sysconfig.get_path("purelib")}
     (site / "elsewhere.pth").write_text("\n".join(sorted(elsewhere)), encoding="utf-8")
@@ -76,6 +75,7 @@ def mypy(python, program, *options):
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.system
 def test_a_typed_program_is_checked_against_the_installed_package(python, tmp_path):
     pytest.importorskip("mypy", reason="mypy is not installed (pip install -e '.[test]')")

@@ -240,7 +240,7 @@ def _gradient_of_input(g: Any, x: Any, w: Any, stride: Pair, padding: Pair, need
 #
 # An activation is viewed as lines, (pixels/k, k*C): each line has all channels of k pixels. A vector of C values is
 # tiled to one line. Lines are long, because NumPy passes shorter lines through a buffer, which takes half as much time
-# again. A block is a number of lines. The cache only needs to hold what is written, because what is read is read once.
+# again. A block is a number of lines. The cache only needs to hold what is written, because each input is read once.
 
 NUMPY_BUFFER = 8192  # values; the default of np.getbufsize()
 

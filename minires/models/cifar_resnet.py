@@ -83,7 +83,7 @@ def cifar(depth: int, residual: bool = True, block: str = "basic", shortcut: str
     if norm == "fixup" and (not residual or shortcut != "A"):
         raise ValueError('cifar: norm="fixup" is for residual networks with shortcut "A"')
     if by_hand and "bottleneck" in block:
-        raise ValueError(f'cifar: by_hand=True is written for block "basic" and "preact", not for {block!r}')
+        raise ValueError(f'cifar: by_hand=True supports only blocks "basic" and "preact", got {block!r}')
     options: dict[str, Any] = {"residual": residual, "shortcut": shortcut, "pad": pad}
     if block == "basic":
         options["batch_norm"] = norm == "batch"

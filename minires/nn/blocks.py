@@ -66,7 +66,7 @@ class ResidualBlock(Module):
         if option not in ("A", "B", "C"):
             raise ValueError(f'shortcut: expected "A", "B" or "C", got {option!r}')
         if by_hand and not (residual and batch_norm):
-            raise ValueError("by_hand=True is written for residual blocks with BatchNorm; build this block without it")
+            raise ValueError("by_hand=True supports only residual blocks with BatchNorm; build this block without it")
         self.out_channels, self.stride, self.residual = out_channels, stride, residual
         self.option, self.pad, self.by_hand = option, pad, by_hand
 

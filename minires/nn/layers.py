@@ -241,7 +241,7 @@ class Sequential(Module):
         layer = vars(self).get(str(number))
         if not isinstance(layer, Module):
             raise TypeError(f"Sequential: expected a Module as number {number} of {count}, got {type(layer).__name__}; "
-                            "nn.Identity() leaves a place empty")
+                            "put nn.Identity() into an empty place")
         return layer
 
     def __iter__(self) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""Training runs, each in a folder of its own: configured, trained, resumed, swept over and reported."""
+"""Configure, train, resume, sweep and report training runs. Each run has its own folder."""
 from .config import RunConfig, configure
 from .metrics import Line
 from .metrics import read as read_metrics

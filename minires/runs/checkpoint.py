@@ -1,6 +1,7 @@
-"""Checkpoints: each one file, there completely or not at all, with a checksum inside; the last two are kept.
+"""Write and read checkpoints. A checkpoint is one file, which is complete or does not exist. The last two are kept.
 
-A checkpoint is a safetensors file: named arrays, and in its metadata a "header" (JSON) and the SHA-256 of both.
+The file is a safetensors file with named arrays. Its metadata holds a "header" (JSON), and the SHA-256 of the arrays
+and the header.
 """
 from __future__ import annotations
 
@@ -21,30 +22,37 @@ Arrays = dict[str, np.ndarray]
 
 
 class Damaged(ValueError):
-    """The file is no checkpoint, or not all of it, or not as it was written."""
+    """The file is not a checkpoint, or it is incomplete or changed."""
 
 
 def save(folder: str | os.PathLike[str], number: int, arrays: Mapping[str, np.ndarray], header: Any) -> Path:
-    """Write checkpoint `number` (a higher one is newer) into `folder`, then remove all but it and the one before it.
+    """Write checkpoint `number` into `folder`, then delete all others except the newest undamaged one before it.
 
-    The file gets its name only when it is complete and on the disk. OSError, and the earlier ones are as they were,
-    where that fails. `header` is anything that JSON can hold.
+    number: a higher number means a newer checkpoint
+    header: anything that JSON can hold
+
+    The file gets its name only when it is complete and on the disk.
+
+    Raises OSError if the file cannot be written; the earlier checkpoints are then unchanged.
     """
     from safetensors.numpy import save as as_bytes
 
     text = json.dumps(header)
-    ordered = {name: np.array(a, order="C") for name, a in arrays.items()}  # safetensors writes memory as it lies
+    ordered = {name: np.array(a, order="C") for name, a in arrays.items()}  # safetensors writes in memory order
     content = as_bytes(ordered, {"header": text, "sha256": _checksum(text, ordered)})
     path = write_atomically(Path(folder) / f"checkpoint-{number:09}.safetensors", content)
     before = next(([other] for other in _in(folder) if _number(other) < number and _whole(other)), [])
-    for other in _in(folder):  # one with a higher number was damaged: a run that goes on went past it
+    for other in _in(folder):  # one with a higher number is damaged: the run was resumed from an earlier one
         if other not in (path, *before):
             other.unlink()
     return path
 
 
 def read(path: str | os.PathLike[str]) -> tuple[Arrays, Any]:
-    """(arrays, header) of one file. Damaged if its content is not what was written."""
+    """Return (arrays, header) of one file.
+
+    Raises Damaged if the file cannot be read, or if its content is not what was written.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -54,7 +62,7 @@ def read(path: str | os.PathLike[str]) -> tuple[Arrays, Any]:
     except (SafetensorError, OSError, ValueError) as e:
         raise Damaged(f"{path} cannot be read: {e}") from e
     if _checksum(metadata.get("header", ""), arrays) != metadata.get("sha256"):
-        raise Damaged(f"{path}: its checksum does not fit its content")
+        raise Damaged(f"{path}: the checksum does not match the content")
     return arrays, json.loads(metadata["header"])
 
 
@@ -67,7 +75,10 @@ def _whole(path: Path) -> bool:
 
 
 def newest(folder: str | os.PathLike[str]) -> tuple[tuple[Arrays, Any] | None, list[str]]:
-    """(arrays, header) of the newest undamaged checkpoint in `folder`, or None; and a sentence on each damaged one."""
+    """Return (arrays, header) of the newest undamaged checkpoint in `folder`, or None if there is none.
+
+    The second result is a list with one message for each damaged checkpoint that was skipped.
+    """
     damaged: list[str] = []
     for path in _in(folder):
         try:
@@ -78,14 +89,14 @@ def newest(folder: str | os.PathLike[str]) -> tuple[tuple[Arrays, Any] | None, l
 
 
 def undamaged(folder: str | os.PathLike[str]) -> Iterator[tuple[Arrays, Any]]:
-    """(arrays, header) of every undamaged checkpoint in `folder`, newest first."""
+    """Yield (arrays, header) of every undamaged checkpoint in `folder`, newest first."""
     for path in _in(folder):
         with contextlib.suppress(Damaged):
             yield read(path)
 
 
 def _in(folder: str | os.PathLike[str]) -> list[Path]:
-    """The folder's checkpoints, newest first."""
+    """Return the folder's checkpoints, newest first."""
     return sorted((p for p in Path(folder).iterdir() if re.fullmatch(r"checkpoint-\d{9,}\.safetensors", p.name)),
                   key=_number, reverse=True)
 

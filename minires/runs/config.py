@@ -1,4 +1,4 @@
-"""What a run trains: chosen by names and key=value, checked, and kept in the run's config.json."""
+"""Define what a run trains: choices by name and by key=value, which are checked and kept in the run's config.json."""
 from __future__ import annotations
 
 import dataclasses
@@ -17,7 +17,7 @@ from ..files.records import Between
 from ..names import unknown
 from .metrics import Tested
 
-FORMAT = 1  # of config.json; files without a number are older and are read as format 1, which has the same keys
+FORMAT = 1  # of config.json; files without a format number are older, and are read as format 1, which has the same keys
 BY_DATA = "num_classes", "in_channels", "rng"  # arguments of a model that follow from the data set and the seed
 DEVICES = "cpu", "gpu"
 
@@ -27,27 +27,27 @@ Option = bool | int | float | str
 
 @dataclass(frozen=True)
 class Data:
-    """Which images of a data set, and in which form. 0: all, or as they are."""
+    """Says which images of a data set are used, and in which size. 0 means all images, or their own size."""
 
-    train_images: int = 0  # the first so many
-    test_images: int = 0
-    image_size: int = 0    # averaged to this height and width
-    validation: int = 0    # the last so many training images are held out, and stand in for the test set
+    train_images: int = 0  # use the first N training images
+    test_images: int = 0   # use the first N test images
+    image_size: int = 0    # average the images to this height and width
+    validation: int = 0    # hold out the last N training images, and use them instead of the test set
 
     def __post_init__(self) -> None:
         if negative := [f"{name} {n}" for name, n in dataclasses.asdict(self).items() if n < 0]:
-            raise ValueError(f"data: expected numbers from 0, got {', '.join(negative)}")
+            raise ValueError(f"data: expected numbers >= 0, got {', '.join(negative)}")
         if self.validation and self.test_images:
             raise ValueError(f"data: test_images={self.test_images} has no effect with validation={self.validation}, "
-                             "whose images stand in for the test set; leave one out")
+                             "which uses training images instead of the test set; leave out one of the two")
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a run noted when it began. It decides no number, and a later call may find other values."""
+    """Holds what was recorded when a run began. These are not choices, and a later call may find other values."""
 
-    data_sha256: str = ""   # "": not noted
-    steps: Count = 0        # in all; 0: the run has not begun
+    data_sha256: str = ""   # "": not recorded
+    steps: Count = 0        # of the whole run; 0: the run has not begun
     threads: Count = 0
     kernels: str = ""
     versions: dict[str, str] = field(default_factory=dict)
@@ -55,26 +55,26 @@ class Recorded:
     parameters: Count = 0
     train_images: Count = 0
     test_images: Count = 0
-    root: str | None = None  # folder of the data set, if not the usual one
+    root: str | None = None  # folder of the data set; None: the default folder
     command: str = ""
     started: str = ""
 
     def differences(self, now: Recorded, keys: Sequence[str]) -> list[str]:
-        """Where `now` differs in these keys, in words: "threads: 2 there, 4 now"."""
+        """Describe where `now` differs in these keys, as in "threads: 2 there, 4 now"."""
         return [f"{text} now" for text in _differences(_plain(self), _plain(now), keys)]
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What was chosen for a run, which decides all its numbers; and apart from that what was recorded.
+    """Holds the choices for a run, which determine its results, and separately what was recorded when it began.
 
-    ValueError for a model, an option, a data set, a recipe or a device that does not exist, and for a seed below 0.
+    Raises ValueError for an unknown model, option, data set, recipe or device, and for a seed below 0.
     """
 
     model: str
     dataset: str
     recipe_name: str
-    recipe: recipes.Recipe  # that recipe, with the settings that replace its own
+    recipe: recipes.Recipe  # the recipe of that name, in which settings may have been replaced
     seed: int
     device: str             # "cpu" or "gpu"
     model_options: dict[str, Option] = field(default_factory=dict)
@@ -96,24 +96,26 @@ class RunConfig:
 
     @classmethod
     def from_json(cls, source: str | Mapping[str, Any], path: str | Path, *, beside: Collection[str] = ()) -> RunConfig:
-        """Read a config from JSON text, or from what JSON text holds, with every value checked.
+        """Return the config from JSON text, or from a parsed JSON object, and check every value.
 
-        path: the file, for messages. beside: names of other keys that may stand in the same object.
-        ValueError that names the file and the key for a value that is missing, unknown or of another type, and for a
-        format of a later version.
+        path: the file, for error messages
+        beside: names of other keys that the same object may have
+
+        Raises ValueError, which names the file and the key, if a value is missing, unknown or of another type, or if a
+        later version of minires wrote the file.
         """
         where = str(path)
         raw = records.parse(source, where) if isinstance(source, str) else source
         if not isinstance(raw, Mapping):
-            raise ValueError(f"{where}: expected a run's settings, which are keys and values")
+            raise ValueError(f"{where}: expected a run's settings, a JSON object with keys and values")
         form = records.checked(raw.get("format", FORMAT), Annotated[int, Between(1)], where, "format")
         if form > FORMAT:
             raise ValueError(f"{where}: format: expected at most {FORMAT}, got {form}: a later version of minires than "
-                             f"this one ({__version__}) wrote it, and reads it")
+                             f"this one ({__version__}) wrote the file; use that version to read it")
         noted = {f.name for f in dataclasses.fields(Recorded)}
         records.only(raw, {"format", *CHOSEN, *noted, *beside}, where)
         if missing := [key for key in CHOSEN if key not in raw]:
-            raise ValueError(f"{where}: expected a run's settings; there is no {', '.join(missing)}")
+            raise ValueError(f"{where}: expected a run's settings; missing: {', '.join(missing)}")
         chosen = {key: records.checked(raw[key], kind, where, key, complete=True) for key, kind in CHOSEN.items()}
         recorded = records.checked({key: raw[key] for key in raw if key in noted}, Recorded, where)
         try:
@@ -122,32 +124,39 @@ class RunConfig:
             raise ValueError(f"{where}: {e}") from e
 
     def to_json(self) -> dict[str, Any]:
-        """The config as JSON has it, with the number of the format; what was recorded only once the run has begun."""
+        """Return the config as a JSON object, with the format's number, and with the record if the run has begun."""
         return {"format": FORMAT, **self.chosen(), **(_plain(self.recorded) if self.recorded.steps else {})}
 
     def chosen(self) -> dict[str, Any]:
-        """What was chosen, as JSON has it."""
+        """Return the choices as a JSON object."""
         return {"model": self.model, "model_options": dict(self.model_options), "dataset": self.dataset,
                 "data": _plain(self.data), "recipe": self.recipe_name, "settings": _plain(self.recipe),
                 "seed": self.seed, "device": self.device, "graph": self.graph}
 
     def differences(self, other: RunConfig, but: Collection[str] = ()) -> list[str]:
-        """Where the choices of `other` differ, in words: "settings.lr: 0.1 there, 0.2 asked for". `but`: keys that may
-        differ."""
+        """Describe where the choices of `other` differ, as in "settings.lr: 0.1 there, 0.2 asked for".
+
+        but: keys that may differ
+        """
         keys = [key for key in CHOSEN if key not in but]
         return [f"{text} asked for" for text in _differences(self.chosen(), other.chosen(), keys)]
 
     def inputs(self, root: Path | None = None) -> Prepared:
-        """The data set as the network sees it: pixels / 255, less the training images' mean at every pixel.
+        """Return the data set as the network sees it: pixels / 255, minus the training images' mean at every pixel.
 
-        root: the data set's folder, if not the usual one.
-        FileNotFoundError where the data set is not there; ValueError where it has too few images.
+        root: the data set's folder; None: the default folder
+
+        Raises FileNotFoundError if the data set is not found.
+        Raises ValueError if the data set has too few images.
         """
         return datasets.prepared(self.dataset, root, normalize="pixel-mean", where=self.device,
                                  **dataclasses.asdict(self.data))
 
     def build(self, in_channels: int, num_classes: int) -> nn.Module:
-        """The model with its first weights, drawn from the seed. ValueError where its options do not fit."""
+        """Return the model with its initial weights, which are drawn from the seed.
+
+        Raises ValueError if the model cannot be built with its options.
+        """
         given = {"in_channels": in_channels, "num_classes": num_classes, "rng": np.random.default_rng(self.seed)}
         takes = inspect.signature(models.BY_NAME[self.model]).parameters
         options = {name: value for name, value in given.items() if name in takes}
@@ -158,12 +167,12 @@ class RunConfig:
 
     @property
     def tested(self) -> Tested:
-        """The name of the error after each epoch: "validation_error" where images are held out, or "test_error"."""
+        """Return the name of the measured error: "validation_error" if images are held out, else "test_error"."""
         return "validation_error" if self.data.validation else "test_error"
 
     @property
     def words(self) -> str:
-        """How and on what, as in "short-cifar (lr 0.05) on cifar10, image_size 16; networks with width 8"."""
+        """Describe the training, as in "short-cifar (lr 0.05) on cifar10, image_size 16; networks with width 8"."""
         standard = _plain(recipes.RECIPES[self.recipe_name])
         changed = [f"{key} {value}" for key, value in _plain(self.recipe).items() if value != standard[key]]
         data = [f"{key} {value}" for key, value in _plain(self.data).items() if value]
@@ -172,17 +181,22 @@ class RunConfig:
                 + ", ".join([self.dataset, *data]) + (f"; networks with {', '.join(options)}" if options else ""))
 
 
-# The keys of config.json that were chosen; the others were recorded.
+# The keys of config.json that hold choices, with their types; the other keys were recorded.
 CHOSEN = {"model": str, "model_options": dict[str, Option], "dataset": str, "data": Data, "recipe": str,
           "settings": recipes.Recipe, "seed": int, "device": str, "graph": bool}
 
 
 def configure(model: str, dataset: str, recipe: str = "paper-cifar", seed: int = 0, where: str = "auto",
               settings: Sequence[str] = (), graph: bool = False) -> RunConfig:
-    """Choose a run. `settings`: "key=value", a field of Recipe or Data or "model.<option>". `graph`: see train.fit.
+    """Return the config of a run.
 
-    ValueError, with the nearest name, for a model, data set, recipe or key that does not exist, and for a value of
-    another type; RuntimeError for a device that is not there.
+    where: "auto", "cpu" or "gpu"
+    settings: texts "key=value", in which key is a field of Recipe or Data, or "model.<option>"
+    graph: see train.fit
+
+    Raises ValueError, which lists similar names, for an unknown model, data set, recipe or key, and for a value of
+    another type.
+    Raises RuntimeError if the device is not available.
     """
     name = models.canonical(model)
     if dataset not in datasets.BY_NAME:
@@ -198,9 +212,9 @@ def configure(model: str, dataset: str, recipe: str = "paper-cifar", seed: int =
             raise unknown("setting", key, known)
         texts[key] = text
     if "epochs" in texts and "steps" not in texts:
-        texts["steps"] = "0"  # a recipe that counts in steps counts in epochs from here on
+        texts["steps"] = "0"  # otherwise the recipe's own number of steps would override the epochs
     elif {"epochs", "steps"} <= set(texts):
-        raise ValueError("setting: epochs and steps both say how long; give one of them")
+        raise ValueError("setting: epochs and steps both set how long the training is; give only one of them")
     return RunConfig(
         model=name,
         model_options={key.removeprefix("model."): recipes.parse(key, text, options[key])
@@ -216,19 +230,19 @@ def configure(model: str, dataset: str, recipe: str = "paper-cifar", seed: int =
 
 
 def options_of(model: str) -> dict[str, type]:
-    """{name: type} of a model's options that a run can choose."""
+    """Return {name: type} of the model's options that a run can choose."""
     return {name: type(p.default) for name, p in inspect.signature(models.BY_NAME[model]).parameters.items()
             if name not in BY_DATA and isinstance(p.default, (bool, int, float, str))}
 
 
 def _plain(settings: Any) -> dict[str, Any]:
-    """A dataclass as JSON has it: tuples are lists."""
+    """Return a dataclass as a JSON object, in which tuples are lists."""
     return {key: list(value) if isinstance(value, tuple) else value
             for key, value in dataclasses.asdict(settings).items()}
 
 
 def _differences(there: Mapping[str, Any], other: Mapping[str, Any], keys: Collection[str]) -> list[str]:
-    """"settings.lr: 0.1 there, 0.2" for each of these keys, and of those in them, that has another value."""
+    """Return texts such as "settings.lr: 0.1 there, 0.2" for those of these keys, also nested, whose values differ."""
     found = []
     for key in keys:
         a, b = there.get(key), other.get(key)

@@ -1,4 +1,4 @@
-"""metrics.jsonl: what a run measured, a line of JSON for each epoch."""
+"""Read and write metrics.jsonl, which holds a run's measurements, one line of JSON per epoch."""
 from __future__ import annotations
 
 import itertools
@@ -18,7 +18,10 @@ RISING: tuple[Literal["step", "seconds"], ...] = ("step", "seconds")
 
 
 class Line(TypedDict):
-    """What was measured after an epoch. Errors in percent, in eval mode, over the whole sets; one of the last two."""
+    """Holds the measurements after an epoch: test_error or validation_error is present, but not both.
+
+    The errors are in percent, in eval mode, over whole sets.
+    """
 
     epoch: Annotated[int, Between(1)]
     step: Annotated[int, Between(1)]
@@ -27,14 +30,16 @@ class Line(TypedDict):
     train_error: Percent
     test_error: NotRequired[Percent]
     validation_error: NotRequired[Percent]
-    seconds: NotNegative     # of the run until then, all its calls together
+    seconds: NotNegative     # of the run so far, summed over its calls
 
 
 def read(folder: Path, tested: Tested | None = None) -> list[Line]:
-    """The lines of a run's folder, none where the file is not there yet.
+    """Return the lines of metrics.jsonl in a run's folder, or no lines if the file does not exist yet.
 
-    tested: which of the two errors the run measures, if it is known. ValueError, with the file, the line's number and
-    the key, where something is missing, of another type, not finite or out of order.
+    tested: which of the two errors the run measures; None: not known
+
+    Raises ValueError, which names the file, the line's number and the key, if a value is missing, of another type, not
+    finite or out of order.
     """
     path = folder / "metrics.jsonl"
     try:
@@ -48,7 +53,7 @@ def read(folder: Path, tested: Tested | None = None) -> list[Line]:
 
 
 def checked(found: Sequence[Any], path: str, tested: Tested | None = None) -> list[Line]:
-    """`read`'s lines, from what JSON text holds."""
+    """Check parsed lines as `read` does, and return them."""
     lines: list[Line] = []
     for number, value in enumerate(found, 1):
         where = f"{path}, line {number}"
@@ -56,18 +61,18 @@ def checked(found: Sequence[Any], path: str, tested: Tested | None = None) -> li
         if ("test_error" in line) == ("validation_error" in line):
             raise ValueError(f"{where}: expected either test_error or validation_error")
         if tested and tested not in line:
-            raise ValueError(f"{where}: there is no {tested}, which the run's settings ask for")
+            raise ValueError(f"{where}: expected {tested}, which the run's settings require, but it is missing")
         if line["epoch"] != number:
             raise ValueError(f"{where}: epoch: expected {number}, got {line['epoch']}")
         lines.append(line)
     for number, (line, after) in enumerate(itertools.pairwise(lines), 2):
         for key in RISING:
             if after[key] < line[key]:
-                raise ValueError(f"{path}, line {number}: {key}: expected no less than {line[key]} as in the line "
-                                 f"before, got {after[key]}")
+                raise ValueError(f"{path}, line {number}: {key}: expected at least {line[key]}, as in the line before, "
+                                 f"got {after[key]}")
     return lines
 
 
 def write(folder: Path, lines: Sequence[Line]) -> None:
-    """Write the lines into a run's folder, all of them or none."""
+    """Write the lines into a run's folder, either all of them or none."""
     write_atomically(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))

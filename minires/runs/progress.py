@@ -1,4 +1,4 @@
-"""How far a run is: a bar in a terminal and in Jupyter, nothing anywhere else."""
+"""Show the progress of a run, with a bar in a terminal and in Jupyter, and with nothing elsewhere."""
 from __future__ import annotations
 
 import sys
@@ -6,17 +6,17 @@ from typing import Any, NamedTuple
 
 
 class Passed(NamedTuple):
-    """Where a run stands after a step."""
+    """Holds the progress of a run after a step."""
 
-    images: int  # that have passed through the network in training
-    total: int   # that will have passed at the end
-    text: str    # the loss and what else a person wants to see
+    images: int  # number of images trained on so far, each counted once per epoch
+    total: int   # the same number at the end of the run
+    text: str    # the loss and other numbers to show
 
 
 class Bar:
-    """Draws what it is called with. The bar begins where the first call finds the run, and stays when it is closed.
+    """Draws a progress bar. The bar starts at the progress of the first call, and stays visible after it is closed.
 
-    position: the line of the terminal, counted from 0, where several bars are drawn.
+    position: the bar's line in the terminal, counted from 0, if several bars are drawn
     """
 
     def __init__(self, name: str, position: int | None = None):
@@ -28,7 +28,7 @@ class Bar:
             from tqdm.auto import tqdm
 
             self.drawn = tqdm(total=passed.total, initial=passed.images, unit=" images", desc=self.name,
-                              position=self.position, disable=None)  # None: only where a person looks
+                              position=self.position, disable=None)  # None: only in a terminal or in Jupyter
         self.drawn.set_postfix_str(passed.text, refresh=False)
         self.drawn.update(passed.images - self.drawn.n)
 
@@ -41,7 +41,7 @@ class Bar:
 
 
 def say(text: str) -> None:
-    """Print a line at once, also into a file, and above the bars where there are some."""
+    """Print a line at once, even if the output goes to a file, and above the bars if there are any."""
     from tqdm.auto import tqdm
 
     tqdm.write(text)

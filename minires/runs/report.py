@@ -1,4 +1,4 @@
-"""What any set of runs shows: the paper's Fig. 6 and a Table 6 with mean and standard deviation over seeds."""
+"""Report any set of runs: the paper's Fig. 6, and its Table 6 with mean and standard deviation over seeds."""
 from __future__ import annotations
 
 import json
@@ -18,8 +18,8 @@ from .config import Data, RunConfig
 from .metrics import Line
 from .run import read_config
 
-# Published test errors on CIFAR-10 in percent. ResNets: He et al. 2015, Table 6; of 110 layers the best of five runs,
-# with their mean and standard deviation. Plain networks: read off the curves of its Fig. 6.
+# Published test errors on CIFAR-10 in percent. ResNets: He et al. 2015, Table 6; with 110 layers the best of five runs,
+# and their mean and standard deviation. Plain networks: read off the curves of Fig. 6 there.
 PAPER = {"plain20": "9.7", "plain32": "10.1", "plain44": "11.4", "plain56": "13.25",
          "resnet20": "8.75", "resnet32": "7.51", "resnet44": "7.17", "resnet56": "6.97",
          "resnet110": "6.43 (6.61 ± 0.16)", "resnet1202": "7.93"}
@@ -29,12 +29,12 @@ CURVES: tuple[Literal["step", "lr", "train_loss", "train_error", "test_error", "
 
 @dataclass
 class Run:
-    """One run's folder."""
+    """Holds the folder of one run, and what was read from it."""
 
     folder: Path
     config: RunConfig
     metrics: list[Line]
-    pixels: str = ""  # the SHA-256's beginning, where runs on other pixels have the same name
+    pixels: str = ""  # the first digits of the data's SHA-256, if runs on the same data set have different pixels
 
     @property
     def finished(self) -> bool:
@@ -42,25 +42,25 @@ class Run:
 
     @property
     def group(self) -> str:
-        """The same for runs that differ in their seed, or in where they ran, alone."""
+        """Return a key that is the same for runs that differ only in the seed or in the device."""
         same = {key: value for key, value in self.config.chosen().items() if key not in ("seed", "device")}
         return json.dumps(same | {"pixels": self.config.recorded.data_sha256}, sort_keys=True)
 
     @property
     def order(self) -> tuple[str, int, str, int]:
-        """The kind of network, its size, its settings, its seed: what runs are sorted by."""
+        """Return the key for sorting runs: the kind of network, its size, the settings and the seed."""
         kind = re.sub(r"\d.*", "", self.config.model)
         return kind, self.config.recorded.parameters, self.group, self.config.seed
 
     @property
     def trained_on(self) -> str:
-        """How and on what, in words."""
+        """Describe the training: the recipe, the data set and the network's options."""
         way, semicolon, options = self.config.words.partition(";")
         return way + (f", pixels {self.pixels}" if self.pixels else "") + semicolon + options
 
 
 class Row(TypedDict):
-    """One line of the table: a list has a value for each seed."""
+    """Holds one row of the table. A list has one value per seed."""
 
     network: str
     trained: str
@@ -73,16 +73,20 @@ class Row(TypedDict):
 
 
 def find(folders: Sequence[Path]) -> list[Run]:
-    """The runs in these folders, each a run's own or a folder of such folders. ValueError where there is none, and
-    where two have all settings and the seed in common."""
+    """Return the runs in these folders. Each folder is the folder of a run, or holds the folders of runs.
+
+    Raises FileNotFoundError if a folder does not exist.
+    Raises ValueError if a folder holds no run, or if two runs have the same settings and the same seed.
+    """
     found: dict[Path, Run] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise FileNotFoundError(f"there is no folder {folder}")
+            raise FileNotFoundError(f"{folder}: expected a folder, but there is none of this name")
         inside = sorted(path.parent for path in folder.glob("*/config.json"))
         places = [folder] if (folder / "config.json").exists() else inside
         if not places:
-            raise ValueError(f"{folder}: expected a run's folder, or a folder of such; there is no config.json in it")
+            raise ValueError(f"{folder}: expected the folder of a run, or a folder that holds the folders of runs; "
+                             "there is no config.json in it")
         for place in places:
             config = read_config(place)
             found.setdefault(place.resolve(), Run(place, config, metrics.read(place, config.tested)))
@@ -90,8 +94,8 @@ def find(folders: Sequence[Path]) -> list[Run]:
     for run in found.values():
         other = seen.setdefault((run.group, run.config.seed), run)
         if other is not run:
-            raise ValueError(f"{other.folder} and {run.folder} have the same settings and seed: leave one out, it "
-                             "would count twice")
+            raise ValueError(f"{other.folder} and {run.folder} have the same settings and seed, and would count twice: "
+                             "leave out one of the two")
     for name in {run.config.dataset for run in found.values()}:
         same = [run for run in found.values() if run.config.dataset == name]
         if len({run.config.recorded.data_sha256 for run in same}) > 1:
@@ -101,8 +105,10 @@ def find(folders: Sequence[Path]) -> list[Run]:
 
 
 def rows(found: Sequence[Run]) -> list[Row]:
-    """A row for each group of runs that differ in the seed alone: errors after the last epoch, never the best one;
-    runs that are not finished are left out."""
+    """Return one row for each group of runs that differ only in the seed or in the device.
+
+    The errors are those after the last epoch, never the best ones. Unfinished runs are left out.
+    """
     groups: dict[str, list[Run]] = {}
     for run in sorted(found, key=lambda r: r.order):
         if run.finished:
@@ -121,8 +127,10 @@ def rows(found: Sequence[Run]) -> list[Row]:
 
 
 def table(lines: Sequence[Row]) -> str:
-    """The rows as a Markdown table, laid out to be read as text too, and under it how the networks were trained.
-    Errors: mean ± standard deviation over seeds."""
+    """Return the rows as a Markdown table that is also readable as plain text.
+
+    The errors are mean ± standard deviation over seeds. The text below the table says how the networks were trained.
+    """
     ways = list(dict.fromkeys(row["trained"] for row in lines))
     cells = [["network", "parameters", "seeds", "training error %", "test error %", "paper, test error %"]]
     for row in lines:
@@ -132,13 +140,13 @@ def table(lines: Sequence[Row]) -> str:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     texts = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
              for line in cells]
-    trained = [_marked(f"Trained by {way}.", way, ways, before=True) for way in ways]
+    trained = [_marked(f"Trained with {way}.", way, ways, before=True) for way in ways]
     return "\n".join([texts[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *texts[1:], "",
                       "\n\n".join(trained)])
 
 
 def _marked(text: str, way: str, ways: Sequence[str], before: bool = False) -> str:
-    """The text with the number of its way of training, where there are several."""
+    """Return the text with the number of its way of training, if there are several ways."""
     if len(ways) < 2:
         return text
     mark = f"({ways.index(way) + 1})"
@@ -146,8 +154,10 @@ def _marked(text: str, way: str, ways: Sequence[str], before: bool = False) -> s
 
 
 def write(folders: Sequence[Path], out: Path) -> str:
-    """Write results.json, curves.png and report.md into `out`; returns the table. FileExistsError where files of these
-    names are there that are none of ours."""
+    """Write results.json, curves.png and report.md into `out`, and return the table.
+
+    Raises FileExistsError if files of these names exist that are not an earlier report of runs.
+    """
     _check_ours(out)
     found = find(folders)
     lines = rows(found)
@@ -174,29 +184,30 @@ def _check_ours(out: Path) -> None:
     except (OSError, ValueError, TypeError):
         ours = False
     if there and not ours:
-        raise FileExistsError(f"{out / there[0]} exists already and is no report of runs; choose another --out, "
-                              "nothing is overwritten")
+        raise FileExistsError(f"{out / there[0]} exists already and is not a report of runs; nothing was overwritten, "
+                              "choose another --out")
 
 
 def _page(found: Sequence[Run], lines: Sequence[Row], shown: str) -> str:
     text = ["# Training runs", shown,
-            "Errors in percent after the last epoch, not the best one, in eval mode on whole sets; mean ± standard "
-            "deviation over seeds, where there are several."]
+            "Errors are in percent, measured in eval mode on whole sets after the last epoch, not the best one. For "
+            "several seeds they are mean ± standard deviation."]
     if any(row.get("paper") for row in lines):
-        text.append("The paper's values are quoted from He et al. 2015: Table 6 for residual networks (110 layers: the "
-                    "best of five runs, and their mean ± standard deviation), and for plain networks read off the "
-                    "curves of its Fig. 6. They stand beside networks trained by its recipe on all of CIFAR-10 alone.")
+        text.append("The paper's values are from He et al. 2015. Those of residual networks are quoted from Table 6 "
+                    "(with 110 layers: the best of five runs, and their mean ± standard deviation). Those of plain "
+                    "networks are read off the curves of Fig. 6. They are given only for networks that were trained "
+                    "with the paper's recipe on all of CIFAR-10.")
     if unfinished := [f"{run.folder.name} (step {run.metrics[-1]['step'] if run.metrics else 0} of "
                       f"{run.config.recorded.steps})" for run in found if not run.finished]:
-        text.append(f"Not finished, and in the figure alone: {', '.join(unfinished)}.")
+        text.append(f"These runs are not finished and are shown only in the figure: {', '.join(unfinished)}.")
     text.append("![Training and test error of every run](curves.png)")
     text.append("Every setting, seed, device, version and curve is in [results.json](results.json).")
     return "\n\n".join(text) + "\n"
 
 
 def _record(run: Run) -> dict[str, Any]:
-    """A run with all that made it, its curves as columns."""
-    left_out = {"root", "command"}  # they say more about a machine's folders than about the run
+    """Return a run's config, and its curves as columns."""
+    left_out = {"root", "command"}  # these describe a machine's folders rather than the run
     curves = {key: [round(line[key], 5) for line in run.metrics] for key in CURVES
               if run.metrics and key in run.metrics[0]}
     return {key: value for key, value in run.config.to_json().items() if key not in left_out} | {
@@ -204,7 +215,7 @@ def _record(run: Run) -> dict[str, Any]:
 
 
 def _comparable(config: RunConfig) -> bool:
-    """Was it trained as the paper says, on the same images?"""
+    """Return whether the run used the paper's recipe and images, so that its errors are comparable to the paper's."""
     return (config.dataset == "cifar10" and not config.model_options and config.data == Data()
             and config.recipe == recipes.RECIPES["paper-cifar"])
 

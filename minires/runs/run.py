@@ -1,9 +1,9 @@
-"""A training run in a folder of its own: begun, stopped anywhere, gone on with to the same bits, finished.
+"""Train a run in its own folder. A run can be stopped at any moment and resumed, and then gives the same bits.
 
-    config.json                       everything that was chosen, and what it ran on; written first, never changed
-    metrics.jsonl                     a line for each epoch
-    checkpoint-*.safetensors          the last two (checkpoint.py), which hold those lines too
-    weights.safetensors, curves.png   at the end
+    config.json                       all choices, and what was recorded at the start; written first, never changed
+    metrics.jsonl                     one line per epoch
+    checkpoint-*.safetensors          the last two checkpoints (checkpoint.py), which also hold these lines
+    weights.safetensors, curves.png   written at the end
 """
 from __future__ import annotations
 
@@ -39,12 +39,16 @@ from .progress import Passed
 
 
 def read_config(folder: Path) -> RunConfig:
-    """config.json of a run's folder. FileNotFoundError where there is none, ValueError where it is none of ours."""
+    """Return the config of the run in `folder`.
+
+    Raises FileNotFoundError if there is no config.json.
+    Raises ValueError if config.json is not the config of a run that has begun.
+    """
     path = folder / "config.json"
     try:
         raw = records.read(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(f"{folder} is no run's folder: there is no config.json in it") from None
+        raise FileNotFoundError(f"{folder} is not the folder of a run: there is no config.json in it") from None
     config = RunConfig.from_json(raw, path)
     if not config.recorded.steps:
         raise ValueError(f"{path}: steps: expected a whole number >= 1, got {raw.get('steps', 'nothing')}")
@@ -52,7 +56,7 @@ def read_config(folder: Path) -> RunConfig:
 
 
 class At(TypedDict):
-    """`train.Progress`, without the velocity, which is an array."""
+    """Holds `train.Progress` without the velocity, which is an array."""
 
     step: Count
     epoch: Count
@@ -63,40 +67,44 @@ class At(TypedDict):
 
 
 class Header(TypedDict):
-    """What a checkpoint holds besides arrays."""
+    """Holds what a checkpoint contains besides arrays."""
 
-    run: dict[str, Any]         # what was chosen, as in config.json
+    run: dict[str, Any]         # the choices, as in config.json
     at: At
     metrics: list[Any]          # checked by metrics.py
-    generators: dict[str, Any]  # NumPy's own, checked there
+    generators: dict[str, Any]  # states of NumPy generators, checked by NumPy
     seconds: float
     takes: dict[str, float]     # _Pace.takes
 
 
 class Trained(NamedTuple):
-    """What a finished run made, and the data as its network took them, on one device."""
+    """Holds the trained network of a finished run, and the test data as the network sees them, on one device."""
 
     config: RunConfig
-    model: nn.Module                # its last weights, in eval mode
-    fresh: Callable[[], nn.Module]  # the same network with its first weights
-    images: Any                     # float32 (N, C, H, W), of the test set or of what stood in for it
+    model: nn.Module                # with the final weights, in eval mode
+    fresh: Callable[[], nn.Module]  # returns the same network with its initial weights
+    images: Any                     # float32 (N, C, H, W), of the test set or of the held-out images used instead
     labels: Any                     # (N,)
     classes: Sequence[str]
 
 
 def read(folder: Path, root: Path | None = None, where: str = "") -> Trained:
-    """The network of a finished run, and its test images. `root`: the data set's folder, if not the run's own. `where`:
-    "auto", "cpu" or "gpu", if not the run's own: it may have been trained on another machine.
+    """Return the network of a finished run, and its test images.
 
-    FileNotFoundError for another folder, a run that is not finished, or a data set that is not there; ValueError where
-    the pixels are not those of the run; RuntimeError where its device is not there.
+    root: the data set's folder; None: the folder that the run used
+    where: "auto", "cpu" or "gpu"; "": the device of the run, which may have been trained on another machine
+
+    Raises FileNotFoundError if `folder` is not the folder of a run, if the run is not finished, or if the data set is
+    not found.
+    Raises ValueError if the pixels are not the ones that the run was trained on.
+    Raises RuntimeError if the device is not available.
     """
     config = read_config(folder)
     config = dataclasses.replace(config, device=device.use(where or config.device))
     weights = folder / "weights.safetensors"
     if not weights.exists():
-        raise FileNotFoundError(f"{folder}: the run is not finished, there is no weights.safetensors in it; "
-                                f"minires train --resume --out {folder} goes on with it")
+        raise FileNotFoundError(f"{folder}: the run is not finished, so there is no weights.safetensors in it; "
+                                f"minires train --resume --out {folder} resumes it")
     sets = inputs(config, folder, root)
     (images, labels), classes = sets.test, sets.classes
     fresh = functools.partial(_built, config, folder, sets)
@@ -106,9 +114,11 @@ def read(folder: Path, root: Path | None = None, where: str = "") -> Trained:
 
 
 def inputs(config: RunConfig, folder: Path, root: Path | None = None) -> Prepared:
-    """The images that the run in `folder` sees. `root`: the data set's folder, if not the run's own.
+    """Return the images of the run in `folder`.
 
-    ValueError where they are not the ones that it was trained on.
+    root: the data set's folder; None: the folder that the run used
+
+    Raises ValueError if the images are not the ones that the run was trained on.
     """
     recorded = config.recorded
     root = root or (Path(recorded.root) if recorded.root else None)
@@ -122,9 +132,11 @@ def inputs(config: RunConfig, folder: Path, root: Path | None = None) -> Prepare
 
 
 def load_after_epoch(folder: Path, model: nn.Module, epoch: int) -> bool:
-    """Load into `model` the weights of the run in `folder` as they were after `epoch`, its last one so far, if they are
-    still there."""
-    if (folder / "weights.safetensors").exists():  # it is finished
+    """Load into `model` the weights that the run in `folder` had after `epoch`, its last complete epoch.
+
+    Return whether these weights still exist.
+    """
+    if (folder / "weights.safetensors").exists():  # the run is finished
         load_weights(model, folder / "weights.safetensors")
         return True
     for arrays, raw in checkpoint.undamaged(folder):
@@ -136,7 +148,7 @@ def load_after_epoch(folder: Path, model: nn.Module, epoch: int) -> bool:
 
 
 def _state(arrays: checkpoint.Arrays) -> dict[str, np.ndarray]:
-    """The model's arrays of a checkpoint."""
+    """Return the arrays of a checkpoint that belong to the model."""
     return {name.removeprefix("model."): a for name, a in arrays.items() if name.startswith("model.")}
 
 
@@ -147,7 +159,7 @@ def _built(config: RunConfig, folder: Path, sets: Prepared) -> nn.Module:
 
 @contextlib.contextmanager
 def _naming(folder: Path) -> Iterator[None]:
-    """Inside, a ValueError begins with the name of the folder's config.json, if there is one: somebody wrote it."""
+    """Prefix a ValueError inside this context with the path of config.json, if the file exists: a user may edit it."""
     try:
         yield
     except ValueError as e:
@@ -159,26 +171,26 @@ def _naming(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _folder(out: Path, chosen: RunConfig | None, resume: bool) -> Iterator[RunConfig | None]:
-    """Hold the run's folder. Gives the config that is in it, or None for a new run; all that can be wrong is said
-    before anything is written."""
+    """Lock the run's folder, and yield the config in it, or None for a new run. All checks precede the first write."""
     inside = [p for p in out.iterdir() if not p.name.startswith(".")] if out.is_dir() else []
     if not resume and (inside or out.is_file()):
-        raise FileExistsError(f"{out} is not empty: --resume goes on with the run in it, another --out begins one")
+        raise FileExistsError(f"{out} is not empty: give --resume to resume the run in it, or another --out for a new "
+                              "run")
     if resume and chosen is None and not inside:
-        raise FileNotFoundError(f"{out}: there is no run to go on with; give MODEL and --dataset to begin one")
+        raise FileNotFoundError(f"{out}: found no run to resume; give MODEL and --dataset to begin one")
     there = read_config(out) if inside else None
     if there and chosen and (found := there.differences(chosen)):
-        raise ValueError(f"{out} holds a run of other settings: {'; '.join(found)}. Leave these as they are there, or "
+        raise ValueError(f"{out} holds a run with other settings: {'; '.join(found)}. Use the settings of that run, or "
                          "choose another --out")
     new = [path for path in (out / ".lock", out, *out.parents) if not path.exists()]
     out.mkdir(parents=True, exist_ok=True)
     try:
         with locked(out / ".lock"):
-            for left in out.glob(".*.tmp"):  # of a process that was killed while it wrote
+            for left in out.glob(".*.tmp"):  # a process that was killed during a write leaves such a file
                 left.unlink()
             yield there
     except BaseException:
-        with contextlib.suppress(OSError):  # a folder stays once there is a run in it
+        with contextlib.suppress(OSError):  # rmdir fails, and the folder stays, once there is a run in it
             for path in new:
                 path.rmdir() if path.is_dir() else path.unlink()
         raise
@@ -187,16 +199,16 @@ def _folder(out: Path, chosen: RunConfig | None, resume: bool) -> Iterator[RunCo
 # ------------------------------------------------------------------------------------------------------- the run
 
 
-MARGIN = 1.5  # seconds for what a process does before and after its run: starting, drawing the curves
+MARGIN = 1.5  # seconds reserved for what a process does before and after the run: starting, drawing the curves
 
 
 @dataclass
 class Outcome:
-    """How a call ended: finished, or stopped ("the time limit", "Ctrl-C", "SIGTERM") with a checkpoint written."""
+    """Says how a call ended: the run is finished, or it was stopped after a checkpoint was written."""
 
     step: int
     steps: int
-    stopped: str = ""
+    stopped: str = ""  # what stopped the run: "the time limit", "Ctrl-C" or "SIGTERM"; "": the run is finished
 
     @property
     def finished(self) -> bool:
@@ -207,37 +219,42 @@ def train(chosen: RunConfig | None, out: Path, *, resume: bool = False, root: Pa
           time_limit: float = math.inf, every_seconds: float = 600, every_steps: int = 0,
           command: str = "", say: Callable[[str], None] | None = None,
           watch: Callable[[Passed], None] | None = None) -> Outcome:
-    """Begin the run `chosen` (`configure`) in the folder `out`, or with `resume` go on with the one in it.
+    """Begin the run `chosen` in the folder `out`, or with `resume` resume the run in that folder. Return how it ended.
 
-    With resume, `chosen` may be None: all is as config.json says. A checkpoint is written after every epoch, every
-    `every_seconds`, every `every_steps` (0: not), and when stopping: `time_limit` seconds from now at the latest, at
-    Ctrl-C or SIGTERM. `root`: the data set's folder. On the CPU with the same number of threads the finished run's
-    weights and metrics (but for their seconds) have the same bits however often it was stopped or killed.
-    `say` is called with a line of text at the beginning and after every epoch, `watch` before the first step and after
-    every step; without them lines are printed, and a bar is drawn where a person looks.
-    NotFinite, with the last good checkpoint kept, where the loss is not finite.
+    chosen: the config of the run (see `configure`); with `resume` it may be None, and config.json decides
+    root: the data set's folder
+    time_limit: stop the run before this many seconds have passed
+    every_seconds, every_steps: how often to write a checkpoint, besides after every epoch; every_steps=0: not by steps
+    say: is called with a line of text at the start and after every epoch; None: print the line
+    watch: is called before the first step and after every step; None: draw a bar in a terminal or in Jupyter
+
+    The time limit, Ctrl-C and SIGTERM stop the run after a checkpoint. On the CPU, with the same number of threads, the
+    weights and the metrics of a finished run (except for the seconds) have the same bits, no matter how often the run
+    was stopped or killed.
+
+    Raises NotFinite if the loss is not finite; the last good checkpoint is kept.
     """
     pace = _Pace(time_limit, every_seconds, every_steps)
     with _folder(out, chosen, resume) as there, stop_signals() as stop:
         config = there or chosen
-        assert config is not None  # _folder refuses
+        assert config is not None  # _folder raises if there is neither
         run = _Run(config, out, root, pace, new=there is None, command=command)
         with progress.Bar(out.name) as bar:
             return run.go(stop, say or progress.say, watch or bar)
 
 
 class _Pace:
-    """Time: how long things take, when the next checkpoint is due, and whether the limit leaves room for more."""
+    """Measures how long things take, and decides when a checkpoint is due and whether the time limit is near."""
 
     def __init__(self, limit: float, every_seconds: float, every_steps: int):
         self.limit, self.every_seconds, self.every_steps = limit, every_seconds, every_steps
         self.began = self.saved = time.monotonic()
         self.earlier = 0.0  # seconds of the run in earlier calls
-        self.takes = {"step": 0.0, "errors": 0.0, "checkpoint": 0.5}  # seconds, the longest of late
-        self.errors_in_steps = 0.0  # what "errors" takes, in steps, until it was measured
+        self.takes = {"step": 0.0, "errors": 0.0, "checkpoint": 0.5}  # seconds, the longest recent time
+        self.errors_in_steps = 0.0  # estimate of the time for "errors", in steps, until it is measured
 
     def spent(self) -> float:
-        """Seconds of this call."""
+        """Return the seconds since the start of this call."""
         return time.monotonic() - self.began
 
     @contextlib.contextmanager
@@ -247,7 +264,7 @@ class _Pace:
         self.takes[what] = max(time.monotonic() - start, 0.9 * self.takes[what])
 
     def too_late(self, what: str) -> bool:
-        """Would one more of "step" or "errors", and a checkpoint behind it, pass the limit?"""
+        """Return whether one more "step" or "errors" and then a checkpoint would exceed the time limit."""
         needed = self.takes[what] or self.errors_in_steps * self.takes["step"]
         return self.spent() + 1.2 * needed + self.takes["checkpoint"] + MARGIN > self.limit
 
@@ -257,18 +274,18 @@ class _Pace:
 
 
 class _Run:
-    """One call's work on a run: the model, where it stands, and what it has measured."""
+    """Does the work of one call on a run, and holds the model, its progress and its metrics."""
 
     def __init__(self, config: RunConfig, out: Path, root: Path | None, pace: _Pace, new: bool, command: str):
         self.out, self.pace, self.notes = out, pace, list[str]()
-        device.use(config.device)  # the run may have begun on another machine
+        device.use(config.device)  # raises if the device is missing: the run may have begun on another machine
         sets = inputs(config, out, root)
         self.train, self.test = sets.train, sets.test
         self.model = _built(config, out, sets)
         self.images = len(self.train[0])
         with _naming(out):
-            self.model.macs(self.train[0].shape[1:])  # ValueError for images too small, before a file is written
-        # A forward pass is a third of a step's work; a half, to be sure.
+            self.model.macs(self.train[0].shape[1:])  # raises if the images are too small, before any file is written
+        # A forward pass takes a third of a step's time; one half leaves a margin.
         pace.errors_in_steps = (self.images + len(self.test[0])) / config.recipe.batch_size / 2
         now = Recorded(
             data_sha256=sets.sha256, steps=config.recipe.total_steps(self.images), threads=parallel.threads(),
@@ -280,29 +297,30 @@ class _Run:
             config = dataclasses.replace(config, recorded=now)
             write_atomically(out / "config.json", records.text(config.to_json()) + "\n")
         elif config.recorded.steps != now.steps:
-            raise ValueError(f"{out / 'config.json'}: steps: expected {now.steps}, as the other settings say, got "
+            raise ValueError(f"{out / 'config.json'}: steps: expected {now.steps}, which the other settings give, got "
                              f"{config.recorded.steps}")
         elif other := config.recorded.differences(now, ("threads", "kernels", "versions", "commit")):
-            self.notes.append(f"not as it began, the bits may differ: {'; '.join(other)}")
+            self.notes.append("the environment has changed since the run began, so the bits may differ: "
+                              f"{'; '.join(other)}")
         self.config, self.steps, self.at, self.metrics = config, now.steps, Progress(), list[Line]()
         self.notes.append(f"{printed(config.model)}, {now.parameters:,} parameters, {self.images:,} images, "
-                          f"{now.steps:,} steps on the {config.device}; errors follow after each pass")
+                          f"{now.steps:,} steps on the {config.device}; errors are measured after each epoch")
         if not new:
             self._load()
 
     def _load(self) -> None:
         found, damaged = checkpoint.newest(self.out)
-        self.notes += [f"damaged checkpoint passed over: {text}" for text in damaged]
+        self.notes += [f"skipped a damaged checkpoint: {text}" for text in damaged]
         if found is None:
             if damaged:
                 raise ValueError(f"{self.out}: no checkpoint can be read: {'; '.join(damaged)}. Begin the run again in "
                                  "another folder")
-            self.notes.append("there is no checkpoint yet: beginning at step 0")
+            self.notes.append("found no checkpoint: beginning at step 0")
             return
         arrays, where = found[0], f"{self.out}, its newest checkpoint"
         header: Header = records.checked(found[1], Header, where)
         if wrong := RunConfig.from_json(header["run"], where).differences(self.config):
-            raise ValueError(f"{self.out / 'config.json'}: the checkpoint is of another run: {'; '.join(wrong)}")
+            raise ValueError(f"{self.out / 'config.json'}: the checkpoint belongs to another run: {'; '.join(wrong)}")
         self.model.load_state(_state(arrays))
         for name, generator in self._generators():
             try:
@@ -314,16 +332,16 @@ class _Run:
         a_pass = -(-self.images // self.config.recipe.batch_size)
         steps = at.epoch * a_pass + at.batch if at.batch else min(at.epoch * a_pass, self.steps)
         if at.batch > a_pass or at.step != steps or at.step > self.steps or len(self.metrics) != at.epoch:
-            raise ValueError(f"{where}: at: expected a moment of this run, got {header['at']}")
+            raise ValueError(f"{where}: at: expected a point that this run can reach, got {header['at']}")
         self.pace.earlier, self.pace.takes = header["seconds"], self.pace.takes | header["takes"]
-        metrics.write(self.out, self.metrics)  # a kill may have come between the checkpoint and this
-        self.notes.append(f"going on from step {self.at.step} of {self.steps}")
+        metrics.write(self.out, self.metrics)  # a kill between the checkpoint and this file leaves an old file
+        self.notes.append(f"resuming from step {self.at.step} of {self.steps}")
 
     def save(self) -> None:
-        """A checkpoint, then metrics.jsonl. NotFinite, and nothing written, where the weights are not finite."""
+        """Write a checkpoint and then metrics.jsonl, or raise NotFinite, before any write, for non-finite weights."""
         arrays = {f"model.{name}": device.to(t.data, "cpu") for name, t in self.model.state().items()}
         if bad := [name for name, a in arrays.items() if not np.isfinite(a).all()]:
-            raise NotFinite(f"step {self.at.step}: after it {bad[0].removeprefix('model.')} is not finite. "
+            raise NotFinite(f"step {self.at.step}: {bad[0].removeprefix('model.')} is not finite after this step. "
                             f"{self._kept()}")
         if self.at.velocity is not None:
             arrays["velocity"] = device.to(self.at.velocity, "cpu")
@@ -336,17 +354,17 @@ class _Run:
                 checkpoint.save(self.out, self.at.step, arrays, header)
                 metrics.write(self.out, self.metrics)
         except OSError as e:
-            raise OSError(f"the checkpoint of step {self.at.step} could not be written: {e}. {self._kept()}. Make room "
-                          "and go on with --resume") from e
+            raise OSError(f"the checkpoint of step {self.at.step} could not be written: {e}. {self._kept()}. Free disk "
+                          "space, then resume with --resume") from e
         self.pace.saved = time.monotonic()
 
     def _generators(self) -> Iterator[tuple[str, np.random.Generator]]:
-        """What layers draw from in training: Dropout's masks."""
+        """Yield the name and the generator of every layer that draws random numbers in training, such as Dropout."""
         for name, m in self.model.modules():
             yield from ((f"{name}.{key}", v) for key, v in vars(m).items() if isinstance(v, np.random.Generator))
 
     def go(self, stop: list[str], say: Callable[[str], None], watch: Callable[[Passed], None]) -> Outcome:
-        """To the end, to the time limit, or until `stop` holds a reason."""
+        """Train to the end, to the time limit, or until `stop` holds a reason."""
         at, pace, steps, before = self.at, self.pace, self.steps, (self.at.step, self.at.epoch)
         for note in self.notes:
             say(f"{self.out}: {note}")
@@ -354,13 +372,14 @@ class _Run:
         events: Any = fit(self.model, self.train, self.test, self.config.recipe, rng=self.config.seed, at=at,
                           graph=self.config.graph)
         with contextlib.closing(events):
-            while at.step < steps or at.batch:  # as in fit
+            while at.step < steps or at.batch:  # the condition of fit
                 pass_done = at.step == steps or (at.batch > 0 and self._images_at(at.step) % self.images == 0)
                 what = "errors" if pass_done else "step"
                 late = pace.too_late(what)
                 if late and not stop and (at.step, at.epoch) == before:
-                    raise ValueError(f"--time-limit {pace.limit:g} is too short to get on: {pace.spent():.1f} s went "
-                                     f"by at the start, and what comes next, the {what}, would not be done in time")
+                    raise ValueError(f"--time-limit {pace.limit:g} is too short to make progress: the start took "
+                                     f"{pace.spent():.1f} s, which leaves too little time for what comes next, the "
+                                     f"{what}")
                 if stop or late:
                     self.save()
                     return Outcome(at.step, steps, stop[0] if stop else "the time limit")
@@ -392,7 +411,7 @@ class _Run:
                 else "No checkpoint had been written yet")
 
     def _images_at(self, step: int) -> int:
-        """How many images have passed when `step` steps are done."""
+        """Return the number of images trained on in the first `step` steps."""
         size = self.config.recipe.batch_size
         epochs, batches = divmod(step, math.ceil(self.images / size))
         return epochs * self.images + min(batches * size, self.images)
@@ -412,7 +431,7 @@ class _Run:
                 f"{line[tested]:.2f} %")
 
     def _finish(self) -> None:
-        from .. import plot  # loads matplotlib, which training does not need
+        from .. import plot  # imported here because it loads matplotlib, which training does not need
 
         save_weights(self.model, self.out / "weights.safetensors")
         curves = plot.training_curves({printed(self.config.model): [self.metrics]})
@@ -420,7 +439,7 @@ class _Run:
 
 
 class _Note:
-    """A handler of signals that notes the first one, and breaks off at the second."""
+    """Handles signals: notes the first one, and raises KeyboardInterrupt at the second."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -433,14 +452,14 @@ class _Note:
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[list[str]]:
-    """Inside, Ctrl-C and SIGTERM are noted in the list instead of breaking a step in two; a second one breaks it.
+    """Note Ctrl-C and SIGTERM in the yielded list instead of interrupting a step. A second signal interrupts the step.
 
-    A signal that is ignored outside stays ignored, as in other programs that stop in an orderly way. Within another
-    `stop_signals` it is the same list: what comes at the very end of one run stops the next one.
+    A signal that was ignored before stays ignored, as in other programs that stop in an orderly way. A `stop_signals`
+    inside another one yields the same list, so that a signal at the very end of one run stops the next run.
     """
     outer = signal.getsignal(signal.SIGTERM)
     if isinstance(outer, _Note) or threading.current_thread() is not threading.main_thread():
-        yield outer.asked if isinstance(outer, _Note) else []  # only in the main thread can signals be caught
+        yield outer.asked if isinstance(outer, _Note) else []  # signals can be caught only in the main thread
         return
     note = _Note()
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)

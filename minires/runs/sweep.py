@@ -1,5 +1,7 @@
-"""A grid of runs, models x seeds: in processes on this machine, or tasks on a Dask cluster. Each run has its folder and
-its checkpoints, so a worker that dies costs its run what it did since the last one, and nothing else."""
+"""Train a grid of runs, models x seeds, in processes on this machine or as tasks on a Dask cluster.
+
+Each run has its own folder and checkpoints. If a worker dies, its run loses only the work since its last checkpoint.
+"""
 from __future__ import annotations
 
 import dataclasses
@@ -23,7 +25,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Spec:
-    """What the SPEC file says. ValueError for names that do not exist, and for a model or a seed given twice."""
+    """Holds the content of the SPEC file.
+
+    Raises ValueError for an unknown name, and for a model or a seed that is given twice.
+    """
 
     models: tuple[str, ...]
     dataset: str
@@ -44,7 +49,10 @@ class Spec:
             raise ValueError(f'device: expected "auto", "cpu" or "gpu", got {self.device!r}')
 
     def runs(self, where: str | None = None) -> dict[str, RunConfig]:
-        """{folder's name: config} for every model and seed. `where`: the device, if not the file's own."""
+        """Return {folder's name: config} for every model and seed.
+
+        where: the device; None: the device that the file gives
+        """
         settings = [f"{key}={','.join(map(str, v)) if isinstance(v, list) else v}" for key, v in self.set.items()]
         return {f"{model}-seed{seed}": configure(model, self.dataset, self.recipe, seed, where or self.device, settings,
                                                  self.graph)
@@ -52,7 +60,10 @@ class Spec:
 
 
 def read(path: Path) -> Spec:
-    """The SPEC file, TOML by its name's end or else JSON, checked: ValueError says which key is wrong and how."""
+    """Read and check the SPEC file, which is TOML if its name ends in .toml, and else JSON.
+
+    Raises ValueError, which names the wrong key and says what was expected.
+    """
     if path.suffix == ".toml":
         try:
             raw: Any = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -62,7 +73,7 @@ def read(path: Path) -> Spec:
         raw = records.read(path)
     spec: Spec = records.checked(raw, Spec, str(path))
     try:
-        spec.runs(where="cpu")  # are the settings settings?
+        spec.runs(where="cpu")  # checks the settings
     except ValueError as e:
         raise ValueError(f"{path}: {e}") from e
     return spec
@@ -70,12 +81,17 @@ def read(path: Path) -> Spec:
 
 def run(spec: Spec, out: Path, *, jobs: int | None = None, scheduler: str | None = None, every_seconds: float = 600,
         command: str = "minires sweep", say: Say = say_at_once) -> tuple[str, dict[str, str]]:
-    """Train the whole grid in folders of `out`, resuming what is there; (the table, {run that failed: why}).
+    """Train the whole grid in folders of `out`, and resume the runs that are there. Return (table, {failed run: why}).
 
-    Here `jobs` runs share the cores; with `scheduler`, the address of a Dask scheduler, its workers do the work. Their
-    folders must be this machine's, and each should have one thread for tasks (dask worker --nthreads 1) and
-    MINIRES_THREADS in its environment. What is wrong with any of the runs' settings is said before the first begins.
-    KeyboardInterrupt where Ctrl-C or SIGTERM stopped the runs, each at a checkpoint.
+    jobs: number of runs at the same time on this machine, which share the cores
+    scheduler: address of a Dask scheduler, whose workers then train the runs
+
+    The workers must see the same folders as this machine. Each worker should have one thread for tasks (dask worker
+    --nthreads 1), and MINIRES_THREADS in its environment. The settings of all runs are checked before the first run
+    begins.
+
+    Raises ValueError if a folder holds a run with other settings.
+    Raises KeyboardInterrupt if Ctrl-C or SIGTERM stopped the runs, each of them after a checkpoint.
     """
     out = out.resolve()
     configs = spec.runs(where="cpu" if scheduler else None)
@@ -83,7 +99,7 @@ def run(spec: Spec, out: Path, *, jobs: int | None = None, scheduler: str | None
         if (out / name / "config.json").exists():
             there = read_config(out / name)
             if found := there.differences(config, but=("device",) if scheduler else ()):
-                raise ValueError(f"{out / name} holds a run of other settings: {'; '.join(found)}. Choose another "
+                raise ValueError(f"{out / name} holds a run with other settings: {'; '.join(found)}. Choose another "
                                  "--out")
     root = Path(spec.data_dir).resolve() if spec.data_dir else None
     todo = {name: Job(config, out / name, root, every_seconds, command=command) for name, config in configs.items()}
@@ -95,7 +111,7 @@ def run(spec: Spec, out: Path, *, jobs: int | None = None, scheduler: str | None
 
 def _here(todo: Mapping[str, Job], jobs: int | None, say: Say) -> dict[str, str]:
     where, cores = next(iter(todo.values())).config.device, parallel.cores()
-    jobs = min(jobs or {"gpu": 1}.get(where, cores), cores, len(todo))  # a GPU's memory is not shared out
+    jobs = min(jobs or {"gpu": 1}.get(where, cores), cores, len(todo))  # nothing divides a GPU's memory among runs
     threads = max(1, cores // jobs)
     say(f"{len(todo)} runs, {jobs} at a time, with {threads} threads each")
     failed: dict[str, str] = {}
@@ -125,7 +141,7 @@ def _on_cluster(todo: Mapping[str, Job], scheduler: str, where: str, say: Say) -
     failed = {}
     with Client(scheduler) as client:
         say(f"{len(todo)} runs on {len(client.scheduler_info(n_workers=-1)['workers'])} workers of {scheduler}")
-        # A task whose worker dies is given to another one, which finds the run's last checkpoint.
+        # If a worker dies, Dask gives its task to another worker, which resumes from the run's last checkpoint.
         futures = {client.submit(_task, job, where, pure=False): name for name, job in todo.items()}
         for future in as_completed(futures):
             name = futures[future]
@@ -137,7 +153,7 @@ def _on_cluster(todo: Mapping[str, Job], scheduler: str, where: str, say: Say) -
 
 
 def _task(job: Job, where: str) -> str:
-    """One run, on a worker of the cluster, which may have another device than the machine that asks."""
+    """Train one run on a worker of the cluster, whose device may differ from the device of the submitting machine."""
     config = dataclasses.replace(job.config, device=device.use(where))
     done = dataclasses.replace(job, config=config).train()
     return f"finished, {done.steps} steps"

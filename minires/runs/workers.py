@@ -1,8 +1,8 @@
-"""Trainings in processes of their own, several at a time. A process that is killed costs its run what it did since its
-last checkpoint, and nothing else.
+"""Train runs in separate processes, several at a time.
 
-`python -m minires.runs.workers` is such a process: it reads a Job as JSON and writes what happens as JSON, one event a
-line.
+If a process is killed, its run loses only the work since its last checkpoint.
+
+`python -m minires.runs.workers` is such a process. It reads a Job as JSON, and writes events as JSON, one per line.
 """
 from __future__ import annotations
 
@@ -27,37 +27,41 @@ from .config import RunConfig
 from .progress import Passed
 from .run import Outcome, stop_signals, train
 
-DEATHS = 3  # of one run's processes, after which it is given up
-# What a process raises and its parent raises again; anything else becomes a RuntimeError.
+DEATHS = 3  # killed processes of one run after which the run has failed
+# The errors that the parent of a process raises again with the same type; any other error becomes a RuntimeError.
 RAISED = {kind.__name__: kind for kind in (ValueError, RuntimeError, ArithmeticError, MemoryError, OSError,
                                            FileNotFoundError, FileExistsError, PermissionError, NotFinite)}
 
-Event = str | Passed                 # a line of text, or where a run stands after a step
+Event = str | Passed                 # a line of text, or a run's progress after a step
 Tell = Callable[[str, Event], None]  # called with the run's name and the event
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training: begun in the folder `out`, or resumed where that holds the run."""
+    """Describes a run to begin in the folder `out`, or to resume if the folder holds it."""
 
     config: RunConfig
     out: Path
-    root: Path | None = None    # the data set's folder, if not the usual one
+    root: Path | None = None    # the data set's folder; None: the default folder
     every_seconds: float = 600  # between checkpoints
-    threads: int | None = None  # of the kernels, if not as many as there are
+    threads: int | None = None  # of the kernels; None: the default number
     command: str = ""
 
     def train(self, say: Callable[[str], None] | None = None,
               watch: Callable[[Passed], None] | None = None) -> Outcome:
-        """Train in this process; see `runs.train`."""
+        """Train in this process, and return how the run ended; see `runs.train`."""
         with parallel.session(self.threads):
             return train(self.config, self.out, resume=True, root=self.root, every_seconds=self.every_seconds,
                          command=self.command, say=say, watch=watch)
 
 
 def in_turn(jobs: Mapping[str, Job], tell: Tell) -> tuple[dict[str, Outcome], str]:
-    """Train one after the other in this process, until one is stopped; {name: how it ended}, and what stopped them, ""
-    where all are finished. What a training raises is raised."""
+    """Train one run after the other in this process, until one is stopped.
+
+    Return {name: how the run ended}, and what stopped the runs, or "" if all of them are finished.
+
+    Raises what a run raises.
+    """
     outcomes: dict[str, Outcome] = {}
     with stop_signals() as stop:
         for name, job in jobs.items():
@@ -68,7 +72,7 @@ def in_turn(jobs: Mapping[str, Job], tell: Tell) -> tuple[dict[str, Outcome], st
 
 
 def _stopped(jobs: Mapping[str, Job], outcomes: Mapping[str, Outcome], stop: list[str]) -> str:
-    """What stopped them: a signal to this process, or to one of theirs."""
+    """Return what stopped the runs: a signal to this process or to a run's process; "" if all runs are finished."""
     if sum(outcome.finished for outcome in outcomes.values()) == len(jobs):
         return ""
     return next((reason for reason in (*stop, *(o.stopped for o in outcomes.values())) if reason), "")
@@ -76,12 +80,16 @@ def _stopped(jobs: Mapping[str, Job], outcomes: Mapping[str, Outcome], stop: lis
 
 def side_by_side(jobs: Mapping[str, Job], at_a_time: int, tell: Tell,
                  failed: Callable[[str, Exception], None]) -> tuple[dict[str, Outcome], str]:
-    """Train in processes, `at_a_time` together, started in the order given; {name: how it ended}, and what stopped
-    them, "" where nothing did.
+    """Train in processes, `at_a_time` at the same time, started in the given order.
 
-    A process that a signal kills is started again and resumes its run, up to DEATHS times. `failed` is called with
-    what a training raised, or a RuntimeError for a process that died; where `failed` raises, all are stopped. Ctrl-C
-    and SIGTERM stop all of them at checkpoints; a second one kills them.
+    Return {name: how the run ended}, and what stopped the runs, or "" if nothing did.
+
+    tell: is called with a run's name and each of its events
+    failed: is called with a run's name and the error that the run raised, or a RuntimeError for a process that died;
+        if `failed` raises, all runs are stopped
+
+    If a signal kills a process, a new process resumes the run; when DEATHS processes of a run were killed, the run has
+    failed. Ctrl-C and SIGTERM stop all runs at checkpoints; a second signal kills the processes.
     """
     waiting, running = list(jobs), dict[str, _Process]()
     outcomes, deaths = dict[str, Outcome](), dict.fromkeys(jobs, 0)
@@ -108,12 +116,12 @@ def side_by_side(jobs: Mapping[str, Job], at_a_time: int, tell: Tell,
                     outcomes[name] = dataclasses.replace(end, stopped=stop[0]) if stop and end.stopped else end
                 elif isinstance(end, Exception):
                     failed(name, end)
-                elif not process.asked_to_stop:  # while it was starting, it did not stop but die
+                elif not process.asked_to_stop:  # a process that is asked to stop while it starts dies from the signal
                     deaths[name] += 1
                     if deaths[name] == DEATHS:
                         failed(name, RuntimeError(f"its process was killed {DEATHS} times"))
                     else:
-                        tell(name, f"{name}: killed by signal {end}; going on from its last checkpoint")
+                        tell(name, f"{name}: killed by signal {end}; resuming from its last checkpoint")
                         waiting.insert(0, name)
         finally:
             try:
@@ -129,20 +137,21 @@ def side_by_side(jobs: Mapping[str, Job], at_a_time: int, tell: Tell,
 
 
 class _Process:
-    """A process that trains. A thread reads what it writes, and puts events into the queue, and None at its end."""
+    """Holds a process that trains, and a thread that puts the process's events into the queue, and None at the end."""
 
     def __init__(self, name: str, job: Job, arrived: queue.Queue[tuple[str, Event | None]]):
         self.name, self.arrived, self.asked_to_stop = name, arrived, False
         self.result: Outcome | Exception | None = None
         root = str(Path(__file__).resolve().parents[2])
-        paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))  # the minires that runs here
+        # The process must import the same minires as this one.
+        paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         self.process = subprocess.Popen([sys.executable, "-m", __name__, str(job.out)], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, encoding="utf-8",
                                         env={**os.environ, "PYTHONPATH": paths})
         asked = {**vars(job), "config": job.config.to_json(), "out": str(job.out),
                  "root": str(job.root) if job.root else None}
         assert self.process.stdin and self.process.stdout
-        with suppress(BrokenPipeError), self.process.stdin as pipe:  # it may be dead already, which its end will tell
+        with suppress(BrokenPipeError), self.process.stdin as pipe:  # if the process is dead already, `end` reports it
             pipe.write(json.dumps(asked))
         self.reader = threading.Thread(target=self._read, args=(self.process.stdout,), daemon=True)
         self.reader.start()
@@ -152,7 +161,7 @@ class _Process:
             for line in lines:
                 try:
                     [(kind, value)] = json.loads(line).items()
-                except ValueError:  # the half of a line that a killed process leaves
+                except ValueError:  # a killed process can leave half a line
                     continue
                 if kind == "say":
                     self.arrived.put((self.name, value))
@@ -165,17 +174,17 @@ class _Process:
         self.arrived.put((self.name, None))
 
     def stop(self) -> None:
-        """Ask it to stop at a checkpoint."""
-        if not self.asked_to_stop:  # a second time would break a step in two
+        """Ask the process to stop at a checkpoint."""
+        if not self.asked_to_stop:  # a second signal would interrupt a step
             self.asked_to_stop = True
             self.process.terminate()
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the process at once."""
         self.process.kill()
 
     def end(self) -> Outcome | Exception | int:
-        """Wait for its end: how its run ended, what it raised, or the number of the signal that killed it."""
+        """Wait until the process ends. Return how its run ended, what it raised, or the signal that killed it."""
         self.reader.join()
         status = self.process.wait()
         if self.result is not None:
@@ -184,8 +193,8 @@ class _Process:
 
 
 def main() -> None:
-    """Train the Job on standard input. Events go to standard output; what is printed meanwhile, to standard error."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent decides
+    """Train the Job from standard input. Events go to standard output, and anything printed goes to standard error."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal, but the parent decides
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
