@@ -93,7 +93,7 @@ class Function:
                             + "; convert with .astype() first (nothing is promoted silently)")
         half = arrays[0].dtype == np.float16
         if half:  # counts above 65,504 and most sums of squares are infinite in float16
-            arrays = [a.astype(np.float32) for a in arrays]
+            arrays, options = list(map(_widened, arrays)), {key: _widened(v) for key, v in options.items()}
         f.K = kernels.of(arrays[0])
         f.needs = tuple(t.requires_grad and _recording.get() for t in inputs)
         try:
@@ -117,7 +117,7 @@ class Function:
         name = type(self).__name__
         if self.checksums is not None:
             self._check_saved(self.checksums)
-        grads = self.backward(g.astype(np.float32) if g.dtype == np.float16 else g)
+        grads = self.backward(_widened(g))
         if grads is None:
             raise TypeError(f"{name}.backward returned {_described(None)}; return (None,) for an input without a "
                             "gradient")
@@ -152,6 +152,11 @@ class Function:
             raise RuntimeError(f"{type(self).__name__}({shapes}): {', '.join(changed)} was changed in place between "
                                "the forward and the backward pass, so the gradient would be wrong; change it after "
                                "backward(), or make a new array")
+
+
+def _widened(value: Any) -> Any:
+    """A float16 array as float32; anything else as it is."""
+    return value.astype(np.float32) if getattr(value, "dtype", None) == np.float16 else value
 
 
 def _arrays(value: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -209,7 +214,7 @@ class Tensor:
             raise TypeError("Tensor(data): data is a Tensor already; use .data or .detach()")
         if not hasattr(data, "dtype"):
             data = np.asarray(data, np.float32)
-        elif type(data) is not np.ndarray and not device.on_gpu(data):
+        elif not device.is_array(data):
             if not isinstance(data, (np.ndarray, np.generic)) or hasattr(data, "mask"):
                 raise TypeError(f"Tensor(data): expected a NumPy or CuPy array or numbers, got {type(data).__name__}; "
                                 "convert it with numpy.asarray first, a masked array with .filled(value)")

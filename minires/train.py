@@ -155,7 +155,7 @@ def _augmentation(recipe: Recipe) -> Callable[..., Any]:
 
 def step(model: nn.Module, optimizer: SGD, images: Any, labels: Any, number: int = 1) -> float:
     """Forward, backward, update: returns the batch's loss. NotFinite if that is NaN or infinite."""
-    model.train()
+    model.resume_training()
     optimizer.zero_grad()
     running = [(t, t.data) for t in model.state().values() if not t.requires_grad]
     with np.errstate(over="ignore", invalid="ignore"):  # reported below, by layer
@@ -208,6 +208,6 @@ def first_not_finite(model: nn.Module, images: Any) -> str:
     if not bool(device.of(images).isfinite(images).all()):
         return "the input itself"
     with untouched(model), nn.watched(see), no_grad(), np.errstate(over="ignore", invalid="ignore"):
-        model.train()
+        model.resume_training()
         model(Tensor(images))
     return found[0] if found else "the loss itself: every layer's output is finite"

@@ -45,7 +45,7 @@ def activations(model: nn.Module, images: Any, bins: int = 41, limit: float = 4.
 
     found: dict[str, Activation] = {}
     with nn.untouched(model), nn.watched(see):
-        out = model.train()(Tensor(images))
+        out = model.resume_training()(Tensor(images))
         if not out.requires_grad:
             raise ValueError("activations: this model has no parameter that requires a gradient, so it has no graph to "
                              "read")
