@@ -313,7 +313,7 @@ class _Same(Function):
 
 
 class _Twice(Function):
-    """Stands for one step of f's graph: calls its backward twice, and looks at what that leaves behind."""
+    """Stands for one step of f's graph: calls its backward twice, and looks at what that changes."""
 
     def __init__(self, step: Function, fresh: bool):
         self.step, self.inputs, self.fresh = step, step.inputs, fresh

@@ -252,8 +252,8 @@ class Tensor:
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
 
-    # Comparisons are element by element and have no gradient: they return arrays of booleans. Tensors are told apart by
-    # identity in sets and dicts.
+    # Comparisons are element by element and have no gradient: they return arrays of booleans. In sets and dicts, every
+    # Tensor is equal to itself only.
     __eq__, __ne__ = _compared(operator.eq), _compared(operator.ne)
     __lt__, __le__ = _compared(operator.lt), _compared(operator.le)
     __gt__, __ge__ = _compared(operator.gt), _compared(operator.ge)

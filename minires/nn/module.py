@@ -43,15 +43,15 @@ class Module:
     is a Module is a child. Both are found in lists, tuples and dicts too, however nested, with names like
     `blocks.0.1.weight` and `heads.digits.bias`; in other containers they are refused.
 
-    `train()` and `eval()` switch the mode of a Module and of all below it. To fine-tune a part, `freeze` the rest: the
-    parameters of a frozen part get no gradient, and its BatchNorms keep their statistics, whatever `train()` is called
-    on. A layer that is put into eval mode by itself (`model.bn1.eval()`) stays there while `train.step` and `train.fit`
-    train the model, but not after `model.train()`. A Module that overrides `train()` decides for all below it.
+    `train()` and `eval()` switch the mode of a Module and of all below it. A Module that overrides `train()` decides
+    for all below itself. To fine-tune a part of a model, `freeze` the rest: frozen parameters get no gradient, and frozen
+    BatchNorms keep their statistics. A layer that was put into eval mode alone (`model.bn1.eval()`) stays there while
+    `train.step` and `train.fit` train the model, but not after `model.train()`.
     """
 
     training = True
-    frozen = False                # True after freeze(): in eval mode, whatever train() is called
-    kept: tuple[str, ...] = ()    # the parameters that freeze() found, by their attributes' names
+    frozen = False                # True after freeze(): stays in eval mode
+    kept: tuple[str, ...] = ()    # the names of the attributes whose requires_grad freeze() has changed
     multiplies = False            # True if the output is a product with self.weight, which counts as MACs
     unused: tuple[str, ...] = ()  # what published weights contain in addition, by the first part of its name
 
@@ -77,7 +77,7 @@ class Module:
         inside: set[int] = set()
         while stack:
             name, m = stack.pop()
-            if m is None:  # all below the last of `above` have passed
+            if m is None:  # everything below the last of `above` was yielded
                 inside.remove(id(above.pop()))
                 continue
             if id(m) in inside:
@@ -140,8 +140,11 @@ class Module:
         return type(self).train is not Module.train or "train" in vars(self)
 
     def resume_training(self) -> Module:
-        """Put the module into train mode, unless it is: then layers that were put into eval mode by themselves stay
-        there. Modules with a train() of their own are asked. Returns self."""
+        """Put the module into train mode if it is in eval mode. Returns self.
+
+        If it is in train mode, layers that were put into eval mode one by one stay there; only modules with a train()
+        of their own have it called. `train.step` and the analyses in train mode begin with this.
+        """
         if not self.training or self.decides():
             return self.train()
         for m in [m for _, m in self.modules() if m.decides() and m.training]:
@@ -149,19 +152,24 @@ class Module:
         return self
 
     def freeze(self, *which: str | Module | Tensor) -> Module:
-        """Stop the training of a part of the model. Its parameters require no gradient and stay as they are, and its
-        modules stay in eval mode, whatever train() says: a BatchNorm normalises by its running statistics, which stay
-        as they are, and a Dropout lets all pass.
+        """Stop the training of a part of the model.
 
-        which: names of modules or parameters ("layer1", "layer1.0.conv1", "fc.bias"), patterns for them ("layer[12]",
-        "*.bn?"), or the Modules and Tensors themselves. Without any, the whole model.
-        Build the optimiser afterwards. Returns self. Raises ValueError for a name that does not exist.
+        The parameters of this part require no gradient and stay unchanged. Its modules stay in eval mode, even after
+        train(): a BatchNorm normalises by its running statistics, which stay unchanged, and a Dropout drops nothing.
+
+        which: names of modules, of lists of modules or of parameters ("layer1", "layer1.0.conv1", "fc.bias"), patterns
+        for such names ("layer[12]", "*.bn?"), or the Modules and Tensors themselves. By default, the whole model.
+
+        An optimiser that was made before leaves frozen parameters unchanged. Returns self.
+        Raises ValueError for a name that does not exist.
         """
         return self._freeze(which, True)
 
     def unfreeze(self, *which: str | Module | Tensor) -> Module:
-        """Train a part again that was frozen; `which` as for freeze(). Only parameters that freeze() found to require a
-        gradient do so again. Returns self."""
+        """Train a frozen part again; `which` is as for freeze(). Returns self.
+
+        Only the parameters that required a gradient before freeze() require one again.
+        """
         return self._freeze(which, False)
 
     def _freeze(self, which: tuple[Any, ...], frozen: bool) -> Module:
@@ -169,8 +177,7 @@ class Module:
         chosen: set[int] = set()
         for one in which or [self]:
             known = {**state, **modules}
-            names = [name for name, m in known.items()
-                     if one is m or (isinstance(one, str) and name and (name == one or fnmatchcase(name, one)))]
+            names = [name for name, m in known.items() if one is m or (isinstance(one, str) and _fits(name, one))]
             if not names:
                 raise unknown("freeze" if frozen else "unfreeze", one if isinstance(one, str) else type(one).__name__,
                               filter(None, modules))
@@ -179,7 +186,7 @@ class Module:
             chosen.update(id(state[name]) for name in names if name in state)
         for m in modules.values():
             whole = id(m) in chosen
-            if whole and (m is not self or not any(m.children())):  # the model itself goes on in its mode
+            if whole and (m is not self or not any(m.children())):  # the model itself keeps its mode
                 m.frozen = frozen
                 m.training = self.training and not frozen
             for name, t in list(_held(m)):
@@ -276,6 +283,12 @@ class Module:
                     stack += [(depth, ")", None), *((depth + 1, name, child) for name, child in reversed(below))]
             lines.append(("\n" + text).replace("\n", "\n" + "  " * depth)[1:])
         return "\n".join(lines)
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """Return True if the name, or the name of something that contains it, has this pattern."""
+    parts = name.split(".")
+    return any(fnmatchcase(".".join(parts[:i]), pattern) for i in range(1, len(parts) + 1))
 
 
 def _held(module: Module) -> Iterator[tuple[str, Any]]:
