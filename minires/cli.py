@@ -102,7 +102,7 @@ def _add_demo(commands: Commands) -> None:
         "demo", help="train plain and residual networks on real images, and show what depth does to them",
         description="Train plain-20, ResNet-20, plain-56 and ResNet-56 (width 8, option A shortcuts) on 10,000 "
                     "Fashion-MNIST images averaged to 14x14 pixels. Write results.json, three figures, report.html and "
-                    "the four training runs.",
+                    "the folders of the four runs.",
         epilog="Ctrl-C stops the demo and keeps what is done; `minires demo --resume --out DIR` resumes it.")
     demo.add_argument("--out", type=_path, metavar="DIR",
                       help="folder for the results (default: minires-demo, or minires-demo-2, ... if that exists)")
@@ -358,7 +358,8 @@ def _add_network_options(parser: argparse.ArgumentParser) -> None:
     add("--image-size", type=_positive, metavar="N",
         help="average the images to this height and width (default: their own size)")
     add("--rename", type=_pair, action="append", metavar="OLD=NEW",
-        help="load the layer OLD of the file into the layer NEW of the network; can be given several times")
+        help="translate the name OLD in the file to the network's name NEW, for example classifier=fc; can be given "
+             "several times")
     add("--pad", choices=("both", "end"),
         help="where an option A shortcut adds its zero channels: half at each side, or all at the end (default: both)")
     add("--shortcut", choices=("A", "B", "C"),

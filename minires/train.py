@@ -1,4 +1,4 @@
-"""The training loop: a generator that yields what happened, so that whoever runs it can plot, print or stop."""
+"""Train a model with SGD. The training loop is a generator of events, so its caller can plot, print or stop."""
 from __future__ import annotations
 
 import math
@@ -25,54 +25,67 @@ Arrays = tuple[Any, Any]  # images float32 (N, C, H, W), labels integer (N,)
 
 
 class Step(NamedTuple):
-    """After each update."""
+    """Holds the result of one update."""
 
     step: int     # counted from 1
     loss: float   # mean over the batch, before the update
-    images: int   # in the batch
+    images: int   # number of images in the batch
     lr: float     # of this update
 
 
 class Epoch(NamedTuple):
-    """After each pass over the training set. Errors in percent, in eval mode, over the whole sets."""
+    """Holds the results after one pass over the training set. Errors are in percent, in eval mode, over whole sets."""
 
     epoch: int         # counted from 1
-    train_loss: float  # mean of the steps' losses
+    train_loss: float  # mean of the losses of the epoch's steps
     train_error: float
     test_error: float
 
 
 class NotFinite(ArithmeticError):
-    """The loss became NaN or infinite; the model is as it was before that step. Or, at an epoch's end, the weights."""
+    """The loss of a step, or a weight after an epoch, is NaN or infinite.
+
+    A step whose loss is not finite leaves the model unchanged.
+    """
 
 
 @dataclass
 class Progress:
-    """Where a run stands between two steps. With the model's state, the recipe and the seed it is all that decides
-    what comes next: kept, and given to `fit` again, it lets a run go on as if it had never stopped."""
+    """Holds the progress of a run between two steps.
 
-    step: int = 0            # updates made
-    epoch: int = 0           # passes completed, their errors measured
-    batch: int = 0           # updates made in the pass under way
-    loss_sum: float = 0.0    # of their losses
+    The progress, the model's state, the recipe and the seed determine all that follows. A run that saves its progress
+    and gives it to `fit` again therefore resumes as if it had never stopped.
+    """
+
+    step: int = 0            # number of updates
+    epoch: int = 0           # number of complete epochs, whose errors have been measured
+    batch: int = 0           # number of updates in the current epoch
+    loss_sum: float = 0.0    # sum of the losses of these updates
     lr: float = 0.0          # of the last update
-    warming_up: bool = True  # has the training error not been below 80 % yet? (recipe.warm_up_lr)
-    velocity: Any = None     # SGD's own, all parameters in one array: copy what you keep. None before the first step
+    warming_up: bool = True  # whether the training error has not been below 80 % yet (recipe.warm_up_lr)
+    velocity: Any = None     # SGD's array for all parameters: copy it to keep it. None before the first step
 
 
 def fit(model: nn.Module, train: Arrays, test: Arrays, recipe: Recipe, *, rng: np.random.Generator | int,
         augment: Callable[..., Any] | None = None, schedule: Schedule | None = None,
         at: Progress | None = None, graph: bool = False) -> Iterator[Step | Epoch]:
-    """Train `model` in place by SGD; yield a Step after every update and an Epoch after every pass.
+    """Train `model` in place with SGD. Yield a Step after every update and an Epoch after every pass.
 
-    `rng` shuffles the training set and serves the augmentation: a Generator, or a seed, with which every epoch's order
-    and every step's augmentation follow from the seed and their numbers alone. `augment(images, rng=rng)`, if given,
-    changes every batch before the step in place of the recipe's crop and flip; errors are measured on the images as
-    they are. `schedule` (optim.step_decay, warm_up) gives the learning rate of each step, counted from 0, in place of
-    recipe.lr and its drops. `at` is kept up to date at every yield; one that is not at the start goes on from there
-    (with a seed, and the model's state of that moment). `graph`: on a GPU every step is one launch of a CUDA graph
-    (cuda_graph.py), with the same numbers; on the CPU nothing changes. NotFinite where the loss is not finite, or the
-    weights after an epoch are not.
+    train, test: images float32 (N, C, H, W) and labels integer (N,)
+    rng: shuffles the training set and draws the augmentation: a Generator or a seed. With a seed, the order of an epoch
+        depends only on the seed and the epoch's number, and the augmentation of a batch also on the batch's number
+    augment: `augment(images, rng=rng)` returns the images of a batch to train on, instead of the recipe's crop and
+        flip. Errors are measured on unchanged images
+    schedule: returns the learning rate of each step, counted from 0, instead of recipe.lr and its drops
+        (optim.step_decay, optim.warm_up). The recipe's warm-up limits it to recipe.warm_up_lr
+    at: is updated before every yield. If it is not at the start, training resumes from it; this needs a seed, and the
+        model's state at that point
+    graph: on a GPU, run every step with one launch of a CUDA graph (cuda_graph.py), with the same numbers; on the CPU,
+        this changes nothing
+
+    Raises NotFinite if the loss is not finite, or if the weights are not finite after an epoch.
+    Raises TypeError if the labels are not an array, and ValueError if there is not one label for each image.
+    Raises ValueError if `at` does not fit the model, or if training resumes with a Generator.
     """
     with kernels.session():
         yield from _fit(model, train, test, recipe, rng, augment, schedule, Progress() if at is None else at, graph)
@@ -92,7 +105,7 @@ def _fit(model: nn.Module, train: Arrays, test: Arrays, recipe: Recipe, rng: np.
     at.warming_up &= recipe.warm_up_lr > 0 and model.depth(images.shape[1:]) >= recipe.warm_up_layers
     take = graphed_step(model, optimizer, recipe.batch_size) if graph else partial(step, model, optimizer)
 
-    while at.step < total or at.batch:  # a batch in a pass whose errors are not measured yet
+    while at.step < total or at.batch:  # at.batch > 0: the errors of the current epoch are not measured yet
         order = batches(len(images), recipe.batch_size, rng=_draws(rng, at.epoch + 1))
         for rows in islice(order, at.batch, at.batch + total - at.step):
             lr = schedule(at.step)
@@ -104,9 +117,9 @@ def _fit(model: nn.Module, train: Arrays, test: Arrays, recipe: Recipe, rng: np.
             at.loss_sum, at.velocity = at.loss_sum + loss, optimizer.velocity
             yield Step(at.step, loss, len(rows), at.lr)
         finite, errors = _measured(model, optimizer, train, test)
-        if not finite:  # the last update's work: no later loss would tell
-            raise NotFinite(f"step {at.step}: the weights are not finite after it; the mean loss of its epoch was "
-                            f"{at.loss_sum / at.batch}. A smaller learning rate (it is {at.lr}) may help")
+        if not finite:  # after the last update no loss follows that would show this
+            raise NotFinite(f"step {at.step}: the weights are not finite after this step; the mean loss of its epoch "
+                            f"was {at.loss_sum / at.batch}. Try a smaller learning rate than {at.lr}")
         done = Epoch(at.epoch + 1, at.loss_sum / at.batch, *errors)
         at.epoch, at.batch, at.loss_sum = at.epoch + 1, 0, 0.0
         at.warming_up &= done.train_error >= 80
@@ -123,7 +136,8 @@ def _check_labels(**sets: Arrays) -> None:
 
 def _go_on(optimizer: SGD, at: Progress, rng: Any) -> None:
     if isinstance(rng, np.random.Generator):
-        raise ValueError(f"fit: to go on from step {at.step}, give rng that run's seed; a Generator's past is lost")
+        raise ValueError(f"fit: to resume from step {at.step}, expected rng to be the seed of that run, got a "
+                         "Generator, whose earlier state is unknown")
     if at.velocity is None or at.velocity.shape != optimizer.velocity.shape:
         raise ValueError(f"fit: expected at.velocity of shape {optimizer.velocity.shape} for this model, got "
                          f"{getattr(at.velocity, 'shape', None)}")
@@ -131,7 +145,7 @@ def _go_on(optimizer: SGD, at: Progress, rng: Any) -> None:
 
 
 def _measured(model: nn.Module, optimizer: SGD, *sets: Arrays) -> tuple[bool, list[float]]:
-    """Are the weights finite, and the error on each set. One array is fetched: a GPU is waited for at every fetch."""
+    """Return whether the weights are finite, and each set's error. Fetch one array: every fetch waits for the GPU."""
     xp = optimizer.xp
     numbers = [xp.isfinite(optimizer.flat).all().reshape(1), *(tally(model, *s) for s in sets)]
     finite, *tallies = np.split(device.to(xp.concatenate(numbers), "cpu"), range(1, 4 * len(sets), 4))
@@ -139,7 +153,7 @@ def _measured(model: nn.Module, optimizer: SGD, *sets: Arrays) -> tuple[bool, li
 
 
 def _draws(rng: np.random.Generator | int, epoch: int, *batch: int) -> np.random.Generator:
-    """The Generator itself, or with a seed the one of this place in the run, independent of any other place's."""
+    """Return a Generator itself, or for a seed the generator of this epoch or batch, independent of all others."""
     if isinstance(rng, np.random.Generator):
         return rng
     return epoch_rng(rng, epoch, *batch)
@@ -154,32 +168,39 @@ def _augmentation(recipe: Recipe) -> Callable[..., Any]:
 
 
 def step(model: nn.Module, optimizer: SGD, images: Any, labels: Any, number: int = 1) -> float:
-    """Forward, backward, update: returns the batch's loss. NotFinite if that is NaN or infinite."""
+    """Run one training step, which is forward, backward and update, and return the loss.
+
+    images: (N, C, H, W)
+    labels: (N,) integers
+    number: the step's number, for error messages
+
+    Raises NotFinite if the loss is NaN or infinite; the model is then unchanged.
+    """
     model.resume_training()
     optimizer.zero_grad()
     running = [(t, t.data) for t in model.state().values() if not t.requires_grad]
-    with np.errstate(over="ignore", invalid="ignore"):  # reported below, by layer
+    with np.errstate(over="ignore", invalid="ignore"):  # the error below names the layer
         loss = ops.cross_entropy(model(Tensor(images)), labels)
     value = loss.item()
     if not math.isfinite(value):
-        for t, data in running:  # BatchNorm replaces its statistics, so these are still the old ones
+        for t, data in running:  # BatchNorm replaces the arrays of its statistics, so these hold the old values
             t.data = data
         raise _not_finite(number, value, model, images, optimizer.lr)
-    with np.errstate(over="ignore", invalid="ignore"):  # the next step's loss tells
+    with np.errstate(over="ignore", invalid="ignore"):  # the loss of the next step shows it
         loss.backward()
         optimizer.step()
     return value
 
 
 def graphed_step(model: nn.Module, optimizer: SGD, batch_size: int) -> Callable[[Any, Any, int], float]:
-    """`step`, of model and optimiser, as one CUDA graph, recorded with the first batch of full size."""
+    """Return `step` for this model and optimiser as one CUDA graph, which the first full batch records."""
     recorded: GraphedStep | None = None
 
     def take(images: Any, labels: Any, number: int) -> float:
         nonlocal recorded
         if recorded is None and len(images) < batch_size:
             return step(model, optimizer, images, labels, number)
-        with np.errstate(over="ignore", invalid="ignore"):  # reported below
+        with np.errstate(over="ignore", invalid="ignore"):  # the error below reports it
             recorded = recorded or GraphedStep(model, optimizer, images, labels)
             value = float(recorded(images, labels))
         if not math.isfinite(value):
@@ -190,14 +211,13 @@ def graphed_step(model: nn.Module, optimizer: SGD, batch_size: int) -> Callable[
 
 
 def _not_finite(number: int, loss: float, model: nn.Module, images: Any, lr: float) -> NotFinite:
-    """For a model that is as it was before this step."""
-    return NotFinite(f"step {number}: the loss is {loss}, expected a finite number; first not finite is "
-                     f"{first_not_finite(model, images)}. A smaller learning rate (it is {lr}) or a look at the input "
-                     "may help")
+    """Return the error for a model that is unchanged by this step."""
+    return NotFinite(f"step {number}: the loss is {loss}, expected a finite number; the first non-finite values are in "
+                     f"{first_not_finite(model, images)}. Try a smaller learning rate than {lr}, or check the input")
 
 
 def first_not_finite(model: nn.Module, images: Any) -> str:
-    """In words: the input, the first module whose output on `images` holds NaN or infinity, or the loss itself."""
+    """Name the input, the first module whose output for `images` has NaN or infinity, or the loss itself."""
     names = {id(m): name for name, m in model.modules()}
     found: list[str] = []
 

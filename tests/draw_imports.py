@@ -18,7 +18,7 @@ from minires.plot.style import GREY, INK, new_figure  # noqa: E402
 
 
 def rooms():
-    """{room: the rooms that it imports}, lazy imports included; the facade and __main__ are left out."""
+    """Return {room: the rooms that it imports}, including lazy imports. The facade and __main__ are left out."""
     found = {}
     for path, tree in TREES.items():
         mine = room(path)
@@ -30,7 +30,7 @@ def rooms():
 
 
 def rows(found):
-    """{room: its row}, counted from the bottom."""
+    """Return {room: row}, in which rows are counted from the bottom."""
     height = {}
     for mine in TopologicalSorter(found).static_order():
         height[mine] = 1 + max((height[other] for other in found[mine]), default=-1)
@@ -49,13 +49,13 @@ def reached(found, start):
 
 
 def direct(found):
-    """[(room, room that it imports)] without the imports that another import implies."""
+    """Return [(room, imported room)] without the imports that other imports imply."""
     return [(mine, other) for mine, others in found.items() for other in sorted(others)
             if not any(other in reached(found, between) for between in others - {other})]
 
 
 def places(found, height):
-    """{room: (x, y)}: each row is spread over the width, its rooms in the order of what they import."""
+    """Return {room: (x, y)}. Each row spans the width, with its rooms in the order of the rooms that they import."""
     at = {}
     for row in range(max(height.values()) + 1):
         members = sorted((mine for mine in found if height[mine] == row),

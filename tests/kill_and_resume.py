@@ -1,5 +1,6 @@
-"""Kill training runs with SIGKILL at random moments, go on with each, and compare the bits of what comes out with a
-run that was never interrupted. `python tests/kill_and_resume.py --kills 30`; the tests run it with 3."""
+"""Kill training runs with SIGKILL at random moments, resume each, and compare the resulting bits with those of a run
+that was never interrupted. Run it with `python tests/kill_and_resume.py --kills 30`; the tests run it with 3 kills.
+"""
 
 import argparse
 import hashlib
@@ -35,7 +36,7 @@ def finish(process):
 
 
 def result(out):
-    """What must be the same to the last bit: weights, metrics without their seconds, and the momentum."""
+    """Return what must be equal to the last bit: the weights, the metrics without their seconds, and the momentum."""
     arrays, header = checkpoint.newest(out)[0]
     digest = hashlib.sha256(b"".join(arrays[name].tobytes() for name in sorted(arrays)))
     metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -45,7 +46,7 @@ def result(out):
 
 
 def kill_and_resume(folder, kills, rng, say=print):
-    """Runs under `kills` SIGKILLs in all; returns (the uninterrupted run's result, the others', steps at each kill)."""
+    """Train runs with `kills` SIGKILLs in all. Return (result without kills, results with kills, step at each kill)."""
     began = time.monotonic()
     finish(start(folder / "whole"))
     whole, longest = result(folder / "whole"), time.monotonic() - began
@@ -56,7 +57,7 @@ def kill_and_resume(folder, kills, rng, say=print):
         while len(died_at) < kills and here < 8:
             process = start(out, "--resume")
             time.sleep(rng.uniform(0.1, 0.7) * longest)
-            if process.poll() is not None:  # it was done before
+            if process.poll() is not None:  # it finished before the kill
                 finish(process)
                 break
             process.kill()
@@ -73,9 +74,9 @@ def kill_and_resume(folder, kills, rng, say=print):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=30)
-    parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="of the moments (printed)")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="seed of the moments, printed")
     args = parser.parse_args()
-    print(f"seed of the moments: {args.seed}")
+    print(f"seed of the moments of the kills: {args.seed}")
     with tempfile.TemporaryDirectory() as folder:
         whole, others, died_at = kill_and_resume(Path(folder), args.kills, random.Random(args.seed))
     same = sum(other == whole for other in others)

@@ -1,4 +1,4 @@
-"""What an editor can do to a JSON file: every value replaced by others, left out, or joined by a stranger."""
+"""Change a JSON file in every way an editor might: replace a value, leave a value out, or add an unknown key."""
 
 import copy
 import json
@@ -9,7 +9,7 @@ GONE = object()
 
 
 def places(value, path=()):
-    """The path of keys and indices to every value in a JSON value, and so to itself."""
+    """Yield the path, of keys and indices, to every value inside a JSON value, including the value itself."""
     yield path
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
@@ -17,7 +17,7 @@ def places(value, path=()):
 
 
 def changed(value, path, to):
-    """A copy with another value in this place, or without it."""
+    """Return a copy with another value in this place, or without this value."""
     if not path:
         return to
     whole = copy.deepcopy(value)
@@ -32,7 +32,7 @@ def changed(value, path, to):
 
 
 def mutations(value):
-    """Every value replaced by every wrong one, left out, or with a neighbour nobody knows."""
+    """Yield copies in which one value is replaced by each wrong value, is left out, or gets an unknown key."""
     for path in places(value):
         for to in WRONG:
             yield changed(value, path, to)
@@ -46,8 +46,10 @@ def mutations(value):
 
 
 def refusals(value, path, write, use):
-    """How often `use()` refuses the file `path`, written with a mutation of `value` each time. Whatever it accepts is
-    usable; whatever it refuses, it refuses with the file's name."""
+    """Write each mutation of `value` to `path`, and count how often `use()` refuses and accepts the file.
+
+    An accepted file must be usable. A refusal must name the file.
+    """
     refused = accepted = 0
     for mutated in mutations(value):
         path.write_text(write(mutated))

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, damage noticed, the one before kept; and a folder that one process holds."""
+"""Test checkpoints: they are complete or absent, damage is detected, the one before is kept; and the folder's lock."""
 
 import errno
 import os
@@ -70,7 +70,7 @@ def test_a_damaged_newest_one_is_passed_over_and_named(tmp_path, how):
     (found, header), said = newest(tmp_path)
     assert header == {"step": 10} and same_bits(found["one"], np.float32([1]))
     assert len(said) == 1 and "checkpoint-000000020.safetensors" in said[0]
-    save(tmp_path, 15, arrays(3), {"step": 15})  # going on: the damaged one is no longer in the way
+    save(tmp_path, 15, arrays(3), {"step": 15})  # as after resuming: the damaged checkpoint is deleted
     assert names(tmp_path) == ["checkpoint-000000010.safetensors", "checkpoint-000000015.safetensors"]
     (_, header), said = newest(tmp_path)
     assert header == {"step": 15} and said == []
@@ -108,7 +108,7 @@ def test_a_full_disk_leaves_the_one_before(tmp_path, monkeypatch, where):
 
 
 def test_a_limit_on_file_sizes_leaves_the_one_before(tmp_path):
-    """A real refusal by the operating system, halfway through the file."""
+    """Let the operating system refuse a write halfway through the file."""
     pytest.importorskip("resource", reason="this system sets no limits on its processes")
     code = ("import resource, sys, numpy as np\nfrom minires.runs.checkpoint import save\n"
             "save(sys.argv[1], 1, {'a': np.arange(9)}, 1)\n"
@@ -130,7 +130,7 @@ def test_a_checkpoint_without_a_checksum_is_none(tmp_path):
 def test_every_name_dtype_shape_and_value_counts_in_the_checksum():
     a = {"x": np.arange(6, dtype=np.int32)}
     others = [{"y": a["x"]}, {"x": a["x"].reshape(2, 3)}, {"x": a["x"].view(np.float32)}, {"x": a["x"] + 1}, {}]
-    checksum = checkpoint._checksum  # private: no file that `save` writes differs in one of these alone
+    checksum = checkpoint._checksum  # private: no two files that `save` writes differ only in one of these
     sums = {checksum("h", b) for b in [a, *others]} | {checksum("i", a)}
     assert len(sums) == len(others) + 2
 

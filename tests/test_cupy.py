@@ -274,7 +274,7 @@ def test_training_waits_for_the_device_once_for_each_record(how, graph, monkeypa
 def test_what_is_not_finite_is_named(how):
     model, (images, labels) = net("residual", "gpu"), batch("gpu")
     images[2, 0, 1, 1] = math.inf
-    with pytest.raises(train.NotFinite, match="first not finite is the input itself"):
+    with pytest.raises(train.NotFinite, match="first non-finite values are in the input itself"):
         train.step(model, optim.SGD(model.parameters(), 0.1), images, labels)
     clean, labels = batch("gpu")
     model.layer2[0].conv1.weight.data[0] = math.nan

@@ -1,4 +1,4 @@
-"""The main job end to end, as a user runs it."""
+"""Test the demo from start to end, as a user runs it."""
 import dataclasses
 import json
 import os
@@ -27,7 +27,7 @@ LAYERS = {"plain-20": 20, "resnet-20": 20, "plain-56": 56, "resnet-56": 56}
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
-    """The command itself, in a process of its own, in an empty folder: (folder, finished process)."""
+    """Run the command in its own process and an empty folder. Return (folder, finished process)."""
     out = tmp_path_factory.mktemp("quick")
     done = subprocess.run([sys.executable, "-W", "error", "-m", "minires.cli", "demo", "--quick", "--out", "results"],
                           cwd=out, capture_output=True, text=True, timeout=600)
@@ -52,7 +52,7 @@ def test_results_follow_the_schema(quick):
         assert len(net["train_error"]) == len(net["test_error"]) == results["settings"]["epochs"] == 1
         assert 0 <= net["train_error"][0] <= 100
         assert len(net["responses"]) == len(net["responses_init"]) == depth - 1        # every 3x3 layer
-        assert len(net["gradient_norms_init"]) == depth                                # and the classifier
+        assert len(net["gradient_norms_init"]) == depth                                # one more: the classifier
         assert ("gradient_norms_init_without_bn" in net) == name.startswith("plain")
         assert net["responses_init"] == pytest.approx([1] * (depth - 1), abs=1e-3)     # the control
         assert net["complete"] and net["seconds"] > 0
@@ -68,7 +68,7 @@ def test_the_results_of_the_version_before_are_read():
 
 
 def test_its_networks_are_what_minires_train_makes(quick, tmp_path):
-    """By the demo's recipe, in one thread, with the settings that it names."""
+    """Train with the demo's recipe and settings, in one thread."""
     with kernels.session(threads=1):
         assert cli.main(["train", "plain20", "--dataset", "fashion_mnist_small", "--recipe", "demo", "--out",
                          str(tmp_path / "a"), "--set", "epochs=1", "model.width=8", "image_size=14",
@@ -83,7 +83,7 @@ def test_its_networks_are_what_minires_train_makes(quick, tmp_path):
 
 
 def test_its_measurements_are_those_of_the_analyses(quick):
-    """By hand: the first weights from the seed, the last from the run's file, one batch of training images."""
+    """Measure by hand: initial weights from the seed, final weights from the run's file, a batch of training images."""
     images, labels = datasets.prepared("fashion_mnist_small", normalize="pixel-mean", image_size=14,
                                        train_images=1000).train
     images, labels = images[:200], labels[:200]
@@ -119,7 +119,7 @@ def test_without_a_terminal_it_says_what_it_does_and_how_long_it_takes(quick):
 
 
 def test_a_log_is_written_line_by_line_and_sigterm_keeps_what_is_done(tmp_path):
-    """As a batch system runs it, and ends it. Each line is read when it is written: the demo is not done yet."""
+    """Run and stop the demo as a batch system does. Each line is read as soon as it is written, while the demo runs."""
     command = [sys.executable, "-m", "minires", "demo", "--quick", "--jobs", "1", "--out", str(tmp_path / "out")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         lines = [process.stdout.readline()]
@@ -131,7 +131,7 @@ def test_a_log_is_written_line_by_line_and_sigterm_keeps_what_is_done(tmp_path):
         process.terminate()
         lines += process.stdout
     assert process.returncode == 143
-    said = f"Stopped by SIGTERM; keeping what is done. minires demo --resume --out {tmp_path / 'out'} continues.\n"
+    said = f"Stopped by SIGTERM; what is done is kept. To resume: minires demo --resume --out {tmp_path / 'out'}\n"
     assert said in lines
     nets = demo_report.load(tmp_path / "out" / "results.json")["nets"]
     assert nets["resnet-20"]["complete"] and not nets.get("plain-56", {"complete": False})["complete"]
@@ -175,20 +175,15 @@ def test_results_that_somebody_spoilt_are_refused_before_anything_trains(quick, 
 
 @pytest.mark.parametrize("options, says", [
     (["--resume"], "--resume needs --out DIR"),
-    (["--resume", "--out", "{empty}"], "there is no demo to continue; leave out --resume"),
+    (["--resume", "--out", "{empty}"], "found no demo to resume; leave out --resume"),
 ])
 def test_nothing_to_resume(options, says, tmp_path, capsys):
     assert cli.main(["demo", *(option.format(empty=tmp_path) for option in options)]) == 2
     assert says in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("jobs, finished, interrupted, waiting", [
-    ("1", "plain-20", "ResNet-20", "plain-56"),
-    pytest.param("2", "ResNet-56", "ResNet-20", None, marks=pytest.mark.slow),  # the deepest first
-])
-def test_a_bar_in_a_terminal_and_ctrl_c_keeps_what_is_done(quick, jobs, finished, interrupted, waiting, tmp_path):
-    """In a pseudo-terminal: a bar is drawn; Ctrl-C during a later network leaves the first one's results. Resumed, it
-    ends with the numbers of a demo that nothing stopped."""
+def stopped_in_a_terminal(out, jobs, finished, interrupted, waiting):
+    """Run the demo in a pseudo-terminal. A bar is drawn, and Ctrl-C during a later network keeps earlier results."""
     pty = pytest.importorskip("pty", reason="needs a Unix pseudo-terminal")
     import fcntl
     import struct
@@ -196,17 +191,17 @@ def test_a_bar_in_a_terminal_and_ctrl_c_keeps_what_is_done(quick, jobs, finished
     parent, child = pty.openpty()
     fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))  # a bar needs a width
     process = subprocess.Popen([sys.executable, "-m", "minires.cli", "demo", "--quick", "--jobs", jobs, "--out",
-                                str(tmp_path)],
+                                str(out)],
                                stdout=child, stderr=child, stdin=child, start_new_session=True)
     os.close(child)
     seen = b""
     deadline = time.time() + 300
     sent = False
-    bar = re.compile(interrupted.encode() + rb" *: +[1-9][0-9]?%")  # it has made a step
+    bar = re.compile(interrupted.encode() + rb" *: +[1-9][0-9]?%")  # at least one step is done
     while time.time() < deadline:
         try:
             seen += os.read(parent, 4096)
-        except OSError:  # the other side is closed
+        except OSError:  # the other end is closed
             break
         if not sent and bar.search(seen):
             process.send_signal(signal.SIGINT)
@@ -215,16 +210,31 @@ def test_a_bar_in_a_terminal_and_ctrl_c_keeps_what_is_done(quick, jobs, finished
     assert process.wait(60) == 130
     text = seen.decode()
     assert "loss " in text and finished in text and "images/s" in text
-    assert "Stopped by Ctrl-C; keeping what is done. minires demo --resume --out" in text and "Incomplete" in text
-    results = demo_report.load(tmp_path / "results.json")
+    assert "Stopped by Ctrl-C; what is done is kept. To resume: minires demo --resume --out" in text
+    assert "Incomplete" in text
+    results = demo_report.load(out / "results.json")
     keys = {printed(name): name for name in LAYERS}
     assert results["nets"][keys[finished]]["complete"] is True
     assert results["nets"].get(keys[interrupted], {"complete": False})["complete"] is False
     assert waiting is None or keys[waiting] not in results["nets"]
-    assert (tmp_path / "report.html").exists()
-    step = checkpoint.newest(tmp_path / "runs" / demo.NETS[keys[interrupted]])[0][1]["at"]["step"]
+    assert (out / "report.html").exists()
+    step = checkpoint.newest(out / "runs" / demo.NETS[keys[interrupted]])[0][1]["at"]["step"]
     assert 0 < step < 10  # stopped at a checkpoint, not killed
+    return results
 
+
+def test_a_bar_in_a_terminal_and_ctrl_c_keeps_what_is_done(tmp_path):
+    stopped_in_a_terminal(tmp_path, "1", "plain-20", "ResNet-20", "plain-56")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs, finished, interrupted, waiting", [
+    ("1", "plain-20", "ResNet-20", "plain-56"),
+    ("2", "ResNet-56", "ResNet-20", None),  # the deepest first
+])
+def test_after_ctrl_c_a_resumed_demo_ends_with_the_same_numbers(quick, jobs, finished, interrupted, waiting, tmp_path):
+    """The resumed demo ends with the numbers of a demo without a stop."""
+    results = stopped_in_a_terminal(tmp_path, jobs, finished, interrupted, waiting)
     assert cli.main(["demo", "--resume", "--jobs", jobs, "--out", str(tmp_path)]) == 0
     whole, resumed = (demo_report.load(out / "results.json") for out in (quick[0], tmp_path))
     assert without_seconds(resumed["nets"]) == without_seconds(whole["nets"])
@@ -237,13 +247,14 @@ def without_seconds(nets):
 
 @pytest.fixture
 def two_small_nets(monkeypatch):
-    """In place of the four: so that a test is quick."""
+    """Replace the four networks by two small ones, so that a test is fast."""
     monkeypatch.setitem(models.BY_NAME, "plain8", partial(models.cifar, 8, False))
     monkeypatch.setitem(models.BY_NAME, "resnet8", partial(models.cifar, 8, True))
     monkeypatch.setattr(demo, "NETS", {"plain-20": "plain8", "resnet-20": "resnet8"})
 
 
-def test_same_seed_same_numbers(tmp_path, two_small_nets):
+def test_same_seed_same_numbers(tmp_path, two_small_nets, monkeypatch):
+    monkeypatch.setattr(demo, "QUICK", dataclasses.replace(demo.QUICK, train_images=200, test_images=100))
     found = [demo.run(tmp_path / str(i), demo.choose(seed=seed, quick=True), say=str)[0]["nets"]
              for i, seed in enumerate((3, 3, 4))]
     first, same, other = map(without_seconds, found)
@@ -251,7 +262,7 @@ def test_same_seed_same_numbers(tmp_path, two_small_nets):
 
 
 def test_a_demo_killed_between_epochs_shows_the_last_one_that_is_done(tmp_path, two_small_nets, monkeypatch):
-    """Stopped in its second epoch, a network shows its responses as they were after the first."""
+    """A network that is stopped in its second epoch shows its responses after the first epoch."""
     nets = demo.choose(seed=3, quick=True)
     nets = {name: dataclasses.replace(config, recipe=dataclasses.replace(config.recipe, epochs=2))
             for name, config in nets.items()}
@@ -270,9 +281,9 @@ def test_a_demo_killed_between_epochs_shows_the_last_one_that_is_done(tmp_path, 
         "complete": False}})  # fmt: skip
 
 
-@pytest.mark.slow  # the test of Ctrl-C, resumed with one job, sees the same of the networks that it trains
+@pytest.mark.slow
 def test_the_numbers_do_not_depend_on_how_many_networks_train_at_a_time(quick, tmp_path):
-    """The command trains one network for each core at a time, here one after the other in this process."""
+    """The command trains one network per core at a time; this test trains one after the other in this process."""
     alone, _ = demo.run(tmp_path / "alone", demo.choose(quick=True), jobs=1, say=str)
     together = demo_report.load(quick[0] / "results.json")
     assert json.loads(json.dumps(without_seconds(alone["nets"]))) == without_seconds(together["nets"])
@@ -285,7 +296,7 @@ def test_a_loss_that_is_not_finite_ends_in_one_clear_line(tmp_path, monkeypatch,
         assert cli.main(["demo", "--quick", "--jobs", jobs, "--out", str(tmp_path / jobs)]) == 2
         error = capsys.readouterr().err
         assert "minires demo: error: step " in error
-        assert "expected a finite number; first not finite is the output of layer" in error
+        assert "expected a finite number; the first non-finite values are in the output of layer" in error
 
 
 def test_a_process_that_is_killed_again_and_again_ends_the_demo_with_its_name(tmp_path, monkeypatch):
@@ -297,15 +308,15 @@ def test_a_process_that_is_killed_again_and_again_ends_the_demo_with_its_name(tm
 
 
 def test_an_error_in_a_process_of_its_own_arrives_as_it_is(tmp_path):
-    with pytest.raises(train.NotFinite, match=r"step \d+: .*first not finite is the output of layer"):
+    with pytest.raises(train.NotFinite, match=r"step \d+: .*the first non-finite values are in the output of layer"):
         demo.run(tmp_path / "out", demo.choose(recipes.Recipe(lr=1e30), quick=True), jobs=2, say=str)
 
 
-# ------------------------------------------------------------------------------------------ how long it will take
+# ------------------------------------------------------------------------------------------ the estimated time
 
 
 def estimated(jobs, paces, total=1000, batch=10, start=4.0):
-    """What is said, and how many steps each network has made by then, at paces[name] seconds for an image."""
+    """Return the printed estimate, and each network's number of steps by then, at paces[name] seconds per image."""
     now, steps = [0.0], dict.fromkeys(paces, 0)
     estimate = demo.Estimate({"a": 100, "b": 100, "c": 300}, jobs, errors=0.5, clock=lambda: now[0])
     moments = sorted((start + step * batch * pace, name, step)
@@ -317,13 +328,16 @@ def estimated(jobs, paces, total=1000, batch=10, start=4.0):
 
 
 def test_the_estimate_counts_steps_errors_starts_and_the_networks_that_wait():
-    """1000 images at 0.1 s and half of that for the errors: 150 s for a and b, and 450 s for c, three times as large.
-    Networks that are to start take 4 s for that, and all of them 0 to 4 s at their end."""
+    """1000 images take 0.1 s each, and the errors half as long: 150 s for a and b, and 450 s for c, which is 3 times as
+    large.
+
+    A network that has not started takes 4 s to start, and every network takes 0 to 4 s after its training.
+    """
     said, steps = estimated(1, {"a": 0.1})
     low = 1.5 * (0.1 * 920 + 0.1 * 1000 + 0.3 * 1000) + 2 * 4
     assert steps == {"a": demo.Estimate.STEPS}
     assert said == f"Training will take {demo.between(low, low + 3 * 4)}" == "Training will take 12 to 13 min"
-    said, steps = estimated(2, {"a": 0.1, "c": 0.3})  # a, and b after it, beside c
+    said, steps = estimated(2, {"a": 0.1, "c": 0.3})  # a and then b, at the same time as c
     assert steps == {"a": 24, "c": demo.Estimate.STEPS}
     low = max(1.5 * (0.1 * 760 + 0.1 * 1000) + 4, 1.5 * 0.3 * 920)
     assert said == f"Training will take {demo.between(low, low + 4)}" == "Training will take 6 to 7 min"
@@ -401,7 +415,7 @@ def test_no_gpu_is_a_clear_error(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_depth_hurts_the_plain_network_and_the_skip_connection_undoes_it(tmp_path):
-    """The main claim, at the defaults: the longest test, some minutes."""
+    """Test the main claim with the default settings. This is the longest test; it takes some minutes."""
     results, stopped = demo.run(tmp_path / "out", demo.choose(), jobs=min(kernels.parallel.threads(), 4))
     final = {name: net["train_error"][-1] for name, net in results["nets"].items()}
     assert not stopped

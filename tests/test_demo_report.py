@@ -1,4 +1,4 @@
-"""The report: what it says is in the numbers, it is one valid page, and it is written whole or not at all."""
+"""Test the report: the numbers support its statements, the page is valid, and it is written whole or not at all."""
 
 import base64
 import copy
@@ -41,7 +41,7 @@ def results() -> dict:
 
 
 class Page(HTMLParser):
-    """Checks that tags are balanced and collects what the tests ask about."""
+    """Checks that tags are balanced, and collects the tags and texts for the tests."""
 
     VOID = frozenset({"meta", "img", "br", "hr", "link", "input"})
 
@@ -74,7 +74,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def images() -> dict[str, bytes]:
-    """Drawn once: most tests are about the text around them."""
+    """Return images that are drawn once, since most tests look only at the text around them."""
     picture = plot.png(plot.error_curves({}), dpi=20)
     return dict.fromkeys(("error_curves", "gradient_norms", "responses"), picture)
 
@@ -122,8 +122,8 @@ def test_atomic_writing(tmp_path, monkeypatch):
             patch.setattr(os, name, fail)
             with pytest.raises(KeyboardInterrupt):
                 write_atomically(path, "half")
-        assert path.read_bytes() == b"\x00new"  # the old file is whole
-        assert [file.name for file in tmp_path.iterdir()] == ["file.txt"]  # and nothing lies beside it
+        assert path.read_bytes() == b"\x00new"  # the old file is unchanged
+        assert [file.name for file in tmp_path.iterdir()] == ["file.txt"]  # and there is no other file
     with pytest.raises(FileNotFoundError):
         write_atomically(tmp_path / "no" / "folder.txt", "")
 
@@ -154,7 +154,7 @@ def test_the_page_is_self_contained_and_well_formed(results, images):
 def test_there_are_three_paragraphs_under_the_claims(results, images):
     text = demo_report.report_html(results, images)
     section = re.search(r'<section id="claims">(.*?)</section>', text, re.S)[1]
-    assert "<h2>What is seen, and what is not claimed</h2>" in section
+    assert "<h2>What this run shows, and what is not claimed</h2>" in section
     paragraphs = Page(section).text["p"]
     assert paragraphs == demo_report.paragraphs(results)
     assert [p.split(":")[0] for p in paragraphs] == ["Degradation", "Gradients", "Responses"]
@@ -209,24 +209,24 @@ def test_captions_say_what_was_measured_and_how(results, images):
 def test_the_findings_are_stated_with_their_numbers(results):
     assert demo_report.headline(results) == (
         "After 3 epochs depth hurts the plain network in training error: 62.0 % with 56 layers against "
-        "21.0 % with 20; the skip connection undoes it (17.0 % with ResNet-56)."
+        "21.0 % with 20; the skip connection undoes the effect (17.0 % with ResNet-56)."
     )
     errors, gradients, responses = demo_report.paragraphs(results)
     assert "plain-56 is 62.0 %, 41.0 points above that of plain-20 (21.0 %)" in errors
     assert "so overfitting does not explain it" in errors
-    assert "ResNet-56, with the same number of parameters, is at 17.0 %, 45.0 points below plain-56" in errors
+    assert "ResNet-56, with the same number of parameters, has an error of 17.0 %, 45.0 points below plain-56" in errors
     assert "ResNet-56 is not better than ResNet-20 (17.0 % against 14.0 % after 3 epochs)" in errors
     total = plot.number(1.21**53)
     assert "plain-56 with BN grows toward the input" in gradients
     assert (
-        f"is {total} times the last 3x3 layer's, a factor of 1.21 per layer (geometric mean over 53"
+        f"is {total} times the norm in the last 3x3 layer, a factor of 1.21 per layer (geometric mean over 53"
         in gradients
     )
-    assert "In plain-56 without BN it shrinks (0.97 per layer" in gradients
+    assert "In plain-56 without BN the norm shrinks (a factor of 0.97 per layer" in gradients
     assert "do not vanish" in gradients and '"unlikely to be caused by vanishing gradients"' in gradients
     assert "Not claimed: that skip connections cure vanishing gradients" in gradients
     assert "plain-20 0.85, ResNet-20 0.75, plain-56 0.59, ResNet-56 0.45" in responses
-    assert '"generally smaller"' in responses and "smaller one at depth 20 and 56" in responses
+    assert '"generally smaller"' in responses and "smaller mean at depth 20 and 56" in responses
     for limit in ("one seed (0), 3 epochs, width 8 and 14x14 images", "not the paper's numbers",
                   "no error bars", "nothing is claimed about test accuracy"):  # fmt: skip
         assert limit in responses
@@ -241,15 +241,17 @@ def test_what_is_not_shown_is_not_stated(results, images, quick):
         if name == "plain-56":
             net["gradient_norms_init"].reverse()
     text = " ".join([demo_report.headline(results), *demo_report.paragraphs(results)])
-    for claim in ("hurts the plain network in", "undoes it", "overfitting", "do not vanish", "agrees"):
+    for claim in ("hurts the plain network in", "undoes the effect (", "The skip connection undoes", "overfitting",
+                  "do not vanish", "agrees"):
         assert claim not in text
     assert demo_report.headline(results).endswith(
-        "does not show that depth hurts the plain network: plain-20 80.0 %, plain-56 80.0 % after 1 epoch."
+        "does not show that depth hurts the plain network: the training errors are plain-20 80.0 %, plain-56 80.0 % "
+        "after 1 epoch."
     )
     start = "this quick run is too short to show" if quick else "this run does not show"
     assert f"Degradation: {start} that depth hurts a plain network" in text
     assert f'{start.capitalize()} the "generally smaller" responses' in text
-    assert "this run's gradients do shrink, so it does not support that sentence" in text
+    assert "the gradients of this run do shrink, so this run does not support that statement" in text
     assert "Not claimed: that skip connections cure vanishing gradients" in text
     page(results, images)
 
@@ -369,7 +371,7 @@ def test_wrong_results_are_named(results, change, message):
 def test_every_wrong_value_in_results_json_is_named(tmp_path):
     recorded = Path(__file__).resolve().parents[1] / "data" / "results" / "demo" / "results.json"
     results = json.loads(recorded.read_text(encoding="utf-8"))
-    net = results["nets"]["plain-20"]  # one network and one number of each list say what all of them say
+    net = results["nets"]["plain-20"]  # one network and one number of each list represent all of them
     results["nets"] = {"plain-20": net | {key: value[:1] for key, value in net.items() if isinstance(value, list)}}
     path = tmp_path / "results.json"
 
@@ -411,7 +413,7 @@ MEASURE = """<script>addEventListener("load", () => { document.title = JSON.stri
 def test_a_browser_shows_the_three_figures(results, tmp_path):
     path = demo_report.write_report(results, tmp_path / "out")
     text = path.read_text(encoding="utf-8")
-    # The page forbids scripts. The test's copy allows the one that measures.
+    # The page forbids scripts. The test's copy allows the script that measures.
     assert POLICY in text
     copy_path = Path(tmp_path, "copy.html")
     copy_path.write_text(

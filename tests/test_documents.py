@@ -1,4 +1,4 @@
-"""README.md and its companions: their code runs, their commands and links exist, their versions agree."""
+"""The code in README.md and its companions runs, their commands and links exist, and their versions agree."""
 
 import argparse
 import contextlib
@@ -29,7 +29,7 @@ every_document = pytest.mark.parametrize("name", DOCUMENTS)
 
 @pytest.fixture(scope="module")
 def printed(tmp_path_factory):
-    """What the README's python blocks print, run one after the other in an empty folder; the folder."""
+    """Run the README's Python blocks in order in an empty folder; return what they print, and the folder."""
     blocks, out, names = re.findall(r"^```python\n(.*?)^```$", TEXTS["README.md"], re.DOTALL | re.MULTILINE), [], {}
     folder = tmp_path_factory.mktemp("readme")
     with contextlib.chdir(folder):
@@ -56,16 +56,16 @@ PROGRAMS = {"minires", "python", "python3", "pip", "pytest", "ruff", "mypy", "ju
 
 
 def commands(name):
-    """(words, is it whole?) of every command that a document shows.
+    """Yield (words, whole) for every command that a document shows.
 
-    An indented line is whole. Code within the text is a mention, which may leave out arguments.
+    whole: True for an indented line. Code within the text is a mention, which may leave out arguments.
     """
     text = re.sub(r"^```.*?^```$", "", TEXTS[name], flags=re.DOTALL | re.MULTILINE)
     text = re.sub(r"\\\n +", "", text)
     lines = [(line.strip(), True) for line in text.splitlines() if re.match(r" {4}\S", line)]
     lines += [(re.sub(r"\s+", " ", code), False) for code in re.findall(r"`([^`]+)`", text)]
     for line, whole in lines:
-        with contextlib.suppress(ValueError):  # no quotes that belong together: not a command
+        with contextlib.suppress(ValueError):  # unbalanced quotes: not a command
             words = shlex.split(line, comments=True)
             while words:
                 end = words.index("&&") if "&&" in words else len(words)
@@ -89,7 +89,7 @@ def names_of_commands():
 
 @pytest.fixture
 def parsed_only(monkeypatch):
-    """minires parses its arguments and runs nothing."""
+    """Make minires parse its arguments and run nothing."""
     parse = argparse.ArgumentParser.parse_args
 
     def parse_args(self, *arguments):
@@ -101,7 +101,7 @@ def parsed_only(monkeypatch):
 
 @pytest.mark.parametrize("words, whole", COMMANDS)
 def test_a_command_that_is_shown_exists(words, whole, parsed_only):
-    """minires: its arguments are known. Others: the script, the module or the extra is there."""
+    """minires knows the arguments; for other programs the script, the module or the extra exists."""
     program, *arguments = words
     options = [word for word in arguments if word.startswith("--")]
     if program == "minires" and whole:
@@ -125,7 +125,7 @@ def test_a_command_that_is_shown_exists(words, whole, parsed_only):
 
 
 def test_commands_are_found_in_the_documents():
-    """So that the test above is not one of nothing."""
+    """The test above has commands to test."""
     found = [" ".join(words) for name in DOCUMENTS for words, _ in commands(name)]
     assert {"minires demo", "pytest", "minires inspect runs/resnet20 --out look", "python tests/kill_and_resume.py "
             "--kills 30", "python -m fuzz.fuzz_idx", "python benchmarks/tables.py"} <= set(found)
@@ -153,12 +153,12 @@ def test_every_link_leads_to_a_file(name):
         assert target.startswith("https://") or ((ROOT / name).parent / target).exists(), target
 
 
-MADE = "runs/", "minires-demo/", "DIR/"  # begins of paths that a command makes
+MADE = "runs/", "minires-demo/", "DIR/"  # beginnings of paths that a command makes
 
 
 @every_document
 def test_every_path_that_is_named_exists(name):
-    """Code in the text that is a path of several parts."""
+    """A path here is code in the text that has several parts."""
     places = ROOT, (ROOT / name).parent, ROOT / "data", ROOT / "minires"
     for code in re.findall(r"`([^`\n]+)`", TEXTS[name]):
         if re.fullmatch(r"\.?[\w-]+(/[\w*.-]+)+/?|[\w.-]+/", code) and not code.startswith(MADE):
@@ -166,7 +166,7 @@ def test_every_path_that_is_named_exists(name):
 
 
 def test_the_tables_and_tests_that_contributing_names_are_in_the_files_it_links():
-    """In the same item of a list."""
+    """The link is in the same list item as the name."""
     checked = 0
     for item in re.split(r"\n(?=\d\. |- |\n|#)", TEXTS["CONTRIBUTING.md"]):
         files = [ROOT / target for target in re.findall(r"\]\(([\w./-]+\.py)\)", item)]
@@ -178,7 +178,7 @@ def test_the_tables_and_tests_that_contributing_names_are_in_the_files_it_links(
 
 
 def test_what_the_readme_calls_public_is_what_minires_shows():
-    code = "import minires; print(*minires.__all__, *({*dir(minires)} - {*vars(minires)}))"  # and what is loaded later
+    code = "import minires; print(*minires.__all__, *({*dir(minires)} - {*vars(minires)}))"  # part 2: loaded later
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
     said = TEXTS["README.md"].partition("\nThese names are public: ")[2].partition("; the command line")[0]
     named = set(re.findall(r"`(\w+)`", said))

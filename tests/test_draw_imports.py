@@ -1,4 +1,4 @@
-"""The picture of the imports: its rows have no arrow upward, and an implied import is left out."""
+"""Test the picture of the imports: no arrow points up, and an implied import is left out."""
 
 import graphlib
 

@@ -25,6 +25,8 @@ REFUSED = {
     r"\bnone of ours\b|\bare ours\b|\bis ours\b|\bno run's folder\b": "say what the file is not",
     r"\b(?:is|are|was|were|be) told\b": "say who reports what",
     r"\bha(?:s|ve) no need of\b|\bha(?:s|ve) not the\b": "does not need, does not have",
+    r"\b(?:is|are|was|were|be) said\b|\bif need be\b": "say who reports what; if necessary",
+    r"\b(?:stands?|lies?) beside\b": "is next to",
     r"\blooked into\b": "inspected, analysed",
     r"\bof late\b": "recently",
     r"\botherwise than\b": "differently from",

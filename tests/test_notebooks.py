@@ -1,4 +1,4 @@
-"""Every notebook runs from a fresh kernel, no warning, no error, keeps to one form; its exercises have answers."""
+"""Every notebook runs from a fresh kernel without warnings or errors, and has the common form and solved exercises."""
 import importlib.util
 import os
 import re
@@ -38,7 +38,7 @@ def tagged(notebook, tag):
 
 
 def solutions(notebook):
-    """The python code in the folds named Solution, in order."""
+    """Return the Python code in the folds named Solution, in order."""
     text = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     return re.findall(r"<summary>Solution</summary>\s*```python\n(.*?)```\s*</details>", text, re.DOTALL)
 
@@ -48,7 +48,7 @@ def said(cell):
 
 
 def solved(notebook):
-    """With each exercise's solution, and its check once more, after the check."""
+    """Add each exercise's solution after its check, and then the check again."""
     answers, cells = iter(solutions(notebook)), []
     for cell in notebook.cells:
         cells.append(cell)
@@ -59,7 +59,7 @@ def solved(notebook):
     return notebook
 
 
-# A slider draws when it is moved, by then with what later cells have made of the names that it reads.
+# A slider draws when it is moved. By then, later cells may have changed the names that it reads.
 SLIDERS = """import gc
 from minires.plot import Slider
 for slider in [o for o in gc.get_objects() if type(o) is Slider]:
@@ -70,8 +70,10 @@ for slider in [o for o in gc.get_objects() if type(o) is Slider]:
 
 
 def execute(path, fast, monkeypatch, extra=""):
-    """Run it with its exercises as they stand and solved: all checks say "not yet" first and "right" afterwards.
-    `extra`: a last cell."""
+    """Run a notebook with its exercises unsolved and then solved: each check prints "not yet" first and "right" then.
+
+    extra: the source of a last cell
+    """
     monkeypatch.setenv("MINIRES_FAST", "1" if fast else "0")
     monkeypatch.setenv("PYTHONWARNINGS", "default")
     notebook = solved(nbformat.read(path, as_version=4))
@@ -83,18 +85,18 @@ def execute(path, fast, monkeypatch, extra=""):
     return notebook
 
 
-QUICK = "06-skip-connection"  # the one that a run without the slow tests executes
+QUICK = "06-skip-connection"  # the notebook that a run without the slow tests executes
 SOME = [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem != QUICK)) for path in PATHS]
 
 
 @pytest.mark.notebooks
 @pytest.mark.parametrize("path", SOME)
 def test_runs_alone_in_an_empty_folder_with_minires_installed(path, site, tmp_path, monkeypatch):
-    """With short training. No file of the repository can be reached."""
+    """Training is short, and no file of the repository can be reached."""
     monkeypatch.setenv("PYTHONPATH", str(site))
     installed = f"assert minires.__file__ == {str(site / 'minires/__init__.py')!r} and ROOT is None, minires.__file__"
     shown = execute(Path(shutil.copy(path, tmp_path)), fast=True, monkeypatch=monkeypatch, extra=installed)
-    assert len(run.pictures(shown)) == len(run.pictures(READ[path.stem]))  # what is shown is not changed
+    assert len(run.pictures(shown)) == len(run.pictures(READ[path.stem]))  # as many figures as before
 
 
 NEED_MORE = [path for path in PATHS if any(re.search(r"\bROOT\b", c.source) for c in code(READ[path.stem])[1:])]
@@ -104,7 +106,7 @@ NEED_MORE = [path for path in PATHS if any(re.search(r"\bROOT\b", c.source) for 
 @pytest.mark.notebooks
 @pytest.mark.parametrize("path", NEED_MORE, ids=lambda path: path.stem)
 def test_runs_in_the_repository_with_short_training(path, monkeypatch):
-    """Those that use more of the repository than the package."""
+    """These notebooks use more of the repository than the package."""
     shown = execute(path, fast=True, monkeypatch=monkeypatch, extra="assert ROOT")
     assert len(run.pictures(shown)) == len(run.pictures(READ[path.stem]))
 
@@ -132,7 +134,7 @@ def test_is_committed_with_outputs_and_small(path):
 
 
 def test_keeps_to_the_form(path):
-    """What a reader finds in every one of them, in this order."""
+    """A reader finds the same parts in every notebook, in this order."""
     notebook = READ[path.stem]
     first, setup, *_ = notebook.cells
     assert re.match(r"# \d+\. ", first.source) and "**You will learn**" in first.source
@@ -157,9 +159,11 @@ def test_links_lead_somewhere(path):
 
 
 def first_cell(folder, installed=False, path=None, **environ):
-    """(status, printed, errors) of the first cell, run in `folder`, as if minires were not `installed`.
+    """Run the first cell in `folder` and return (status, printed, errors).
 
-    `path`: the PATH on which git is looked for. The version, where minires is from and ROOT are printed.
+    installed: whether minires can be imported before
+    path: the PATH on which git is searched
+    Printed are the version, minires' file, ROOT and FAST.
     """
     hide = """import pathlib, sys
 sys.path[:] = [p for p in sys.path if not (pathlib.Path(p) / "minires/tensor.py").exists()]
@@ -182,7 +186,7 @@ needs_git = pytest.mark.skipif(not (ROOT / ".git").exists() or not shutil.which(
 
 @pytest.fixture
 def no_git(tmp_path):
-    """A PATH without git."""
+    """Make a PATH without git."""
     (tmp_path / "bin").mkdir()
     return tmp_path / "bin"
 
@@ -200,7 +204,7 @@ def test_the_first_cell_takes_the_repository_that_holds_the_notebook(no_git):
 
 @needs_git
 def test_the_first_cell_clones_the_repository_that_it_is_told(tmp_path):
-    """Here this one. The second time it is there already."""
+    """The repository is this one. The second time the clone is there already."""
     clone = tmp_path / "minires-repository"
     for address in str(ROOT), "":
         status, told, errors = first_cell(tmp_path, MINIRES_REPOSITORY=address)

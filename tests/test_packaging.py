@@ -1,4 +1,4 @@
-"""What is built and shipped: a pure Python wheel that carries its data, and a top level without clutter."""
+"""The build gives a pure Python wheel that contains its data, and the repository's top level has no clutter."""
 
 import os
 import shutil
@@ -55,7 +55,7 @@ def test_wheel_holds_the_library_and_its_data_and_nothing_else(wheel):
 
 
 def test_wheel_installed_elsewhere_finds_its_data(wheel, tmp_path):
-    """An installed wheel is an unpacked one, so this needs no second environment."""
+    """An installed wheel is an unpacked one, so this test needs no second environment."""
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
     (tmp_path / "empty").mkdir()
@@ -89,7 +89,7 @@ def written_version():
 
 
 def requirements(metadata, extra="", **environment):
-    """The names that are installed for an extra, beyond the ones that always are."""
+    """Return the names that are installed for an extra, without those that are always installed."""
     environment = {**default_environment(), **environment}
 
     def names(extra):
@@ -107,7 +107,7 @@ def test_dependencies(metadata):
     assert requirements(metadata, sys_platform="emscripten") == always
     specifiers = {r.name: str(r.specifier) for r in map(Requirement, metadata.get_all("Requires-Dist"))}
     assert specifiers["numpy"] == ">=2.0"
-    for name in always | {"safetensors", "distributed", "torch"}:  # .ci/oldest tests with what is named here
+    for name in always | {"safetensors", "distributed", "torch"}:  # .ci/oldest tests with these lower bounds
         assert specifiers[name].startswith(">="), name
     assert {name for name, specifier in specifiers.items() if "<" in specifier} <= {
         "cupy-cuda12x",
@@ -138,11 +138,11 @@ def test_top_level_holds_only_what_belongs_there():
         command = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard"]
         listed = subprocess.run(command, capture_output=True, text=True, timeout=60)
     if listed is None or listed.returncode != 0:
-        pytest.skip("not a git checkout, so files added by hand look like files that belong here")
+        pytest.skip("not a git checkout, so the test cannot recognise files that do not belong here")
     found = {name.strip('"').split("/")[0] for name in listed.stdout.splitlines()}
     visible = {name for name in found if not name.startswith(".")}
     assert visible - TOP_LEVEL == set()
-    assert TOP_LEVEL - visible <= {"notebooks", "benchmarks"}  # git keeps no empty folders
+    assert TOP_LEVEL - visible <= {"notebooks", "benchmarks"}  # git does not store empty folders
     assert found - visible == {".ci", ".github", ".gitignore", ".gitattributes"}
 
 

@@ -1,4 +1,4 @@
-"""JSON records: each value's type is checked when read, and lists stand on one line when written."""
+"""Test JSON records: the type of each value is checked on reading, and lists are written on one line."""
 
 import json
 import re
@@ -36,7 +36,7 @@ def test_lists_of_plain_values_stand_on_one_line():
 
 
 class Point(typing.TypedDict):
-    """For the test below."""
+    """Holds a record for the test below."""
 
     x: typing.Annotated[float, records.Between(0, 1)]
     name: typing.NotRequired[str | None]

@@ -1,5 +1,6 @@
-"""The files of runs: what was written is read, also what older versions wrote; and whatever an editor does to a value,
-the answer names the file."""
+"""Test the files of runs: files of this version and of older versions are read; and whatever an editor does to a value,
+the error names the file.
+"""
 
 import functools
 import json
@@ -18,9 +19,9 @@ from minires.runs.config import FORMAT, Data, RunConfig, configure
 pytest.importorskip("safetensors", reason="checkpoints are safetensors files, and the package is not installed")
 
 HERE = Path(__file__).resolve().parent
-OLD = HERE / "old_run"  # begun by the version before config.json had a format number, and stopped in its second epoch
+OLD = HERE / "old_run"  # begun by a version whose config.json had no format number, and stopped in its second epoch
 SETTINGS = ["train_images=50", "test_images=20", "image_size=7", "model.width=1", "batch_size=16", "epochs=2"]
-BESIDE = "finished", "curves"  # what `minires report` writes beside a run's config
+BESIDE = "finished", "curves"  # what `minires report` adds to a run's config
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def finished(tmp_path_factory):
     return out
 
 
-# ------------------------------------------------------------------------------------------- written and read
+# ------------------------------------------------------------------------------------------- writing and reading
 
 
 def test_what_is_written_is_read(chosen, finished):
@@ -61,7 +62,7 @@ def test_what_was_recorded_is_no_difference(chosen, finished):
 
 
 def test_a_run_that_an_older_version_began_is_resumed(tmp_path, capsys):
-    """That version ended it with these numbers, on a machine where this one does so to the last bit."""
+    """The older version finished the run with these numbers, on a machine on which this version gives the same bits."""
     shutil.copytree(OLD, tmp_path / "run")
     assert "format" not in json.loads((OLD / "config.json").read_text())
     assert cli.main(["train", "--resume", "--out", str(tmp_path / "run")]) == 0
@@ -98,7 +99,7 @@ def test_a_file_of_a_later_format_is_refused(finished, tmp_path):
 
 @pytest.fixture
 def quickly(monkeypatch):
-    """Without what takes time and is not looked at: drawing curves, asking git, reading the data set again."""
+    """Skip what takes time and is not tested here: drawing curves, calling git, reading the data set again."""
     monkeypatch.setattr(plot, "training_curves", lambda *arguments: None)
     monkeypatch.setattr(plot, "png", lambda figure: b"")
     monkeypatch.setattr(run.info, "commit", lambda: None)
@@ -150,7 +151,7 @@ def test_a_wrong_line_is_named(finished, tmp_path, line, says):
     good = (finished / "metrics.jsonl").read_text()
     if line[0] == '"':
         last = json.loads(good.splitlines()[-1]) | {"epoch": 3, "step": 12}
-        line = json.dumps(last)[:-1] + f", {line}}}"  # the last of two keys with one name counts
+        line = json.dumps(last)[:-1] + f", {line}}}"  # the second of two equal keys counts
     (tmp_path / "metrics.jsonl").write_text(good + line)
     with pytest.raises(ValueError, match=re.escape(f"{tmp_path / 'metrics.jsonl'}, {says}")):
         runs.read_metrics(tmp_path)
@@ -163,14 +164,14 @@ def test_a_line_of_the_other_error_is_named(finished):
 
 @pytest.mark.slow
 def test_every_wrong_value_in_a_checkpoints_header_is_named(finished, tmp_path, quickly, monkeypatch):
-    """The checksum is right: a program wrote it. The run is resumed from there."""
+    """The checksum is right, as if a program had written the header. The run is resumed from the checkpoint."""
     out = tmp_path / "run"
     shutil.copytree(finished, out)
     (arrays, header), _ = checkpoint.newest(finished)
     monkeypatch.setattr(checkpoint, "save", lambda *arguments: None)
 
     class Written:
-        """As `refusals` writes a file."""
+        """Takes the place of the file that `refusals` writes."""
 
         def __str__(self):
             return str(out)
@@ -187,7 +188,7 @@ def test_every_wrong_value_in_a_checkpoints_header_is_named(finished, tmp_path, 
     ({}, True), ({"step": 7}, False), ({"epoch": 1, "batch": 4}, True), ({"epoch": 1, "batch": 3}, False),
     ({"epoch": 0, "batch": 8}, False), ({"step": 12, "epoch": 3}, False), ({"epoch": 3}, False)])
 def test_a_moment_that_no_run_comes_to_is_refused(finished, tmp_path, quickly, monkeypatch, changes, accepted):
-    """8 steps, 4 a pass. One in the second pass has measured one epoch."""
+    """The run has 8 steps, 4 per epoch. A run in its second epoch has measured one epoch."""
     out = tmp_path / "run"
     shutil.copytree(finished, out)
     (arrays, header), _ = checkpoint.newest(finished)
@@ -216,7 +217,7 @@ def as_toml(value):
             return "[" + ", ".join(map(text, value)) + "]"
         if isinstance(value, float):
             return str(value)
-        return "1979-05-27" if value is None else json.dumps(value)  # TOML has dates, and nothing that is nothing
+        return "1979-05-27" if value is None else json.dumps(value)  # TOML has dates, but no null
 
     if not isinstance(value, dict):
         return text(value)
@@ -243,7 +244,7 @@ def test_what_is_no_json_is_named(name, text, finished, tmp_path):
     path = tmp_path / "run" / name
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     if name == "metrics.jsonl" and not text:
-        return  # a run in its first epoch
+        return  # this is a valid run in its first epoch
     with pytest.raises(ValueError, match=r"cannot be read|expected|there is no models") as caught:
         sweep.read(path) if "grid" in name else report.find([path.parent])
     assert str(path) in str(caught.value)

@@ -1,4 +1,6 @@
-"""`minires report`: a table and a figure from runs' folders, against means and deviations worked out by hand."""
+"""Test `minires report`: a table and a figure from runs' folders, compared with means and deviations from a hand
+calculation.
+"""
 
 import dataclasses
 import itertools
@@ -14,7 +16,7 @@ PAPER = recipes.RECIPES["paper-cifar"]
 
 
 def folder(path, model="resnet20", seed=0, errors=((60.0, 61.0), (9.0, 10.0), (2.0, 9.0)), steps=None, **changes):
-    """A run's folder with these (training, test) errors after 1,000, 2,000, ... steps."""
+    """Make the folder of a run with these (training, test) errors after 1,000, 2,000, ... steps."""
     settings = json.loads(json.dumps(dataclasses.asdict(PAPER))) | changes.pop("settings", {})
     data = {"train_images": 0, "test_images": 0, "image_size": 0, "validation": 0} | changes.pop("data", {})
     key = "validation_error" if data["validation"] else "test_error"
@@ -56,7 +58,7 @@ def test_mean_and_deviation_over_seeds_after_the_last_epoch(tmp_path):
 
 
 def test_the_papers_values_are_the_published_ones():
-    """He et al. 2015, Table 6."""
+    """The source is He et al. 2015, Table 6."""
     published = {"resnet20": "8.75", "resnet32": "7.51", "resnet44": "7.17", "resnet56": "6.97", "resnet1202": "7.93",
                  "resnet110": "6.43 (6.61 ± 0.16)"}  # fmt: skip
     assert {name: value for name, value in report.PAPER.items() if name in published} == published
@@ -70,13 +72,13 @@ def test_nothing_of_the_papers_stands_beside_another_protocol(tmp_path, changes)
     assert cells(out)[0][-1] == "" and "Table 6" not in (tmp_path / "out" / "report.md").read_text()
     ((_, value),) = {**changes.get("data", {}), **changes.get("settings", {}), **changes.get("model_options", {}),
                      **{k: v for k, v in changes.items() if k == "dataset"}}.items()  # fmt: skip
-    assert str(value) in out.splitlines()[-1]  # what is another is said
+    assert str(value) in out.splitlines()[-1]  # the last line says what differs
 
 
 def test_runs_of_different_settings_are_different_rows(tmp_path):
     folder(tmp_path / "a" / "1")
     folder(tmp_path / "a" / "2", seed=1, data={"image_size": 16})
-    folder(tmp_path / "a" / "3", seed=2, data_sha256="cd" * 32)  # the same names, other pixels
+    folder(tmp_path / "a" / "3", seed=2, data_sha256="cd" * 32)  # the same data set name, but other pixels
     text = report.write([tmp_path / "a"], tmp_path / "out")
     assert sorted(row[0] for row in cells(text)) == ["ResNet-20 (1)", "ResNet-20 (2)", "ResNet-20 (3)"]
     ways = text.split("\n\n")[1:]
@@ -94,7 +96,7 @@ def test_unfinished_runs_are_drawn_but_not_counted(tmp_path):
     assert ("These runs are not finished and are shown only in the figure: b (step 1000 of 64000), "
             "c (step 0 of 64000)") in page
     assert report.write([tmp_path / "c"], tmp_path / "none") == "No run is finished yet."
-    assert "      1.0,\n" not in (tmp_path / "out" / "results.json").read_text()  # a list stands in a line
+    assert "      1.0,\n" not in (tmp_path / "out" / "results.json").read_text()  # a list is written on one line
 
 
 def test_the_same_run_twice_is_refused_and_the_same_folder_counts_once(tmp_path):
@@ -134,9 +136,9 @@ def test_the_figure_has_a_panel_for_each_kind_and_two_lines_for_each_run():
     assert list(solid.get_ydata()) == [line["test_error"] for line in drawn["plain-20"][0]]
     assert list(solid.get_xdata()) == [line["step"] for line in drawn["plain-20"][0]]
     assert dashed.is_dashed() and not solid.is_dashed()
-    assert [text.get_text() for text in residual.texts] == ["ResNet-56  7.0", "ResNet-20  8.5"]  # the seeds' mean
+    assert [text.get_text() for text in residual.texts] == ["ResNet-56  7.0", "ResNet-20  8.5"]  # the mean over seeds
     light, dark = (sum(to_rgb(residual.lines[i].get_color())) for i in (0, -1))
-    assert light > 2 * dark  # in grey print too
+    assert light > 2 * dark  # distinguishable also in grey print
     assert plain.get_ylim() == residual.get_ylim() and plain.get_ylim()[1] == pytest.approx(1.12 * 60)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["training error", "test error"]
 

@@ -1,4 +1,4 @@
-"""`minires sweep`: a grid of runs in processes here, and on a real Dask scheduler; workers that are killed."""
+"""Test `minires sweep`: a grid of runs in local processes and on a real Dask scheduler, and workers that are killed."""
 
 import importlib.util
 import json
@@ -33,14 +33,14 @@ def write(path, **changes):
 
 
 def outcome(folder):
-    """What must not depend on who trained it, and when: the weights' bytes and the metrics without their seconds."""
+    """Return what must not depend on where a run was trained: the weights' bytes, and the metrics without seconds."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return (folder / "weights.safetensors").read_bytes(), [line | {"seconds": 0} for line in lines]
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """A sweep through, one of whose processes was killed: (its folder, what it said)."""
+    """Return (folder, printed text) of a complete sweep, one process of which was killed."""
     folder = tmp_path_factory.mktemp("sweep")
     spec, out = write(folder / "grid.json"), folder / "out"
     said, killed = [], []
@@ -56,7 +56,7 @@ def done(tmp_path_factory):
 
 
 def holder(folder):
-    """The process that trains in this folder: its command says so."""
+    """Return the process that trains in this folder, which its command names."""
     if not Path("/proc/self").exists():
         pytest.skip("there is no /proc to find the process in")
     for path in Path("/proc").glob("[0-9]*"):
@@ -82,14 +82,14 @@ def test_the_whole_grid_is_trained_although_a_process_is_killed(done):
 
 
 def alone(spec, name, folder, threads):
-    """The run of this name, trained in this process; its folder."""
+    """Train the run of this name in this process, and return its folder."""
     with kernels.parallel.session(threads=threads):
         runs.train(sweep.read(spec).runs()[name], folder / f"alone-{name}", say=str)
     return folder / f"alone-{name}"
 
 
 def test_each_run_is_what_minires_train_makes(done, tmp_path):
-    """Also the one that was killed."""
+    """This includes the run whose process was killed."""
     out, said = done[:2]
     threads = int(said.split("with ")[1].split()[0])
     assert outcome(alone(write(tmp_path / "s.json"), "resnet20-seed0", tmp_path, threads)) == outcome(out / NAMES[2])
@@ -160,7 +160,7 @@ assert failed == {}
 
 
 def test_a_cluster_of_two_workers(tmp_path, dask):
-    """A scheduler and two workers as threads of one process. The runs come out as they do in local processes."""
+    """Use a scheduler and two workers that are threads of one process. The results equal those of local processes."""
     spec, out = write(tmp_path / "grid.json", models=["resnet20"]), tmp_path / "out"
     done = subprocess.run([sys.executable, "-c", CLUSTER, str(spec), str(out)], env=ENV, capture_output=True, text=True,
                           timeout=200)
@@ -172,7 +172,7 @@ def test_a_cluster_of_two_workers(tmp_path, dask):
 
 @pytest.mark.slow
 def test_a_cluster_of_two_workers_one_of_which_is_killed(tmp_path, dask):
-    """A scheduler and two worker processes on this machine. The runs come out as they do in local processes."""
+    """Use a scheduler and two worker processes on this machine. The results equal those of local processes."""
     spec = write(tmp_path / "grid.json", set=SET | {"epochs": 12}, models=["resnet20"])
     file, quiet = str(tmp_path / "scheduler.json"), ["--host", "127.0.0.1", "--no-dashboard"]
     processes = [started(tmp_path, "scheduler", *quiet, "--port", "0", "--scheduler-file", file)]

@@ -1,4 +1,4 @@
-"""The training loop: against closed forms, plain loops and PyTorch; what it yields; what it says when it must stop."""
+"""Test the training loop: against closed forms, plain loops and PyTorch; its events; and its errors."""
 
 import math
 import re
@@ -100,7 +100,7 @@ def test_every_image_is_seen_once_in_an_epoch_in_an_order_of_its_own(monkeypatch
     monkeypatch.setattr(train, "step", lambda model, optimizer, x, labels, number: seen.append((x, labels)) or 0.0)
     images, labels = data(23)
     images = np.arange(23, dtype=np.float32).reshape(23, 1, 1, 1) * np.ones_like(images)
-    # private: with the steps replaced there is nothing to measure
+    # private: the steps are replaced, so there is nothing to measure
     monkeypatch.setattr(train, "_measured", lambda *args: (True, [0.0, 0.0]))
     list(fit(small(), (images, labels), (images, labels), Recipe(epochs=2, batch_size=5), rng=np.random.default_rng(0)))
     order = np.concatenate([x[:, 0, 0, 0] for x, _ in seen]).astype(int)
@@ -141,7 +141,7 @@ def test_by_hand_and_composed_train_the_same():
 
 @pytest.mark.parametrize("batch_size", [1, 4, 7, 23, 500])
 def test_error_is_the_plain_loops(batch_size):
-    """One image at a time, in eval mode: the fraction whose largest logit is another class, in percent."""
+    """Compare with a loop over single images, in eval mode, that counts those whose largest logit is a wrong class."""
     images, labels = data()
     model = small(F8)
     step(model, SGD(model.parameters(), 0.1), images.astype(F8), labels)
@@ -155,7 +155,7 @@ def test_error_is_the_plain_loops(batch_size):
 def test_error_restores_modes_and_touches_nothing():
     images, labels = data()
     model = small().eval()
-    model.layer1[0].bn1.training = True  # one of its own, say a frozen or a thawed layer
+    model.layer1[0].bn1.training = True  # a layer whose mode differs from the model's, as a frozen layer does
     modes, before = [m.training for _, m in model.modules()], arrays(model)
     error(model, images, labels)
     with pytest.raises(ValueError, match="channels"):
@@ -190,8 +190,8 @@ def test_not_finite_names_the_step_and_the_first_layer(value, by_hand):
     model.layer2[0].conv2.weight.data[1, 2, 0, 0] = value
     says = stopped(model, *data())
     assert says.startswith("step 17: the loss is nan, expected a finite number; ")
-    assert "first not finite is the output of layer 'layer2.0.conv2' (Conv2d)" in says
-    assert "(it is 0.1)" in says
+    assert "first non-finite values are in the output of layer 'layer2.0.conv2' (Conv2d)" in says
+    assert "a smaller learning rate than 0.1, or" in says
 
 
 @pytest.mark.parametrize(
@@ -208,11 +208,11 @@ def test_not_finite_names_other_layers_too(name, layer):
 def test_not_finite_in_the_input():
     images, labels = data()
     images[4, 0, 3, 3] = np.nan
-    assert "first not finite is the input itself" in stopped(small(), images, labels)
+    assert "first non-finite values are in the input itself" in stopped(small(), images, labels)
 
 
 def test_not_finite_only_in_the_loss():
-    """Logits that are finite, yet the loss is not: -log p overflows where the logits are far apart."""
+    """The logits are finite but the loss is not: -log p overflows if the logits are far apart."""
     model = linear_model(np.float32)
     layer = next(m for _, m in model.modules() if isinstance(m, nn.Linear))
     layer.weight.data[:] = 0
@@ -229,15 +229,15 @@ BLOW_UP = {"plain": ({"residual": False}, 1e6), "residual": ({}, 1e6), "by hand"
 @pytest.mark.parametrize("which", ["reference", "auto"])
 @pytest.mark.parametrize("options, lr", BLOW_UP.values(), ids=BLOW_UP)
 def test_a_blow_up_is_reported_and_nothing_else_is(options, lr, which):
-    """No warning on the way there: warnings are errors in these tests."""
+    """No warning precedes the error: warnings are errors in these tests."""
     run = fit(small(**options), data(), data(), Recipe(60, 8, lr), rng=np.random.default_rng(0))
     with (
         kernels.using(which),
-        pytest.raises(NotFinite, match=r"first not finite is the (output of layer '|loss itself)") as caught,
+        pytest.raises(NotFinite, match=r"first non-finite values are in the (output of layer '|loss itself)") as caught,
     ):
         list(run)
     number = int(re.match(r"step (\d+): the loss is (nan|inf)", str(caught.value))[1])
-    assert 2 <= number <= 180 and f"(it is {lr})" in str(caught.value)
+    assert 2 <= number <= 180 and f"a smaller learning rate than {lr}, or" in str(caught.value)
 
 
 def test_steps_before_the_blow_up_are_kept_and_finite():
@@ -255,7 +255,7 @@ def test_steps_before_the_blow_up_are_kept_and_finite():
 
 @pytest.mark.parametrize("options", [{"residual": False}, {"by_hand": True}], ids=["plain", "residual"])
 def test_a_tiny_net_learns_a_separable_set(options):
-    """Class k is a bright square in place k of four, under noise."""
+    """Class k is a bright square at position k of four, with noise."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 4, 120)
     images = 0.3 * rng.standard_normal((120, 1, 8, 8)).astype(np.float32)
@@ -308,7 +308,7 @@ def test_a_schedule_sets_the_learning_rate_of_every_step():
 
 def test_weights_that_an_epochs_last_step_blew_up_are_reported():
     images, labels = np.random.default_rng(0).standard_normal((6, 1, 8, 8)).astype(np.float32), np.arange(6)
-    with pytest.raises(train.NotFinite, match="step 1: the weights are not finite after it"):
+    with pytest.raises(train.NotFinite, match="step 1: the weights are not finite after this step"):
         list(train.fit(models.cifar(8, width=4, in_channels=1), (images, labels), (images, labels),
                        train.Recipe(epochs=1, batch_size=6, lr=1e39), rng=np.random.default_rng(0)))
 

@@ -1,4 +1,4 @@
-"""Recipes, and a training loop that goes on from anywhere to the same bits."""
+"""Test recipes, and that training resumes from any step with the same bits."""
 
 import copy
 import dataclasses
@@ -19,7 +19,7 @@ def net():
 
 
 def data(n, seed):
-    """Images that show their class, so that the warm-up ends."""
+    """Return images from which the class can be learned, so that the warm-up ends."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 10, n)
     images = rng.standard_normal((n, 1, 8, 8), np.float32) / 4
@@ -27,7 +27,7 @@ def data(n, seed):
     return images, labels
 
 
-TRAIN, TEST = data(23, 1), data(9, 2)  # 5 steps an epoch, the last of 3 images
+TRAIN, TEST = data(23, 1), data(9, 2)  # 5 steps per epoch, the last of which has 3 images
 
 
 def run(model, at, recipe=RECIPE, seed=7):
@@ -41,7 +41,7 @@ def bits(model, at):
 
 @pytest.fixture(scope="module")
 def whole():
-    """(events, a copy of (model, progress) after each, final bits) of a run that nothing interrupts."""
+    """Return (events, a copy of (model, progress) after each event, final bits) of a run without interruption."""
     model, at, events, moments = net(), Progress(), [], []
     for event in fit(model, TRAIN, TEST, RECIPE, rng=7, at=at):
         events.append(event)
@@ -67,9 +67,9 @@ STATE = {"step": 0, "epoch": 0, "batch": 0, "loss_sum": 0.0, "warming_up": False
 
 @pytest.mark.parametrize("field", STATE)
 def test_no_part_of_the_progress_can_be_left_out(whole, field):
-    """In the second epoch, where the warm-up has just ended or still lasts, each decides something."""
+    """In the second epoch, in which the warm-up has just ended or still lasts, every part has an effect."""
     events, moments, final = whole
-    arrays, at = copy.deepcopy(moments[1])  # warming up still
+    arrays, at = copy.deepcopy(moments[1])  # still in the warm-up
     assert at.warming_up and at.batch == 2
     if field == "epoch":
         arrays, at = copy.deepcopy(moments[7])
@@ -83,7 +83,7 @@ def test_no_part_of_the_progress_can_be_left_out(whole, field):
 def test_the_order_follows_from_seed_and_epoch_alone(monkeypatch):
     seen = []
     monkeypatch.setattr(train, "step", lambda model, optimizer, x, labels, number: seen.append(x[:, 0, 0, 0]) or 0.0)
-    # private: with the steps replaced there is nothing to measure
+    # private: the steps are replaced, so there is nothing to measure
     monkeypatch.setattr(train, "_measured", lambda *args: (True, [0.0, 0.0]))
     images = np.arange(23, dtype=np.float32).reshape(23, 1, 1, 1) * np.ones((1, 1, 8, 8), np.float32)
     for seed, at in (7, Progress()), (8, Progress()), (7, Progress(epoch=1, step=5, velocity=0)):
@@ -110,14 +110,14 @@ def test_a_bug_planted_in_the_loop_is_caught(whole, name, old, new, monkeypatch)
 
 
 def test_the_order_is_that_of_epoch_rng():
-    draws = train._draws  # private: it must agree with the public function
+    draws = train._draws  # private: its draws must equal those of the public function
     assert draws(3, 5).random() == datasets.epoch_rng(3, 5).random() != draws(3, 5, 1).random()
 
 
 def test_a_generator_cannot_go_on():
     model, at = net(), Progress()
     next(fit(model, TRAIN, TEST, RECIPE, rng=np.random.default_rng(0), at=at))
-    with pytest.raises(ValueError, match="to go on from step 1, give rng that run's seed"):
+    with pytest.raises(ValueError, match="to resume from step 1, expected rng to be the seed of that run"):
         next(fit(model, TRAIN, TEST, RECIPE, rng=np.random.default_rng(0), at=at))
 
 
@@ -131,9 +131,9 @@ def test_the_momentum_of_another_model_is_refused():
 
 
 def rates(recipe, monkeypatch, errors=(0.0,) * 9):
-    """The learning rate of every step, if the training errors after the epochs are these."""
+    """Return the learning rate of every step for these training errors after the epochs."""
     told = iter(errors)
-    # private: the schedule follows from errors that no training would give at will
+    # private: real training cannot be made to give these errors
     monkeypatch.setattr(train, "_measured", lambda *args: (True, [next(told), 50.0]))
     monkeypatch.setattr(train, "step", lambda *args: 0.0)
     return [event.lr for event in run(net(), Progress(), recipe) if isinstance(event, Step)]
@@ -231,7 +231,8 @@ def test_a_graphed_run_that_diverges_ends_as_one_that_is_not_graphed():
     ends, recipe = [], dataclasses.replace(RECIPE, lr=1e30, warm_up_lr=0)
     for graph in False, True:
         model, at = net(), Progress()
-        with pytest.raises(train.NotFinite, match=r"step \d+: the loss is (nan|inf).*not finite is the output") as e:
+        with pytest.raises(train.NotFinite, match=r"step \d+: the loss is (nan|inf).*non-finite values are in the "
+                                                  r"output") as e:
             list(fit(model, TRAIN, TEST, recipe, rng=7, at=at, graph=graph))
         ends.append((str(e.value), bits(model, at)))
     assert ends[0] == ends[1]

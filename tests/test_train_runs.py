@@ -1,4 +1,4 @@
-"""`minires train`: a run in a folder, stopped in every way there is, and gone on with to the same bits."""
+"""Test `minires train`: a run in a folder, which is stopped in every possible way and resumed to the same bits."""
 
 import dataclasses
 import json
@@ -43,15 +43,15 @@ def assert_same_bits(out, whole):
 
 @pytest.fixture
 def whole(finished_run):
-    """A run that nothing interrupted."""
+    """Return the folder of a run without interruption."""
     return finished_run
 
 
-# ------------------------------------------------------------------------------------------- what a run leaves
+# ------------------------------------------------------------------------------------------- files of a run
 
 
 def test_evaluate_gives_a_run_the_error_that_it_recorded(tmp_path, capsys, monkeypatch):
-    """On the images and pixels of the run: held-out training images, averaged, less their own mean image."""
+    """The images are those of the run: held-out training images, averaged, minus the mean of the images trained on."""
     out = tmp_path / "run"
     assert cli.main([*SMALL_RUN, "--set", "validation=70", "test_images=0", "epochs=1", "--out", str(out)]) == 0
     capsys.readouterr()
@@ -63,7 +63,7 @@ def test_evaluate_gives_a_run_the_error_that_it_recorded(tmp_path, capsys, monke
 
     there = json.loads((out / "config.json").read_text())
     (out / "config.json").write_text(json.dumps({**there, "device": "gpu"}))  # trained on another machine
-    # private: as on a machine without a GPU, whatever this one has
+    # private: simulates a machine without a GPU
     monkeypatch.setattr(device, "_probe", lambda: (None, "No GPU is used: there is none."))
     assert cli.main(["evaluate", str(out)]) == 2
     assert 'device "gpu" was requested. No GPU is used: there is none. Use "cpu"' in capsys.readouterr().err
@@ -93,7 +93,7 @@ def test_a_run_leaves_all_it_should(whole):
 
 
 def test_a_run_is_fit_on_the_prepared_images(whole):
-    """The same by hand, without the folder."""
+    """Train the same network by hand, without a folder."""
     from safetensors.numpy import load_file
 
     chosen = runs.read_config(whole)
@@ -106,13 +106,13 @@ def test_a_run_is_fit_on_the_prepared_images(whole):
     weights = load_file(whole / "weights.safetensors")
     assert weights.keys() == model.state().keys()
     assert all(np.array_equal(weights[name], t.data) for name, t in model.state().items())
-    rates = [m["lr"] for m in metrics(whole)]  # warming up, until the schedule drops to less
+    rates = [m["lr"] for m in metrics(whole)]  # the warm-up lasts until the schedule's rate is lower
     assert rates == pytest.approx([events[i].lr for i in (3, 8, 13)]) == [0.01, 0.01, 0.001]
 
 
 def test_a_finished_run_can_be_resumed_and_finishes_again(whole, tmp_path):
     shutil.copytree(whole, tmp_path / "a")
-    (tmp_path / "a" / "weights.safetensors").unlink()  # a kill came between the last checkpoint and the weights
+    (tmp_path / "a" / "weights.safetensors").unlink()  # as after a kill between the last checkpoint and the weights
     assert run(tmp_path / "a", "--resume") == 0
     assert_same_bits(tmp_path / "a", whole)
 
@@ -153,21 +153,22 @@ def test_the_masks_of_dropout_go_on_too(tmp_path, monkeypatch):
     assert_same_bits(tmp_path / "limited", tmp_path / "whole")
 
 
-# ---------------------------------------------------------------------------------------------- stopped and gone on
+# ---------------------------------------------------------------------------------------------- stopped and resumed
 
 
 @pytest.mark.system
-def test_three_sigkills_at_random_moments(tmp_path):
-    """The script kill_and_resume.py kills as often as one likes."""
+@pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.slow)])
+def test_sigkills_at_random_moments(kills, tmp_path):
+    """The script kill_and_resume.py does this with any number of kills."""
     seed = int.from_bytes(os.urandom(3))
     print(f"seed of the moments: {seed}")
-    whole, others, died_at = kill_and_resume(tmp_path, 3, random.Random(seed))
-    assert len(died_at) == 3 and others and all(other == whole for other in others)
+    whole, others, died_at = kill_and_resume(tmp_path, kills, random.Random(seed))
+    assert len(died_at) == kills and others and all(other == whole for other in others)
     assert whole["at"]["step"] == 84 and len(whole["metrics"]) == 4
 
 
 class Clock:
-    """A clock that goes on while something is done, and stands still otherwise."""
+    """Replaces the clock. Its time passes only during steps, measurements of errors, and writes of checkpoints."""
 
     def __init__(self, monkeypatch):
         self.now, self.patch = 0.0, monkeypatch.setattr
@@ -186,7 +187,7 @@ class Clock:
 
 
 def test_time_limits_add_up_to_the_same_run(whole, tmp_path, monkeypatch, capsys):
-    """12 steps of 1 s, and 3 times the errors of two sets, 1 s each: 18 s and checkpoints, in calls of at most 7 s."""
+    """12 steps and 3 errors of 2 sets take 1 s each: 18 s, and the time for checkpoints, in calls of at most 7 s."""
     out, clock, ends, said = tmp_path / "limited", Clock(monkeypatch), [], ""
     while "Done" not in said:
         start = clock.now
@@ -199,7 +200,7 @@ def test_time_limits_add_up_to_the_same_run(whole, tmp_path, monkeypatch, capsys
     assert len(ends) > 3 and max(ends) <= 7
     assert_same_bits(out, whole)
     seconds = [json.loads(line)["seconds"] for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert seconds[-1] == pytest.approx(sum(ends) - 0.4 * len(ends))  # all calls', but for the writing of their last
+    assert seconds[-1] == pytest.approx(sum(ends) - 0.4 * len(ends))  # of all calls, without the last write of each
 
 
 def test_a_time_limit_that_leaves_no_time_says_so(tmp_path, capsys):
@@ -231,7 +232,7 @@ def test_a_second_ctrl_c_stops_at_once_and_keeps_the_last_checkpoint(whole, tmp_
 
     def interrupted(model, optimizer, images, labels, count=1):
         loss = step(model, optimizer, images, labels, count)
-        if count == 7:  # the weights have changed, the progress has not: this moment must not be saved
+        if count == 7:  # the weights have changed but the progress has not: this state must not be saved
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
         return loss
@@ -247,14 +248,14 @@ def test_checkpoints_come_every_n_steps(tmp_path, monkeypatch):
     saved, save = [], checkpoint.save
     monkeypatch.setattr(checkpoint, "save", lambda *args: saved.append(args[1]) or save(*args))
     assert run(tmp_path / "a", "--checkpoint-steps", "3", "--set", "epochs=2") == 0
-    assert saved == [3, 4, 6, 8]  # and after epochs, of 4 steps each
+    assert saved == [3, 4, 6, 8]  # 4 and 8: after the epochs of 4 steps each
     saved.clear()
     assert run(tmp_path / "b", "--checkpoint-seconds", "0.000001", "--set", "epochs=1") == 0
     assert saved == [1, 2, 3, 4, 4]
 
 
 def test_a_full_disk_stops_the_run_which_goes_on_later(whole, tmp_path, monkeypatch, capsys):
-    out, fsync, room = tmp_path / "full", os.fsync, [4]  # config, then a checkpoint and the metrics of epoch 1
+    out, fsync, room = tmp_path / "full", os.fsync, [4]  # config, checkpoint 1, metrics, checkpoint 2
 
     def full(number):
         room[0] -= 1
@@ -320,7 +321,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(tmp_path, caps
     assert run(out, "--checkpoint-steps", "1", "--set", "lr=1e30", "warm_up_lr=0", "drops=") == 2
     said = capsys.readouterr().err
     assert "step 2: the loss is" in said or "step 3: the loss is" in said
-    assert "first not finite is the output of layer '" in said and "The checkpoint of step" in said
+    assert "first non-finite values are in the output of layer '" in said and "The checkpoint of step" in said
     (arrays, header), damaged = checkpoint.newest(out)
     assert all(np.isfinite(a).all() for a in arrays.values()) and not damaged
     assert f"The checkpoint of step {header['at']['step']} is kept in {out}" in said

@@ -22,7 +22,7 @@ ROOMS = ["analysis", "cuda_graph", "datasets", "device", "evaluate", "exercise",
 
 
 def public(module):
-    """(name, function) of what a module defines or lists, and of its classes' methods."""
+    """Yield (name, function) for the functions that a module defines or lists, and for its classes' methods."""
     listed = getattr(module, "__all__", None) or [name for name in vars(module) if not name.startswith("_")]
     for name in listed:
         thing = getattr(module, name)
@@ -56,7 +56,7 @@ def test_every_public_function_is_annotated(room):
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory, wheel):
-    """An interpreter with minires installed as a wheel, and whatever else is installed here."""
+    """Make an interpreter with minires installed as a wheel, and with all other packages installed here."""
     folder = tmp_path_factory.mktemp("typed") / "venv"
     venv.create(folder, symlinks=os.name != "nt")
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")

@@ -1,4 +1,4 @@
-"""Trainings in processes of their own: they stop at checkpoints, whoever asks them to; and what they raise arrives."""
+"""Test training in separate processes: every kind of stop leaves a checkpoint, and errors reach the parent process."""
 
 import json
 import os
@@ -23,7 +23,7 @@ SETTINGS = ["train_images=1000", "test_images=20", "image_size=7", "model.width=
 
 
 def job(out, *settings):
-    """One that would train for long, if nothing stopped it."""
+    """Return a job that would train for a long time if nothing stopped it."""
     return workers.Job(configure("plain20", "fashion_mnist_small", "demo", 0, "cpu", [*SETTINGS, *settings]), out,
                        threads=1, command="a test")  # fmt: skip
 
@@ -54,7 +54,7 @@ def test_what_is_raised_while_they_train_stops_all_of_them_at_checkpoints(tmp_pa
 
 @pytest.mark.parametrize("number, name", [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
 def test_a_signal_stops_those_that_run_and_begins_no_other(tmp_path, number, name):
-    """Where a signal is sent to the first process alone."""
+    """The signal is sent only to the first process."""
     said = []
 
     def tell(who, event):
@@ -109,7 +109,7 @@ def test_a_process_whose_parent_is_gone_stops_at_a_checkpoint(tmp_path):
 
 
 def test_one_after_the_other_in_this_process(tmp_path):
-    """The one that is stopped is the last that begins."""
+    """After a run is stopped, no other run begins."""
     short = {name: job(tmp_path / name, "train_images=20", "epochs=1") for name in "abc"}
     said = []
 
@@ -126,7 +126,7 @@ def test_one_after_the_other_in_this_process(tmp_path):
 
 
 def test_a_signal_at_the_very_end_of_one_stops_before_the_next(tmp_path, monkeypatch):
-    """The run is finished although the signal came; the next does not begin."""
+    """The run finishes in spite of the signal, and the next run does not begin."""
     save_weights = run.save_weights
 
     def save_and_signal(*arguments):
@@ -137,4 +137,4 @@ def test_a_signal_at_the_very_end_of_one_stops_before_the_next(tmp_path, monkeyp
     jobs = {name: job(tmp_path / name, "train_images=20", "epochs=1") for name in "ab"}
     outcomes, stopped = workers.in_turn(jobs, lambda *event: None)
     assert list(outcomes) == ["a"] and outcomes["a"].finished and stopped == "SIGTERM"
-    assert workers.in_turn({"b": jobs["b"]}, lambda *event: None)[1] == ""  # all is done: nothing was stopped
+    assert workers.in_turn({"b": jobs["b"]}, lambda *event: None)[1] == ""  # all runs are finished

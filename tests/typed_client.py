@@ -1,4 +1,4 @@
-"""A program that uses minires as a typed package. `mypy --strict` checks it against an installed wheel, and it runs."""
+"""This program uses minires as a typed package. `mypy --strict` checks it against an installed wheel, and it runs."""
 from __future__ import annotations
 
 from collections.abc import Iterator

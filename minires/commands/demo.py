@@ -1,8 +1,9 @@
-"""`minires demo`: degradation, and the skip connection that undoes it, on real images in a few minutes.
+"""Implement `minires demo`, which shows degradation and the effect of the skip connection on real images in minutes.
 
-Four networks of He et al. 2015, section 4.2 (6n + 2 layers, option A) at width 8 learn Fashion-MNIST averaged to
-14 x 14: plain and residual, 20 and 56 layers, each from the same seed, with the same images in the same order. Each is
-a run in a folder of its own, as `minires train` makes it; what the page shows is measured on these folders.
+The demo trains four networks of He et al. 2015, section 4.2 (6n + 2 layers, option A shortcuts): plain and residual, 20
+and 56 layers, at width 8, on Fashion-MNIST averaged to 14 x 14 pixels. All networks use the same seed, and the same
+images in the same order. Each network is a run in its own folder, as `minires train` makes it. All numbers on the
+report page are read or measured from these folders.
 """
 from __future__ import annotations
 
@@ -30,15 +31,21 @@ from ..runs.run import load_after_epoch
 
 NETS = {"plain-20": "plain20", "resnet-20": "resnet20", "plain-56": "plain56", "resnet-56": "resnet56"}
 WIDTH, IMAGE_SIZE = 8, 14
-LOOK = 200  # images in the fixed batch that responses and gradients are measured on
+LOOK = 200  # number of images in the fixed batch on which responses and gradients are measured
 QUICK = Data(train_images=1000, test_images=500, image_size=IMAGE_SIZE)
 
 Results = dict[str, Any]  # see demo_report.Whole
-Nets = Mapping[str, RunConfig]  # by their names in NETS; they differ in their model alone
+Nets = Mapping[str, RunConfig]  # {name in NETS: config}; the configs differ only in the model
 
 
 def choose(recipe: Recipe | None = None, *, seed: int = 0, where: str = "auto", quick: bool = False) -> Nets:
-    """What the demo trains. `quick`: one epoch on a tenth of the images. RuntimeError if the device is not there."""
+    """Return the configs of the networks that the demo trains.
+
+    where: "auto", "cpu" or "gpu"
+    quick: whether to train for one epoch, on 1,000 training images and with 500 test images
+
+    Raises RuntimeError if the device is not available.
+    """
     recipe = recipe or Recipe()
     if quick:
         recipe = dataclasses.replace(recipe, epochs=1)
@@ -49,11 +56,14 @@ def choose(recipe: Recipe | None = None, *, seed: int = 0, where: str = "auto", 
 
 
 def begun(out: Path) -> Nets:
-    """What the demo in the folder `out` trains. FileNotFoundError where none was begun there."""
+    """Return the configs of the networks of the demo in the folder `out`.
+
+    Raises FileNotFoundError if no demo was begun there.
+    """
     for name in NETS.values():
         if (out / "runs" / name / "config.json").exists():
             return _of_all(runs.read_config(out / "runs" / name))
-    raise FileNotFoundError(f"{out}: there is no demo to continue; leave out --resume to begin one")
+    raise FileNotFoundError(f"{out}: found no demo to resume; leave out --resume to begin one")
 
 
 def _of_all(config: RunConfig) -> Nets:
@@ -63,18 +73,23 @@ def _of_all(config: RunConfig) -> Nets:
 
 def run(out: Path, nets: Nets, *, jobs: int = 1, resume: bool = False, command: str = "minires demo",
         say: Callable[[str], None] | None = None) -> tuple[Results, str]:
-    """Train the four networks; write results.json, the figures and report.html into `out`.
+    """Train the four networks, and write results.json, the figures and report.html into `out`.
 
-    `jobs` networks are trained at a time, each in a process of its own if there are several; the numbers are the same.
-    Ctrl-C and SIGTERM stop, and what was done until then is written; `resume` continues it. Returns the results and
-    what stopped it, "" if nothing did.
-    FileExistsError if `out` holds a demo already, unless `resume`.
+    Return the results, and what stopped the demo, or "" if nothing did.
+
+    jobs: number of networks to train at the same time. With more than one, each network is trained in its own process;
+        the results do not depend on it
+    resume: whether to resume the demo in `out`
+
+    After Ctrl-C or SIGTERM the results so far are written.
+
+    Raises FileExistsError if `out` holds a demo already and `resume` is not set.
     """
     if jobs < 1:
         raise ValueError(f"demo: expected jobs >= 1, got {jobs}")
     if taken := [path for path in (out / "results.json", out / "runs") if path.exists() and not resume]:
-        raise FileExistsError(f"{taken[0]} exists already; choose another --out, nothing is overwritten; --resume "
-                              "continues a demo that was stopped")
+        raise FileExistsError(f"{taken[0]} exists already; choose another --out, or give --resume to resume a stopped "
+                              "demo. Nothing was overwritten")
     say = say or progress.say
     began, config = time.monotonic(), next(iter(nets.values()))
     earlier, sets = _seconds_before(out), config.inputs()
@@ -84,8 +99,8 @@ def run(out: Path, nets: Nets, *, jobs: int = 1, resume: bool = False, command: 
         f"{config.device}. Results go to {out}.")
     stopped = _train(out, nets, sets, jobs, command, say)
     if stopped:
-        say(f"Stopped by {stopped}; keeping what is done. minires demo --resume --out {shlex.quote(str(out))} "
-            "continues.")
+        say(f"Stopped by {stopped}; what is done is kept. To resume: minires demo --resume --out "
+            f"{shlex.quote(str(out))}")
     results = collect(out, nets, sets)
     results["seconds"] = round(earlier + time.monotonic() - began, 1)
     write_atomically(out / "results.json", records.text(results) + "\n")
@@ -101,7 +116,7 @@ def _times(epochs: int) -> str:
 
 
 def _seconds_before(out: Path) -> float:
-    """Of the calls before this one, as far as results.json tells."""
+    """Return the seconds of earlier calls according to results.json, or 0 if it does not exist."""
     from .demo_report import load
     return load(out / "results.json")["seconds"] if (out / "results.json").exists() else 0.0
 
@@ -110,8 +125,8 @@ def _seconds_before(out: Path) -> float:
 
 
 def _train(out: Path, nets: Nets, sets: Prepared, jobs: int, command: str, say: Callable[[str], None]) -> str:
-    """Train all networks, with a bar for each where a person looks; what stopped them, or ""."""
-    # One thread: these arrays are so small that a second one gains nothing, and so the numbers do not depend on `jobs`.
+    """Train all networks, with a progress bar for each in a terminal. Return what stopped them, or ""."""
+    # With one thread the results do not depend on `jobs`. A second thread gains nothing on such small arrays.
     todo = {name: workers.Job(config, out / "runs" / config.model, threads=1, command=command)
             for name, config in nets.items()}
     bars: dict[str, progress.Bar] = {}
@@ -134,7 +149,7 @@ def _train(out: Path, nets: Nets, sets: Prepared, jobs: int, command: str, say: 
     with contextlib.ExitStack() as stack:
         if jobs == 1:
             _, stopped = workers.in_turn(todo, tell)
-        else:  # the deepest first: the others fit beside it
+        else:  # the deepest first: it takes longest, and the others can run at the same time
             _, stopped = workers.side_by_side(dict(reversed(todo.items())), jobs, tell, failed)
     return stopped
 
@@ -145,24 +160,27 @@ def _macs(config: RunConfig, sets: Prepared) -> int:
 
 
 class Estimate:
-    """How long training takes, told once: from the first steps of the networks that train at that time, and for the
-    others from how many multiply-accumulates they need.
+    """Estimates once how long the training takes.
 
-    macs: {network: for one image}. errors: what measuring the errors after a pass takes, as a share of the pass.
+    For the networks in training, the estimate uses the times of their first steps. For the others it uses these times
+    and the networks' multiply-accumulates.
+
+    macs: {network: multiply-accumulates for one image}
+    errors: time for measuring the errors after an epoch, as a fraction of the epoch's training time
     """
 
-    STEPS = 8  # of each network that trains
+    STEPS = 8  # number of steps to measure of each network in training
 
     def __init__(self, macs: Mapping[str, int], jobs: int, errors: float, clock: Callable[[], float] = time.monotonic):
         self.macs, self.jobs, self.errors, self.clock = macs, jobs, errors, clock
         self.began, self.start = clock(), 0.0  # seconds until the first network began
         self.told = False
-        self.left: dict[str, int] = {}            # images, of each network that was seen
-        self.last: dict[str, float] = {}          # when it was seen
-        self.paces: dict[str, list[float]] = {}   # its seconds for an image, of every step
+        self.left: dict[str, int] = {}            # images left, for each network with an event
+        self.last: dict[str, float] = {}          # time of its last event
+        self.paces: dict[str, list[float]] = {}   # its seconds per image, for every step
 
     def after(self, name: str, passed: progress.Passed) -> str:
-        """What to say after a step: nothing but once."""
+        """Return the text to print after a step: once the estimate, and "" at all other times."""
         if self.told:
             return ""
         now, left = self.clock(), passed.total - passed.images
@@ -179,11 +197,14 @@ class Estimate:
         return f"Training will take {between(*(self._seconds(todo, known, half) for half in (0, 1)))}"
 
     def _seconds(self, todo: Mapping[str, int], known: list[str], half: int) -> float:
-        """If every step is as the faster half of those seen (0), or as the slower half (1), and what a network needs
-        after its training takes as long as its start."""
+        """Estimate the seconds from the faster half (0) or the slower half (1) of the measured steps.
+
+        The start of the first network is added for each network that has not started, and for half=1 once more for each
+        network's work after its training.
+        """
         pace = {name: fmean(np.array_split(sorted(self.paces[name]), 2)[half]) for name in known}
         for_a_mac = (min, max)[half](pace[name] / self.macs[name] for name in known)
-        ends = [0.0] * self.jobs  # of what each process has to do
+        ends = [0.0] * self.jobs  # when each process has finished its networks
         for name in sorted(todo, key=lambda name: name not in known):
             seconds = todo[name] * (1 + self.errors) * pace.get(name, for_a_mac * self.macs[name])
             ends[ends.index(min(ends))] += seconds + self.start * ((name not in self.last) + half)
@@ -191,7 +212,7 @@ class Estimate:
 
 
 def between(low: float, high: float) -> str:
-    """A span of seconds in words: "35 to 50 s", "2 to 4 min"."""
+    """Return a range of seconds in words, as in "35 to 50 s" or "2 to 4 min"."""
     unit, seconds, step = ("s", 1, 5) if high < 100 else ("min", 60, 1) if high < 6000 else ("h", 3600, 1)
     first, last = math.floor(low / seconds / step) * step, math.ceil(high / seconds / step) * step
     return f"{first} to {last} {unit}" if first else f"up to {last} {unit}"
@@ -201,7 +222,7 @@ def between(low: float, high: float) -> str:
 
 
 def collect(out: Path, nets: Nets, sets: Prepared) -> Results:
-    """What the page shows, read from the runs' folders and measured on their weights; of the networks that began."""
+    """Return all numbers of the report page for the networks that have begun, read from the folders of their runs."""
     found = {name: runs.read_config(folder) for name, config in nets.items()
              if ((folder := out / "runs" / config.model) / "config.json").exists()}
     config = next(iter(nets.values()))
@@ -223,8 +244,10 @@ def collect(out: Path, nets: Nets, sets: Prepared) -> Results:
 
 
 def measure(folder: Path, config: RunConfig, sets: Prepared) -> dict[str, Any]:
-    """One network: its errors after every epoch, its responses at initialisation and after the last epoch, and its
-    gradients at initialisation, on one batch of training images."""
+    """Return the errors of one network after every epoch, and what is measured on one batch of training images.
+
+    These are the responses at initialisation and after the last epoch, and the gradients at initialisation.
+    """
     images, labels = (part[:LOOK] for part in sets.train)
     lines = runs.read_metrics(folder, config.tested)
 
@@ -246,7 +269,7 @@ def measure(folder: Path, config: RunConfig, sets: Prepared) -> dict[str, Any]:
             "parameters": model.count_parameters(), "macs": model.macs(images.shape[1:]),
             "seconds": round(lines[-1]["seconds"], 1) if lines else 0.0,
             "complete": bool(lines) and lines[-1]["step"] == config.recorded.steps}
-        if config.model.startswith("plain"):  # the control: He initialisation alone, the convolutions with biases
+        if config.model.startswith("plain"):  # the control: He initialisation, no BN, biases in the convolutions
             bare = dataclasses.replace(config, model_options={**config.model_options, "norm": "none"})
             net["gradient_norms_init_without_bn"] = gradient_norms(build(bare))
         if load_after_epoch(folder, model, len(lines)):

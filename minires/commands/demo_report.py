@@ -1,7 +1,7 @@
-"""From results.json to figures and one self-contained report.html. Importing it loads matplotlib.
+"""Write figures and one self-contained report.html from results.json. Importing this module loads matplotlib.
 
-The prose is computed. Each sentence that states a finding stands behind a condition on this run's numbers,
-the same condition that the figure's title stands behind; a run that does not show the effect says so.
+The text of the page is computed. A sentence states a finding only if the run's numbers meet a condition, which is also
+the condition for the figure's title. If a run does not show an effect, the page says so.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from ..plot import mean, number, percent, points
 from ..runs.metrics import Percent
 from .page import document, escaped, figure, pairs_table
 
-Results = Mapping[str, Any]  # as `check_results` checks it
+Results = Mapping[str, Any]  # checked by `check_results`
 Count = Annotated[int, Between(0)]
 Numbers = list[Annotated[float, Between(0)]]
 
 
 class Net(TypedDict):
-    """One network's numbers: a list has one for each epoch, or one for each layer, input first."""
+    """Holds the numbers of one network. A list has one number per epoch, or one per layer from the input on."""
 
     train_error: list[Percent]
     test_error: list[Percent]
@@ -42,7 +42,7 @@ class Net(TypedDict):
 
 
 class Settings(TypedDict):
-    """How the networks were trained."""
+    """Holds the settings with which the networks were trained."""
 
     seed: int
     epochs: int
@@ -69,7 +69,7 @@ class Settings(TypedDict):
 
 
 class Versions(TypedDict):
-    """What the numbers depend on."""
+    """Holds the versions on which the numbers depend."""
 
     minires: str
     python: str
@@ -79,7 +79,7 @@ class Versions(TypedDict):
 
 
 class Whole(TypedDict):
-    """results.json."""
+    """Holds the content of results.json."""
 
     nets: dict[str, Net]
     settings: Settings
@@ -92,12 +92,18 @@ class Whole(TypedDict):
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read and check results.json. ValueError names the file and the key that is missing or holds the wrong thing."""
+    """Read and check results.json.
+
+    Raises ValueError, which names the file and the key, if a value is missing or wrong.
+    """
     return check_results(records.read(path), os.fspath(path))
 
 
 def check_results(results: Any, where: str = "results") -> dict[str, Any]:
-    """The results, each value of the type that it should be; ValueError, which begins with `where`, if one is not."""
+    """Check that every value has the expected type, and return the results.
+
+    Raises ValueError, which begins with `where`, if a value is missing or wrong.
+    """
     checked: dict[str, Any] = records.checked(results, Whole, where)
     for name, net in checked["nets"].items():
         found = network(name)
@@ -113,7 +119,7 @@ def check_results(results: Any, where: str = "results") -> dict[str, Any]:
 
 
 def write_report(results: Results, out_dir: str | os.PathLike[str]) -> Path:
-    """Write the figures and report.html into ``out_dir`` (made if need be) and return the report's path."""
+    """Write the figures and report.html into ``out_dir``, which may not exist yet, and return the page's path."""
     check_results(results)
     folder = Path(out_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -131,7 +137,7 @@ HEADINGS = ("network", "layers", "parameters", "MACs", "epochs", "train error %"
 
 
 def table_rows(results: Results) -> list[list[str]]:
-    """One row per net under HEADINGS, as text. Errors are those of the last epoch, never of the best."""
+    """Return one row of texts per network, as in HEADINGS. Errors are those after the last epoch, not the best ones."""
     return [_row(name, net, results["settings"]["epochs"]) for name, net in results["nets"].items()]
 
 
@@ -145,11 +151,11 @@ def _row(name: str, net: plot.Net, planned: int) -> list[str]:
 
 
 def summary_table(results: Results) -> str:
-    """The table as plain text for a terminal."""
+    """Return the table as plain text for a terminal."""
     rows = [list(HEADINGS), *table_rows(results)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADINGS))]
     lines = []
-    for first, *others in rows:  # the name on the left, numbers to the right
+    for first, *others in rows:  # the name is aligned to the left, the numbers to the right
         cells = [first.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(others, widths[1:], strict=True))]
         lines.append("  ".join(cells))
     lines.insert(1, "-" * len(lines[0]))
@@ -160,15 +166,16 @@ def summary_table(results: Results) -> str:
 
 
 def headline(results: Results) -> str:
-    """The measured finding in one sentence."""
+    """State the measured finding in one sentence."""
     nets = results["nets"]
     pair, hurt, repair = plot.plain_pair(nets), plot.depth_hurts(nets), plot.skip_repairs(nets)
     if not any(net["train_error"] for net in nets.values()):
         return "The run was stopped before a network finished its first epoch, so there is nothing to compare."
     if pair is None:
-        return "The run holds no two plain networks of different depth, so it says nothing about depth."
+        return "The run has no two plain networks of different depth, so it says nothing about depth."
     if hurt is None:
-        return f"{_run(results)} does not show that depth hurts the plain network: {_errors(nets, pair)}."
+        return (f"{_run(results)} does not show that depth hurts the plain network: the training errors are "
+                f"{_errors(nets, pair)}.")
     text = (f"After {_epochs(hurt.epoch)} depth hurts the plain network in training error: "
             f"{_against(nets, hurt, pair)}; ")
     residual = plot.residual_of(nets, pair[1])
@@ -179,27 +186,27 @@ def headline(results: Results) -> str:
     verb, found = repair
     when = "" if found.epoch == hurt.epoch else f" after {_epochs(found.epoch)}"
     reached = f"{percent(found.error[residual or ''])} with {printed(residual or '')}"
-    return f"{text}the skip connection {verb} it ({reached}{when})."
+    return f"{text}the skip connection {verb} the effect ({reached}{when})."
 
 
 def paragraphs(results: Results) -> list[str]:
-    """What is seen, and what is not claimed: errors, gradients, responses."""
+    """Return three paragraphs on what the run shows and what is not claimed: errors, gradients, responses."""
     return [about_errors(results), about_gradients(results), about_responses(results)]
 
 
 def about_errors(results: Results) -> str:
-    """Paragraph 1: what depth and the skip connection did to the errors."""
+    """Write paragraph 1: how depth and the skip connection changed the errors."""
     nets = results["nets"]
     pair, hurt, repair = plot.plain_pair(nets), plot.depth_hurts(nets), plot.skip_repairs(nets)
     if pair is None:
-        return ("Degradation: this run holds no two plain networks of different depth with a finished epoch, so it "
-                "says nothing about what depth does to them, or what the skip connection undoes.")
+        return ("Degradation: this run has no two plain networks of different depth with a finished epoch, so it says "
+                "nothing about the effect of depth or of the skip connection.")
     shallow, deep = pair
     residual = plot.residual_of(nets, deep) or printed(deep).replace("plain", "ResNet")
     if hurt is None:
         return (f"Degradation: {_run(results).lower()} {_too_little(results)} show that depth hurts a plain network. "
-                f"The training errors are: {_errors(nets, pair)}. So it says nothing about what the skip connection "
-                "undoes either.")
+                f"The training errors are {_errors(nets, pair)}. So this run says nothing about the effect of the skip "
+                "connection either.")
     more = points(hurt.error[deep], hurt.error[shallow])
     text = [f"Degradation: after {_epochs(hurt.epoch)} the training error of {printed(deep)} is "
             f"{percent(hurt.error[deep])}, {more:.1f} points above that of {printed(shallow)} "
@@ -210,9 +217,9 @@ def about_errors(results: Results) -> str:
     if skip is None:
         text.append(f"{printed(residual)} has no finished epoch, so the run says nothing about the skip connection.")
     elif repair is None:
-        text.append(f"With the skip connection the error is {percent(skip.error[residual])} after "
+        text.append(f"With the skip connection the training error is {percent(skip.error[residual])} after "
                     f"{_epochs(skip.epoch)}, against {percent(skip.error[deep])} without: this run does not show that "
-                    "the skip connection undoes the effect.")
+                    "the skip connection undoes the effect of depth.")
     else:
         text.append(_about_skip(nets, deep, residual, repair))
     text.append(_about_residual_depth(nets, plot.residual_of(nets, shallow), residual))
@@ -223,26 +230,26 @@ def _about_skip(nets: plot.Nets, deep: str, residual: str, repair: tuple[str, pl
     verb, found = repair
     same = nets[deep]["parameters"] == nets[residual]["parameters"]
     less = points(found.error[deep], found.error[residual])
-    return (f"The skip connection {verb} it: after {_epochs(found.epoch)} {printed(residual)}"
-            f"{', with the same number of parameters,' if same else ''} is at {percent(found.error[residual])}, "
-            f"{less:.1f} points below {printed(deep)}.")
+    return (f"The skip connection {verb} the effect of depth: after {_epochs(found.epoch)} {printed(residual)}"
+            f"{', with the same number of parameters,' if same else ''} has an error of "
+            f"{percent(found.error[residual])}, {less:.1f} points below {printed(deep)}.")
 
 
 def _about_residual_depth(nets: plot.Nets, shallow: str | None, deep: str) -> str:
-    """The other half of the truth: whether the deeper residual net is better than the shallower one."""
+    """State whether the deeper residual network is better than the shallower one."""
     found = plot.errors_at_common_epoch(nets, [shallow, deep])
     if found is None or shallow is None:
         return ""
     more = points(found.error[deep], found.error[shallow])
     against = f"({percent(found.error[deep])} against {percent(found.error[shallow])} after {_epochs(found.epoch)})"
     if more >= 0:
-        return (f"{printed(deep)} is not better than {printed(shallow)} {against}: this run does not show a residual "
-                "network gaining from depth.")
+        return (f"{printed(deep)} is not better than {printed(shallow)} {against}: this run does not show that depth "
+                "improves a residual network.")
     return f"{printed(deep)} is {-more:.1f} points better than {printed(shallow)} {against}."
 
 
 def about_gradients(results: Results) -> str:
-    """Paragraph 2: gradients at initialisation, and what they do not explain."""
+    """Write paragraph 2: the gradients at initialisation, and what they do not explain."""
     nets = results["nets"]
     found = plot.depths(nets, "plain", "gradient_norms_init")
     depth = found[-1] if found else 0
@@ -252,54 +259,57 @@ def about_gradients(results: Results) -> str:
     if change is None:
         return f"Gradients: this run has no measurement of a plain network's gradients. {not_claimed}"
     text = [f"Gradients: at initialisation, on one batch, the gradient norm of plain-{depth} with BN {change.verb} "
-            f"toward the input: the second 3x3 layer's is {number(change.total)} times the last 3x3 layer's, a factor "
-            f"of {number(change.per_layer)} per layer (geometric mean over {change.steps} steps)."]
+            f"toward the input: the norm in the second 3x3 layer is {number(change.total)} times the norm in the last "
+            f"3x3 layer, a factor of {number(change.per_layer)} per layer (geometric mean over {change.steps} steps)."]
     for label, net, key in ((f"In plain-{depth} without BN", plain, "gradient_norms_init_without_bn"),
                             (f"In ResNet-{depth}", residual, "gradient_norms_init")):
         if other := plot.growth(net.get(key) or ()):
-            text.append(f"{label} it {other.verb} ({number(other.per_layer)} per layer, {number(other.total)} in all).")
+            text.append(f"{label} the norm {other.verb} (a factor of {number(other.per_layer)} per layer, "
+                        f"{number(other.total)} in all).")
     if change.verb == "shrinks":
-        text.append('He et al. (2015) call the degradation "unlikely to be caused by vanishing gradients"; at '
-                    "initialisation this run's gradients do shrink, so it does not support that sentence.")
+        text.append('He et al. (2015) call the degradation "unlikely to be caused by vanishing gradients". At '
+                    "initialisation the gradients of this run do shrink, so this run does not support that statement.")
     else:
         text.append("So with BN the plain network's gradients do not vanish on the way to the input. This agrees with "
-                    'He et al. (2015), who call the degradation "unlikely to be caused by vanishing gradients". It is '
-                    "measured at initialisation only and says nothing about later in training.")
+                    'He et al. (2015), who call the degradation "unlikely to be caused by vanishing gradients". The '
+                    "gradients were measured only at initialisation, so they say nothing about later in training.")
     return " ".join([*text, not_claimed])
 
 
 def about_responses(results: Results) -> str:
-    """Paragraph 3: layer responses, and what one small run does not show."""
+    """Write paragraph 3: the layer responses, and what one small run does not show."""
     nets, settings = results["nets"], results["settings"]
-    text = ["Responses: the standard deviation of a 3x3 layer's output after BN, before the addition or ReLU."]
+    text = ["Responses: the response of a 3x3 layer is the standard deviation of its output after BN and before the "
+            "addition or ReLU."]
     before = [value for net in nets.values() for value in net["responses_init"]]
     if before and all(abs(value - 1) <= 0.05 for value in before):
-        text.append(f"At initialisation it is 1 in every layer of every network (here {min(before):.2f} to "
-                    f"{max(before):.2f}), as it must be: that is the control.")
+        text.append(f"At initialisation the response must be 1 in every layer of every network, and it is (here "
+                    f"{min(before):.2f} to {max(before):.2f}). This is the control.")
     elif before:
-        text.append(f"At initialisation it should be 1 everywhere, but here it lies between {min(before):.2f} and "
-                    f"{max(before):.2f}: the control fails, and what follows should not be trusted.")
+        text.append(f"At initialisation the response must be 1 in every layer, but here it is between "
+                    f"{min(before):.2f} and {max(before):.2f}: the control fails, so the following numbers cannot be "
+                    "trusted.")
     means = _means(nets)
-    text.append(f"After training the means over layers are: {means}." if means
+    text.append(f"After training the means over the layers are {means}." if means
                 else "No network was measured after training.")
     if plot.responses_smaller(nets):
         where = " and ".join(str(depth) for depth in plot.response_pairs(nets))
-        text.append(f"The residual network's mean is the smaller one at depth {where}, which agrees with the "
-                    '"generally smaller" of He et al. (2015). Smaller is not close to zero.')
+        text.append(f"The residual network has the smaller mean at depth {where}, which agrees with He et al. (2015), "
+                    'who report "generally smaller" responses. Smaller does not mean close to zero.')
     else:
         text.append(f'{_run(results)} {_too_little(results)} show the "generally smaller" responses that He et al. '
                     "(2015) report for residual networks.")
     epochs = max((len(net["train_error"]) for net in nets.values()), default=0)
-    text.append(f"What all this does not show: it is one seed ({settings['seed']}), {_epochs(epochs)}, width "
+    text.append(f"All of this has limits. The run has one seed ({settings['seed']}), {_epochs(epochs)}, width "
                 f"{settings['width']} and {settings['image_size']}x{settings['image_size']} images "
-                f"({settings['dataset']}), where the paper trained networks of width 16 for 64,000 iterations on 32x32 "
+                f"({settings['dataset']}), while the paper trained networks of width 16 for 64,000 iterations on 32x32 "
                 "images of CIFAR-10. These are not the paper's numbers, there are no error bars, another seed gives "
                 "other numbers, and nothing is claimed about test accuracy.")
     return " ".join(text)
 
 
 def _means(nets: plot.Nets) -> str:
-    """As in "plain-20 0.85, ResNet-20 0.75"."""
+    """Return the mean responses as in "plain-20 0.85, ResNet-20 0.75"."""
     means = ((printed(name), mean(nets[name]["responses"])) for name in plot.by_depth(nets))
     return ", ".join(f"{name} {value:.2f}" for name, value in means if value is not None)
 
@@ -315,10 +325,10 @@ def _too_little(results: Results) -> str:
 
 
 def _caution(results: Results) -> str:
-    """For a quick run, beside whatever its numbers happen to show."""
+    """Return a caution for a quick run, no matter what its numbers show, and "" for other runs."""
     if not results["settings"]["quick"]:
         return ""
-    return (f" A quick run shows that everything works; {_epochs(results['settings']['epochs'])} on "
+    return (f" A quick run only checks that everything works; {_epochs(results['settings']['epochs'])} on "
             f"{results['settings']['train_images']:,} images is too little to judge the networks by.")
 
 
@@ -327,7 +337,7 @@ def _epochs(count: int) -> str:
 
 
 def _errors(nets: plot.Nets, names: Sequence[str]) -> str:
-    """As in "plain-20 21.0 %, plain-56 62.0 % after 3 epochs"."""
+    """Return the training errors as in "plain-20 21.0 %, plain-56 62.0 % after 3 epochs"."""
     found = plot.errors_at_common_epoch(nets, names)
     if found is None:
         return "none"
@@ -335,7 +345,7 @@ def _errors(nets: plot.Nets, names: Sequence[str]) -> str:
 
 
 def _against(nets: plot.Nets, found: plot.Errors, pair: tuple[str, str]) -> str:
-    """As in "62.0 % with 56 layers against 21.0 % with 20"."""
+    """Return the two errors as in "62.0 % with 56 layers against 21.0 % with 20"."""
     shallow, deep = pair
     return (f"{percent(found.error[deep])} with {plot.layers(deep, nets[deep])} layers against "
             f"{percent(found.error[shallow])} with {plot.layers(shallow, nets[shallow])}")
@@ -345,7 +355,10 @@ def _against(nets: plot.Nets, found: plot.Errors, pair: tuple[str, str]) -> str:
 
 
 def report_html(results: Results, images: Mapping[str, bytes]) -> str:
-    """The page, with the PNG bytes of ``images`` (error_curves, gradient_norms, responses) inside."""
+    """Return the page as HTML. It contains the images, which are given as PNG bytes by name.
+
+    images: has the names error_curves, gradient_norms and responses
+    """
     described = {"error_curves": _describe_errors(results), "gradient_norms": _describe_gradients(results),
                  "responses": _describe_responses(results)}
     figures = "\n".join(figure(images[name], alt, caption) for name, (alt, caption) in described.items())
@@ -353,7 +366,7 @@ def report_html(results: Results, images: Mapping[str, bytes]) -> str:
     seconds = f"{results['seconds']:.0f} s"
     return document("minires demo: plain and residual networks", f"""<h1>{escaped(headline(results))}</h1>
 <div class="soft">Made by <code>{escaped(results["settings"]["command"])}</code>,
-started {escaped(results["started"])}, took {seconds}.{_caution(results)}</div>
+started at {escaped(results["started"])}; it took {seconds}.{_caution(results)}</div>
 <section>
 <h2>Figures</h2>
 {figures}
@@ -363,7 +376,7 @@ started {escaped(results["started"])}, took {seconds}.{_caution(results)}</div>
 {_results_table(results)}
 </section>
 <section id="claims">
-<h2>What is seen, and what is not claimed</h2>
+<h2>What this run shows, and what is not claimed</h2>
 {prose}
 </section>
 <section>
@@ -381,7 +394,7 @@ def _recipe(results: Results) -> str:
 
 
 def _describe_errors(results: Results) -> tuple[str, str]:
-    """Text alternative and caption."""
+    """Return the text alternative and the caption of the figure of errors."""
     nets = results["nets"]
     last = "; ".join(f"{printed(n)} {percent(nets[n]['train_error'][-1])} and {percent(nets[n]['test_error'][-1])}"
                      for n in plot.by_depth(nets) if nets[n]["train_error"])
@@ -399,8 +412,8 @@ def _describe_gradients(results: Results) -> tuple[str, str]:
     return ("Line charts of the gradient norm of each layer at initialisation, log scale. From the last 3x3 layer to "
             f"the second: {'; '.join(parts) or 'no data'}.",
             "L2 norm of the loss's gradient with respect to each layer's weights, before any training, in train mode "
-            f"on one batch of {settings['look_images']}; log scale. Layers differ in size, so small steps between "
-            "neighbours mean little. The gradient travels from right to left. "
+            f"on one batch of {settings['look_images']} images; log scale. Layers differ in size, so small differences "
+            "between neighbouring layers mean little. Backward goes from right to left. "
             f"Seed {settings['seed']}, width {settings['width']}.")
 
 
@@ -408,8 +421,8 @@ def _describe_responses(results: Results) -> tuple[str, str]:
     return ("Line charts of the layer responses, in layer order and sorted, before and after training. Means after "
             f"training: {_means(results['nets']) or 'no data'}.",
             "Standard deviation of each 3x3 layer's output after BN and before the addition or ReLU, in train mode on "
-            "a fixed batch: in layer order (top), sorted (bottom). The thin line is the same measurement before "
-            "training, the control; each depth has its own y axis. Compare He et al. (2015), Figure 7. "
+            "a fixed batch: in layer order (top) and sorted (bottom). The thin lines show the same measurement before "
+            "training, which is the control. Each depth has its own y axis. Compare He et al. (2015), Figure 7. "
             f"{_recipe(results)}")
 
 
@@ -417,8 +430,8 @@ def _results_table(results: Results) -> str:
     head = "".join(_cell("th", title, i > 0, ' scope="col"') for i, title in enumerate(HEADINGS))
     body = "\n".join(f'<tr><th scope="row">{escaped(row[0])}</th>'
                      f'{"".join(_cell("td", text, True) for text in row[1:])}</tr>' for row in table_rows(results))
-    caption = ("Errors in percent after the last epoch, never the best one. MACs: multiply-adds of one forward pass of "
-               "one image. Response: mean over the 3x3 layers, before and after training.")
+    caption = ("Errors are in percent, after the last epoch, not the best one. MACs: multiply-accumulates of one "
+               "forward pass of one image. Response: mean over the 3x3 layers, before and after training.")
     return (f'<div class="wide" role="region" tabindex="0" aria-label="Results">\n<table>\n'
             f"<caption>{escaped(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n"
             "</table>\n</div>")

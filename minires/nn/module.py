@@ -44,9 +44,9 @@ class Module:
     `blocks.0.1.weight` and `heads.digits.bias`; in other containers they are refused.
 
     `train()` and `eval()` switch the mode of a Module and of all below it. A Module that overrides `train()` decides
-    for all below itself. To fine-tune a part of a model, `freeze` the rest: frozen parameters get no gradient, and frozen
-    BatchNorms keep their statistics. A layer that was put into eval mode alone (`model.bn1.eval()`) stays there while
-    `train.step` and `train.fit` train the model, but not after `model.train()`.
+    for all below itself. To fine-tune a part of a model, `freeze` the rest: frozen parameters get no gradient, and
+    frozen BatchNorms keep their statistics. A layer that was put into eval mode alone (`model.bn1.eval()`) stays there
+    while `train.step` and `train.fit` train the model, but not after `model.train()`.
     """
 
     training = True
