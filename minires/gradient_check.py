@@ -465,7 +465,7 @@ class _Check:
             return "", 0.0
         if unsure > COARSE * size:
             k = int(np.argmax(error))
-            return (f": no step resolves the slope, so nothing is said about backward. Rounding leaves "
+            return (f": no step resolves the slope, so backward is not judged. Rounding leaves "
                     f"{expected[k]:.4g} +- {error[k]:.1g} at index {where[k]}, where backward gives {got[k]:.6g}; f's "
                     "values are large beside their change: subtract a constant, or check a part of f"), relative
         return "", _norm(np.where(off <= 2 * error, error, off)) / size

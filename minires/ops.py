@@ -84,7 +84,7 @@ class Div(Function):
         self.a, self.b = a, b
         return a / b
 
-    def backward(self, g): return g / self.b, -g * self.a / (self.b * self.b)
+    def backward(self, g): return g / self.b, -g * (self.a / self.b / self.b)  # b * b could underflow
 
 
 Tensor.__truediv__ = lambda a, b: Div.apply(a, as_tensor(b, a))
