@@ -32,10 +32,10 @@ LAYERS = [
     ["device"],
     ["kernels"],
     ["tensor"],
-    ["ops", "gradient_check"],
+    ["ops"],
     ["residual", "init", "optim"],
     ["nn"],
-    ["models", "weights", "tap", "cuda_graph", "evaluate"],
+    ["models", "weights", "tap", "cuda_graph", "evaluate", "gradient_check"],
     ["analysis", "train", "info"],
     ["plot"],
     ["runs"],
@@ -47,7 +47,8 @@ HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
 APART = {"names": set(), "files": {"names"}, "datasets": {"device", "names", "files"}, "recipes": {"names"},
          "exercise": set()}
 # Only these rooms may import them: {room: which of them}.
-ABOVE_APART = {"models": {"names"}, "weights": {"names", "files"}, "train": {"datasets", "recipes"}, "plot": {"names"},
+ABOVE_APART = {"nn": {"names"}, "models": {"names"}, "weights": {"names", "files"}, "train": {"datasets", "recipes"},
+               "plot": {"names"},
                "runs": {"datasets", "names", "recipes", "files"}, "commands": set(APART), "cli": set(APART)}
 FACADE = "__init__"  # minires/__init__.py has the public names; at import it may load any room except these
 NOT_AT_START = {"plot", "commands", "cli", "runs"}

@@ -562,7 +562,7 @@ MORE = {
     "max: the axes not put back": (
         [(ops.Max, "backward", "_inverse(self.order)", "self.order")], reductions, SHAPE),
     "quotient without the square": (
-        [(ops.Div, "backward", "(self.b * self.b)", "self.b")], broadcasting, WRONG),
+        [(ops.Div, "backward", "self.a / self.b / self.b", "self.a / self.b")], broadcasting, WRONG),
     "SGD: weight decay forgotten": ([(kernels, "sgd", "g += ARG6 * w", "pass")], sgd, "closed form"),
     "SGD: momentum forgotten": ([(kernels, "sgd", "g += ARG5 * v", "pass")], sgd, "closed form"),
     "SGD: velocity not kept": ([(optim.SGD, "adopt", "self.velocity = velocity", "pass")], sgd, "closed form"),

@@ -23,7 +23,7 @@ SHIPPED = {  # what minires.shipped_file finds in an installed package
 }
 TOP_LEVEL = {
     "pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "CITATION.cff", "LICENSE",
-    "minires", "notebooks", "tests", "data", "benchmarks",
+    "minires", "notebooks", "tests", "data", "benchmarks", "docs",
 }
 
 
