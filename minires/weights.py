@@ -21,8 +21,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from . import device, nn
-from .files import torchfile
+from .files import tensors, torchfile
+from .files.archives import open_zip
 from .files.atomic import write_atomically
+from .files.kinds import HEAD, other_kind
 from .files.pickles import Refused
 from .files.torchfile import Stored
 from .names import unknown
@@ -33,8 +35,7 @@ Rename = Mapping[str, str] | Callable[[str], str]
 NESTED = ("state_dict", "model_state_dict", "model", "net")   # keys under which checkpoints keep the weights
 WRAPPERS = ("module", "_orig_mod")                            # DataParallel and torch.compile put these into names
 SYNONYMS = {"linear": "fc", "shortcut": "downsample"}         # names in widely copied CIFAR repositories
-SAFETENSORS = {"F64": "f8", "F32": "f4", "F16": "f2", "BF16": torchfile.BFLOAT16, "I64": "i8", "I32": "i4", "I16": "i2",
-               "I8": "i1", "U64": "u8", "U32": "u4", "U16": "u2", "U8": "u1", "BOOL": "?"}
+MOST_INDEX = 16 << 20  # how many bytes of a JSON file are searched, to say what it is
 SHOWN = 5  # how many names of each kind an error shows: missing, unexpected, misshapen
 
 
@@ -126,14 +127,17 @@ def _explained(where: str, operation: str = "load_weights") -> Iterator[None]:
 
 def _entries(file: BinaryIO) -> dict[str, Any]:
     """Return {name: Stored} of a file in any of the formats. The content decides which format it is."""
-    head = file.read(265)
+    head = file.read(HEAD)
+    if kind := other_kind(head):
+        raise Refused(kind)
     if head[:4] == torchfile.ZIP_MAGIC:
-        archive = zipfile.ZipFile(file)
+        archive = open_zip(file)
         if all(name.endswith(".npy") for name in archive.namelist()):
             return _npz(archive)
+    elif head[:1] == b"{" and 0 not in head[:8]:  # a safetensors file with these bytes would have 2^56 bytes
+        raise Refused(_json(file))
     elif head[8:9] == b"{":
-        file.seek(0)
-        return _safetensors(file.read())
+        return dict(tensors.read(file).arrays)
     elif head[257:262] == b"ustar":
         raise Refused("it is a tar file, which PyTorch wrote before 0.2; load it with PyTorch and save its state_dict")
     elif not head:
@@ -146,6 +150,15 @@ def _entries(file: BinaryIO) -> dict[str, Any]:
         raise Refused(f"it does not begin like a .safetensors, .npz or PyTorch file; read as a pickle, {e}") from e
 
 
+def _json(file: BinaryIO) -> str:
+    """Return a sentence about a JSON file, which is not a file of weights."""
+    file.seek(0)
+    if b'"weight_map"' in file.read(MOST_INDEX):
+        return ("it is the index of weights that are in several files, and holds none itself; load each of those files "
+                "with its own library, and save all arrays in one file")
+    return "it is a JSON file, which holds no weights"
+
+
 def _tensors(saved: Any) -> dict[str, Any]:
     """Return {name: Stored} of the state_dict in a saved object; values that are not arrays stay unchanged."""
     for _ in range(2):  # checkpoints are nested twice at most: {"model": {"state_dict": ...}}
@@ -154,7 +167,33 @@ def _tensors(saved: Any) -> dict[str, Any]:
     if not isinstance(saved, Mapping):
         raise Refused(f"expected a dict of arrays, or such a dict under {' or '.join(map(repr, NESTED))}, got "
                       f"{type(saved).__name__}; torch.save(model.state_dict(), ...) writes one")
-    return {str(name): _in_memory(value) for name, value in saved.items()}
+    entries = {str(name): _in_memory(value) for name, value in saved.items()}
+    if not any(isinstance(value, Stored) for value in entries.values()) and (places := _nested(saved)):
+        raise Refused(f"the weights are under {' and '.join(places[:SHOWN])}, where they are not looked for; load the "
+                      "file with the program that wrote it, and save that dict alone")
+    return entries
+
+
+def _nested(saved: Mapping[Any, Any]) -> list[str]:
+    """Return the keys of the dicts with arrays that are in a dict without arrays, one or two levels deep."""
+    seen: set[int] = set()  # one dict may be there under many keys
+
+    def new(value: Any) -> bool:
+        if not isinstance(value, Mapping) or id(value) in seen:
+            return False
+        seen.add(id(value))
+        return True
+
+    def has_arrays(value: Mapping[Any, Any]) -> bool:
+        return any(isinstance(item, (Stored, Tensor)) or hasattr(item, "dtype") for item in value.values())
+
+    places = []
+    for key, value in saved.items():
+        if new(value):
+            places += [f"{key!r:.80}"] * has_arrays(value)
+            places += [f"{key!r:.80}, {inner!r:.80}" for inner, deeper in value.items()
+                       if new(deeper) and has_arrays(deeper)]
+    return places
 
 
 def _in_memory(value: Any) -> Any:
@@ -167,21 +206,12 @@ def _in_memory(value: Any) -> Any:
     return Stored(tuple(array.shape), np.dtype(array.dtype), lambda: device.to(array, "cpu"))
 
 
-def _safetensors(content: bytes) -> dict[str, Stored]:
-    from safetensors import deserialize
-
-    entries = {}
-    for name, t in sorted(deserialize(content)):
-        if t["dtype"] not in SAFETENSORS:
-            raise Refused(f"{name} has type {t['dtype']}; expected one of {', '.join(SAFETENSORS)}")
-        entries[name] = _in_memory(torchfile.numbers(t["data"], SAFETENSORS[t["dtype"]]).reshape(t["shape"]))
-    return entries
-
-
 def _npz(archive: zipfile.ZipFile) -> dict[str, Stored]:
     """Read only the headers of the arrays, because a shape may claim more than memory holds."""
     entries = {}
     for info in archive.infolist():
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise Refused(f"its entry {info.filename[:80]} is compressed in a way that numpy.savez does not use")
         with archive.open(info) as file:
             version = np.lib.format.read_magic(file)
             if version != (1, 0):  # later versions are only for records and very long headers

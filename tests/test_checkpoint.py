@@ -135,6 +135,42 @@ def test_every_name_dtype_shape_and_value_counts_in_the_checksum():
     assert len(sums) == len(others) + 2
 
 
+def written(path, text, sha256="right", a=None):
+    """Write a checkpoint with this text as its header, and with the checksum that fits it."""
+    from safetensors.numpy import save_file
+
+    given = {"a": np.arange(3) if a is None else a}
+    if sha256 == "right":
+        sha256 = checkpoint._checksum(text, given)  # private: `save` writes no such header
+    save_file(given, path, {"header": text, "sha256": sha256})
+    return path
+
+
+@pytest.mark.parametrize("text, message", [("[" * 100_000, "its header cannot be read: .*nested too deeply"),
+                                           ("{", "its header cannot be read: Expecting property name"),
+                                           ("", "its header cannot be read: Expecting value"),
+                                           ("1" * 5000, "its header cannot be read: Exceeds the limit")])
+def test_a_header_that_is_no_json_is_named_although_the_checksum_fits(tmp_path, text, message):
+    path = written(tmp_path / "checkpoint-000000001.safetensors", text)
+    with pytest.raises(Damaged, match=rf"checkpoint-000000001\.safetensors.*{message}"):
+        read(path)
+    assert newest(tmp_path)[0] is None
+
+
+@pytest.mark.parametrize("content", [b"version https://git-lfs", b"\xff" * 100, b"\x08\0\0\0\0\0\0\0" + b"[" * 8,
+                                     b"\x08\0\0\0\0\0\0\0{}      a"])
+def test_other_files_are_no_checkpoints(tmp_path, content):
+    (tmp_path / "checkpoint-000000001.safetensors").write_bytes(content)
+    with pytest.raises(Damaged, match=r"checkpoint-000000001\.safetensors cannot be read: it is damaged"):
+        read(tmp_path / "checkpoint-000000001.safetensors")
+
+
+def test_what_is_read_can_be_changed(tmp_path):
+    """A resumed run changes the arrays that it reads."""
+    found, _ = read(save(tmp_path, 3, arrays(), {}))
+    assert all(a.flags.writeable and a.flags.c_contiguous for a in found.values())
+
+
 # -------------------------------------------------------------------------------------------------- the lock
 
 HOLD = """

@@ -6,6 +6,7 @@ import os
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -186,6 +187,9 @@ BAD = {
     "70 dimensions": (b"\0\0\x08\x46" + bytes(280), r"expected a shape that NumPy can hold, got \(0, 0.*64"),
     "0 x huge x huge": (b"\0\0\x08\3" + b"\xff" * 8 + bytes(4), r"can hold, got \(4294967295, 4294967295, 0\)"),
     "claims 2**92 bytes": (b"\0\0\x08\x03" + b"\xff" * 12, r"expected \d{20,} bytes .* got 0 bytes"),
+    "packed, claims 2**92 bytes": (gzip.compress(b"\0\0\x08\x03" + b"\xff" * 12),
+                                   r"its header promises \d{20,} bytes .*; expected at most 671\d{5} in a gzip file"),
+    "web page": (b"<!doctype html>", "it is a web page"), "Git LFS": (b"version https://git-lfs", "a Git LFS point"),
 }
 
 
@@ -196,6 +200,23 @@ def test_bad_idx_is_refused(tmp_path, name):
     path.write_bytes(content)
     with pytest.raises(ValueError, match="train-images: " + ".*" + message):
         read_idx(path)
+
+
+def test_idx_of_a_gigabyte_in_a_megabyte_is_refused_before_it_is_unpacked(tmp_path):
+    pieces = [idx(np.zeros((0, 28, 28), np.uint8))[:4] + struct.pack(">III", 1_400_000, 28, 28), *[bytes(2**20)] * 100]
+    with gzip.open(tmp_path / "images", "wb", 1) as file:
+        file.writelines(pieces)
+    with open(tmp_path / "sparse", "wb") as file:  # not packed, and its header promises a byte less than it has
+        file.write(pieces[0])
+        file.truncate(16 + 1_400_000 * 784 + 1)
+    tracemalloc.start()
+    try:
+        for name, message in (("images", "its header promises 1097600000 bytes"), ("sparse", "1097600000 .* got more")):
+            with pytest.raises(ValueError, match=f"{name}: .*{message}"):
+                read_idx(tmp_path / name)
+        assert tracemalloc.get_traced_memory()[1] < 10**7
+    finally:
+        tracemalloc.stop()
 
 
 def test_idx_that_is_not_there(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tracemalloc
 import typing
 
 import pytest
@@ -66,3 +67,33 @@ def test_values_of_their_type_are_accepted(value, kind, result):
 def test_other_values_are_refused_with_their_key(value, kind, says):
     with pytest.raises(ValueError, match="^" + re.escape(says)):
         records.checked(value, kind, "here")
+
+
+# ------------------------------------------------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize("content, message", [
+    (b"[" * 100_000, "its lists and objects are nested too deeply"), (b"\xff", "'utf-8' codec can't decode"),
+    (b"version https://git-lfs.github.com/spec/v1", "it is a Git LFS pointer"), (b"<html>", "it is a web page"),
+    (b"", "Expecting value"), (b"9" * 5000, "Exceeds the limit")])
+def test_files_that_are_no_json_are_refused_by_name(tmp_path, content, message):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ValueError, match=f"a.json cannot be read: .*{message}"):
+        records.read(tmp_path / "a.json")
+
+
+def test_a_file_larger_than_any_is_not_read(tmp_path):
+    with open(tmp_path / "a.json", "wb") as file:
+        file.truncate(3 * 10**9)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"a\.json cannot be read: expected at most 16777216 bytes"):
+            records.read(tmp_path / "a.json")
+        assert tracemalloc.get_traced_memory()[1] < 40 * 10**6
+    finally:
+        tracemalloc.stop()
+
+
+def test_text_is_read_with_the_ends_of_lines_of_any_system(tmp_path):
+    (tmp_path / "a").write_bytes("ä\r\nb\n".encode())
+    assert records.content(tmp_path / "a") == "ä\nb\n"

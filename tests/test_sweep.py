@@ -236,6 +236,19 @@ def test_a_spec_that_cannot_be_read(tmp_path, capsys):
     assert cli.main(["sweep", str(tmp_path / "none.json")]) == 2
 
 
+@pytest.mark.parametrize("text, message", [
+    (".".join(["a"] * 30_000) + " = 1", "line 1 has more than 200 dots"),
+    ("a = 1\n[" + ".".join(["a"] * 30_000) + "]", "line 2 has more than 200 dots"),
+    ("#" * 70_000, "expected at most 65536 bytes"),
+    ("a = " + "[" * 60_000, "its lists and tables are nested too deeply"),
+    ("<html>", "it is a web page")])
+def test_a_toml_file_that_would_take_long_or_cannot_be_read(tmp_path, text, message):
+    """tomllib's time for a key grows with the square of its parts: 60 kB of them take minutes."""
+    (tmp_path / "s.toml").write_text(text)
+    with pytest.raises(ValueError, match=rf"s\.toml cannot be read: {message}"):
+        sweep.read(tmp_path / "s.toml")
+
+
 def test_toml_says_the_same_as_json(tmp_path):
     settings = "\n".join(f"{json.dumps(key)} = {json.dumps(value)}" for key, value in SET.items())
     rest = "\n".join(f"{key} = {json.dumps(value)}" for key, value in SPEC.items() if key != "set")

@@ -152,7 +152,7 @@ class Foreign:
     (np.zeros(2, np.longdouble), r"expected floating-point numbers, got float\d+|longdouble"),
     (Foreign(), "got Foreign; convert it with numpy.asarray"), (np.zeros(2, object), "got object"),
     (np.zeros(2, [("a", "f4")]), "expected floating-point"), (np.zeros(2, "M8[s]"), "got datetime64"),
-], ids=str)
+], ids=["masked", "longdouble", "foreign", "object", "structured", "datetime"])
 def test_other_arrays_are_refused_where_the_tensor_is_made(data, says):
     """A mask was dropped at the first operation, a long double failed inside a kernel."""
     if getattr(data, "dtype", None) == np.float64 and not hasattr(data, "mask"):

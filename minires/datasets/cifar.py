@@ -11,14 +11,14 @@ from __future__ import annotations
 import gzip
 import io
 import posixpath
-import tarfile
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..files import pickles
+from ..files import archives, pickles
+from ..files.kinds import HEAD, other_kind
 from ..names import unknown
 from .download import fetch
 from .places import Root, absent, folders
@@ -27,6 +27,8 @@ from .split import Split, read_only
 SITE = "https://www.cs.toronto.edu/~kriz/"
 TRAIN, TEST = 50_000, 10_000  # images, in both data sets
 PIXELS = 3 * 32 * 32
+MORE = 10_000           # bytes for what a file holds beside images
+FREE_MEMORY = 16 << 20  # bytes that a pickle may build beside a byte for each of its bytes
 
 
 class Format(NamedTuple):
@@ -136,19 +138,26 @@ def _find(name: str, root: Root) -> tuple[Format, Path] | None:
     return None
 
 
-def _most() -> int:
-    """Return the largest size that a file may have, in bytes: its images' pixels, labels and, in a pickle, file names.
+def most_bytes(form: Format) -> dict[str, int]:
+    """Return the largest size of each file, in bytes.
+
+    In a pickle a pixel may take two bytes, as when Python 3 writes protocol 2, and an image has a file name.
     """
-    return TRAIN * (PIXELS + 200) + 10_000
+    each = PIXELS + 2 if form.test.endswith(".bin") else 2 * PIXELS + 200
+    sizes = dict.fromkeys(_name_files(form), MORE)
+    sizes |= dict.fromkeys(form.train, TRAIN // len(form.train) * each + MORE)
+    return sizes | {form.test: TEST * each + MORE}
 
 
 def _read_folder(folder: Path, form: Format) -> dict[str, bytes]:
     files = {}
-    for name in (*form.train, form.test, *_name_files(form)):
+    for name, most in most_bytes(form).items():
         if (path := folder / name).is_file():
-            if (size := path.stat().st_size) > _most():
-                raise ValueError(f"{path}: expected at most {_most()} bytes, got {size}")
+            if (size := path.stat().st_size) > most:
+                raise ValueError(f"{path}: expected at most {most} bytes, got {size}")
             files[name] = path.read_bytes()
+            if kind := other_kind(files[name][:HEAD]):
+                raise ValueError(f"{path}: {kind}")
     return files
 
 
@@ -157,23 +166,28 @@ def _read_archive(path: Path, form: Format) -> dict[str, bytes]:
 
     The archive is read in one pass to its end, because gzip's checksum is at the end. Other files are skipped.
     """
-    wanted = {f"{form.folder}/{name}": name for name in (*form.train, form.test, *_name_files(form))}
+    sizes = most_bytes(form)
+    wanted = {f"{form.folder}/{name}": name for name in sizes}
+    most = sum(sizes.values()) + 10 * MORE  # with the headers, and files such as readme.html
     files: dict[str, bytes] = {}
     try:
-        with open(path, "rb") as file, gzip.open(file) as unpacked:
-            stream: Any = _Bounded(unpacked, 2 * _most())
-            with tarfile.open(fileobj=stream, mode="r|") as archive:
-                for member in archive:
+        with open(path, "rb") as file:
+            if kind := other_kind(file.read(HEAD)):
+                raise pickles.Refused(kind)
+            file.seek(0)
+            with gzip.open(file) as unpacked:
+                stream = _Bounded(unpacked, most)
+                for member, content in archives.tar_members(stream, most):
                     name = wanted.get(posixpath.normpath(member.name))
                     if name is None:
                         continue
-                    if not member.isreg() or name in files or member.size > _most():
-                        raise ValueError(f"{name} in it is not a plain file of at most {_most()} bytes, or is there "
-                                         "twice")
-                    files[name] = archive.extractfile(member).read()  # type: ignore[union-attr]
-            while stream.read(1 << 20):
-                pass
-    except (gzip.BadGzipFile, EOFError, zlib.error, tarfile.TarError, ValueError) as e:
+                    if not member.plain or name in files or member.size > sizes[name]:
+                        raise ValueError(f"{name} in it is not a plain file of at most {sizes[name]} bytes, or is "
+                                         "there twice")
+                    files[name] = content.read(member.size)
+                while stream.read(1 << 20):
+                    pass
+    except (gzip.BadGzipFile, EOFError, zlib.error, ValueError) as e:
         raise ValueError(f"{path}: expected a tar.gz archive of {form.folder}, but it cannot be read: {e}") from e
     return files
 
@@ -184,12 +198,16 @@ class _Bounded:
     def __init__(self, file: gzip.GzipFile, most: int):
         self.file, self.left = file, most
 
-    def read(self, size: int) -> bytes:
-        piece = self.file.read(size)
-        self.left -= len(piece)
-        if self.left < 0:
-            raise ValueError("it unpacks to more bytes than the data set has")
-        return piece
+    def read(self, size: int, /) -> bytes:
+        """Return `size` bytes, or fewer at the end of the stream."""
+        pieces = []
+        while size and (piece := self.file.read(size)):
+            self.left -= len(piece)
+            if self.left < 0:
+                raise ValueError("it unpacks to more bytes than the data set has")
+            size -= len(piece)
+            pieces.append(piece)
+        return b"".join(pieces)
 
 
 # ------------------------------------------------------------------------------------------------- reading the files
@@ -288,7 +306,8 @@ def _check_labels(where: str, kind: str, labels: list[int], classes: int) -> Non
 
 def _batch(where: str, content: bytes) -> dict[str, Any]:
     try:
-        batch = pickles.read(io.BytesIO(content), ALLOWED, encoding="bytes")
+        # The pixels are bytes, which take no other memory. An image has a few labels and a file name beside them.
+        batch = pickles.read(io.BytesIO(content), ALLOWED, encoding="bytes", memory=FREE_MEMORY + len(content))
     except pickles.Refused as e:
         raise ValueError(f"{where}: expected a batch in CIFAR's python format: {e}") from e
     if not isinstance(batch, dict):
@@ -312,6 +331,8 @@ class _Array:
     def __init__(self, *_: Any): pass
 
     def __setstate__(self, state: Any) -> None:
+        if type(state) is not tuple or len(state) != 5 or type(state[1]) is not tuple:
+            raise pickles.Refused("its array has no state that NumPy would write")
         _, shape, dtype, fortran, pixels = state
         if not isinstance(dtype, _Dtype) or dtype.name not in ("u1", "uint8", "|u1"):
             raise pickles.Refused("its array does not have dtype uint8")

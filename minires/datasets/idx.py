@@ -15,15 +15,20 @@ from typing import BinaryIO
 
 import numpy as np
 
+from ..files.kinds import HEAD, other_kind
+
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _PIECE = 1 << 20
+FREE = 64 << 20  # bytes to which every gzip file may unpack, also a small one; MNIST's images have 47 MB
+RATIO = 64       # bytes more for each byte of a gzip file; MNIST's files unpack to at most 5 times their size
 
 
 def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     """Read one IDX file, plain or compressed with gzip, and return an array with its shape and type.
 
     The file's content, not its name, decides whether it is compressed. The array has the machine's byte order. The
-    memory used depends on what the file holds, not on what its header claims.
+    memory used depends on what the file holds, not on what its header claims. A gzip file may unpack to at most FREE
+    bytes and RATIO times its size.
 
     Raises ValueError, which names the file, what was expected and what was found, if the file is not exactly one
     complete IDX array.
@@ -31,20 +36,24 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     """
     path = os.fspath(path)
     with open(path, "rb") as file:
-        if file.read(2) != b"\x1f\x8b":
-            file.seek(0)
-            return _read(file, path)
+        size = os.fstat(file.fileno()).st_size
+        head = file.read(HEAD)
         file.seek(0)
+        if kind := other_kind(head):
+            raise ValueError(f"{path}: {kind}")
+        if head[:2] != b"\x1f\x8b":
+            return _read(file, path, size)
         try:
             with gzip.open(file) as unpacked:
-                return _read(unpacked, path)
+                return _read(unpacked, path, FREE + RATIO * size)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise ValueError(
                 f"{path}: expected a complete gzip file, but it cannot be unpacked: {error}"
             ) from error
 
 
-def _read(file: BinaryIO | gzip.GzipFile, path: str) -> np.ndarray:
+def _read(file: BinaryIO | gzip.GzipFile, path: str, most: int) -> np.ndarray:
+    """Return the array. `most`: how many bytes `file` has, or may unpack to."""
     magic = _at_most(file, 4)
     if len(magic) < 4:
         raise ValueError(f"{path}: expected an IDX file, which starts with 4 bytes, got {len(magic)} bytes")
@@ -62,16 +71,21 @@ def _read(file: BinaryIO | gzip.GzipFile, path: str) -> np.ndarray:
         )
     shape = tuple(int(size) for size in np.frombuffer(sizes, ">u4"))
     expected = math.prod(shape) * dtype.itemsize
+    left = most - 4 - 4 * dimensions
+    promised = f"{path}: expected {expected} bytes of elements for shape {shape} of {dtype.name}, got"
+    if isinstance(file, gzip.GzipFile):
+        if expected > left:
+            raise ValueError(f"{path}: its header promises {expected} bytes of elements for shape {shape} of "
+                             f"{dtype.name}; expected at most {left} in a gzip file of its size")
+    elif expected != left:
+        raise ValueError(f"{promised} {'more' if left > expected else f'{left} bytes'}")
     content = _at_most(
         file, expected + 1
     )  # one byte more shows whether bytes are left over, and makes gzip check its checksum
     if len(content) != expected:
-        got = "more" if len(content) > expected else f"{len(content)} bytes"
-        raise ValueError(
-            f"{path}: expected {expected} bytes of elements for shape {shape} of {dtype.name}, got {got}"
-        )
+        raise ValueError(f"{promised} {'more' if len(content) > expected else f'{len(content)} bytes'}")
     try:
-        return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="))
+        return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
     except ValueError as error:  # more than 64 dimensions, or an extent of 0 beside huge extents
         raise ValueError(f"{path}: expected a shape that NumPy can hold, got {shape}: {error}") from error
 

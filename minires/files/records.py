@@ -2,16 +2,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import numbers
 import os
 import types
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from ..names import unknown
+from .kinds import HEAD, other_kind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,16 +23,33 @@ class Between:
     most: float = math.inf
 
 
+MOST_BYTES = 16 << 20  # of a file; a list of one byte in it takes 30 bytes of memory
+
+
 def read(path: str | os.PathLike[str]) -> Any:
     """Return the content of a JSON file.
 
-    Raises ValueError, which names the file, if the content is not JSON.
+    Raises ValueError, which names the file, if the content is not JSON, or if the file has more than MOST_BYTES.
     """
+    return parse(content(path), os.fspath(path))
+
+
+def content(path: str | os.PathLike[str], most: int = MOST_BYTES) -> str:
+    """Return the text of a file.
+
+    Raises ValueError, which names the file, if the text is not UTF-8, if the file has more than `most` bytes, and if
+    it is a web page or a Git LFS pointer.
+    """
+    with open(path, "rb") as file:
+        raw = file.read(most + 1)
+    if len(raw) > most:
+        raise ValueError(f"{os.fspath(path)} cannot be read: expected at most {most} bytes")
+    if kind := other_kind(raw[:HEAD]):
+        raise ValueError(f"{os.fspath(path)} cannot be read: {kind}")
     try:
-        content = Path(path).read_text(encoding="utf-8")
+        return raw.decode().replace("\r\n", "\n")
     except UnicodeDecodeError as e:
         raise ValueError(f"{os.fspath(path)} cannot be read: {e}") from e
-    return parse(content, os.fspath(path))
 
 
 def parse(content: str, where: str) -> Any:
@@ -106,10 +124,16 @@ def checked(value: Any, kind: Any, where: str, key: str = "", *, complete: bool 
     raise _wrong(where, key, _words(kind), value)
 
 
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    """Return the types of the fields of a dataclass or a TypedDict. Python compiles them anew at every call."""
+    return get_type_hints(kind, include_extras=True)
+
+
 def _record(value: Any, kind: Any, where: str, key: str, complete: bool) -> Any:
     if not isinstance(value, Mapping):
         raise _wrong(where, key, "keys and values", value)
-    known = get_type_hints(kind, include_extras=True)
+    known = _hints(kind)
     if is_typeddict(kind):
         optional = {name for name, hint in known.items() if get_origin(hint) is NotRequired}
     else:

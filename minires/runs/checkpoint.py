@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ..files import records, tensors
 from ..files.atomic import write_atomically
 
 Arrays = dict[str, np.ndarray]
@@ -51,19 +52,21 @@ def save(folder: str | os.PathLike[str], number: int, arrays: Mapping[str, np.nd
 def read(path: str | os.PathLike[str]) -> tuple[Arrays, Any]:
     """Return (arrays, header) of one file.
 
-    Raises Damaged if the file cannot be read, or if its content is not what was written.
+    Raises Damaged, which names the file, if its content is not what was written.
     """
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as e:
+        with open(path, "rb") as file:
+            content = tensors.read(file)
+            arrays = {name: stored.read() for name, stored in content.arrays.items()}
+        text = content.metadata.get("header", "")
+    except (OSError, ValueError) as e:
         raise Damaged(f"{path} cannot be read: {e}") from e
-    if _checksum(metadata.get("header", ""), arrays) != metadata.get("sha256"):
+    if _checksum(text, arrays) != content.metadata.get("sha256"):
         raise Damaged(f"{path}: the checksum does not match the content")
-    return arrays, json.loads(metadata["header"])
+    try:
+        return arrays, records.parse(text, f"{path}, its header")
+    except ValueError as e:
+        raise Damaged(str(e)) from e
 
 
 def _whole(path: Path) -> bool:

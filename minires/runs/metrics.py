@@ -43,11 +43,9 @@ def read(folder: Path, tested: Tested | None = None) -> list[Line]:
     """
     path = folder / "metrics.jsonl"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = records.content(path).splitlines()
     except FileNotFoundError:
         return []
-    except UnicodeDecodeError as e:
-        raise ValueError(f"{path} cannot be read: {e}") from e
     found = [records.parse(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
     return checked(found, str(path), tested)
 

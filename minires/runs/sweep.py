@@ -21,6 +21,8 @@ from .run import read_config
 from .workers import Event, Job, side_by_side
 
 Say = Callable[[str], None]
+MOST_BYTES = 64 << 10  # of the SPEC file
+MOST_DOTS = 200        # in one of its lines, if it is TOML
 
 
 @dataclass(frozen=True)
@@ -60,17 +62,24 @@ class Spec:
 
 
 def read(path: Path) -> Spec:
-    """Read and check the SPEC file, which is TOML if its name ends in .toml, and else JSON.
+    """Read the SPEC file, and check it. It is TOML if its name ends in .toml, otherwise JSON.
 
-    Raises ValueError, which names the wrong key and says what was expected.
+    Raises ValueError, which names the file and the key, if a value is missing, unknown or of another type.
+    Raises ValueError for a file of more than MOST_BYTES, and for a line with more than MOST_DOTS dots.
     """
+    text, where = records.content(path, MOST_BYTES), str(path)
     if path.suffix == ".toml":
+        for number, line in enumerate(text.splitlines(), 1):
+            if line.count(".") > MOST_DOTS:  # the time that tomllib takes for a key grows with the square of its dots
+                raise ValueError(f"{where} cannot be read: line {number} has more than {MOST_DOTS} dots")
         try:
-            raw: Any = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as e:
-            raise ValueError(f"{path} cannot be read: {e}") from e
+            raw: Any = tomllib.loads(text)
+        except RecursionError as e:
+            raise ValueError(f"{where} cannot be read: its lists and tables are nested too deeply") from e
+        except ValueError as e:
+            raise ValueError(f"{where} cannot be read: {e}") from e
     else:
-        raw = records.read(path)
+        raw = records.parse(text, where)
     spec: Spec = records.checked(raw, Spec, str(path))
     try:
         spec.runs(where="cpu")  # checks the settings
@@ -91,7 +100,8 @@ def run(spec: Spec, out: Path, *, jobs: int | None = None, scheduler: str | None
     begins.
 
     Raises ValueError if a folder holds a run with other settings.
-    Raises KeyboardInterrupt if Ctrl-C or SIGTERM stopped the runs, each of them after a checkpoint.
+    Raises KeyboardInterrupt, with the name of the signal, if Ctrl-C, SIGTERM or SIGHUP stopped the runs, each of them
+    after a checkpoint.
     """
     out = out.resolve()
     configs = spec.runs(where="cpu" if scheduler else None)
@@ -129,7 +139,7 @@ def _here(todo: Mapping[str, Job], jobs: int | None, say: Say) -> dict[str, str]
         if not outcome.finished:
             say(f"{name}: stopped by {outcome.stopped} at step {outcome.step} of {outcome.steps}")
     if stopped:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(stopped)
     return failed
 
 

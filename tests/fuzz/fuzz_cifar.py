@@ -4,18 +4,21 @@
 
 The images are real if MINIRES_CIFAR10 or MINIRES_DATA names a folder with the binary format, and noise otherwise. There
 are only 60 of them, so that a file is read in a millisecond. The damage is to the bytes of a batch in either format, to
-the operations of a pickle, to the bytes of a tar file that is then compressed again, and to the compressed bytes.
+the operations of a pickle, to the bytes of a tar file that is then compressed again, and to the compressed bytes. New
+programs take the place of a batch.
 """
 import contextlib
 import gzip
 import os
 import pathlib
+import struct
 import tempfile
 from unittest import mock
 
 import cifar_files as make
 import numpy as np
 from fuzz.mutations import damaged, main, operations, reordered
+from fuzz.programs import Programs, named, number, text
 
 from minires.datasets import cifar
 
@@ -37,15 +40,54 @@ def parts():
     return [make.images(10, seed=i) for i in range(6)]
 
 
+def array(p, pixels=bytes(10 * 3072), rows=10):
+    """The operations that make an array, right or slightly wrong."""
+    rng = p.rng
+    made = named("numpy.core.multiarray", "_reconstruct") + named("numpy", "ndarray") + rng.choice(
+        [b"K\x00\x85U\x01b\x87R"] * 4 + [b"\x85R", b"N\x86R"])
+    shape = number(rng.choice([rows] * 8 + [rows + 1, 0, 2**40])) + number(3072) + b"\x86"
+    if rng.random() < 0.2:
+        shape = rng.choice([p.axes, lambda: p.put("list", b"]") + b"(" + number(rows) + number(3072) + b"e",
+                            lambda: p.value(8)])()
+    dtype = named("numpy", "dtype") + text(rng.choice(["u1"] * 8 + ["O", "f8", "u2", "|u1"])) + b"K\x00K\x01\x87R"
+    if rng.random() < 0.8:
+        dtype += b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    data = b"T" + struct.pack("<I", len(pixels)) + pixels if rng.random() < 0.9 else p.value(8)
+    return made + b"(K\x01" + shape + dtype + rng.choice([b"\x89"] * 4 + [b"\x88", b"N"]) + data + b"tb"
+
+
+def encoded(p):
+    """The operations that call _codecs.encode."""
+    return named("_codecs", "encode") + text("abc") + text(p.rng.choice(["latin1", "latin1", "zlib"])) + b"\x86R"
+
+
+def a_program(rng, title, pixels, labels):
+    """Return a pickle that is like a batch in more or fewer respects."""
+    p = Programs(rng, cifar.ALLOWED, {"array": lambda p: array(p, pixels, len(labels)), "encoded": encoded},
+                 ["data", "labels", "batch_label", "label_names"])
+    if rng.random() < 0.3:
+        return p.program()
+    items = p.put("list", b"]") + b"(" + b"".join(
+        p.value(8) if rng.random() < 0.01 else number(int(label)) for label in labels) + b"e"
+    body = p.put("dict", b"}") + text("labels") + items + b"s"
+    body += text("data") + p.put("object", array(p, pixels, len(labels))) + b"s"
+    body += text("batch_label") + text(title) + b"s"
+    if rng.random() < 0.2:
+        body += p.key() + p.value(4) + b"s"
+    return p.program(body)
+
+
 @contextlib.contextmanager
 def cases():
     """Return {name: case} for mutations.run. In this context the data set has 60 images."""
     with mock.patch.multiple(cifar, TRAIN=50, TEST=10), tempfile.TemporaryDirectory() as temporary:
-        made = {form.folder: make.files("cifar10", form, parts=parts()) for form in (PYTHON, BINARY)}
+        made_of = parts()
+        made = {form.folder: make.files("cifar10", form, parts=made_of) for form in (PYTHON, BINARY)}
         archives = {folder: make.archive(folder, files) for folder, files in made.items()}
         pickles = {name: operations(content) for name, content in made[PYTHON.folder].items()}
         whole, packed = pathlib.Path(temporary) / "whole", pathlib.Path(temporary) / "packed"
         packed.mkdir()
+        last = {}
 
         def load(root):
             train, test = cifar.cifar10(root)
@@ -53,10 +95,13 @@ def cases():
             assert len(train.labels) == 50 and len(test.labels) == 10
             assert train.labels.max() < 10 and test.labels.max() < 10
 
+        for folder, files in made.items():
+            make.write(whole / folder / folder, files)  # a root for each format, in which one file changes at a time
+
         def in_folder(folder, name, content):
-            root = make.write(whole / folder, made[folder] | {name: content}).parent
-            for file in made[other(folder)]:
-                (root / other(folder) / file).unlink(missing_ok=True)
+            root = whole / folder
+            make.write(root / folder, {file: made[folder][file] for file in last.get(folder, ())} | {name: content})
+            last[folder] = [name]
             return lambda: load(root), [str(root / folder)]
 
         def in_archive(folder, content):
@@ -69,6 +114,12 @@ def cases():
             folder = rng.choice(list(FORMS))
             name, donor = rng.choices(list(made[folder]), k=2)
             return in_folder(folder, name, damaged(made[folder][name], rng, made[folder][donor]))
+
+        def new_programs(rng):
+            i = rng.randrange(6)
+            name, (pixels, labels) = (*PYTHON.train, PYTHON.test)[i], made_of[i]
+            title = "testing batch 1 of 1" if i == 5 else f"training batch {i + 1} of 5"
+            return in_folder(PYTHON.folder, name, a_program(rng, title, pixels.tobytes(), labels["labels"]))
 
         def pickle_operations(rng):
             name = rng.choice(list(pickles))
@@ -92,7 +143,8 @@ def cases():
             folder = rng.choice(list(FORMS))
             return in_archive(folder, damaged(archives[folder], rng, archives[PYTHON.folder]))
 
-        yield {"bytes": files_bytes, "pickle": pickle_operations, "tar": tar_bytes, "tar.gz": gzip_bytes}
+        yield {"new programs": new_programs, "bytes": files_bytes, "pickle": pickle_operations,
+               "tar": tar_bytes, "tar.gz": gzip_bytes}
 
 
 if __name__ == "__main__":

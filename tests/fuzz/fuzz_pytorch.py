@@ -6,11 +6,12 @@
 today.pth and legacy.pth hold the same checkpoint of models.cifar(8, width=1) in both of PyTorch's formats. PyTorch 2.13
 wrote them. The checkpoint has what training scripts save: a model in DataParallel, an optimizer, an epoch, a score. The
 damage is to any bytes, to the operations of the pickles in an otherwise correct file, and to the entries of a complete
-zip file.
+zip file. Other files hold a new program instead of the saved object.
 """
 import contextlib
 import io
 import pathlib
+import pickle
 import pickletools
 import sys
 import tempfile
@@ -19,8 +20,10 @@ import zipfile
 
 import numpy as np
 from fuzz.mutations import damaged, main, operations, reordered
+from fuzz.programs import Programs, named, number, text
 
 from minires import load_weights, models
+from minires.files import torchfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 TODAY, LEGACY = HERE / "today.pth", HERE / "legacy.pth"
@@ -67,6 +70,94 @@ def pickles_of(legacy):
     return parts, legacy[file.tell():]
 
 
+KINDS = list(torchfile.STORAGES)
+
+
+def storage(p, key, count):
+    """The operations that refer to a storage; `p`: the Programs."""
+    rng = p.rng
+    kind = named("torch", rng.choice(["FloatStorage"] * 8 + KINDS))
+    key = text(rng.choice([key] * 12 + ["x", "a" * 300]))
+    count = number(rng.choice([count] * 8 + [0, 1, 2**40, -1]))
+    view = b"" if rng.random() < 0.8 else rng.choice([
+        lambda: b"N", lambda: p.value(8),
+        lambda: number(0) + number(0) + number(rng.choice([0, 1, 8, 2**40])) + b"\x87"])()
+    return b"(" + text("storage") + kind + key + text("cpu") + count + view + b"tQ"
+
+
+def tensor(p, key="0", count=10, size=None, stride=None):
+    """The operations that make a tensor, right or slightly wrong."""
+    rng = p.rng
+    offset = number(rng.choice([0] * 8 + [1, 9, 2**40, -1]))
+    build = rng.choice(["_rebuild_tensor_v2"] * 8 + ["_rebuild_tensor", "_rebuild_parameter"])
+    before = b""
+    if rng.random() < 0.1:
+        how = rng.choice([lambda: named("torch._utils", "_rebuild_parameter"), p.name])()
+        before = named("torch._tensor", "_rebuild_from_type_v2") + b"(" + how + named("torch", "Tensor") + b"("
+    elif rng.random() < 0.1:
+        before = named("torch._utils", "_rebuild_parameter") + b"("
+    made = before + named("torch._utils", build) + b"(" + storage(p, key, count) + offset
+    made += size or p.axes()
+    made += stride or p.axes()
+    made += b"\x89ccollections\nOrderedDict\n)R" if rng.random() < 0.7 else rng.choice([
+        lambda: b"", lambda: b"\x89" + p.value(8), lambda: b"\x89}" + p.value(8)])()
+    return made + b"tR" + (b"" if not before else b"\x88}t}tR" if b"_from_type" in before else b"\x88}tR")
+
+
+def ordered(p):
+    """The operations that call OrderedDict with a list, a dict or nothing."""
+    arguments = p.rng.choice([lambda: b")", lambda: p.list(8) + b"\x85", lambda: p.dict(8) + b"\x85"])()
+    return named("collections", "OrderedDict") + arguments + b"R"
+
+
+def a_program(rng, entries):
+    """Return a pickle that is like a state_dict in more or fewer respects. `entries`: {name: (key, count, shape)}."""
+    p = Programs(rng, torchfile._allowed(None, None), {"tensor": tensor, "ordered": ordered}, list(entries)[:3])
+    if rng.random() < 0.3:
+        return p.program()
+    wrong = rng.random() < 0.7
+    items = []
+    for name, (key, count, shape) in entries.items():
+        odd = wrong and rng.random() < 0.03
+        strides = np.array(np.empty(shape, np.int8).strides, int).tolist()
+        size, stride = (b"(" + b"".join(map(number, axes)) + b"t" for axes in (shape, strides))
+        if odd and rng.random() < 0.5:
+            stride = p.put("list", b"]") + b"(" + stride[1:-1] + b"e"
+        made = tensor(p, key, count, None if odd and rng.random() < 0.3 else size, stride) if odd else (
+            named("torch._utils", "_rebuild_tensor_v2") + b"((" + text("storage") + named("torch", "FloatStorage")
+            + text(key) + text("cpu") + number(count) + b"tQK\x00" + size + stride + b"\x89}tR")
+        items.append(text(name) + p.put("object", made) + (p.change(2) if wrong and rng.random() < 0.05 else b""))
+    body = p.put("dict", b"}") + b"(" + b"".join(items) + b"u"
+    return p.program(rng.choice([body, b"}" + text("state_dict") + body + b"s", b"}" + text("ema") + body + b"s"]))
+
+
+def reader(model, path, right):
+    """Return a function from the content of a file to (read, names) for mutations.run.
+
+    read() loads the file at `path` into the model, and checks that all its entries or none are loaded; with `checksums`
+    also that the entries are `right`, {name: array}.
+    """
+    before = {name: np.zeros_like(a) for name, a in right.items()}
+
+    def reads(content, checksums=False):
+        path.write_bytes(content)
+        for name, t in model.state().items():
+            t.data = before[name]
+
+        def read():
+            state = model.state()
+            try:
+                load_weights(model, path)
+            except BaseException:
+                assert all(t.data is before[name] for name, t in state.items()), "half loaded"
+                raise
+            assert all(t.data.shape == before[name].shape and t.data.dtype == np.float32
+                       and t.data is not before[name] for name, t in state.items()), "half loaded"
+            assert not checksums or all((t.data == right[name]).all() for name, t in state.items()), "other numbers"
+        return read, [str(path)]
+    return reads
+
+
 @contextlib.contextmanager
 def cases():
     """Return {name: case} for mutations.run."""
@@ -78,27 +169,10 @@ def cases():
     model = models.cifar(8, width=1)
     warm_up(model, entries)
     right = {name: t.data for name, t in model.state().items()}
-    before = {name: np.zeros_like(a) for name, a in right.items()}
-
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "damaged.pth"
 
-        def reads(content, checksums=False):
-            path.write_bytes(content)
-            for name, t in model.state().items():
-                t.data = before[name]
-
-            def read():
-                state = model.state()
-                try:
-                    load_weights(model, path)
-                except BaseException:
-                    assert all(t.data is before[name] for name, t in state.items()), "half loaded"
-                    raise
-                assert all(t.data.shape == before[name].shape and t.data.dtype == np.float32
-                           and t.data is not before[name] for name, t in state.items()), "half loaded"
-                assert not checksums or all((t.data == right[name]).all() for name, t in state.items()), "other numbers"
-            return read, [str(path)]
+        reads = reader(model, path, right)
 
         def one_pickle(rng):
             i = rng.choice([0, 1, 2, 3, 3, 3, 3, 4])
@@ -106,7 +180,22 @@ def cases():
             parts[i] = reordered(operations(parts[i]), rng)
             return b"".join(parts) + behind
 
+        in_file = [(name, t.size, t.shape) for name, t in model.state().items()]
+        in_file = {name: (str(i), max(n, 1), shape) for i, (name, n, shape) in enumerate(in_file)}
+        numbers = {key: rng_numbers(count) for key, count, _ in in_file.values()}
+
+        def new_zip(rng):
+            storages = [(f"a/data/{key}", raw) for key, raw in numbers.items()]
+            return zipped([("a/data.pkl", a_program(rng, in_file)), *storages])
+
+        def new_legacy(rng):
+            storages = [len(raw).__floordiv__(4).to_bytes(8, "little") + raw for raw in numbers.values()]
+            keys = pickle.dumps(list(numbers), 2)
+            return b"".join([*in_legacy[:3], a_program(rng, in_file), keys, *storages])
+
         yield {
+            "today, new programs": lambda rng: reads(new_zip(rng)),
+            "legacy, new programs": lambda rng: reads(new_legacy(rng)),
             "today, any bytes": lambda rng: reads(damaged(today, rng, today), checksums=True),
             "today, its pickle": lambda rng: reads(
                 zipped([*entries[:at], (entries[at][0], reordered(in_zip, rng)), *entries[at + 1:]])),
@@ -114,6 +203,9 @@ def cases():
             "legacy, any bytes": lambda rng: reads(damaged(legacy, rng, today)),
             "legacy, its pickles": lambda rng: reads(one_pickle(rng)),
         }
+
+
+def rng_numbers(count): return np.arange(1, count + 1, dtype="<f4").tobytes()
 
 
 def warm_up(model, entries):
