@@ -187,6 +187,10 @@ def test_files_of_other_kinds_are_named(refuses, kind):
     refuses(*OTHER_KINDS[kind])
 
 
+def test_a_name_longer_than_any_is_not_repeated_in_the_message(refuses):
+    refuses({"w" * 10**6: np.zeros(3)}, "it has a name of 1000000 characters; expected at most 1000", model=One(3))
+
+
 @pytest.mark.parametrize("saved, where", [
     ({"epoch": 3, "ema": {"w": tensor((3,), (1,))}}, "'ema'"),
     ({"teacher": {"w": tensor((3,), (1,))}, "student": {"w": tensor((3,), (1,))}}, "'teacher' and 'student'"),

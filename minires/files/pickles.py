@@ -122,8 +122,8 @@ class _Reader(_InPython):  # type: ignore[misc]
                                       for op, load in _InPython.dispatch.items() if op not in _NOT_READ})
 
     def __init__(self, file: BinaryIO, allowed: Allowed, persistent: Callable[[Any], Any] | None, encoding: str,
-                 explained: Explained, memory: int | None):
-        bounded = _Bounded(file)
+                 explained: Explained, memory: int | None, most: int):
+        bounded = _Bounded(file, most)
         super().__init__(bounded, encoding=encoding)
         self.left = FREE_MEMORY + MEMORY * bounded.size if memory is None else memory
         self.allowed, self.persistent, self.explained = allowed, persistent, explained
@@ -174,10 +174,10 @@ class _Reader(_InPython):  # type: ignore[misc]
 class _Bounded:
     """Reads a file from its position on, without reserving memory for bytes that it does not have."""
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: BinaryIO, most: int):
         start = file.tell()
-        self.file, self.size = file, file.seek(0, os.SEEK_END) - start
-        self.left = min(self.size, MOST_BYTES)
+        self.file, self.most, self.size = file, most, file.seek(0, os.SEEK_END) - start
+        self.left = min(self.size, most)
         file.seek(start)
 
     def read(self, size: int) -> bytes:
@@ -187,14 +187,15 @@ class _Bounded:
         return self._taken(self.file.readline(self.left), 0)
 
     def _taken(self, piece: bytes, size: int) -> bytes:
-        if size > self.left and self.size > MOST_BYTES:
-            raise Refused(f"its pickle has more than {MOST_BYTES} bytes")
+        if size > self.left and self.size > self.most:
+            raise Refused(f"its pickle has more than {self.most} bytes")
         self.left -= len(piece)
         return piece
 
 
 def read(file: BinaryIO, allowed: Allowed, *, persistent: Callable[[Any], Any] | None = None,
-         encoding: str = "ASCII", explained: Explained | None = None, memory: int | None = None) -> Any:
+         encoding: str = "ASCII", explained: Explained | None = None, memory: int | None = None,
+         most: int = MOST_BYTES) -> Any:
     """Return the object of the pickle that starts at the file's position, and leave `file` after the pickle's end.
 
     allowed      the names that the pickle may use, each with its stand-in
@@ -203,6 +204,7 @@ def read(file: BinaryIO, allowed: Allowed, *, persistent: Callable[[Any], Any] |
     explained    for some names that are not allowed, what the error says
     memory       bytes that the objects may take, apart from the contents of text and bytes; if not given, FREE_MEMORY
                  and MEMORY for each byte of the file after its position
+    most         bytes that the pickle may have
 
     Every stand-in must be harmless with ANY arguments, and its time and memory must grow no faster than the length of
     the arguments. A pickle can change the lists and dicts that it has passed: a stand-in that checks something must
@@ -210,10 +212,10 @@ def read(file: BinaryIO, allowed: Allowed, *, persistent: Callable[[Any], Any] |
     stand-in's class, and never that of a function or a class.
 
     Raises Refused, a ValueError without the file's name, if the pickle asks for anything else, builds more than
-    `memory`, has more than MOST_BYTES, or is damaged.
+    `memory`, has more than `most` bytes, or is damaged.
     """
     try:
-        return _Reader(file, allowed, persistent, encoding, explained or {}, memory).load()
+        return _Reader(file, allowed, persistent, encoding, explained or {}, memory, most).load()
     except Refused:
         raise
     except (MemoryError, RecursionError) as e:
