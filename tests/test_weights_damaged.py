@@ -408,11 +408,11 @@ def test_bounds_are_checked_again_when_a_tensor_is_read():
 
 
 def test_tensors_that_share_a_storage_are_not_read_in_the_square_of_its_size(refuses, tmp_path):
-    """200 tensors of two numbers, which are the first and the last of a storage of a megabyte."""
+    """200 tensors of two numbers, which are the first and the last of a storage of two megabytes."""
     class Many(nn.Module):
         def __init__(self): self.w = nn.Sequential(*[One(2) for _ in range(200)])
 
-    n = 2**18
+    n = 2**19
     saved = {name: tensor((2,), (n - 1,), count=n) for name in Many().state()}
     for content in torch_zip(saved, bytes(4 * n)), torch_legacy(saved, ("0", n, bytes(4 * n))):
         refuses(content, "its tensors share storages in a way that reads the file more than 8 times", model=Many())

@@ -17,13 +17,14 @@ Allowed = Mapping[tuple[str, str], Any]      # {(module, name) as written in the
 Explained = Mapping[tuple[str, str], str]    # {(module, name) that is not allowed: what the error says}
 
 MOST_BYTES = 100 << 20   # of a pickle; those of PyTorch's files hold no numbers and are seldom larger than a megabyte
-FREE_MEMORY = 32 << 20   # bytes of memory that every pickle may take, also a small one
+FREE_MEMORY = 64 << 20   # bytes of memory that every pickle may take; 14,000 tensors of one number are charged 70 MB
 MEMORY = 8               # bytes of memory that a pickle may take beside that for each byte of its file
+ITEMS = 4                # items that all calls together may be passed for each byte of the pickle, and 1000 more
 SHOWN = 200              # how many characters of a name or a message from the file an error shows
 
 # Bytes of memory charged for an operation; more than CPython takes. The contents of text and bytes are not charged,
 # because they take at most four times their bytes in the file.
-SCALAR, CONTAINER, CALL, ITEM = 64, 128, 1024, 128
+SCALAR, CONTAINER, CALL, ARGUMENT, ITEM = 64, 128, 512, 16, 128
 
 
 class Refused(ValueError):
@@ -126,6 +127,7 @@ class _Reader(_InPython):  # type: ignore[misc]
         bounded = _Bounded(file, most)
         super().__init__(bounded, encoding=encoding)
         self.left = FREE_MEMORY + MEMORY * bounded.size if memory is None else memory
+        self.items = 1000 + ITEMS * bounded.size
         self.allowed, self.persistent, self.explained = allowed, persistent, explained
         self.callable = {id(stand_in) for stand_in in allowed.values()}
 
@@ -140,12 +142,14 @@ class _Reader(_InPython):  # type: ignore[misc]
 
         A pickle can pass one long list to many calls, by reference, in a few bytes each.
         """
-        self.charge(CALL + ITEM * len(args))
+        self.charge(CALL + ARGUMENT * len(args))
+        self.items -= len(args)
         for arg in args:
-            if isinstance(arg, (str, bytes)):
-                self.charge(len(arg))
-            elif isinstance(arg, (list, tuple, dict)):
-                self.charge(ITEM * len(arg))
+            if isinstance(arg, (str, bytes, list, tuple, dict)):
+                self.items -= len(arg)
+                self.charge(len(arg) * (1 if isinstance(arg, (str, bytes)) else ITEM))
+        if self.items < 0:
+            raise Refused("it passes more arguments to its calls than a file of this size can hold")
 
     def called(self, stand_in: Any, args: Any) -> Any:
         """Return the stand-in, after the check that it is one, that its arguments are a tuple, and their charge."""
@@ -212,7 +216,7 @@ def read(file: BinaryIO, allowed: Allowed, *, persistent: Callable[[Any], Any] |
     stand-in's class, and never that of a function or a class.
 
     Raises Refused, a ValueError without the file's name, if the pickle asks for anything else, builds more than
-    `memory`, has more than `most` bytes, or is damaged.
+    `memory`, passes more than ITEMS to its calls, has more than `most` bytes, or is damaged.
     """
     try:
         return _Reader(file, allowed, persistent, encoding, explained or {}, memory, most).load()
