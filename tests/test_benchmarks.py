@@ -6,6 +6,7 @@ No test here measures speed. The profile of `minires bench` is tested here too.
 import importlib
 import importlib.util
 import json
+import os
 import re
 import shutil
 import statistics
@@ -19,25 +20,32 @@ from helpers import needs_torch
 
 from minires import Function, Tensor, models, ops, optim
 from minires.commands import bench
+from minires.kernels import native
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
 if not BENCHMARKS.is_dir():
     pytest.skip("there are no benchmarks beside these tests", allow_module_level=True)
 TINY = ["--rounds", "2", "--pause", "0"]
-SMALL = ["--threads", 1, "--steps", 2, "--batch", 4, "--depth", 8, "--width", 4]
+SMALL = {
+    "train_step": ["--threads", 1, "--steps", 2, "--batch", 4, "--depth", 8, "--width", 4],
+    "ops": ["--threads", 1, "--repeats", 1, "--batch", 2, "--width", 4, "--size", 8],
+    "scaling": ["--steps", 1, "--base", "8,4,4", "--base-threads", 1],
+    "data_path": ["--repeats", 1, "--images", 500],
+    "import_time": [],
+}  # fmt: skip
 pytestmark = pytest.mark.system
 
 
-def run(name, *words):
+def run(name, *words, env=None):
     command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)
 
 
-def result(folder, name, *words):
+def result(folder, name, *words, env=None):
     """Run a benchmark, which must succeed, and return (the JSON, the printed table, stderr)."""
     out = folder / f"{name}.json"
-    done = run(name, *words, "--out", out)
+    done = run(name, *TINY, *SMALL[name], *words, "--out", out, env=env)
     assert done.returncode == 0, done.stderr
     return json.loads(out.read_text(encoding="utf-8")), done.stdout, done.stderr
 
@@ -48,6 +56,7 @@ def module(monkeypatch, name):
 
 
 HEADER = {"benchmark": str, "command": str, "date": str, "machine": dict, "load_before": list, "load_after": list}
+DEPTHS = ["--only", "depth", "--depth", "20,56"]  # what scaling changes
 SYSTEM = {"versions": dict, "parameters": int, "losses": list, "ms": list, "round_ms": list, "median_ms": float,
           "best_ms": float, "images_per_s": float, "peak_rss_mb": float}  # fmt: skip
 
@@ -153,20 +162,17 @@ CHECKS = {"train_step": check_train_step, "ops": check_ops, "scaling": check_sca
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """Write one small result of each kind into a folder."""
+    """Write one small result of each kind into a folder, as where PyTorch is not installed: to load it takes long."""
     folder = tmp_path_factory.mktemp("results")
     bare = folder / "bare-python"  # a Python without installed packages
     bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n', encoding="utf-8")
     bare.chmod(0o755)
-    words = {
-        "train_step": [*SMALL, "--peers", "reference,dezero,chainer",
-                       "--python", f"dezero={folder / 'no-such-python'}", "--python", f"chainer={bare}"],
-        "ops": ["--threads", 1, "--repeats", 1, "--batch", 2, "--width", 4, "--size", 8],
-        "scaling": ["--steps", 1, "--base", "8,4,4", "--base-threads", 1, "--only", "depth", "--depth", "20,56"],
-        "data_path": ["--repeats", 1, "--images", 500],
-        "import_time": [],
-    }  # fmt: skip
-    return folder, {name: result(folder, name, *TINY, *words[name]) for name in CHECKS}
+    (folder / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\")", encoding="utf-8")
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
+    peers = ["--peers", "reference,dezero,chainer", "--python", f"dezero={folder / 'no-such-python'}",
+             "--python", f"chainer={bare}"]  # fmt: skip
+    words = {"train_step": peers, "scaling": DEPTHS}
+    return folder, {name: result(folder, name, *words.get(name, []), env=env) for name in CHECKS}
 
 
 @pytest.mark.parametrize("name", CHECKS)
@@ -194,31 +200,37 @@ def test_the_command_is_told_without_anybodys_folders(results):
 
 @needs_torch
 @pytest.mark.slow
-def test_torch_is_a_peer_in_the_training_step(tmp_path):
-    r, printed, _ = result(tmp_path, "train_step", *TINY, *SMALL, "--peers", "reference,torch")
+def test_torch_is_compared_in_every_benchmark(tmp_path):
+    r, printed, _ = result(tmp_path, "train_step", "--peers", "reference,torch")
     check_train_step(r)
     assert set(r["systems"]) == {"minires", "minires-reference", "torch", "torch-channels-last"}
     assert "torch-channels-last" in printed and not r["left_out"]
+    r, _, _ = result(tmp_path, "ops")
+    check_ops(r)
+    assert r["layers"][0]["forward"]["torch"]["ratio_to_torch"] == [1, 1]
+    r, _, _ = result(tmp_path, "scaling", *DEPTHS)
+    check_scaling(r)
+    assert [e["torch"]["ratio_to_torch"] for e in r["groups"]["depth"]] == [[1, 1], [1, 1]]
 
 
-@needs_torch
-def test_torch_is_compared_in_the_others(results):
+def test_where_torch_is_missing_it_is_left_out(results):
     told = results[1]
-    assert told["ops"][0]["layers"][0]["forward"]["torch"]["ratio_to_torch"] == [1, 1]
-    assert [e["torch"]["ratio_to_torch"] for e in told["scaling"][0]["groups"]["depth"]] == [[1, 1], [1, 1]]
+    assert set(told["ops"][0]["layers"][0]["forward"]) == {"minires", "minires-reference"}
+    assert all("torch" not in entry for entry in told["scaling"][0]["groups"]["depth"])
+    for name in "ops", "scaling":
+        assert "left out: torch" in told[name][2] and "No module named 'torch'" in told[name][2]
 
 
 def test_the_reference_kernels_run_where_they_are_named(results):
     systems = results[1]["train_step"][0]["systems"]
-    assert systems["minires"]["versions"]["kernels"] == "blocked"
+    assert systems["minires"]["versions"]["kernels"] == ("native" if native.ready() else "blocked")
     assert systems["minires-reference"]["versions"]["kernels"] == "reference"
 
 
 @pytest.mark.slow
 def test_everything_that_scaling_can_change(tmp_path):
-    words = ["--steps", 1, "--base", "8,4,4", "--base-threads", 1]
     changing = ["--batch", "2,4", "--depth", "8,14", "--width", "4,8", "--threads", "1,2"]
-    r, printed, _ = result(tmp_path, "scaling", *TINY, *words, *changing)
+    r, printed, _ = result(tmp_path, "scaling", *changing)
     check_scaling(r)
     assert [[e["value"] for e in entries] for entries in r["groups"].values()] == [[2, 4], [8, 14], [4, 8], [1, 2]]
     assert r["groups"]["batch"][1]["macs_to_first"] == 2 and r["groups"]["threads"][1]["macs_to_first"] == 1
@@ -236,7 +248,7 @@ def test_the_ratio_of_depths_is_taken_round_by_round(results, monkeypatch):
 
 
 def test_inference_and_a_missing_torch(tmp_path):
-    words = ["--inference", *TINY, "--steps", 1, "--batch", 4, "--peers"]
+    words = ["--inference", "--steps", 1, "--depth", 20, "--width", 16, "--peers"]
     installed = importlib.util.find_spec("tinygrad")
     r, printed, _ = result(tmp_path, "train_step", *words, "none" if installed else "tinygrad")
     check_train_step(r)
@@ -419,7 +431,8 @@ def test_an_operation_within_another_counts_once():
 
 def test_bench_says_what_it_ran():
     lines = bench.bench(8, 4, 2, threads=1, profile=True).splitlines()
-    assert re.fullmatch(r"ResNet-8, [\d,]+ parameters, batch 4, blocked kernels, 1 thread", lines[0])
+    kernels = r"(native, 1 thread|blocked, 1 thread(; not native: .+)?)"
+    assert re.fullmatch(rf"ResNet-8, [\d,]+ parameters, batch 4; kernels {kernels}", lines[0])
     assert re.fullmatch(r"a training step takes [\d.]+ ms \(median of 2; best [\d.]+\): [\d,]+ images/s", lines[1])
     assert lines[2] == "" and lines[-1].startswith("a step")
     assert len(bench.bench(8, 4, 1).splitlines()) == 2

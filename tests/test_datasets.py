@@ -115,6 +115,7 @@ def run_make_script(*arguments):
 
 
 @needs_official
+@pytest.mark.slow
 def test_make_script_rebuilds_the_shipped_file(tmp_path):
     rebuilt = tmp_path / "rebuilt.npz"
     done = run_make_script(OFFICIAL, "--out", rebuilt)

@@ -182,15 +182,8 @@ def test_nothing_to_resume(options, says, tmp_path, capsys):
     assert says in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("jobs, finished, interrupted, waiting", [
-    ("1", "plain-20", "ResNet-20", "plain-56"),
-    pytest.param("2", "ResNet-56", "ResNet-20", None, marks=pytest.mark.slow),  # the deepest first
-])
-def test_a_bar_in_a_terminal_and_ctrl_c_keeps_what_is_done(quick, jobs, finished, interrupted, waiting, tmp_path):
-    """Run the demo in a pseudo-terminal. A bar is drawn, and Ctrl-C during a later network keeps earlier results.
-
-    The resumed demo ends with the numbers of a demo without a stop.
-    """
+def stopped_in_a_terminal(out, jobs, finished, interrupted, waiting):
+    """Run the demo in a pseudo-terminal. A bar is drawn, and Ctrl-C during a later network keeps earlier results."""
     pty = pytest.importorskip("pty", reason="needs a Unix pseudo-terminal")
     import fcntl
     import struct
@@ -198,7 +191,7 @@ def test_a_bar_in_a_terminal_and_ctrl_c_keeps_what_is_done(quick, jobs, finished
     parent, child = pty.openpty()
     fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))  # a bar needs a width
     process = subprocess.Popen([sys.executable, "-m", "minires.cli", "demo", "--quick", "--jobs", jobs, "--out",
-                                str(tmp_path)],
+                                str(out)],
                                stdout=child, stderr=child, stdin=child, start_new_session=True)
     os.close(child)
     seen = b""
@@ -219,15 +212,29 @@ def test_a_bar_in_a_terminal_and_ctrl_c_keeps_what_is_done(quick, jobs, finished
     assert "loss " in text and finished in text and "images/s" in text
     assert "Stopped by Ctrl-C; what is done is kept. To resume: minires demo --resume --out" in text
     assert "Incomplete" in text
-    results = demo_report.load(tmp_path / "results.json")
+    results = demo_report.load(out / "results.json")
     keys = {printed(name): name for name in LAYERS}
     assert results["nets"][keys[finished]]["complete"] is True
     assert results["nets"].get(keys[interrupted], {"complete": False})["complete"] is False
     assert waiting is None or keys[waiting] not in results["nets"]
-    assert (tmp_path / "report.html").exists()
-    step = checkpoint.newest(tmp_path / "runs" / demo.NETS[keys[interrupted]])[0][1]["at"]["step"]
+    assert (out / "report.html").exists()
+    step = checkpoint.newest(out / "runs" / demo.NETS[keys[interrupted]])[0][1]["at"]["step"]
     assert 0 < step < 10  # stopped at a checkpoint, not killed
+    return results
 
+
+def test_a_bar_in_a_terminal_and_ctrl_c_keeps_what_is_done(tmp_path):
+    stopped_in_a_terminal(tmp_path, "1", "plain-20", "ResNet-20", "plain-56")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs, finished, interrupted, waiting", [
+    ("1", "plain-20", "ResNet-20", "plain-56"),
+    ("2", "ResNet-56", "ResNet-20", None),  # the deepest first
+])
+def test_after_ctrl_c_a_resumed_demo_ends_with_the_same_numbers(quick, jobs, finished, interrupted, waiting, tmp_path):
+    """The resumed demo ends with the numbers of a demo without a stop."""
+    results = stopped_in_a_terminal(tmp_path, jobs, finished, interrupted, waiting)
     assert cli.main(["demo", "--resume", "--jobs", jobs, "--out", str(tmp_path)]) == 0
     whole, resumed = (demo_report.load(out / "results.json") for out in (quick[0], tmp_path))
     assert without_seconds(resumed["nets"]) == without_seconds(whole["nets"])
@@ -246,7 +253,8 @@ def two_small_nets(monkeypatch):
     monkeypatch.setattr(demo, "NETS", {"plain-20": "plain8", "resnet-20": "resnet8"})
 
 
-def test_same_seed_same_numbers(tmp_path, two_small_nets):
+def test_same_seed_same_numbers(tmp_path, two_small_nets, monkeypatch):
+    monkeypatch.setattr(demo, "QUICK", dataclasses.replace(demo.QUICK, train_images=200, test_images=100))
     found = [demo.run(tmp_path / str(i), demo.choose(seed=seed, quick=True), say=str)[0]["nets"]
              for i, seed in enumerate((3, 3, 4))]
     first, same, other = map(without_seconds, found)
@@ -273,7 +281,7 @@ def test_a_demo_killed_between_epochs_shows_the_last_one_that_is_done(tmp_path, 
         "complete": False}})  # fmt: skip
 
 
-@pytest.mark.slow  # the test of Ctrl-C checks the same for the networks that it trains with one job
+@pytest.mark.slow
 def test_the_numbers_do_not_depend_on_how_many_networks_train_at_a_time(quick, tmp_path):
     """The command trains one network per core at a time; this test trains one after the other in this process."""
     alone, _ = demo.run(tmp_path / "alone", demo.choose(quick=True), jobs=1, say=str)

@@ -157,12 +157,13 @@ def test_the_masks_of_dropout_go_on_too(tmp_path, monkeypatch):
 
 
 @pytest.mark.system
-def test_three_sigkills_at_random_moments(tmp_path):
+@pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.slow)])
+def test_sigkills_at_random_moments(kills, tmp_path):
     """The script kill_and_resume.py does this with any number of kills."""
     seed = int.from_bytes(os.urandom(3))
     print(f"seed of the moments: {seed}")
-    whole, others, died_at = kill_and_resume(tmp_path, 3, random.Random(seed))
-    assert len(died_at) == 3 and others and all(other == whole for other in others)
+    whole, others, died_at = kill_and_resume(tmp_path, kills, random.Random(seed))
+    assert len(died_at) == kills and others and all(other == whole for other in others)
     assert whole["at"]["step"] == 84 and len(whole["metrics"]) == 4
 
 

@@ -81,7 +81,7 @@ def run(out: Path, nets: Nets, *, jobs: int = 1, resume: bool = False, command: 
         the results do not depend on it
     resume: whether to resume the demo in `out`
 
-    After Ctrl-C or SIGTERM the results so far are written.
+    After Ctrl-C, SIGTERM or SIGHUP the results so far are written.
 
     Raises FileExistsError if `out` holds a demo already and `resume` is not set.
     """
