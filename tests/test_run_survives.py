@@ -223,13 +223,13 @@ def test_a_deleted_lock_file_does_not_matter(finished_run, tmp_path, monkeypatch
     (["--time-limit", "0.01"], "--time-limit 0.01 is too short"),
     (["--set", "batch_size=0"], "batch_size >= 1"),
 ])  # fmt: skip
-def test_a_refused_run_leaves_nothing_behind(more, says, tmp_path, capsys):
+def test_a_refused_run_leaves_no_files(more, says, tmp_path, capsys):
     assert cli.main([*SMALL_RUN, "--out", str(tmp_path / "a" / "b"), *more]) == 2
     assert says in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_that_fails_in_its_first_step_leaves_nothing_behind(tmp_path, monkeypatch, capsys):
+def test_a_run_that_fails_in_its_first_step_leaves_no_files(tmp_path, monkeypatch, capsys):
     def fail():
         raise MemoryError("Unable to allocate 1 TiB")
 

@@ -251,7 +251,7 @@ def train(chosen: RunConfig | None, out: Path, *, resume: bool = False, root: Pa
             with progress.Bar(out.name) as bar:
                 return run.go(stop, say or progress.say, watch or bar)
         except Exception:
-            if there is None and run.at.step == 0:  # what fails before the first step ends leaves no run behind
+            if there is None and run.at.step == 0:  # nothing has been trained, so nothing is kept
                 (out / "config.json").unlink(missing_ok=True)
             raise
 
