@@ -17,6 +17,7 @@ from common import Failed, Worker, Workers
 
 PEERS = {  # {name for --peers: its systems}
     "reference": ["minires-reference"], "by-hand": ["minires-by-hand"], "torch": ["torch", "torch-channels-last"],
+    "blocked": ["minires-blocked"],
     "dezero": ["dezero"], "dezero-as-is": ["dezero-as-is"], "chainer": ["chainer"], "tinygrad": ["tinygrad"],
 }
 DEFAULT = "reference,torch,dezero,chainer,tinygrad"

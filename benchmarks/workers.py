@@ -95,10 +95,10 @@ class Minires:
     """Minires runs the minires model as a user builds it."""
 
     by_hand = False
-    kernels = "blocked"
+    kernels = "auto"
 
     def __init__(self, w: Arrays, images: np.ndarray, labels: np.ndarray, *, depth: int, width: int, threads: int):
-        minires_kernels(self.kernels)
+        self.used = minires_kernels(self.kernels).__name__.rpartition(".")[2]
         import minires
         from minires import info, kernels, models, optim, train
 
@@ -128,7 +128,13 @@ class Minires:
 
     def versions(self) -> dict[str, str]:
         told = self.info.versions()
-        return {"minires": told["minires"], "blas": told["blas"], "kernels": self.kernels}
+        return {"minires": told["minires"], "blas": told["blas"], "kernels": self.used}
+
+
+class MiniresBlocked(Minires):
+    """The same on the kernels in NumPy, which serve where there is no C compiler."""
+
+    kernels = "blocked"
 
 
 class MiniresReference(Minires):
@@ -433,7 +439,8 @@ class Tinygrad:
 
 
 SYSTEMS: dict[str, Any] = {
-    "minires": Minires, "minires-reference": MiniresReference, "minires-by-hand": MiniresByHand,
+    "minires": Minires, "minires-blocked": MiniresBlocked, "minires-reference": MiniresReference,
+    "minires-by-hand": MiniresByHand,
     "torch": Torch, "torch-channels-last": TorchChannelsLast,
     "dezero": DeZero, "dezero-as-is": DeZeroAsIs, "chainer": Chainer, "tinygrad": Tinygrad,
 }
@@ -453,12 +460,15 @@ def restore_numpy_names() -> None:
 
 
 def minires_kernels(name: str) -> Any:
-    """Select and return the float32 CPU kernels of minires, "blocked" or "reference", for the whole process."""
-    os.environ["MINIRES_KERNELS"] = "reference" if name == "reference" else "auto"
+    """Select and return the float32 CPU kernels of minires for the whole process.
+
+    name: "native", "blocked", "reference", or "auto", which is "native" if there is a C compiler, else "blocked".
+    """
+    os.environ["MINIRES_KERNELS"] = name
     from minires import kernels
 
     K = kernels.of(np.empty(0, np.float32))
-    if K.__name__.rpartition(".")[2] != name:
+    if name not in ("auto", K.__name__.rpartition(".")[2]):
         raise RuntimeError(f"{name} kernels were requested, but minires runs {K.__name__}")
     return K
 

@@ -86,16 +86,22 @@ def _thread_pools() -> list[dict[str, Any]]:
     return threadpool_info()
 
 
-def _kernels() -> str:
-    """Return the kernels that float32 arrays on the CPU use, and how many threads the kernels run on."""
-    chosen = kernels.of(np.zeros(0, np.float32)).__name__.rpartition(".")[2]
-    return f"{chosen}, {threads_in_words(kernels.parallel.threads())}" if chosen == "blocked" else chosen
+def kernels_in_words() -> str:
+    """Return the kernels that float32 arrays on the CPU use, their number of threads, and why they are not in C."""
+    used = kernels.of(np.zeros(0, np.float32))
+    name = used.__name__.rpartition(".")[2]
+    if used is kernels.native:
+        return f"{name}, {threads_in_words(kernels.parallel.threads_asked())}"
+    if used is not kernels.blocked:
+        return name
+    name += f", {threads_in_words(kernels.parallel.threads())}"
+    return name if kernels.choice().startswith("blocked") else f"{name}; not native: {kernels.native.reason()}"
 
 
 def text() -> str:
     """Return everything that `minires info` prints, one line for each fact."""
     v = versions()
     lines = {"minires": v["minires"], "Python": f"{v['python']} on {v['platform']}", "NumPy": v["numpy"],
-             "BLAS": v["blas"], "cores": kernels.parallel.cores(), "kernels": _kernels(),
+             "BLAS": v["blas"], "cores": kernels.parallel.cores(), "kernels": kernels_in_words(),
              "device": f"{device.use('auto')}. {device.reason}"}
     return "\n".join(f"{name:8} {value}" for name, value in lines.items())

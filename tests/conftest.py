@@ -75,6 +75,7 @@ def pytest_collection_modifyitems(config, items):
 def pytest_configure(config):
     if hasattr(config, "cache"):  # not with -p no:cacheprovider
         os.environ.setdefault("MINIRES_COMPILED", str(config.cache.mkdir("cuda-on-cpu")))
+    minires.kernels.native.ready()  # compiles, at most once on a machine, and says so before any test listens
 
 
 def pytest_collection_finish():

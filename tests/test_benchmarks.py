@@ -20,6 +20,7 @@ from helpers import needs_torch
 
 from minires import Function, Tensor, models, ops, optim
 from minires.commands import bench
+from minires.kernels import native
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -222,7 +223,7 @@ def test_where_torch_is_missing_it_is_left_out(results):
 
 def test_the_reference_kernels_run_where_they_are_named(results):
     systems = results[1]["train_step"][0]["systems"]
-    assert systems["minires"]["versions"]["kernels"] == "blocked"
+    assert systems["minires"]["versions"]["kernels"] == ("native" if native.ready() else "blocked")
     assert systems["minires-reference"]["versions"]["kernels"] == "reference"
 
 
@@ -430,7 +431,8 @@ def test_an_operation_within_another_counts_once():
 
 def test_bench_says_what_it_ran():
     lines = bench.bench(8, 4, 2, threads=1, profile=True).splitlines()
-    assert re.fullmatch(r"ResNet-8, [\d,]+ parameters, batch 4, blocked kernels, 1 thread", lines[0])
+    kernels = r"(native, 1 thread|blocked, 1 thread(; not native: .+)?)"
+    assert re.fullmatch(rf"ResNet-8, [\d,]+ parameters, batch 4; kernels {kernels}", lines[0])
     assert re.fullmatch(r"a training step takes [\d.]+ ms \(median of 2; best [\d.]+\): [\d,]+ images/s", lines[1])
     assert lines[2] == "" and lines[-1].startswith("a step")
     assert len(bench.bench(8, 4, 1).splitlines()) == 2

@@ -17,7 +17,7 @@ import pytest
 
 import minires
 from minires import Function, Tensor, kernels, models, nn, no_grad, ops, optim, tap
-from minires.kernels import blocked, reference
+from minires.kernels import blocked, native, reference
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path(minires.__file__).resolve().parent
@@ -32,10 +32,10 @@ LAYERS = [
     ["device"],
     ["kernels"],
     ["tensor"],
-    ["ops", "gradient_check"],
+    ["ops"],
     ["residual", "init", "optim"],
     ["nn"],
-    ["models", "weights", "tap", "cuda_graph", "evaluate"],
+    ["models", "weights", "tap", "cuda_graph", "evaluate", "gradient_check"],
     ["analysis", "train", "info"],
     ["plot"],
     ["runs"],
@@ -47,7 +47,8 @@ HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
 APART = {"names": set(), "files": {"names"}, "datasets": {"device", "names", "files"}, "recipes": {"names"},
          "exercise": set()}
 # Only these rooms may import them: {room: which of them}.
-ABOVE_APART = {"models": {"names"}, "weights": {"names", "files"}, "train": {"datasets", "recipes"}, "plot": {"names"},
+ABOVE_APART = {"nn": {"names"}, "models": {"names"}, "weights": {"names", "files"}, "train": {"datasets", "recipes"},
+               "plot": {"names"},
                "runs": {"datasets", "names", "recipes", "files"}, "commands": set(APART), "cli": set(APART)}
 FACADE = "__init__"  # minires/__init__.py has the public names; at import it may load any room except these
 NOT_AT_START = {"plot", "commands", "cli", "runs"}
@@ -368,7 +369,7 @@ def notes(monkeypatch):
 
     monkeypatch.setattr(Function, "pull", noted_pull)
     monkeypatch.setattr(Tensor, "__init__", noted_init)
-    for module in reference, blocked:
+    for module in reference, blocked, native:
         for name in KERNELS:
             monkeypatch.setattr(module, name, noted_kernel(getattr(module, name)))
     return seen, note
@@ -384,7 +385,10 @@ def too_wide(seen, inside_kernels=0):
             and n > limits.get(key[1], 0)}  # fmt: skip
 
 
-@pytest.mark.parametrize("which, inside_kernels", [("reference", 0), ("auto", 16)], ids=["reference", "auto"])
+@pytest.mark.parametrize("which, inside_kernels", [
+    ("reference", 0), ("blocked", 16),
+    pytest.param("native", 16, marks=pytest.mark.skipif(not native.ready(), reason=native.reason() or "ready")),
+], ids=["reference", "blocked", "native"])  # fmt: skip
 @pytest.mark.parametrize("options", NETS.values(), ids=NETS)
 def test_no_float64_in_a_float32_training_step(options, which, inside_kernels, notes):
     """Fast kernels may sum in float64, with one number for each of the at most 8 channels, but no image is float64."""

@@ -31,10 +31,25 @@ def test_blas_is_named_with_its_threads_or_as_numpy_was_built(monkeypatch):
 def test_the_text_says_which_kernels_are_used_on_how_many_threads():
     with kernels.session(threads=1):
         lines = dict(line.split(maxsplit=1) for line in info.text().splitlines())
+        kernels_used = info.kernels_in_words()
     assert list(lines) == ["minires", "Python", "NumPy", "BLAS", "cores", "kernels", "device"]
-    assert int(lines["cores"]) >= 1 and lines["kernels"] == "blocked, 1 thread"
+    assert int(lines["cores"]) >= 1 and lines["kernels"] == kernels_used
     with kernels.using("reference"):
         assert "kernels  reference\n" in info.text()
+
+
+@pytest.mark.parametrize("why", ["", "no C compiler is found"])
+def test_the_text_says_why_kernels_are_not_those_in_c(why, monkeypatch):
+    monkeypatch.setattr(kernels.native, "ready", lambda: not why)
+    monkeypatch.setattr(kernels.native, "reason", lambda: why)
+    with kernels.session(threads=1):
+        with kernels.using("auto"):
+            assert info.kernels_in_words() == (f"blocked, 1 thread; not native: {why}" if why else "native, 1 thread")
+        with kernels.using("blocked"):
+            assert info.kernels_in_words() == "blocked, 1 thread"
+        if why:
+            with kernels.using("native"), pytest.raises(RuntimeError, match=f'"native" were asked for: {why}'):
+                info.kernels_in_words()
 
 
 def git(folder, *command):

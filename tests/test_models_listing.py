@@ -159,7 +159,7 @@ def test_shapes_are_those_of_the_reference(name, dtype):
 
 
 def test_shapes_are_not_for_the_environment():
-    with pytest.raises(ValueError, match="MINIRES_KERNELS: expected one of auto, reference, got 'shapes'"):
+    with pytest.raises(ValueError, match="expected one of auto, native, blocked, reference, got 'shapes'"):
         kernels._checked("shapes", "MINIRES_KERNELS")  # private: the environment is read once per process
 
 

@@ -23,7 +23,7 @@ SHIPPED = {  # what minires.shipped_file finds in an installed package
 }
 TOP_LEVEL = {
     "pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "CITATION.cff", "LICENSE",
-    "minires", "notebooks", "tests", "data", "benchmarks",
+    "minires", "notebooks", "tests", "data", "benchmarks", "docs",
 }
 
 
@@ -44,7 +44,9 @@ def test_wheel_holds_the_library_and_its_data_and_nothing_else(wheel):
         for name in SHIPPED:
             assert archive.read(f"minires/data/{name}") == (ROOT / "data" / name).read_bytes()
     assert wheel.stat().st_size < 8e6
-    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "minires").rglob("*.py")}
+    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "minires").rglob("*.[chp]*")
+               if path.suffix in (".py", ".c", ".h")}
+    assert "minires/kernels/c/convolution.c" in sources and "minires/kernels/c/native.h" in sources
     assert sources | {"minires/py.typed"} <= names
     rest = names - sources - {f"minires/data/{name}" for name in SHIPPED} - {"minires/py.typed"}
     info = f"{wheel.name.removesuffix('-py3-none-any.whl')}.dist-info"

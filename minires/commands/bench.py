@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import info, kernels, models, ops
-from ..kernels import blocked, parallel
+from .. import info, models, ops
+from ..kernels import parallel
 from ..nn import Module
 from ..optim import SGD
 from ..tensor import Function, Tensor
@@ -139,11 +139,8 @@ def bench(depth: int = 20, batch: int = 128, steps: int = 10, threads: int | Non
             optimizer.step()
             times.append(time.perf_counter() - start)
         median = statistics.median(times)
-        used = kernels.of(images)
-        how = f"{used.__name__.rpartition('.')[2]} kernels"
-        if used is blocked:
-            how += f", {info.threads_in_words(parallel.threads())}"
-        lines = [f"ResNet-{depth}, {model.count_parameters():,} parameters, batch {batch}, {how}",
+        lines = [f"ResNet-{depth}, {model.count_parameters():,} parameters, batch {batch}; kernels "
+                 + info.kernels_in_words(),
                  f"a training step takes {1000 * median:.1f} ms (median of {steps}; best {1000 * min(times):.1f}): "
                  f"{batch / median:,.0f} images/s"]
         if profile:

@@ -1,9 +1,11 @@
 """This package has the array arithmetic in forward/backward pairs. It has no graph and no modules.
 
-`reference.py` defines every kernel in textbook form, for NumPy and CuPy arrays of any float dtype. `blocked.py` has the
-same functions for float32 on the CPU, arranged for caches and cores. `cuda.py` has them for float32 on a GPU, fused
-into few launches, with `cublas.py` for matrix products. This file is the only place that chooses between them.
-MINIRES_KERNELS=reference in the environment, or `with using("reference"):`, selects the textbook kernels everywhere.
+`reference.py` defines every kernel in textbook form, for NumPy and CuPy arrays of any float dtype. `native.py` has the
+same functions for float32 on the CPU in C, compiled at first use. `blocked.py` has them in NumPy, arranged for caches
+and cores, for machines without a C compiler. `cuda.py` has them for float32 on a GPU, fused into few launches, with
+`cublas.py` for matrix products. This file is the only place that chooses between them.
+MINIRES_KERNELS in the environment, or `with using(name):`, selects the kernels: "auto", the fastest that fit an array;
+"native" or "blocked" for float32 on the CPU; "reference", the textbook kernels everywhere.
 `with using("shapes"):` selects the kernels of `shapes.py`, which compute shapes but no numbers.
 """
 from __future__ import annotations
@@ -19,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from .. import device
-from . import blocked, cuda, parallel, reference, shapes
+from . import blocked, cuda, native, parallel, reference, shapes
 from .cublas import tf32, tf32_allowed
 
-__all__ = ["blocked", "choice", "cuda", "of", "parallel", "reference", "session", "shapes", "tf32", "using"]
-NAMES = ("auto", "reference")
+__all__ = ["blocked", "choice", "cuda", "native", "of", "parallel", "reference", "session", "shapes", "tf32", "using"]
+NAMES = ("auto", "native", "blocked", "reference")
 
 
 def _checked(name: str, where: str, names: tuple[str, ...] = NAMES) -> str:
@@ -49,8 +51,8 @@ def _wanted() -> str:
 def using(name: str) -> Iterator[None]:
     """Use the kernels `name` for new operations inside this context.
 
-    name: "reference"; "auto", the fastest kernels that fit an array; or "shapes", whose results have the right shape
-        but no meaningful numbers.
+    name: "reference"; "native" or "blocked" for float32 on the CPU; "auto", the fastest kernels that fit an array; or
+        "shapes", whose results have the right shape but no meaningful numbers.
     Raises ValueError for another name.
     """
     token = _chosen.set(_checked(name, "kernels.using", (*NAMES, "shapes")))
@@ -61,20 +63,31 @@ def using(name: str) -> Iterator[None]:
 
 
 def choice() -> str:
-    """Describe the selected kernels: "auto" or "reference", followed by ", TF32" if matrix products may use TF32."""
+    """Describe the selected kernels: "auto" or another name, followed by ", TF32" if matrix products may use TF32."""
     return _wanted() + (", TF32" if tf32_allowed() else "")
 
 
 def session(threads: int | None = None) -> AbstractContextManager[None]:
-    """Return a context for a loop of many steps, as in train.fit: `parallel.session` for "auto", else an empty one."""
-    return parallel.session(threads) if _wanted() == "auto" else nullcontext()
+    """Return a context for a loop of many steps, as in train.fit: `parallel.session`, or nothing for "reference"."""
+    return nullcontext() if _wanted() in ("reference", "shapes") else parallel.session(threads)
 
 
 def of(x: Any) -> ModuleType:
-    """Return the module whose kernels fit the device and dtype of `x`."""
+    """Return the module whose kernels fit the device and dtype of `x`.
+
+    Raises RuntimeError if "native" is selected and unavailable.
+    """
     wanted = _wanted()
     if wanted == "shapes":
         return shapes
-    if wanted == "auto" and x.dtype == np.float32:
-        return cuda if device.on_gpu(x) else blocked
-    return reference
+    if wanted == "reference" or x.dtype != np.float32:
+        return reference
+    if device.on_gpu(x):
+        return cuda
+    if wanted == "blocked":
+        return blocked
+    if native.ready():
+        return native
+    if wanted == "native":
+        raise RuntimeError(f'kernels "native" were asked for: {native.reason()}')
+    return blocked

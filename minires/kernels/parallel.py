@@ -75,13 +75,18 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def threads_asked() -> int:
+    """How many threads are wanted: what the innermost session says, else MINIRES_THREADS, else one for each core."""
+    return _threads.get() or _default_threads()
+
+
 def threads() -> int:
     """Return how many threads share the blocks of a kernel.
 
     If BLAS cannot be limited to one thread, the result is 1 and BLAS keeps its threads: several threads that each use
     a BLAS on all cores would gain nothing.
     """
-    return (_threads.get() or _default_threads()) if _blas() else 1
+    return threads_asked() if _blas() else 1
 
 
 @contextlib.contextmanager
