@@ -166,8 +166,8 @@ def _add_train(commands: Commands) -> None:
         description="Train MODEL (`minires models` lists the networks). Write config.json, metrics.jsonl, checkpoints, "
                     "weights.safetensors and curves.png into the run's folder.",
         epilog="Ctrl-C writes a checkpoint and stops. The same command with --resume, or `minires train --resume --out "
-               "DIR` alone, resumes the run. On the CPU, with the same number of threads, the results have the same "
-               "bits as without the stop.")
+               "DIR` alone, resumes the run. On the same CPU, with the same versions and number of threads, the "
+               "results have the same bits as without the stop. SIGTERM and SIGHUP stop the run in the same way.")
     train.add_argument("model", nargs="?", metavar="MODEL",
                        help="name of the network to train; can be left out with --resume --out DIR")
     train.add_argument("--dataset", default=ABSENT, metavar="NAME", help=DATASETS)
