@@ -291,6 +291,9 @@ def test_inputs_by_the_training_sets_channels_or_mean_image_or_as_they_are():
             ("none", 0, 1, "pixels / 255"),
             (([0.25] * 3, [1, 1, 1]), 0.25, 1, "(pixels / 255 - (0.25, 0.25, 0.25)) / (1, 1, 1)"),
             (([0] * 3, [0.25, 0.5, 1]), 0, np.array([0.25, 0.5, 1])[:, None, None],
+             "(pixels / 255 - (0, 0, 0)) / (0.25, 0.5, 1)"),
+            ((np.array([0.25] * 3), None), 0.25, 1, "(pixels / 255 - (0.25, 0.25, 0.25)) / (1, 1, 1)"),
+            ((None, [0.25, 0.5, 1]), 0, np.array([0.25, 0.5, 1])[:, None, None],
              "(pixels / 255 - (0, 0, 0)) / (0.25, 0.5, 1)")]:
         found = datasets.prepared("stripes", normalize=how)
         np.testing.assert_allclose(found.train[0], (x - shift) / scale, atol=1e-6)
