@@ -152,7 +152,7 @@ WRONG = [
     (("demo", "--quick", "--out", "junk/new"), "junk/new: Not a directory"),
     (("demo", "--epochs", "nan"), "argument --epochs: expected a whole number >= 1, got nan"),
     (("demo", "--jobs", "0"), "argument --jobs: expected a whole number >= 1, got 0"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("arguments, message", WRONG, ids=[ascii(" ".join(a))[:70] for a, _ in WRONG])

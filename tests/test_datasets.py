@@ -341,7 +341,7 @@ def test_the_digest_is_of_all_pixels_and_labels_as_stored():
     ({"image_size": 5}, "average_pool: size: expected extents that divide the images' 16x16, got 5x5"),
     ({"normalize": ([0.5], [1.0])}, "normalize: mean: expected 3 finite numbers"),
     ({"normalize": ([0.5] * 3, [1.0, 1, 0])}, "normalize: std: expected numbers above 0"),
-])  # fmt: skip
+])
 def test_inputs_that_do_not_fit(options, message):
     for with_training_images in True, False:
         with pytest.raises(ValueError, match=message):

@@ -291,7 +291,7 @@ def test_a_demo_killed_between_epochs_shows_the_last_one_that_is_done(tmp_path, 
     assert stopped == "SIGTERM" and list(results["nets"]) == ["plain-20"]
     assert not results["nets"]["plain-20"]["complete"]
     assert without_seconds(results["nets"]) == without_seconds({"plain-20": after_one["plain-20"] | {
-        "complete": False}})  # fmt: skip
+        "complete": False}})
 
 
 @pytest.mark.slow
