@@ -388,7 +388,7 @@ def too_wide(seen, inside_kernels=0):
 @pytest.mark.parametrize("which, inside_kernels", [
     ("reference", 0), ("blocked", 16),
     pytest.param("native", 16, marks=pytest.mark.skipif(not native.ready(), reason=native.reason() or "ready")),
-], ids=["reference", "blocked", "native"])  # fmt: skip
+], ids=["reference", "blocked", "native"])
 @pytest.mark.parametrize("options", NETS.values(), ids=NETS)
 def test_no_float64_in_a_float32_training_step(options, which, inside_kernels, notes):
     """Fast kernels may sum in float64, with one number for each of the at most 8 channels, but no image is float64."""
