@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
+from .files import streams
 
 if TYPE_CHECKING:
     from .commands.subject import Told
 
-STATUS = {"Ctrl-C": 130, "SIGTERM": 143}  # exit status after a training run was stopped
+STATUS = {"Ctrl-C": 130, "SIGTERM": 143, "SIGHUP": 129}  # exit status after a training run was stopped
 DATASETS = "cifar10, cifar100, mnist, fashion_mnist, fashion_mnist_small (ships with minires), digits or stripes"
 DATA_DIR = "folder with the data set (default: the environment variable MINIRES_DATA, or else the user's cache folder)"
 DEVICES = "auto", "cpu", "gpu"
@@ -32,13 +33,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     0    the command is done
     1    there is a bug in minires, which one line on stderr reports
     2    the command cannot be carried out, and one line on stderr says why
-    130  Ctrl-C stopped the command
+    130  Ctrl-C stopped the command; 129: SIGHUP; 143: SIGTERM
+    141  the reader of the output has closed the pipe
+
+    `train`, `sweep` and `demo` write their results into files, so they do not fail if nobody can read what they print.
 
     With MINIRES_DEBUG=1 in the environment the traceback is printed before that line.
     """
+    streams.open_missing()
     for stream in sys.stdout, sys.stderr:  # file names may contain characters that the terminal cannot show
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    try:
+        return _status(argv)
+    finally:
+        streams.drop_pending()
+
+
+def _status(argv: Sequence[str] | None) -> int:
+    """Run one command and return the exit status."""
     args = _parser().parse_args(argv)
     args.typed = shlex.join(["minires", *(sys.argv[1:] if argv is None else argv)])
     try:
@@ -46,16 +59,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # a BrokenPipeError can be caught here, but not when the interpreter exits
         return status
     except BrokenPipeError:  # the reader of the output, `head` for example, has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # the exit status of a program that SIGPIPE stops
-    except KeyboardInterrupt:
-        print(f"minires {args.command}: stopped", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as e:  # `runs.stop_signals` gives it the name of the signal
+        streams.attempt(lambda: print(f"minires {args.command}: stopped", file=sys.stderr))
+        return STATUS.get(str(e), 130)
     except Exception as e:
         if debug := os.environ.get("MINIRES_DEBUG", "0") not in ("", "0"):
-            traceback.print_exc()
+            streams.attempt(traceback.print_exc)
         status, what = _explained(e, debug)
-        print(f"minires {args.command}: error: {' '.join(what.splitlines())}", file=sys.stderr)
+        line = f"minires {args.command}: error: {' '.join(what.splitlines())}"
+        streams.attempt(lambda: print(line, file=sys.stderr))
         return status
 
 
@@ -153,8 +166,8 @@ def _add_train(commands: Commands) -> None:
         description="Train MODEL (`minires models` lists the networks). Write config.json, metrics.jsonl, checkpoints, "
                     "weights.safetensors and curves.png into the run's folder.",
         epilog="Ctrl-C writes a checkpoint and stops. The same command with --resume, or `minires train --resume --out "
-               "DIR` alone, resumes the run. On the CPU, with the same number of threads, the results have the same "
-               "bits as without the stop.")
+               "DIR` alone, resumes the run. On the same CPU, with the same versions and number of threads, the "
+               "results have the same bits as without the stop. SIGTERM and SIGHUP stop the run in the same way.")
     train.add_argument("model", nargs="?", metavar="MODEL",
                        help="name of the network to train; can be left out with --resume --out DIR")
     train.add_argument("--dataset", default=ABSENT, metavar="NAME", help=DATASETS)
@@ -187,6 +200,7 @@ def _add_train(commands: Commands) -> None:
 def _train(args: argparse.Namespace) -> int:
     from . import runs
     from .runs.config import configure
+    from .runs.progress import say
 
     choices = "dataset", "recipe", "seed", "device", "set", "graph"
     given = {name: getattr(args, name) for name in choices if hasattr(args, name)}
@@ -208,10 +222,10 @@ def _train(args: argparse.Namespace) -> int:
     done = runs.train(chosen, out, resume=args.resume, root=args.root, time_limit=args.time_limit,
                       every_seconds=args.checkpoint_seconds, every_steps=args.checkpoint_steps, command=args.typed)
     if done.finished:
-        print(f"Done: {out / 'metrics.jsonl'}, weights.safetensors and curves.png")
+        say(f"Done: {out / 'metrics.jsonl'}, weights.safetensors and curves.png")
         return 0
-    print(f"Stopped by {done.stopped} at step {done.step} of {done.steps}, with a checkpoint. To resume:\n"
-          f"  minires train --resume --out {shlex.quote(str(out))}")
+    say(f"Stopped by {done.stopped} at step {done.step} of {done.steps}, with a checkpoint. To resume:\n"
+        f"  minires train --resume --out {shlex.quote(str(out))}")
     return STATUS.get(done.stopped, 0)
 
 
@@ -242,12 +256,13 @@ def _add_sweep(commands: Commands) -> None:
 
 def _sweep(args: argparse.Namespace) -> int:
     from .runs import sweep
+    from .runs.progress import say
 
     spec = sweep.read(args.spec)
     out = args.out or Path("minires-runs", args.spec.stem)
     table, failed = sweep.run(spec, out, jobs=args.jobs, scheduler=args.scheduler,
                               every_seconds=args.checkpoint_seconds, command=args.typed)
-    print(table)
+    say(table)
     return 2 if failed else 0
 
 
@@ -348,9 +363,11 @@ def _add_network_options(parser: argparse.ArgumentParser) -> None:
     add("--dataset", metavar="NAME", help=DATASETS)
     add("--data-dir", type=_path, metavar="DIR", dest="root", help=DATA_DIR)
     add("--mean", type=float, nargs="+", metavar="M",
-        help="mean to subtract from pixels / 255, one number per channel; needs --std (default: see --normalize)")
+        help="mean to subtract from pixels / 255, one number per channel (default: see --normalize; 0 if only --std is "
+             "given)")
     add("--std", type=float, nargs="+", metavar="S",
-        help="standard deviation to divide by after --mean is subtracted, one number per channel; needs --mean")
+        help="standard deviation to divide by after --mean is subtracted, one number per channel (default: see "
+             "--normalize; 1 if only --mean is given)")
     add("--normalize", choices=("channel", "pixel-mean", "none"),
         help="without --mean and --std: subtract the training set's mean of each channel and divide by the channel's "
              "standard deviation (channel, the default), subtract the training set's mean image (pixel-mean), or leave "

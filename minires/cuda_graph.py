@@ -69,7 +69,7 @@ class GraphedStep:
     def _step(self, images: Any, labels: Any) -> None:
         optimizer, lr = self.optimizer, self.optimizer.lr
         try:
-            self.model.train()
+            self.model.resume_training()
             optimizer.zero_grad()
             loss = ops.cross_entropy(self.model(Tensor(images)), labels)
             loss.backward()

@@ -62,6 +62,11 @@ def on_gpu(array: Any) -> bool:
     return type(array).__module__.partition(".")[0] == "cupy"
 
 
+def is_array(value: Any) -> bool:
+    """Return True if `value` is a NumPy array (not of a subclass, which may compute something else) or a CuPy array."""
+    return type(value) is np.ndarray or on_gpu(value)
+
+
 def of(*arrays: Any, operation: str = "an operation") -> Any:
     """Return the array module, numpy or cupy, that all `arrays` belong to.
 

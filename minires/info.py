@@ -17,6 +17,33 @@ def versions() -> dict[str, str]:
             "platform": f"{platform.system()} {platform.machine()}"}
 
 
+def machine() -> dict[str, str]:
+    """Return what the bits of a result on the CPU depend on besides versions and the number of threads, as text.
+
+    cpu: the CPU's model
+    cache: the second-level cache for each thread; kernels/blocked.py cuts a batch into blocks that fit it
+    blas: the CPU for which BLAS has chosen its kernels, or "unknown"
+    simd: the CPU features for which NumPy has chosen its loops
+    """
+    cores = sorted({f"{lib['internal_api']} {lib.get('architecture', 'unknown')}" for lib in _thread_pools()
+                    if lib.get("user_api") == "blas"})
+    built: Any = np.show_config(mode="dicts")
+    simd = built.get("SIMD Extensions", {})
+    features = [*simd.get("baseline", []), *simd.get("found", [])]
+    return {"cpu": _cpu(), "cache": f"{kernels.parallel.cache_bytes()} bytes", "blas": ", ".join(cores) or "unknown",
+            "simd": " ".join(features) or "unknown"}
+
+
+def _cpu() -> str:
+    """Return the CPU's model as Linux reports it; elsewhere what Python knows of it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    found = [value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == "model name"]
+    return found[0] if found else platform.processor() or platform.machine() or "unknown"
+
+
 def commit() -> str | None:
     """Return the git commit of the source that runs, followed by "+changes" if files of the package differ from it.
 

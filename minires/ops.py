@@ -8,6 +8,7 @@ The engine puts the name of the operation and the shapes of its inputs before th
 """
 from __future__ import annotations
 
+import copy
 import math
 import numbers
 from collections.abc import Sequence
@@ -85,7 +86,7 @@ class Div(Function):
         self.a, self.b = a, b
         return a / b
 
-    def backward(self, g): return g / self.b, -g * self.a / (self.b * self.b)
+    def backward(self, g): return g / self.b, -g * (self.a / self.b / self.b)  # b * b could underflow
 
 
 Tensor.__truediv__ = lambda a, b: Div.apply(a, as_tensor(b, a))
@@ -420,7 +421,7 @@ class GetItem(Function):
     def forward(self, x, index):
         if any(isinstance(i, Tensor) for i in (index if isinstance(index, tuple) else (index,))):
             raise ValueError("an index must be integers, slices or arrays, not a Tensor")
-        self.shape, self.index = x.shape, index
+        self.shape, self.index = x.shape, copy.deepcopy(index)  # the caller may change its arrays
         return x[index]
 
     def backward(self, g):
@@ -757,7 +758,7 @@ def softmax(z: Tensor, axis: int = -1) -> Tensor: return Softmax.apply(z, axis=a
 
 class CrossEntropy(Function):
     def forward(self, z, labels):
-        self.labels = labels
+        self.labels = labels = self.xp.array(labels)  # a copy, because the caller may fill it with the next batch
         loss, self.saved = self.K.cross_entropy(z, labels)
         return loss
 

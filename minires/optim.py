@@ -74,6 +74,13 @@ class SGD:
         for p in self.parameters:
             p.grad = None
 
+    def __getstate__(self) -> dict[str, Any]:  # for copy.deepcopy and pickle; copy the model in the same call
+        return {name: value for name, value in vars(self).items() if name not in ("xp", "flat", "views")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._lay_out(self._joined([p.data for p in self.parameters]))
+
     def _joined(self, arrays: list[Any]) -> Any:
         if len(dtypes := {a.dtype for a in arrays}) > 1:
             raise ValueError(f"SGD: expected parameters of one dtype, got {', '.join(sorted(map(str, dtypes)))}")

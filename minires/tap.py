@@ -42,7 +42,7 @@ class Tap:
         name = self.names.get(id(module))
         if name is None:
             return
-        self.std[name] = float(out.data.std())
+        self.std[name] = float(_wide(out.data).std())
         self.runs[name] = run = self.runs.get(name, 0) + 1
 
         def see(g: Any) -> None:
@@ -53,11 +53,16 @@ class Tap:
             out.on_grad(see)
 
 
+def _wide(a: Any) -> Any:
+    """float16 as float32: sums of squares overflow in float16."""
+    return a.astype("f4") if a.dtype == "f2" else a
+
+
 def norm(g: Any) -> float:
     """Return the Euclidean norm of an array. The array is first scaled so that its largest element is 1: in float32
     the square of 1e-23 is 0, and vanishing gradients must not read as zero."""
     largest = float(abs(g).max()) if g.size else 0.0
     if largest == 0 or not math.isfinite(largest):
         return largest
-    g = g / largest
+    g = _wide(g) / largest
     return largest * float((g * g).sum()) ** 0.5

@@ -9,6 +9,8 @@ applies the chain rule at every step:
 """
 from __future__ import annotations
 
+import operator
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -36,12 +38,32 @@ def recording() -> bool:
     return _recording.get()
 
 
+_HALF = np.dtype(np.float16)
+_detecting: ContextVar[bool] = ContextVar("detecting", default=False)
+
+
+@contextmanager
+def detect_changes() -> Iterator[None]:
+    """Find arrays that are changed in place between the forward and the backward pass.
+
+    A Function saves arrays, not copies of them, so `w.data -= 0.1` before backward() silently changes the gradient.
+    For a graph that was recorded inside this context, backward() raises RuntimeError and names the operation and the
+    array. Every saved array is read twice more, so use this to debug.
+    """
+    token = _detecting.set(True)
+    try:
+        yield
+    finally:
+        _detecting.reset(token)
+
+
 class Function:
     """A Function is one differentiable step, applied with `TheFunction.apply(*tensors, **options)`.
 
     A subclass defines `forward(*arrays, **options)` and `backward(g)` next to each other, on plain arrays.
     `forward` saves on self what `backward` needs. `backward` returns one array per input, with the shape and
-    dtype of that input, or None for an input without a gradient.
+    dtype of that input, or None for an input without a gradient; with a single input that is `return (None,)`.
+    float16 is a dtype of storage: a Function gets float32 arrays instead, and the engine rounds what it returns.
     """
 
     broadcasts = False  # True: the engine sums each gradient back to its input's shape
@@ -50,6 +72,7 @@ class Function:
     K: Any                   # the kernels for the inputs, in forward and backward (chosen in kernels/__init__.py)
     needs: tuple[bool, ...]  # for each input: whether its gradient is needed
     inputs: tuple[Tensor, ...]
+    checksums: dict[str, int] | None = None  # of the saved arrays, under detect_changes()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError
@@ -69,37 +92,95 @@ class Function:
             raise TypeError(f"{cls.__name__}: all inputs must have one dtype, got "
                             + ", ".join(f"{a.dtype}{a.shape}" for a in arrays)
                             + "; convert with .astype() first (nothing is promoted silently)")
+        half = arrays[0].dtype == _HALF
+        if half:  # counts above 65,504 and most sums of squares are infinite in float16
+            arrays, options = list(map(_widened, arrays)), {key: _widened(v) for key, v in options.items()}
         f.K = kernels.of(arrays[0])
         f.needs = tuple(t.requires_grad and _recording.get() for t in inputs)
         try:
-            out = Tensor(f.forward(*arrays, **options))
+            result = f.forward(*arrays, **options)
         except (ValueError, IndexError) as e:
-            given = ", ".join(f"{a.dtype}{a.shape}" for a in arrays)
+            given = ", ".join(f"{t.dtype}{t.shape}" for t in inputs)
             raise type(e)(f"{cls.__name__}({given}): {e}") from e
-        if out.dtype != arrays[0].dtype and not cls.converts:
-            raise TypeError(f"{cls.__name__}.forward returned {out.dtype} for {arrays[0].dtype} inputs")
+        if not hasattr(result, "dtype"):
+            raise TypeError(f"{cls.__name__}.forward returned {_described(result)}; expected one array")
+        if result.dtype != arrays[0].dtype and not cls.converts:
+            raise TypeError(f"{cls.__name__}.forward returned {result.dtype} for {arrays[0].dtype} inputs")
+        out = Tensor(result.astype(_HALF) if half and not cls.converts else result)
         if any(f.needs):
             f.inputs, out.creator, out.requires_grad = inputs, f, True
+            if _detecting.get():
+                f.checksums = f.checksum()
         return out
 
     def pull(self, g: Any) -> Iterator[tuple[Tensor, Any]]:
         """Yield (input, its gradient) for every input that needs one, after checking shape and dtype."""
-        grads = self.backward(g)
-        grads = grads if isinstance(grads, tuple) else (grads,)
+        name = type(self).__name__
+        if self.checksums is not None:
+            self._check_saved(self.checksums)
+        grads = self.backward(_widened(g))
+        if grads is None:
+            raise TypeError(f"{name}.backward returned {_described(None)}; return (None,) for an input without a "
+                            "gradient")
+        grads = tuple(grads) if isinstance(grads, (tuple, list)) else (grads,)
         if len(grads) != len(self.inputs):
-            raise TypeError(f"{type(self).__name__}.backward returned {len(grads)} gradients "
-                            f"for {len(self.inputs)} inputs")
+            raise TypeError(f"{name}.backward returned {len(grads)} gradients for {len(self.inputs)} inputs")
         for x, gx, needed in zip(self.inputs, grads, self.needs, strict=True):
             if not needed or gx is None:
                 continue
             if isinstance(gx, np.generic):   # NumPy turns 0-d results into scalars
                 gx = np.asarray(gx)
+            if not hasattr(gx, "dtype") or isinstance(gx, Tensor):
+                raise TypeError(f"{name}.backward returned {_described(gx)} as a gradient; expected an array")
             if self.broadcasts:
                 gx = unbroadcast(gx, x.shape)
+            if x.dtype == _HALF and gx.dtype == np.float32:
+                gx = gx.astype(_HALF)
             if gx.shape != x.shape or gx.dtype != x.dtype:
-                raise TypeError(f"{type(self).__name__}.backward returned a {gx.dtype}{gx.shape} gradient "
+                raise TypeError(f"{name}.backward returned a {gx.dtype}{gx.shape} gradient "
                                 f"for a {x.dtype}{x.shape} input")
             yield x, gx
+
+    def checksum(self) -> dict[str, int]:
+        """Return {name: checksum} of the arrays on self, that is, of what forward saved for backward."""
+        mine = {name: value for name, value in vars(self).items() if name not in ("inputs", "checksums", "xp", "K")}
+        return {name: zlib.crc32(device.to(a, "cpu").tobytes()) for name, a in _arrays(mine, "self")}
+
+    def _check_saved(self, before: dict[str, int]) -> None:
+        changed = [name for name, crc in self.checksum().items() if before.get(name) != crc]
+        if changed:
+            shapes = ", ".join(f"{t.dtype}{t.shape}" for t in self.inputs)
+            raise RuntimeError(f"{type(self).__name__}({shapes}): {', '.join(changed)} was changed in place between "
+                               "the forward and the backward pass, so the gradient would be wrong; change it after "
+                               "backward(), or make a new array")
+
+
+def _widened(value: Any) -> Any:
+    """A float16 array as float32; anything else as it is."""
+    return value.astype(np.float32) if getattr(value, "dtype", None) == _HALF else value
+
+
+def _arrays(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield (name, array) for every array in nested tuples, lists and dicts."""
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        yield name, value
+    elif isinstance(value, dict):
+        for key, v in value.items():
+            yield from _arrays(v, f"{name}.{key}")
+    elif isinstance(value, (tuple, list)):
+        for i, v in enumerate(value):
+            yield from _arrays(v, f"{name}[{i}]")
+
+
+def _described(value: Any) -> str:
+    """What a forward or backward returned that is not an array, in words for an error."""
+    if value is None:
+        return "None (is its `return` missing?)"
+    return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, (tuple, list)) else "")
+
+
+def _compared(how: Callable[[Any, Any], Any]) -> Callable[[Tensor, Any], Any]:
+    return lambda a, b: how(a.data, b.data if isinstance(b, Tensor) else b)
 
 
 _Unary = Callable[["Tensor"], "Tensor"]
@@ -113,7 +194,10 @@ class Tensor:
     data: a floating-point NumPy or CuPy array, used without a copy; or numbers, nested in lists, stored as float32.
     requires_grad: True for a leaf whose gradient `backward` adds to `.grad`. Results of operations inherit it.
 
-    Raises TypeError if `data` is a Tensor, or is not floating-point.
+    An array in foreign byte order or of a subclass of numpy.ndarray is converted. Operations save arrays without a
+    copy: change one in place only after backward() (`detect_changes` finds where that was not so).
+
+    Raises TypeError if `data` is a Tensor, a masked array, or not float16, float32 or float64.
     """
 
     __slots__ = ("__weakref__", "creator", "data", "grad", "hooks", "requires_grad", "retains_grad")
@@ -128,11 +212,16 @@ class Tensor:
             raise TypeError("Tensor(data): data is a Tensor already; use .data or .detach()")
         if not hasattr(data, "dtype"):
             data = np.asarray(data, np.float32)
-        elif isinstance(data, np.generic):
+        elif not device.is_array(data):
+            if not isinstance(data, (np.ndarray, np.generic)) or hasattr(data, "mask"):
+                raise TypeError(f"Tensor(data): expected a NumPy or CuPy array or numbers, got {type(data).__name__}; "
+                                "convert it with numpy.asarray first, a masked array with .filled(value)")
             data = np.asarray(data)
-        if data.dtype.kind != "f":
+        if data.dtype.kind != "f" or data.dtype.itemsize > 8:
             raise TypeError(f"Tensor(data): expected floating-point numbers, got {data.dtype}{tuple(data.shape)}; "
                             "convert with .astype(numpy.float32) first, stored images with datasets.to_float")
+        if not (data.dtype.isnative and getattr(data.flags, "aligned", True)):
+            data = data.astype(data.dtype.newbyteorder("="))
         self.data, self.requires_grad = data, requires_grad
         self.grad, self.creator, self.retains_grad = None, None, False
         self.hooks: tuple[Callable[[Any], None], ...] = ()
@@ -157,6 +246,16 @@ class Tensor:
 
     def __len__(self) -> int:
         return len(self.data)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    # Comparisons are element by element and have no gradient: they return arrays of booleans. In sets and dicts, every
+    # Tensor is equal to itself only.
+    __eq__, __ne__ = _compared(operator.eq), _compared(operator.ne)
+    __lt__, __le__ = _compared(operator.lt), _compared(operator.le)
+    __gt__, __ge__ = _compared(operator.gt), _compared(operator.ge)
+    __hash__ = object.__hash__
 
     def __repr__(self) -> str:
         made = f", by {type(self.creator).__name__}" if self.creator else ""
@@ -184,6 +283,19 @@ class Tensor:
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError("NumPy cannot use a Tensor; pass its .numpy()")
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        raise TypeError(f"numpy.{function.__name__} cannot take a Tensor; use minires.ops or the Tensor's own methods, "
+                        "which have gradients, or give it .numpy()")
+
+    def __getstate__(self) -> Any:
+        if self.creator is not None:
+            raise TypeError("this Tensor is part of a graph, which cannot be copied or pickled; take .detach()")
+        return self.data, self.requires_grad, self.grad
+
+    def __setstate__(self, state: Any) -> None:
+        self.__init__(*state[:2])  # type: ignore[misc]
+        self.grad = state[2]
 
     def detach(self) -> Tensor:
         """Return a new Tensor that shares this array but is not part of the graph."""

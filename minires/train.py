@@ -176,7 +176,7 @@ def step(model: nn.Module, optimizer: SGD, images: Any, labels: Any, number: int
 
     Raises NotFinite if the loss is NaN or infinite; the model is then unchanged.
     """
-    model.train()
+    model.resume_training()
     optimizer.zero_grad()
     running = [(t, t.data) for t in model.state().values() if not t.requires_grad]
     with np.errstate(over="ignore", invalid="ignore"):  # the error below names the layer
@@ -228,6 +228,6 @@ def first_not_finite(model: nn.Module, images: Any) -> str:
     if not bool(device.of(images).isfinite(images).all()):
         return "the input itself"
     with untouched(model), nn.watched(see), no_grad(), np.errstate(over="ignore", invalid="ignore"):
-        model.train()
+        model.resume_training()
         model(Tensor(images))
     return found[0] if found else "the loss itself: every layer's output is finite"

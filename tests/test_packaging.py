@@ -23,7 +23,7 @@ SHIPPED = {  # what minires.shipped_file finds in an installed package
 }
 TOP_LEVEL = {
     "pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "CITATION.cff", "LICENSE",
-    "minires", "notebooks", "tests", "data", "benchmarks",
+    "minires", "notebooks", "tests", "data", "benchmarks", "docs",
 }
 
 
@@ -53,7 +53,7 @@ def test_wheel_holds_the_library_and_its_data_and_nothing_else(wheel):
     assert {name.removeprefix(f"{info}/") for name in rest} == {
         "METADATA", "RECORD", "WHEEL", "entry_points.txt",
         "licenses/LICENSE", "licenses/data/LICENSE.fashion-mnist",
-    }  # fmt: skip
+    }
 
 
 def test_wheel_installed_elsewhere_finds_its_data(wheel, tmp_path):

@@ -345,7 +345,7 @@ def test_branches_that_want_no_gradient_get_none():
 def test_a_function_that_returns_none_stops_the_gradient():
     class Stop(Function):
         def forward(self, x): return x * 1
-        def backward(self, g): return None
+        def backward(self, g): return (None,)
 
     x = leaf(1.0, 2.0)
     (Stop.apply(x * 2) + x).sum().backward()

@@ -34,7 +34,7 @@ def run(model: nn.Module, images: Any, see: Callable[[str, Any, Tensor, Tensor],
             see(names[id(module)], module, inputs[0], out)
 
     with nn.untouched(model), nn.watched(watch), no_grad():
-        return model.train(train)(Tensor(images)).data
+        return (model.resume_training() if train else model.eval())(Tensor(images)).data
 
 
 def follow(events: Iterable[Any], look: Callable[[], Any], at: Iterable[int]) -> dict[int, Any]:

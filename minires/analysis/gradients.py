@@ -24,15 +24,19 @@ def gradient_flow(model: nn.Module, images: Any, labels: Any) -> GradientFlow:
 
     Before training, the norms show the effect of the initialisation. During training, call this function between the
     steps of `train.fit`, or let `follow` call it. The model is left unchanged.
+
+    A frozen layer has no gradient and is not listed: not its weight, and not its output if all below it is frozen, too.
+    Layers that were put into eval mode by themselves stay there.
+    Raises RuntimeError if everything is frozen.
     """
     looked_at = weight_layers(model)
     with nn.untouched(model), tap.Tap(model, nn.Conv2d, nn.Linear) as seen:
-        model.train()
+        model.resume_training()
         for t in model.parameters():
             t.grad = None
         ops.cross_entropy(model(Tensor(images)), labels).backward()
-        weights = {name: tap.norm(m.weight.grad) for name, m in looked_at.items()}
-    return GradientFlow(weights, {name: seen.grad_norm[name] for name in looked_at})
+        weights = {name: tap.norm(m.weight.grad) for name, m in looked_at.items() if m.weight.grad is not None}
+    return GradientFlow(weights, {name: seen.grad_norm[name] for name in looked_at if name in seen.grad_norm})
 
 
 def growth_per_layer(norms: Mapping[Any, float], skip: int = 1) -> float:

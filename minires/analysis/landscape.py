@@ -127,6 +127,8 @@ def moving(model: nn.Module) -> Iterator[Any]:
     """
     with nn.untouched(model):
         start = {name: (t, t.data) for name, t in _weights(model).items()}
+        for t, _ in start.values():
+            t.requires_grad = True  # a frozen weight has a slope, too
 
         def move(*parts: tuple[float, Direction]) -> None:
             for name, (t, data) in start.items():

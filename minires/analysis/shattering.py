@@ -36,7 +36,7 @@ def input_gradients(model: nn.Module, x: Any, *, rng: np.random.Generator) -> An
             for m in norms:
                 m.momentum = 1.0  # after one pass, the running statistics are this batch's
             with no_grad():
-                model.train()(t)
+                model.resume_training()(t)
         finally:
             for m, momentum in zip(norms, momenta, strict=True):
                 m.momentum = momentum

@@ -19,7 +19,11 @@ class Activation(NamedTuple):
 
 
 def activations(model: nn.Module, images: Any, bins: int = 41, limit: float = 4.0) -> dict[str, Activation]:
-    """Describe every ReLU, sigmoid and tanh, whether it is a module or not, in train mode.
+    """Describe every nonlinearity, whether it is a module or not, in train mode.
+
+    These are ReLU, sigmoid, tanh, `ops.maximum` (a leaky ReLU, for example), and every Function from outside of minires
+    that makes of one Tensor another of its shape: your own Softplus or GELU. One that is composed of several operations
+    (x * sigmoid(x)) appears as those of its parts that are nonlinearities.
 
     images   one batch, (N, C, H, W) or (N, features)
     bins     the number of bins of each histogram
@@ -31,8 +35,7 @@ def activations(model: nn.Module, images: Any, bins: int = 41, limit: float = 4.
 
     For histograms over a training see `follow`. The model is left unchanged.
 
-    Raises ValueError if bins < 1 or limit <= 0, or if the model has no nonlinearity or no parameter that requires a
-    gradient.
+    Frozen layers are included. Raises ValueError if bins < 1 or limit <= 0, or if the model has no nonlinearity.
     """
     if bins < 1 or limit <= 0:
         raise ValueError(f"activations: expected bins >= 1 and limit > 0, got {bins} and {limit}")
@@ -45,18 +48,21 @@ def activations(model: nn.Module, images: Any, bins: int = 41, limit: float = 4.
 
     found: dict[str, Activation] = {}
     with nn.untouched(model), nn.watched(see):
-        out = model.train()(Tensor(images))
-        if not out.requires_grad:
-            raise ValueError("activations: this model has no parameter that requires a gradient, so it has no graph to "
-                             "read")
+        out = model.resume_training()(Tensor(images, True))  # so that the graph includes what is frozen
         for t in topological_order(out):  # the graph has every operation, including those that are not modules
-            if isinstance(t.creator, (ops.Relu, ops.Sigmoid, ops.Tanh)):
+            if t.creator is not None and _is_nonlinear(t):
                 x = t.creator.inputs[0]
                 name, _ = made_by.get(id(t)) or made_by.get(id(x)) or (f"nonlinearity {len(found) + 1}", None)
                 found[name] = _describe(x.data, t.data, bins, limit)
     if not found:
-        raise ValueError("activations: this model has no ReLU, sigmoid or tanh")
+        raise ValueError("activations: this model has no ReLU, sigmoid, tanh, maximum, or Function of its own")
     return found
+
+
+def _is_nonlinear(t: Tensor) -> bool:
+    step: Any = t.creator
+    own = not type(step).__module__.startswith("minires.") and len(step.inputs) == 1
+    return (own or isinstance(step, (ops.Relu, ops.Sigmoid, ops.Tanh, ops.Maximum))) and step.inputs[0].shape == t.shape
 
 
 def _describe(x: Any, y: Any, bins: int, limit: float) -> Activation:

@@ -49,15 +49,15 @@ def untouched(model: Any) -> Iterator[Any]:
     """
     generators = [g for _, m in model.modules() for g in vars(m).values() if isinstance(g, np.random.Generator)]
     drawn = [(g.bit_generator, g.bit_generator.state) for g in generators]
-    state = {name: (t, t.data, t.grad) for name, t in model.state().items()}
-    copies = {name: data.copy() for name, (_, data, _) in state.items()}
+    state = {name: (t, t.data, t.grad, t.requires_grad) for name, t in model.state().items()}
+    copies = {name: data.copy() for name, (_, data, _, _) in state.items()}
     try:
         with modes_kept(model):
             yield model
     finally:
-        for name, (t, data, grad) in state.items():
+        for name, (t, data, grad, requires_grad) in state.items():
             if getattr(data.flags, "writeable", True):  # a read-only array cannot have changed
                 data[...] = copies[name]  # in place, because other code may hold the array itself
-            t.data, t.grad = data, grad
+            t.data, t.grad, t.requires_grad = data, grad, requires_grad
         for bits, before in drawn:
             bits.state = before

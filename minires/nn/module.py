@@ -5,14 +5,16 @@ from the argument `rng`.
 """
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from itertools import chain, groupby
 from typing import Any
 
 import numpy as np
 
 from .. import device, kernels, ops
+from ..names import unknown
 from ..tensor import Tensor, recording, topological_order
 from .hooks import modes_kept, watched, watchers
 
@@ -38,10 +40,18 @@ class Module:
     """Module is the base class of all layers.
 
     An attribute that is a Tensor is state; it is a parameter if and only if it requires a gradient. An attribute that
-    is a Module, or a list of Modules, is a child.
+    is a Module is a child. Both are found in lists, tuples and dicts too, however nested, with names like
+    `blocks.0.1.weight` and `heads.digits.bias`; in other containers they are refused.
+
+    `train()` and `eval()` switch the mode of a Module and of all below it. A Module that overrides `train()` decides
+    for all below itself. To fine-tune a part of a model, `freeze` the rest: frozen parameters get no gradient, and
+    frozen BatchNorms keep their statistics. A layer that was put into eval mode alone (`model.bn1.eval()`) stays there
+    while `train.step` and `train.fit` train the model, but not after `model.train()`.
     """
 
     training = True
+    frozen = False                # True after freeze(): stays in eval mode
+    kept: tuple[str, ...] = ()    # the names of the attributes whose requires_grad freeze() has changed
     multiplies = False            # True if the output is a product with self.weight, which counts as MACs
     unused: tuple[str, ...] = ()  # what published weights contain in addition, by the first part of its name
 
@@ -55,22 +65,43 @@ class Module:
         return out
 
     def children(self) -> Iterator[tuple[str, Module]]:
-        for name, v in vars(self).items():
-            if isinstance(v, Module):
-                yield name, v
-            elif isinstance(v, (list, tuple)):
-                yield from ((f"{name}.{i}", m) for i, m in enumerate(v) if isinstance(m, Module))
+        return ((name, m) for name, m in _held(self) if isinstance(m, Module))
 
     def modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """Yield (name, module) for this module (named "") and all modules below it, in the order they were set."""
-        yield prefix, self
-        for name, m in self.children():
-            yield from m.modules(f"{prefix}.{name}" if prefix else name)
+        """Yield (name, module) for this module (named "") and all modules below it, in the order they were set.
+
+        Raises ValueError if a Module contains itself.
+        """
+        stack: list[tuple[str, Module | None]] = [(prefix, self)]
+        above: list[Module] = []
+        inside: set[int] = set()
+        while stack:
+            name, m = stack.pop()
+            if m is None:  # everything below the last of `above` was yielded
+                inside.remove(id(above.pop()))
+                continue
+            if id(m) in inside:
+                raise ValueError(f"{name}: this {type(m).__name__} contains itself; a Module may not be an attribute "
+                                 "of what it contains: pass what is needed as an argument instead")
+            yield name, m
+            below = [(f"{name}.{child}" if name else child, c) for child, c in m.children()]
+            if below:
+                above.append(m)
+                inside.add(id(m))
+                stack += [("", None), *reversed(below)]
 
     def state(self) -> dict[str, Tensor]:
         """Return {name: Tensor} of all parameters and running statistics."""
-        return {f"{prefix}.{name}" if prefix else name: t for prefix, m in self.modules()
-                for name, t in vars(m).items() if isinstance(t, Tensor)}
+        found: dict[str, Tensor] = {}
+        for prefix, m in self.modules():
+            for name, t in _held(m):
+                if isinstance(t, Tensor):
+                    name = f"{prefix}.{name}" if prefix else name
+                    if name in found:
+                        raise ValueError(f"two Tensors of this {type(self).__name__} have the name {name!r}; use other "
+                                         "keys in its dicts")
+                    found[name] = t
+        return found
 
     def parameters(self) -> list[Tensor]:
         """Return the Tensors that an optimiser trains, in order, each once."""
@@ -92,8 +123,81 @@ class Module:
             t.data = data
 
     def train(self, on: bool = True) -> Module:
-        for _, m in self.modules():
-            m.training = on
+        stack: list[Module] = [self]
+        seen: set[int] = set()
+        while stack:
+            m = stack.pop()
+            if m is not self and m.decides():
+                m.train(on)
+            elif id(m) not in seen:
+                seen.add(id(m))
+                m.training = on and not m.frozen
+                stack += [child for _, child in m.children()]
+        return self
+
+    def decides(self) -> bool:
+        """Return True if this module has a train() of its own."""
+        return type(self).train is not Module.train or "train" in vars(self)
+
+    def resume_training(self) -> Module:
+        """Put the module into train mode if it is in eval mode. Returns self.
+
+        If it is in train mode, layers that were put into eval mode one by one stay there; only modules with a train()
+        of their own have it called. `train.step` and the analyses in train mode begin with this.
+        """
+        if not self.training or self.decides():
+            return self.train()
+        for m in [m for _, m in self.modules() if m.decides() and m.training]:
+            m.train()
+        return self
+
+    def freeze(self, *which: str | Module | Tensor) -> Module:
+        """Stop the training of a part of the model.
+
+        The parameters of this part require no gradient and stay unchanged. Its modules stay in eval mode, even after
+        train(): a BatchNorm normalises by its running statistics, which stay unchanged, and a Dropout drops nothing.
+
+        which: names of modules, of lists of modules or of parameters ("layer1", "layer1.0.conv1", "fc.bias"), patterns
+        for such names ("layer[12]", "*.bn?"), or the Modules and Tensors themselves. By default, the whole model.
+
+        An optimiser that was made before leaves frozen parameters unchanged. Returns self.
+        Raises ValueError for a name that does not exist.
+        """
+        return self._freeze(which, True)
+
+    def unfreeze(self, *which: str | Module | Tensor) -> Module:
+        """Train a frozen part again; `which` is as for freeze(). Returns self.
+
+        Only the parameters that required a gradient before freeze() require one again.
+        """
+        return self._freeze(which, False)
+
+    def _freeze(self, which: tuple[Any, ...], frozen: bool) -> Module:
+        modules, state = dict(self.modules()), self.state()
+        chosen: set[int] = set()
+        for one in which or [self]:
+            known = {**state, **modules}
+            names = [name for name, m in known.items() if one is m or (isinstance(one, str) and _fits(name, one))]
+            if not names:
+                raise unknown("freeze" if frozen else "unfreeze", one if isinstance(one, str) else type(one).__name__,
+                              filter(None, modules))
+            parts = [m for name in names if isinstance(m := known[name], Module)]
+            chosen.update(id(m) for part in parts for _, m in part.modules())
+            chosen.update(id(state[name]) for name in names if name in state)
+        for m in modules.values():
+            whole = id(m) in chosen
+            if whole and (m is not self or not any(m.children())):  # the model itself keeps its mode
+                m.frozen = frozen
+                m.training = self.training and not frozen
+            for name, t in list(_held(m)):
+                if not isinstance(t, Tensor) or not (whole or id(t) in chosen):
+                    continue
+                if frozen and t.requires_grad:
+                    t.requires_grad, t.grad = False, None
+                    m.kept = (*m.kept, name)
+                elif not frozen and name in m.kept:
+                    t.requires_grad = True
+                    m.kept = tuple(other for other in m.kept if other != name)
         return self
 
     def eval(self) -> Module:
@@ -160,12 +264,57 @@ class Module:
         return ""
 
     def __repr__(self) -> str:
-        children = []
-        for first, *more in _alike(self.children(), repr):
-            name = first[0] + (f" ... {more[-1][0]} ({len(more) + 1} alike)" if more else "")
-            children.append(f"  {name}: {first[1]!r}".replace("\n", "\n  "))
-        head = f"{type(self).__name__}({self.describe()}"
-        return head + ("\n" + "\n".join(children) + "\n" if children else "") + ")"
+        looks: dict[tuple[str, str, tuple[tuple[str, int], ...]], int] = {}  # kind, description, children: its number
+        number: dict[int, int] = {}
+        for _, m in reversed(list(self.modules())):  # children before their parents
+            rows = []
+            for first, *more in _alike(m.children(), lambda child: number[id(child)]):
+                name = first[0] + (f" ... {more[-1][0]} ({len(more) + 1} alike)" if more else "")
+                rows.append((f"{name}: ", number[id(first[1])]))
+            number[id(m)] = looks.setdefault((type(m).__name__, m.describe(), tuple(rows)), len(looks))
+        known, lines = list(looks), []
+        stack: list[tuple[int, str, int | None]] = [(0, "", number[id(self)])]
+        while stack:
+            depth, text, look = stack.pop()
+            if look is not None:
+                kind, description, below = known[look]
+                text += f"{kind}({description}" + ")" * (not below)
+                if below:
+                    stack += [(depth, ")", None), *((depth + 1, name, child) for name, child in reversed(below))]
+            lines.append(("\n" + text).replace("\n", "\n" + "  " * depth)[1:])
+        return "\n".join(lines)
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """Return True if the name, or the name of something that contains it, has this pattern."""
+    parts = name.split(".")
+    return any(fnmatchcase(".".join(parts[:i]), pattern) for i in range(1, len(parts) + 1))
+
+
+def _held(module: Module) -> Iterator[tuple[str, Any]]:
+    """Yield (name, value) of every Module and Tensor in the attributes, and in lists, tuples and dicts there."""
+    for name, v in vars(module).items():
+        if isinstance(v, (Module, Tensor)):
+            yield name, v
+        elif isinstance(v, _CONTAINERS):
+            yield from _contained(module, name, v)
+
+
+_CONTAINERS = (list, tuple, dict, set, frozenset, deque)
+
+
+def _contained(module: Module, name: str, container: Any, inside: tuple[int, ...] = ()) -> Iterator[tuple[str, Any]]:
+    if id(container) in inside:
+        raise ValueError(f"{name}: this {type(container).__name__} of a {type(module).__name__} contains itself")
+    ordered = isinstance(container, (list, tuple, dict))
+    for key, v in container.items() if isinstance(container, dict) else enumerate(container):
+        if isinstance(v, (Module, Tensor)):
+            if not ordered:
+                raise TypeError(f"{name}: a {type(module).__name__} holds a {type(v).__name__} in a "
+                                f"{type(container).__name__}, where it would not be trained; use a list or a dict")
+            yield f"{name}.{key}", v
+        elif isinstance(v, _CONTAINERS):
+            yield from _contained(module, f"{name}.{key}", v, (*inside, id(container)))
 
 
 def _alike(children: Iterable[tuple[str, Module]], key: Callable[[Module], Any]) -> list[list[tuple[str, Module]]]:

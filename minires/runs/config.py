@@ -51,6 +51,7 @@ class Recorded:
     threads: Count = 0
     kernels: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    machine: dict[str, str] = field(default_factory=dict)  # info.machine(); {}: not recorded, as in older files
     commit: str | None = None
     parameters: Count = 0
     train_images: Count = 0
@@ -60,8 +61,9 @@ class Recorded:
     started: str = ""
 
     def differences(self, now: Recorded, keys: Sequence[str]) -> list[str]:
-        """Describe where `now` differs in these keys, as in "threads: 2 there, 4 now"."""
-        return [f"{text} now" for text in _differences(_plain(self), _plain(now), keys)]
+        """Describe where `now` differs in these keys, as in "threads: 2 there, 4 now", as far as they were recorded."""
+        noted = [key for key in keys if getattr(self, key) not in (0, "", {})]
+        return [f"{text} now" for text in _differences(_plain(self), _plain(now), noted)]
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 import sys
 from typing import Any, NamedTuple
 
+from ..files import streams
+
 
 class Passed(NamedTuple):
     """Holds the progress of a run after a step."""
@@ -24,6 +26,10 @@ class Bar:
         self.drawn: Any = None
 
     def __call__(self, passed: Passed) -> None:
+        if sys.stderr is not None:
+            streams.attempt(lambda: self._draw(passed))  # the terminal may be gone
+
+    def _draw(self, passed: Passed) -> None:
         if self.drawn is None:
             from tqdm.auto import tqdm
 
@@ -37,12 +43,15 @@ class Bar:
 
     def __exit__(self, *exception: object) -> None:
         if self.drawn is not None:
-            self.drawn.close()
+            streams.attempt(self.drawn.close)
 
 
 def say(text: str) -> None:
-    """Print a line at once, even if the output goes to a file, and above the bars if there are any."""
+    """Print a line at once, even if the output goes to a file, and above the bars if there are any.
+
+    The line is dropped if standard output cannot be written, because a run of many hours must not end for that.
+    """
     from tqdm.auto import tqdm
 
-    tqdm.write(text)
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        streams.attempt(lambda: (tqdm.write(text), sys.stdout.flush()))

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import datetime
 import functools
+import importlib.util
 import math
 import signal
 import threading
@@ -190,8 +191,8 @@ def _folder(out: Path, chosen: RunConfig | None, resume: bool) -> Iterator[RunCo
                 left.unlink()
             yield there
     except BaseException:
-        with contextlib.suppress(OSError):  # rmdir fails, and the folder stays, once there is a run in it
-            for path in new:
+        for path in new:
+            with contextlib.suppress(OSError):  # rmdir fails, and the folder stays, once there is a run in it
                 path.rmdir() if path.is_dir() else path.unlink()
         raise
 
@@ -199,6 +200,7 @@ def _folder(out: Path, chosen: RunConfig | None, resume: bool) -> Iterator[RunCo
 # ------------------------------------------------------------------------------------------------------- the run
 
 
+NEEDED = "safetensors", "matplotlib"  # packages for the checkpoints and the curves, which are loaded when used
 MARGIN = 1.5  # seconds reserved for what a process does before and after the run: starting, drawing the curves
 
 
@@ -208,7 +210,7 @@ class Outcome:
 
     step: int
     steps: int
-    stopped: str = ""  # what stopped the run: "the time limit", "Ctrl-C" or "SIGTERM"; "": the run is finished
+    stopped: str = ""  # what stopped the run: "the time limit", "Ctrl-C", "SIGTERM" or "SIGHUP"; "": finished
 
     @property
     def finished(self) -> bool:
@@ -228,19 +230,30 @@ def train(chosen: RunConfig | None, out: Path, *, resume: bool = False, root: Pa
     say: is called with a line of text at the start and after every epoch; None: print the line
     watch: is called before the first step and after every step; None: draw a bar in a terminal or in Jupyter
 
-    The time limit, Ctrl-C and SIGTERM stop the run after a checkpoint. On the CPU, with the same number of threads, the
-    weights and the metrics of a finished run (except for the seconds) have the same bits, no matter how often the run
-    was stopped or killed.
+    The time limit, Ctrl-C, SIGTERM and SIGHUP stop the run after a checkpoint. On one CPU, with the same number of
+    threads, the weights and the metrics of a finished run (except for the seconds) have the same bits, no matter how
+    often the run was stopped or killed. What these bits depend on is in config.json, and a line says what differs.
 
     Raises NotFinite if the loss is not finite; the last good checkpoint is kept.
+    Raises ModuleNotFoundError if a package that the run needs later is not installed.
+    If a new run fails before its first step ends, nothing stays in `out`.
     """
+    for package in NEEDED:
+        if importlib.util.find_spec(package) is None:
+            raise ModuleNotFoundError(f"a run needs {package}, which is not installed: pip install {package}",
+                                      name=package)
     pace = _Pace(time_limit, every_seconds, every_steps)
     with _folder(out, chosen, resume) as there, stop_signals() as stop:
         config = there or chosen
         assert config is not None  # _folder raises if there is neither
         run = _Run(config, out, root, pace, new=there is None, command=command)
-        with progress.Bar(out.name) as bar:
-            return run.go(stop, say or progress.say, watch or bar)
+        try:
+            with progress.Bar(out.name) as bar:
+                return run.go(stop, say or progress.say, watch or bar)
+        except Exception:
+            if there is None and run.at.step == 0:  # nothing has been trained, so nothing is kept
+                (out / "config.json").unlink(missing_ok=True)
+            raise
 
 
 class _Pace:
@@ -285,11 +298,14 @@ class _Run:
         self.images = len(self.train[0])
         with _naming(out):
             self.model.macs(self.train[0].shape[1:])  # raises if the images are too small, before any file is written
+        if new and config.recipe.crop > (least := min(self.train[0].shape[2:])):
+            raise ValueError(f"setting crop: expected at most {least}, the images' height or width, got "
+                             f"{config.recipe.crop}: most windows would hold only the zeros of the padding")
         # A forward pass takes a third of a step's time; one half leaves a margin.
         pace.errors_in_steps = (self.images + len(self.test[0])) / config.recipe.batch_size / 2
         now = Recorded(
             data_sha256=sets.sha256, steps=config.recipe.total_steps(self.images), threads=parallel.threads(),
-            kernels=kernels.choice(), versions=info.versions(), commit=info.commit(),
+            kernels=kernels.choice(), versions=info.versions(), machine=info.machine(), commit=info.commit(),
             parameters=self.model.count_parameters(), train_images=self.images, test_images=len(self.test[0]),
             root=str(root.resolve()) if root else None, command=command,
             started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
@@ -299,7 +315,7 @@ class _Run:
         elif config.recorded.steps != now.steps:
             raise ValueError(f"{out / 'config.json'}: steps: expected {now.steps}, which the other settings give, got "
                              f"{config.recorded.steps}")
-        elif other := config.recorded.differences(now, ("threads", "kernels", "versions", "commit")):
+        elif other := config.recorded.differences(now, ("threads", "kernels", "versions", "machine", "commit")):
             self.notes.append("the environment has changed since the run began, so the bits may differ: "
                               f"{'; '.join(other)}")
         self.config, self.steps, self.at, self.metrics = config, now.steps, Progress(), list[Line]()
@@ -349,14 +365,23 @@ class _Run:
         header = {"run": self.config.chosen(), "at": at, "metrics": self.metrics,
                   "generators": {name: generator.bit_generator.state for name, generator in self._generators()},
                   "seconds": self.pace.earlier + self.pace.spent(), "takes": self.pace.takes}
-        try:
-            with self.pace.measured("checkpoint"):
-                checkpoint.save(self.out, self.at.step, arrays, header)
-                metrics.write(self.out, self.metrics)
-        except OSError as e:
-            raise OSError(f"the checkpoint of step {self.at.step} could not be written: {e}. {self._kept()}. Free disk "
-                          "space, then resume with --resume") from e
+        with self._writing(f"the checkpoint of step {self.at.step}"), self.pace.measured("checkpoint"):
+            checkpoint.save(self.out, self.at.step, arrays, header)
+            metrics.write(self.out, self.metrics)
         self.pace.saved = time.monotonic()
+
+    @contextlib.contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        """Say in an OSError inside this context what could not be written, and what the user can do."""
+        try:
+            yield
+        except OSError as e:
+            if (self.out / "config.json").exists():
+                advice = f"{self._kept()}. Free disk space, then resume with --resume"
+            else:
+                advice = (f"{self.out} was deleted or moved while the run trained. Without its checkpoints the run "
+                          "cannot be resumed; if the folder was moved, give its new path to --resume --out")
+            raise OSError(f"{what} could not be written: {e}. {advice}") from e
 
     def _generators(self) -> Iterator[tuple[str, np.random.Generator]]:
         """Yield the name and the generator of every layer that draws random numbers in training, such as Dropout."""
@@ -406,7 +431,9 @@ class _Run:
             raise NotFinite(f"{e}. {self._kept()}") from e
 
     def _kept(self) -> str:
-        found, _ = checkpoint.newest(self.out)
+        found = None
+        with contextlib.suppress(OSError):  # the folder may be gone
+            found, _ = checkpoint.newest(self.out)
         return (f"The checkpoint of step {found[1]['at']['step']} is kept in {self.out}" if found
                 else "No checkpoint had been written yet")
 
@@ -433,9 +460,13 @@ class _Run:
     def _finish(self) -> None:
         from .. import plot  # imported here because it loads matplotlib, which training does not need
 
-        save_weights(self.model, self.out / "weights.safetensors")
-        curves = plot.training_curves({printed(self.config.model): [self.metrics]})
-        write_atomically(self.out / "curves.png", plot.png(curves))
+        with self._writing("the files of the finished run"):
+            save_weights(self.model, self.out / "weights.safetensors")
+            curves = plot.training_curves({printed(self.config.model): [self.metrics]})
+            write_atomically(self.out / "curves.png", plot.png(curves))
+
+
+STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class _Note:
@@ -446,13 +477,13 @@ class _Note:
 
     def __call__(self, number: int, frame: object) -> None:
         if self.asked:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(self.asked[0])
         self.asked.append("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name)
 
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[list[str]]:
-    """Note Ctrl-C and SIGTERM in the yielded list instead of interrupting a step. A second signal interrupts the step.
+    """Note Ctrl-C, SIGTERM and SIGHUP in the yielded list, without interrupting a step. A second signal interrupts it.
 
     A signal that was ignored before stays ignored, as in other programs that stop in an orderly way. A `stop_signals`
     inside another one yields the same list, so that a signal at the very end of one run stops the next run.
@@ -462,7 +493,7 @@ def stop_signals() -> Iterator[list[str]]:
         yield outer.asked if isinstance(outer, _Note) else []  # signals can be caught only in the main thread
         return
     note = _Note()
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, note) for number in STOPPING
               if signal.getsignal(number) is not signal.SIG_IGN}
     try:
         yield note.asked

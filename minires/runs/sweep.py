@@ -100,7 +100,8 @@ def run(spec: Spec, out: Path, *, jobs: int | None = None, scheduler: str | None
     begins.
 
     Raises ValueError if a folder holds a run with other settings.
-    Raises KeyboardInterrupt if Ctrl-C or SIGTERM stopped the runs, each of them after a checkpoint.
+    Raises KeyboardInterrupt, with the name of the signal, if Ctrl-C, SIGTERM or SIGHUP stopped the runs, each of them
+    after a checkpoint.
     """
     out = out.resolve()
     configs = spec.runs(where="cpu" if scheduler else None)
@@ -138,7 +139,7 @@ def _here(todo: Mapping[str, Job], jobs: int | None, say: Say) -> dict[str, str]
         if not outcome.finished:
             say(f"{name}: stopped by {outcome.stopped} at step {outcome.step} of {outcome.steps}")
     if stopped:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(stopped)
     return failed
 
 

@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+from ..files import streams
 from ..kernels import parallel
 from ..train import NotFinite
 from .config import RunConfig
@@ -31,6 +32,9 @@ DEATHS = 3  # killed processes of one run after which the run has failed
 # The errors that the parent of a process raises again with the same type; any other error becomes a RuntimeError.
 RAISED = {kind.__name__: kind for kind in (ValueError, RuntimeError, ArithmeticError, MemoryError, OSError,
                                            FileNotFoundError, FileExistsError, PermissionError, NotFinite)}
+
+# Ctrl-C, and the SIGHUP of a terminal that closes, reach every process of the terminal, but the parent decides.
+DECIDED_BY_PARENT = [signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 
 Event = str | Passed                 # a line of text, or a run's progress after a step
 Tell = Callable[[str, Event], None]  # called with the run's name and the event
@@ -89,7 +93,7 @@ def side_by_side(jobs: Mapping[str, Job], at_a_time: int, tell: Tell,
         if `failed` raises, all runs are stopped
 
     If a signal kills a process, a new process resumes the run; when DEATHS processes of a run were killed, the run has
-    failed. Ctrl-C and SIGTERM stop all runs at checkpoints; a second signal kills the processes.
+    failed. Ctrl-C, SIGTERM and SIGHUP stop all runs at checkpoints; a second signal kills the processes.
     """
     waiting, running = list(jobs), dict[str, _Process]()
     outcomes, deaths = dict[str, Outcome](), dict.fromkeys(jobs, 0)
@@ -194,7 +198,9 @@ class _Process:
 
 def main() -> None:
     """Train the Job from standard input. Events go to standard output, and anything printed goes to standard error."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal, but the parent decides
+    for number in DECIDED_BY_PARENT:
+        signal.signal(number, signal.SIG_IGN)
+    streams.open_missing()
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
