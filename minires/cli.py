@@ -166,8 +166,8 @@ def _add_train(commands: Commands) -> None:
         description="Train MODEL (`minires models` lists the networks). Write config.json, metrics.jsonl, checkpoints, "
                     "weights.safetensors and curves.png into the run's folder.",
         epilog="Ctrl-C writes a checkpoint and stops. The same command with --resume, or `minires train --resume --out "
-               "DIR` alone, resumes the run. On the CPU, with the same number of threads, the results have the same "
-               "bits as without the stop.")
+               "DIR` alone, resumes the run. On the same CPU, with the same versions and number of threads, the "
+               "results have the same bits as without the stop. SIGTERM and SIGHUP stop the run in the same way.")
     train.add_argument("model", nargs="?", metavar="MODEL",
                        help="name of the network to train; can be left out with --resume --out DIR")
     train.add_argument("--dataset", default=ABSENT, metavar="NAME", help=DATASETS)
@@ -363,9 +363,11 @@ def _add_network_options(parser: argparse.ArgumentParser) -> None:
     add("--dataset", metavar="NAME", help=DATASETS)
     add("--data-dir", type=_path, metavar="DIR", dest="root", help=DATA_DIR)
     add("--mean", type=float, nargs="+", metavar="M",
-        help="mean to subtract from pixels / 255, one number per channel; needs --std (default: see --normalize)")
+        help="mean to subtract from pixels / 255, one number per channel (default: see --normalize; 0 if only --std is "
+             "given)")
     add("--std", type=float, nargs="+", metavar="S",
-        help="standard deviation to divide by after --mean is subtracted, one number per channel; needs --mean")
+        help="standard deviation to divide by after --mean is subtracted, one number per channel (default: see "
+             "--normalize; 1 if only --mean is given)")
     add("--normalize", choices=("channel", "pixel-mean", "none"),
         help="without --mean and --std: subtract the training set's mean of each channel and divide by the channel's "
              "standard deviation (channel, the default), subtract the training set's mean image (pixel-mean), or leave "

@@ -80,7 +80,7 @@ def test_numbers_that_share_a_hash_are_no_keys():
     with pytest.raises(pickles.Refused, match="a number of more than 60 bits as a key"):
         pickles.read(io.BytesIO(pickle.dumps({2**61 - 1: 0})), {})
     assert pickles.read(io.BytesIO(pickle.dumps({140234567890123: 1, -5: 2, 0.5: 3})), {}) == {
-        140234567890123: 1, -5: 2, 0.5: 3}  # fmt: skip
+        140234567890123: 1, -5: 2, 0.5: 3}
 
 
 # ------------------------------------------------------------------------------------------- time and memory

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import datetime
 import functools
+import importlib.util
 import math
 import signal
 import threading
@@ -199,6 +200,7 @@ def _folder(out: Path, chosen: RunConfig | None, resume: bool) -> Iterator[RunCo
 # ------------------------------------------------------------------------------------------------------- the run
 
 
+NEEDED = "safetensors", "matplotlib"  # packages for the checkpoints and the curves, which are loaded when used
 MARGIN = 1.5  # seconds reserved for what a process does before and after the run: starting, drawing the curves
 
 
@@ -233,7 +235,13 @@ def train(chosen: RunConfig | None, out: Path, *, resume: bool = False, root: Pa
     often the run was stopped or killed. What these bits depend on is in config.json, and a line says what differs.
 
     Raises NotFinite if the loss is not finite; the last good checkpoint is kept.
+    Raises ModuleNotFoundError if a package that the run needs later is not installed.
+    If a new run fails before its first step ends, nothing stays in `out`.
     """
+    for package in NEEDED:
+        if importlib.util.find_spec(package) is None:
+            raise ModuleNotFoundError(f"a run needs {package}, which is not installed: pip install {package}",
+                                      name=package)
     pace = _Pace(time_limit, every_seconds, every_steps)
     with _folder(out, chosen, resume) as there, stop_signals() as stop:
         config = there or chosen
@@ -243,7 +251,7 @@ def train(chosen: RunConfig | None, out: Path, *, resume: bool = False, root: Pa
             with progress.Bar(out.name) as bar:
                 return run.go(stop, say or progress.say, watch or bar)
         except Exception:
-            if there is None and run.at.step == 0:  # what fails before the first step ends leaves no run behind
+            if there is None and run.at.step == 0:  # nothing has been trained, so nothing is kept
                 (out / "config.json").unlink(missing_ok=True)
             raise
 
@@ -452,9 +460,9 @@ class _Run:
     def _finish(self) -> None:
         from .. import plot  # imported here because it loads matplotlib, which training does not need
 
-        curves = plot.training_curves({printed(self.config.model): [self.metrics]})
         with self._writing("the files of the finished run"):
             save_weights(self.model, self.out / "weights.safetensors")
+            curves = plot.training_curves({printed(self.config.model): [self.metrics]})
             write_atomically(self.out / "curves.png", plot.png(curves))
 
 
