@@ -86,44 +86,98 @@ def provenance(name: str, result: dict[str, Any]) -> str:
 
 
 def summary(results: Results) -> str:
-    """Return the table of measurements and goals, with a row for each goal that a result covers."""
-    rows = [[what, common.number(value, digits), goal, aim] for what, value, digits, goal, aim in figures(results)]
+    """Return the table of measurements and goals, with a row for each goal that a result covers.
+
+    A measurement is the median over all rounds of all results that measured it, and their range.
+    """
+    measured: dict[tuple[str, int, str, str], list[float]] = {}
+    for what, values, digits, goal, aim in figures(results):
+        measured.setdefault((what, digits, goal, aim), []).extend(values)
+    rows = [[what, spread(values, digits), goal, aim] for (what, digits, goal, aim), values in measured.items()]
     if not rows:
         return ""
     return "### Measured against the goals\n\n" + common.table(["", "measured", "at least", "aim"], rows)
 
 
-def figures(results: Results) -> Iterator[tuple[str, float, int, str, str]]:
-    """Yield (what, measured, digits, goal, aim)."""
+def spread(values: list[float], digits: int) -> str:
+    """Return the median of the values, and their range if they differ."""
+    middle, low, high = (common.number(v, digits) for v in (statistics.median(values), min(values), max(values)))
+    return middle if low == high else f"{middle} ({low}–{high})"
+
+
+def figures(results: Results) -> Iterator[tuple[str, list[float], int, str, str]]:
+    """Yield (what, measured in each round, digits, goal, aim)."""
     for r in results.values():
-        if r["benchmark"] == "train_step" and (r["work"]["depth"], r["work"]["width"], r["work"]["batch_size"]) \
-                == (20, 16, 128):
+        if r["benchmark"] == "train_step":
             yield from step_figures(r)
-        elif r["benchmark"] == "scaling" and r["base"]["width"] == 16 and (found := scaling.depth_ratios(r)):
-            yield (f"ResNet-56 / ResNet-20 step (multiply-accumulates: {found['macs']:.2f})", found["minires"], 2,
-                   f"<= {1.02 * found['macs']:.2f}", f"<= {found['macs']:.2f}")
+        elif r["benchmark"] == "scaling":
+            yield from scaling_figures(r)
         elif r["benchmark"] == "data_path":
-            yield ("fetching and augmenting a batch, % of a training step",
-                   statistics.median(r["percent_of_step"]["floats"]), 1, "<= 5", "<= 5")
+            yield ("fetching and augmenting a batch, % of a training step", r["percent_of_step"]["floats"], 1,
+                   "<= 5", "<= 5")
         elif r["benchmark"] == "import_time":
-            yield "`import minires`, seconds", r["import_minires_s"], 3, "<= 0.15", "<= 0.1"
+            yield "`import minires`, seconds", [r["import_minires_s"]], 3, "<= 0.15", "<= 0.1"
 
 
-def step_figures(r: dict[str, Any]) -> Iterator[tuple[str, float, int, str, str]]:
+# {(depth, width, image, batch, inference): [(peer, threads, goal, aim)]}, for the kernels in C
+RATIOS = {
+    (20, 16, "3x32x32", 128, False): [("torch", 2, "0.80", "0.60"), ("torch-channels-last", 2, "0.95", "0.75"),
+                                      ("torch", 1, "0.85", "0.65")],
+    (20, 16, "3x32x32", 32, False): [("torch", 2, "0.85", "0.65")],
+    (20, 8, "1x14x14", 100, False): [("torch", 2, "0.95", "0.75")],
+    (56, 8, "1x14x14", 100, False): [("torch", 2, "0.95", "0.75")],
+    (20, 16, "3x32x32", 128, True): [("torch", 2, "0.85", "0.60")],
+    (20, 64, "3x32x32", 16, False): [("torch", 2, "1.10", "0.90")],
+}
+NAMES = {"torch": "PyTorch eager", "torch-channels-last": "PyTorch channels_last"}
+
+
+def ratio_row(work: tuple[Any, ...], threads: int, peer: str) -> tuple[str, str, str] | None:
+    """Return (what, goal, aim) of the ratio to a peer, or None if there is no goal."""
+    depth, width, image, batch, inference = work
+    for name, count, goal, aim in RATIOS.get(work, []):
+        if (name, count) == (peer, threads):
+            what = "inference" if inference else "training step"
+            images = "" if image == "3x32x32" else f", images {image}"
+            what += f", ResNet-{depth}, width {width}{images}, batch {batch}, {common.plural(threads, 'thread')}"
+            return f"{what}: minires / {NAMES[peer]}", f"<= {goal}", f"<= {aim}"
+    return None
+
+
+def step_figures(r: dict[str, Any]) -> Iterator[tuple[str, list[float], int, str, str]]:
     """Yield the figures of a training step or of inference."""
-    systems, threads = r["systems"], common.plural(r["threads"], "thread")
-    minires, dezero = systems["minires"], systems.get("dezero")
-    ratio, memory = minires["median_ratio_to_torch"], minires["memory_ratio_to_torch"]
-    if r["work"]["inference"]:
-        if ratio is not None:
-            yield f"inference, minires / PyTorch, {threads}", ratio, 2, "<= 1.6", "<= 1.3"
+    systems, threads, w = r["systems"], r["threads"], r["work"]
+    work = (w["depth"], w["width"], "x".join(map(str, train_step.shape_of(w))), w["batch_size"], w["inference"])
+    minires = systems["minires"]
+    for peer in NAMES:
+        if peer in systems and (row := ratio_row(work, threads, peer)):
+            yield row[0], common.ratios(minires["ms"], systems[peer]["ms"]), 2, row[1], row[2]
+    if work != (20, 16, "3x32x32", 128, False):
         return
-    if ratio is not None:
-        goal, aim = ("<= 1.35", "<= 1.2") if r["threads"] == 1 else ("<= 1.5", "<= 1.25")
-        yield f"training step, minires / PyTorch eager, {threads}", ratio, 2, goal, aim
-        yield f"peak RSS of the training step, minires / PyTorch, {threads}", memory, 2, "<= 0.8", "<= 0.55"
-    if dezero:
-        yield f"training step, DeZero / minires, {threads}", dezero["median_ratio_to_minires"], 1, ">= 8", ">= 11"
+    if "torch" in systems:
+        yield (f"peak RSS of the training step, minires / PyTorch, {common.plural(threads, 'thread')}",
+               [minires["memory_ratio_to_torch"]], 2, "<= 0.55", "<= 0.47")
+        if "minires-blocked" in systems:
+            blocked = common.ratios(systems["minires-blocked"]["ms"], systems["torch"]["ms"])
+            yield (f"training step without a C compiler, minires / PyTorch eager, {common.plural(threads, 'thread')}",
+                   blocked, 2, "<= 1.5", "<= 1.25")
+    if "dezero" in systems:
+        yield (f"training step, DeZero / minires, {common.plural(threads, 'thread')}",
+               systems["dezero"]["ratio_to_minires"], 1, ">= 18", ">= 22")
+
+
+def scaling_figures(r: dict[str, Any]) -> Iterator[tuple[str, list[float], int, str, str]]:
+    """Yield the figures of a result of scaling.py: the ratio to PyTorch of each network that has a goal."""
+    base = r["base"]
+    for group, entries in r["groups"].items():
+        for entry in entries:
+            w = {**base, group: entry["value"]}
+            row = ratio_row((w["depth"], w["width"], "3x32x32", w["batch"], False), w["threads"], "torch")
+            if row and entry["minires"]["ratio_to_torch"]:
+                yield row[0], entry["minires"]["ratio_to_torch"], 2, row[1], row[2]
+    if base["width"] == 16 and (found := scaling.depth_ratios(r)):
+        yield (f"ResNet-56 / ResNet-20 step (multiply-accumulates: {found['macs']:.2f})", found["rounds"]["minires"], 2,
+               f"<= {1.02 * found['macs']:.2f}", f"<= {found['macs']:.2f}")
 
 
 if __name__ == "__main__":

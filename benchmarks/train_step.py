@@ -36,6 +36,7 @@ def main(argv: Sequence[str]) -> int:
     p.add_argument("--batch", type=common.positive, default=128, metavar="N", help="images in a batch")
     p.add_argument("--depth", type=common.positive, default=20, metavar="N", help="layers, 6n + 2")
     p.add_argument("--width", type=common.positive, default=16, metavar="N", help="channels of the first stage")
+    p.add_argument("--image", type=image, default="3x32x32", metavar="CxHxW", help="shape of an image")
     p.add_argument("--threads", type=common.positive, default=common.cores(), metavar="N", help="for every system")
     p.add_argument("--inference", action="store_true", help="time the forward pass in evaluation mode, not a step")
     common.add_pythons(p)
@@ -51,6 +52,14 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def image(text: str) -> list[int]:
+    """Parse the value of --image, such as "1x14x14"."""
+    values = [common.positive(part) for part in text.split("x")]
+    if len(values) != 3:
+        raise common.argparse.ArgumentTypeError(f"expected CxHxW, such as 1x14x14, got {text!r}")
+    return values
+
+
 def peers(text: str) -> list[str]:
     """Parse the value of --peers and return the systems to compare with."""
     names = [] if text == "none" else text.split(",")
@@ -62,14 +71,15 @@ def peers(text: str) -> list[str]:
 
 def measure(args: Any) -> dict[str, Any]:
     """Start every system, check that all do the same work, and time them in turns."""
-    work = {"depth": args.depth, "width": args.width, "batch_size": args.batch, "inference": args.inference}
+    work = {"depth": args.depth, "width": args.width, "batch_size": args.batch, "inference": args.inference,
+            "image": args.image}
     python = common.pythons(args)
     facts: dict[str, dict[str, Any]] = {}
 
     def prepare(worker: Worker) -> dict[str, Any]:
         told = worker.ask("train", key="step", warm_up=max(args.warm_up, 2), **work)
-        check_same_work(told, facts.get("minires", told), inference=args.inference, resnet20=work["depth"] == 20
-                        and work["width"] == 16)
+        resnet20 = (args.depth, args.width, args.image[0]) == (20, 16, 3)
+        check_same_work(told, facts.get("minires", told), inference=args.inference, resnet20=resnet20)
         return told
 
     with Workers() as workers:
@@ -118,6 +128,11 @@ def check_same_work(told: dict[str, Any], minires: dict[str, Any], *, inference:
             raise Failed(f"its work differs: the loss of step {step} is {other:.6g}, minires has {mine:.6g}")
 
 
+def shape_of(work: dict[str, Any]) -> list[int]:
+    """Return the shape of the images of a result."""
+    return work.get("image", [3, 32, 32])
+
+
 def table(result: dict[str, Any]) -> str:
     """Return the result as a Markdown table, and a line for each system that was left out."""
     n, heads = common.number, ["", "median ms", "best ms", "images/s", "peak RSS MB", "x torch", "x minires"]
@@ -126,7 +141,8 @@ def table(result: dict[str, Any]) -> str:
             for name, s in result["systems"].items()]
     work = result["work"]
     what = "Inference (evaluation mode)" if work["inference"] else "Training step"
-    title = (f"{what}: ResNet-{work['depth']}, width {work['width']}, batch {work['batch_size']}, "
+    title = (f"{what}: ResNet-{work['depth']}, width {work['width']}, batch {work['batch_size']}"
+             f"{'' if shape_of(work) == [3, 32, 32] else ', images ' + 'x'.join(map(str, work['image']))}, "
              f"{common.plural(result['threads'], 'thread')}, {common.plural(result['rounds'], 'round')} of "
              f"{result['steps']}")
     left_out = [f"Left out: {name} ({reason})." for name, reason in result["left_out"].items()]

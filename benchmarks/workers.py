@@ -16,7 +16,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ Arrays = dict[str, np.ndarray]
 # ------------------------------------------------------------------------------ the work, for all
 
 
-def start_weights(depth: int, width: int) -> Arrays:
+def start_weights(depth: int, width: int, channels: int = 3) -> Arrays:
     """Return {name: float32 array} of every parameter, named as in minires and torchvision."""
     rng = np.random.default_rng(1)
     arrays: Arrays = {}
@@ -39,7 +39,7 @@ def start_weights(depth: int, width: int) -> Arrays:
         arrays[f"{prefix}bn{number}.weight"] = np.ones(out, np.float32)
         arrays[f"{prefix}bn{number}.bias"] = np.zeros(out, np.float32)
 
-    conv_and_norm("", 1, 3, width)
+    conv_and_norm("", 1, channels, width)
     channels = width
     for prefix, out, _ in blocks(depth, width):
         conv_and_norm(prefix, 1, channels, out)
@@ -56,10 +56,10 @@ def blocks(depth: int, width: int) -> list[tuple[str, int, int]]:
             for stage in (1, 2, 3) for i in range((depth - 2) // 6)]
 
 
-def batch(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return random images (size, 3, 32, 32) float32 and labels (size,) int64, the same at every call."""
+def batch(size: int, image: Sequence[int] = (3, 32, 32)) -> tuple[np.ndarray, np.ndarray]:
+    """Return random images (size, *image) float32 and labels (size,) int64, the same at every call."""
     rng = np.random.default_rng(2)
-    return rng.standard_normal((size, 3, 32, 32), np.float32), rng.integers(0, 10, size)
+    return rng.standard_normal((size, *image), np.float32), rng.integers(0, 10, size)
 
 
 def network(api: Any, w: Arrays, depth: int, width: int) -> Callable[[Any], Any]:
@@ -103,7 +103,7 @@ class Minires:
         from minires import info, kernels, models, optim, train
 
         self.minires, self.info, self.train, self.images, self.labels = minires, info, train, images, labels
-        self.model = models.cifar(depth, width=width, by_hand=self.by_hand)
+        self.model = models.cifar(depth, in_channels=images.shape[1], width=width, by_hand=self.by_hand)
         running = {n: t.data for n, t in self.model.state().items() if not t.requires_grad}
         self.model.load_state({**running, **w})
         self.optimizer = optim.SGD(self.model.parameters(), LR, MOMENTUM, WEIGHT_DECAY)
@@ -124,7 +124,7 @@ class Minires:
         return self.model.count_parameters()
 
     def macs(self) -> int:
-        return self.model.macs((3, 32, 32))
+        return self.model.macs(self.images.shape[1:])
 
     def versions(self) -> dict[str, str]:
         told = self.info.versions()
@@ -537,13 +537,14 @@ class Requests:
         self.system, self.threads = system, threads
         self.running: dict[str, Callable[[], Any]] = {}
 
-    def train(self, key: str, depth: int, width: int, batch_size: int, inference: bool, warm_up: int) -> dict[str, Any]:
+    def train(self, key: str, depth: int, width: int, batch_size: int, inference: bool, warm_up: int,
+              image: Sequence[int] = (3, 32, 32)) -> dict[str, Any]:
         """Build the network, take `warm_up` steps, and return what is needed to check that the work is the same.
 
         key: the name under which the network is timed later. A worker may hold several networks.
         """
-        images, labels = batch(batch_size)
-        net = SYSTEMS[self.system](start_weights(depth, width), images, labels, depth=depth, width=width,
+        images, labels = batch(batch_size, image)
+        net = SYSTEMS[self.system](start_weights(depth, width, image[0]), images, labels, depth=depth, width=width,
                                    threads=self.threads)
 
         def loss_of_logits() -> float:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from . import device, init, kernels, nn, ops
 from .gradient_check import gradcheck, gradcheck_module
-from .tensor import Function, Tensor, no_grad
+from .tensor import Function, Tensor, detect_changes, no_grad
 
 __version__ = "0.2.0"
-__all__ = ["Function", "Tensor", "device", "gradcheck", "gradcheck_module", "init", "kernels", "nn", "no_grad", "ops"]
+__all__ = ["Function", "Tensor", "detect_changes", "device", "gradcheck", "gradcheck_module", "init", "kernels", "nn",
+           "no_grad", "ops"]
 
 # These are loaded at first use, so that `import minires` stays quick.
 _ROOMS = ("analysis", "cuda_graph", "datasets", "evaluate", "exercise", "models", "optim", "plot", "recipes",

@@ -363,9 +363,11 @@ def _add_network_options(parser: argparse.ArgumentParser) -> None:
     add("--dataset", metavar="NAME", help=DATASETS)
     add("--data-dir", type=_path, metavar="DIR", dest="root", help=DATA_DIR)
     add("--mean", type=float, nargs="+", metavar="M",
-        help="mean to subtract from pixels / 255, one number per channel; needs --std (default: see --normalize)")
+        help="mean to subtract from pixels / 255, one number per channel (default: see --normalize; 0 if only --std is "
+             "given)")
     add("--std", type=float, nargs="+", metavar="S",
-        help="standard deviation to divide by after --mean is subtracted, one number per channel; needs --mean")
+        help="standard deviation to divide by after --mean is subtracted, one number per channel (default: see "
+             "--normalize; 1 if only --mean is given)")
     add("--normalize", choices=("channel", "pixel-mean", "none"),
         help="without --mean and --std: subtract the training set's mean of each channel and divide by the channel's "
              "standard deviation (channel, the default), subtract the training set's mean image (pixel-mean), or leave "

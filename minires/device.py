@@ -72,6 +72,8 @@ def of(*arrays: Any, operation: str = "an operation") -> Any:
 
     Raises TypeError if the arrays are on different devices: no array moves between devices implicitly.
     """
+    if all(type(a) is np.ndarray for a in arrays):
+        return np
     places = {on_gpu(a) for a in arrays}
     if len(places) > 1:
         given = ", ".join(f"{tuple(a.shape)} on the {'gpu' if on_gpu(a) else 'cpu'}" for a in arrays)

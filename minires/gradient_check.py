@@ -550,7 +550,9 @@ class _Check:
             h *= 4
         if best is None:
             return self._leaves(j, tried)
-        kink = _kink(slopes, noise)
+        kink = _kink([s for s in slopes if s.h <= 1e-3 * self._scale(j)], noise)
+        if best.expected == 0 and abs(got) <= 1e-12 * self.natural:
+            best = best._replace(error=max(best.error, abs(got)))  # what rounding in backward leaves of a zero
         return _Entry(0.0, 0.0, kink) if kink else best
 
     def _leaves(self, j: int, tried: list[float]) -> _Entry:

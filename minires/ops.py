@@ -36,6 +36,8 @@ def as_tensor(value: Any, like: Tensor) -> Tensor:
 
 def pair(value: Any, what: str = "pair") -> tuple[int, int]:
     """Return 3 as (3, 3), and (3, 2) unchanged. Raises ValueError, naming the argument `what`, for anything else."""
+    if type(value) is tuple and [*map(type, value)] == [int, int]:  # what layers keep
+        return value[0], value[1]
     values = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(values) != 2 or not all(isinstance(v, numbers.Integral) for v in values):
         raise ValueError(f"{what}: expected an integer or a pair of integers (vertical, horizontal), got {value!r}")

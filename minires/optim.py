@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import numbers
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -33,6 +34,7 @@ class SGD:
                 raise ValueError(f"SGD: expected {name} >= 0, got {value}")
         self.lr: Any = float(lr)
         self.momentum, self.weight_decay = float(momentum), float(weight_decay)
+        self.shapes = [p.shape for p in self.parameters]
         self.ends = list(itertools.accumulate(p.size for p in self.parameters))
         self._lay_out(self._joined([p.data for p in self.parameters]))
         self.velocity = self.xp.zeros_like(self.flat)
@@ -48,13 +50,15 @@ class SGD:
         if any(p.data is not view for p, view in zip(self.parameters, self.views, strict=True)):
             self._lay_out(self._joined([p.data for p in self.parameters]))  # weights were loaded, moved or cast
             self.velocity = self.xp.asarray(device.to(self.velocity, "cpu"), self.flat.dtype)  # v must follow them
-        for i, p in enumerate(self.parameters):
-            if p.grad is not None and (p.grad.shape != p.shape or p.grad.dtype != self.flat.dtype):
+        dtype, grads = self.flat.dtype, [p.grad for p in self.parameters]
+        for i, (p, g, view) in enumerate(zip(self.parameters, grads, self.views, strict=True)):
+            if g is not None and (g.shape != view.shape or g.dtype != dtype):
                 raise ValueError(f"SGD: parameter {i}: expected a {self.flat.dtype}{p.shape} gradient, got "
                                  f"{p.grad.dtype}{p.grad.shape}; scale it by float(number), not a NumPy number")
-        idle = [i for i, p in enumerate(self.parameters) if p.grad is None]
+        idle = [i for i, g in enumerate(grads) if g is None]
         w, v = self.flat, self.velocity
-        g = self._joined([self.xp.zeros_like(p.data) if p.grad is None else p.grad for p in self.parameters])
+        g = self._joined([self.xp.zeros_like(view) if g is None else g
+                          for g, view in zip(grads, self.views, strict=True)])
         new_w, new_v = kernels.of(w).sgd(w, g, v, self.lr, self.momentum, self.weight_decay)
         for i in idle:
             at = slice(self.ends[i] - self.parameters[i].size, self.ends[i])
@@ -78,8 +82,8 @@ class SGD:
         self._lay_out(self._joined([p.data for p in self.parameters]))
 
     def _joined(self, arrays: list[Any]) -> Any:
-        if len(dtypes := {str(a.dtype) for a in arrays}) > 1:
-            raise ValueError(f"SGD: expected parameters of one dtype, got {', '.join(sorted(dtypes))}")
+        if len(dtypes := {a.dtype for a in arrays}) > 1:
+            raise ValueError(f"SGD: expected parameters of one dtype, got {', '.join(sorted(map(str, dtypes)))}")
         self.xp = device.of(*arrays, operation="SGD")
         return kernels.of(arrays[0]).join(arrays)
 
@@ -87,8 +91,8 @@ class SGD:
         """Make the `.data` of every parameter a view into `flat`."""
         self.flat = flat
         self.views = []
-        for p, end in zip(self.parameters, self.ends, strict=True):
-            p.data = flat[end - p.size:end].reshape(p.shape)
+        for p, end, shape in zip(self.parameters, self.ends, self.shapes, strict=True):
+            p.data = flat[end - math.prod(shape):end].reshape(shape)
             self.views.append(p.data)
 
 

@@ -38,6 +38,7 @@ def recording() -> bool:
     return _recording.get()
 
 
+_HALF = np.dtype(np.float16)
 _detecting: ContextVar[bool] = ContextVar("detecting", default=False)
 
 
@@ -91,7 +92,7 @@ class Function:
             raise TypeError(f"{cls.__name__}: all inputs must have one dtype, got "
                             + ", ".join(f"{a.dtype}{a.shape}" for a in arrays)
                             + "; convert with .astype() first (nothing is promoted silently)")
-        half = arrays[0].dtype == np.float16
+        half = arrays[0].dtype == _HALF
         if half:  # counts above 65,504 and most sums of squares are infinite in float16
             arrays, options = list(map(_widened, arrays)), {key: _widened(v) for key, v in options.items()}
         f.K = kernels.of(arrays[0])
@@ -105,7 +106,7 @@ class Function:
             raise TypeError(f"{cls.__name__}.forward returned {_described(result)}; expected one array")
         if result.dtype != arrays[0].dtype and not cls.converts:
             raise TypeError(f"{cls.__name__}.forward returned {result.dtype} for {arrays[0].dtype} inputs")
-        out = Tensor(result.astype(np.float16) if half and not cls.converts else result)
+        out = Tensor(result.astype(_HALF) if half and not cls.converts else result)
         if any(f.needs):
             f.inputs, out.creator, out.requires_grad = inputs, f, True
             if _detecting.get():
@@ -133,8 +134,8 @@ class Function:
                 raise TypeError(f"{name}.backward returned {_described(gx)} as a gradient; expected an array")
             if self.broadcasts:
                 gx = unbroadcast(gx, x.shape)
-            if x.dtype == np.float16 and gx.dtype == np.float32:
-                gx = gx.astype(np.float16)
+            if x.dtype == _HALF and gx.dtype == np.float32:
+                gx = gx.astype(_HALF)
             if gx.shape != x.shape or gx.dtype != x.dtype:
                 raise TypeError(f"{name}.backward returned a {gx.dtype}{gx.shape} gradient "
                                 f"for a {x.dtype}{x.shape} input")
@@ -156,7 +157,7 @@ class Function:
 
 def _widened(value: Any) -> Any:
     """A float16 array as float32; anything else as it is."""
-    return value.astype(np.float32) if getattr(value, "dtype", None) == np.float16 else value
+    return value.astype(np.float32) if getattr(value, "dtype", None) == _HALF else value
 
 
 def _arrays(value: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -176,9 +177,6 @@ def _described(value: Any) -> str:
     if value is None:
         return "None (is its `return` missing?)"
     return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, (tuple, list)) else "")
-
-
-_FLOATS = frozenset(np.dtype(order + code) for order in "<>" for code in ("f2", "f4", "f8"))
 
 
 def _compared(how: Callable[[Any, Any], Any]) -> Callable[[Tensor, Any], Any]:
@@ -219,7 +217,7 @@ class Tensor:
                 raise TypeError(f"Tensor(data): expected a NumPy or CuPy array or numbers, got {type(data).__name__}; "
                                 "convert it with numpy.asarray first, a masked array with .filled(value)")
             data = np.asarray(data)
-        if data.dtype not in _FLOATS:
+        if data.dtype.kind != "f" or data.dtype.itemsize > 8:
             raise TypeError(f"Tensor(data): expected floating-point numbers, got {data.dtype}{tuple(data.shape)}; "
                             "convert with .astype(numpy.float32) first, stored images with datasets.to_float")
         if not (data.dtype.isnative and getattr(data.flags, "aligned", True)):

@@ -36,6 +36,7 @@ NESTED = ("state_dict", "model_state_dict", "model", "net")   # keys under which
 WRAPPERS = ("module", "_orig_mod")                            # DataParallel and torch.compile put these into names
 SYNONYMS = {"linear": "fc", "shortcut": "downsample"}         # names in widely copied CIFAR repositories
 MOST_INDEX = 16 << 20  # how many bytes of a JSON file are searched, to say what it is
+MOST_NAME = 1000  # characters of an entry's name
 SHOWN = 5  # how many names of each kind an error shows: missing, unexpected, misshapen
 
 
@@ -232,6 +233,8 @@ def _npy(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
 def _fitted(model: nn.Module, entries: Mapping[str, Any], rename: Rename | None, where: str) -> dict[str, Any]:
     """Return {name in the model: array with the model's dtype, on its device}. Raise ValueError unless all fit."""
     mine = model.state()
+    if (long := max(map(len, entries), default=0)) > MOST_NAME:
+        raise ValueError(f"load_weights: {where}: it has a name of {long} characters; expected at most {MOST_NAME}")
     fits: dict[str, Any] = {}
     names: dict[str, str] = {}
     for theirs, name in _translated(entries, mine, rename).items():

@@ -72,7 +72,7 @@ def randomise(net, seed=2):
 # The command of the fixture `finished_run`, but for --out: 12 steps, 4 an epoch.
 SMALL_RUN = ["train", "ResNet-20", "--dataset", "fashion_mnist_small", "--recipe", "short-cifar", "--device", "cpu",
              "--set", "train_images=50", "test_images=20", "image_size=7", "model.width=2", "batch_size=16", "crop=1",
-             "epochs=3", "warm_up_layers=20"]  # fmt: skip
+             "epochs=3", "warm_up_layers=20"]
 
 
 def build_wheel(out):

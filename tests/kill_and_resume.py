@@ -18,12 +18,12 @@ from minires.runs import checkpoint
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ["resnet20", "--dataset", "fashion_mnist_small", "--recipe", "short-cifar", "--seed", "3", "--device", "cpu",
        "--checkpoint-steps", "2", "--set", "train_images=330", "test_images=100", "image_size=7", "model.width=2",
-       "batch_size=16", "crop=1", "warm_up_layers=20", "epochs=4"]  # fmt: skip
+       "batch_size=16", "crop=1", "warm_up_layers=20", "epochs=4"]
 
 
 def start(out, *options):
     env = {**os.environ, "MINIRES_THREADS": "1",
-           "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}  # fmt: skip
+           "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, "-W", "error", "-m", "minires.cli", "train", *RUN, "--out", str(out), *options]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -42,7 +42,7 @@ def result(out):
     metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return {"weights": hashlib.sha256((out / "weights.safetensors").read_bytes()).hexdigest(),
             "state": digest.hexdigest(), "at": header["at"],
-            "metrics": [{k: v for k, v in line.items() if k != "seconds"} for line in metrics]}  # fmt: skip
+            "metrics": [{k: v for k, v in line.items() if k != "seconds"} for line in metrics]}
 
 
 def kill_and_resume(folder, kills, rng, say=print):

@@ -23,7 +23,7 @@ NETS = {
     "plain": {"residual": False}, "residual": {}, "by hand": {"by_hand": True}, "deep": {"depth": 20},
     "option B": {"shortcut": "B"}, "option B by hand": {"shortcut": "B", "by_hand": True},
     "option C": {"shortcut": "C"},
-}  # fmt: skip
+}
 PREACT = {"pre-activation": {"block": "preact"}, "pre-activation by hand": {"block": "preact", "by_hand": True}}
 ALL_NETS = NETS | PREACT
 
@@ -168,7 +168,7 @@ LOOKS = {
     "cka_matrix": lambda m, x, y: analysis.cka_matrix(m, x),
     "receptive_fields": lambda m, x, y: analysis.receptive_fields(m, x),
     "exciting_patches": lambda m, x, y: analysis.exciting_patches(m, x, "layer3.0.bn2", 1),
-}  # fmt: skip
+}
 
 
 def direction(model):
@@ -214,7 +214,7 @@ def test_the_model_is_left_bit_for_bit_as_it_was(look, fails, options, monkeypat
 def test_no_analysis_is_forgotten_here():
     rest = {"follow", "deepen", "deleted", "graph", "growth_per_layer", "update_ratios", "random_direction",
             "path_shares", "gradient_shares", "autocorrelation", "gradient_on_a_line", "input_gradients", "cka",
-            "first_filters"}  # fmt: skip
+            "first_filters"}
     assert {n for n in analysis.__all__ if n[0].islower()} == rest | set(LOOKS)
 
 

@@ -67,7 +67,7 @@ def test_20_layers_become_56_with_the_same_logits(residual):
      {"norm": "none"}, {"norm": "none", "residual": False}, {"block": "bottleneck", "depth": 20},
      {"block": "preact_bottleneck", "depth": 20}],
     ids=["v2", "by hand", "B", "C", "fixup", "no norm", "plain, no norm", "bottleneck", "v2 bottleneck"],
-)  # fmt: skip
+)
 def test_identity_blocks_of_every_kind(options):
     net = trained(**{"depth": 14, "dtype": np.float64} | options)
     before = {n: t.data.copy() for n, t in net.state().items()}
@@ -108,7 +108,7 @@ def test_dirac_returns_the_image():
 
 KINDS = {"v1": {}, "v2": {"block": "preact"}, "B": {"shortcut": "B"}, "by hand": {"by_hand": True},
          "fixup": {"norm": "fixup"}, "bottleneck": {"block": "bottleneck"},
-         "v2 bottleneck": {"block": "preact_bottleneck", "shortcut": "B"}}  # fmt: skip
+         "v2 bottleneck": {"block": "preact_bottleneck", "shortcut": "B"}}
 
 
 def deep(blocks, options):
@@ -188,7 +188,7 @@ def test_swapped_blocks_run_in_each_others_places():
     net = trained(14, residual=True)
     x, labels = classified(net)
     assert same_shape({n: m for n, m in net.modules() if isinstance(m, nn.Block)}) == [
-        ["layer1.0", "layer1.1"], ["layer2.1"], ["layer3.1"]]  # fmt: skip
+        ["layer1.0", "layer1.1"], ["layer2.1"], ["layer3.1"]]
     (found,) = swap_blocks(net, x, labels, [1], rng=rng())
     net.layer1.reverse()
     assert found.error == pytest.approx(100 * (net(Tensor(x)).data.argmax(1) != labels).mean())

@@ -116,7 +116,7 @@ def test_refinement_is_numpys():
 
 
 @pytest.mark.parametrize("name, layer, size", [("resnet18", "layer4.1", 435), ("resnet50", "layer4.2", 427),
-                                               ("googlenet", "inception3a", 43)])  # fmt: skip
+                                               ("googlenet", "inception3a", 43)])
 def test_receptive_fields_of_the_networks_for_imagenet(name, layer, size):
     """ResNet-18 has 435, as in published tables, and ResNet-50 has v1's strides. GoogLeNet's first module has
     torchvision's 3x3 convolution instead of the 5x5: 7 + 2 * 2 + 2 * 4 + 2 * 4 + 2 * 8."""
@@ -137,7 +137,7 @@ def test_receptive_fields_of_a_resnet_20_by_the_textbook():
     assert sizes["layer3.2"] == (37 + 4 + 5 * 8,) * 2
     assert fields["layer3.2"].jump == (4, 4) and "fc" not in fields
     assert receptive_fields(models.resnet56(width=2, rng=rng()), normal(1, 3, 32, 32, dtype=np.float32))[
-        "layer1.8"].size == (39, 39)  # fmt: skip
+        "layer1.8"].size == (39, 39)
 
 
 class Odd(nn.Module):
@@ -156,7 +156,7 @@ class Odd(nn.Module):
 
 MODELS = {"odd": (Odd, (13, 19)), "v1": (cifar, (16, 16)), "plain": (lambda: cifar(residual=False), (16, 16)),
           "option B": (lambda: cifar(shortcut="B"), (16, 16)),
-          "v2": (lambda: cifar(block="preact"), (16, 16))}  # fmt: skip
+          "v2": (lambda: cifar(block="preact"), (16, 16))}
 
 
 @pytest.mark.parametrize("build, size", MODELS.values(), ids=MODELS)
@@ -251,7 +251,7 @@ def test_the_graph_of_a_small_expression():
     g = graph(result, {"a": a, "b": b})
     assert [(n.name, n.operation, n.kind) for n in g.nodes] == [
         ("a", "", "parameter"), ("b", "", "constant"), ("", "Mul", "operation"), ("", "Add", "operation"),
-        ("", "Relu", "operation")]  # fmt: skip
+        ("", "Relu", "operation")]
     assert [n.inputs for n in g.nodes] == [(), (), (0, 1), (2, 0), (3,)]
     assert g.nodes[0].lines() == ["a", "2"] and g.nodes[2].lines() == ["Mul", "6"]
 
@@ -279,7 +279,7 @@ def test_a_models_names_are_taken_and_dot_is_well_formed():
     assert text.startswith("digraph {") and text.endswith("}\n")
     assert set(re.findall(r"^  (\d+) \[", text, re.M)) == {str(i) for i in range(len(g.nodes))}
     assert set(re.findall(r"^  (\d+ -> \d+);", text, re.M)) == {f"{j} -> {i}" for i, n in enumerate(g.nodes)
-                                                                for j in n.inputs}  # fmt: skip
+                                                                for j in n.inputs}
     tricky = graph(Tensor([1.0]), {'a "quoted" \\ name': Tensor([1.0])}).dot()
     assert tricky.count('"') == 2
     quoted = Tensor([1.0], True)

@@ -175,7 +175,7 @@ def test_activations_of_a_small_network_by_hand():
      ({"residual": False, "norm": "none"},
       ["conv1", "layer1.0.conv1", "layer1.0", "layer2.0.conv1", "layer2.0", "layer3.0.conv1", "layer3.0"])],
     ids=["v1", "v2", "no norm"],
-)  # fmt: skip
+)
 def test_every_relu_is_found_whether_it_is_a_module_or_not(options, names):
     found = activations(cifar(by_hand=False, **options), normal(8, 1, 8, 8, dtype=np.float32))
     assert sorted(found) == sorted(names) and max(a.dead for a in found.values()) < 0.5

@@ -47,7 +47,7 @@ def hidden(depth, residual, width=192, seed=0):
 
 def correlation(depth, residual, seeds=4):
     return np.mean([gradient_correlation(hidden(depth, residual, seed=s), normal(64, 192, seed=s, dtype=np.float32),
-                                         rng=rng(s)) for s in range(seeds)])  # fmt: skip
+                                         rng=rng(s)) for s in range(seeds)])
 
 
 @pytest.mark.parametrize("depth, expected", [(1, 0.5), (2, 0.25), (3, 0.125)])

@@ -33,7 +33,7 @@ SMALL = {
     "scaling": ["--steps", 1, "--base", "8,4,4", "--base-threads", 1],
     "data_path": ["--repeats", 1, "--images", 500],
     "import_time": [],
-}  # fmt: skip
+}
 pytestmark = pytest.mark.system
 
 
@@ -58,7 +58,7 @@ def module(monkeypatch, name):
 HEADER = {"benchmark": str, "command": str, "date": str, "machine": dict, "load_before": list, "load_after": list}
 DEPTHS = ["--only", "depth", "--depth", "20,56"]  # what scaling changes
 SYSTEM = {"versions": dict, "parameters": int, "losses": list, "ms": list, "round_ms": list, "median_ms": float,
-          "best_ms": float, "images_per_s": float, "peak_rss_mb": float}  # fmt: skip
+          "best_ms": float, "images_per_s": float, "peak_rss_mb": float}
 
 
 def holds(entry, schema):
@@ -128,7 +128,7 @@ def check_scaling(r):
             for system in {"minires", "torch"} & set(entry):
                 check_times(entry[system], r["rounds"], r["steps"])
                 again = [statistics.median(a) / statistics.median(b) for a, b in
-                         zip(entry[system]["ms"], entries[0][system]["ms"], strict=True)]  # fmt: skip
+                         zip(entry[system]["ms"], entries[0][system]["ms"], strict=True)]
                 assert entry[system]["ratio_to_first"] == pytest.approx(again)
                 assert entry[system]["parameters"] == entry["minires"]["parameters"]
 
@@ -149,12 +149,12 @@ def check_data_path(r):
         assert [len(t) for t in times] == [r["repeats"]] * r["rounds"] and all(v > 0 for t in times for v in t)
     for name in "floats", "bytes":
         again = [100 * statistics.median(a) / statistics.median(b)
-                 for a, b in zip(r["ms"][name], r["ms"]["step"], strict=True)]  # fmt: skip
+                 for a, b in zip(r["ms"][name], r["ms"]["step"], strict=True)]
         assert r["percent_of_step"][name] == pytest.approx(again)
 
 
 CHECKS = {"train_step": check_train_step, "ops": check_ops, "scaling": check_scaling, "data_path": check_data_path,
-          "import_time": check_import_time}  # fmt: skip
+          "import_time": check_import_time}
 
 
 # --------------------------------------------------------------------------------------- the benchmarks
@@ -170,7 +170,7 @@ def results(tmp_path_factory):
     (folder / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\")", encoding="utf-8")
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
     peers = ["--peers", "reference,dezero,chainer", "--python", f"dezero={folder / 'no-such-python'}",
-             "--python", f"chainer={bare}"]  # fmt: skip
+             "--python", f"chainer={bare}"]
     words = {"train_step": peers, "scaling": DEPTHS}
     return folder, {name: result(folder, name, *words.get(name, []), env=env) for name in CHECKS}
 
@@ -262,12 +262,26 @@ WRONG = [
     ("train_step", "--peers caffe", "expected any of reference, by-hand, torch"),
     ("train_step", "--depth 21", "--depth: expected 6n + 2"),
     ("train_step", "--width 6", "--width: expected a multiple of 4, got 6"),
+    ("train_step", "--image 14x14", "expected CxHxW, such as 1x14x14, got '14x14'"),
     ("train_step", "--rounds 0", "expected a whole number >= 1, got '0'"),
     ("train_step", "--python dezero", "expected NAME=PATH, such as dezero=venv/bin/python, got 'dezero'"),
     ("ops", "--size 6", "--size: expected a multiple of 4, got 6"),
     ("scaling", "--depth 20,21", "--depth: expected values of 6n + 2"),
     ("scaling", "--base 20,16", "expected DEPTH,WIDTH,BATCH, got '20,16'"),
 ]
+
+
+def test_cpu_writes_a_file_for_each_of_its_cases(monkeypatch, tmp_path, capsys):
+    cpu = module(monkeypatch, "cpu")
+    small = ["--peers", "blocked", "--threads", "1", "--steps", "1", "--batch", "4", "--depth", "8", "--width", "4"]
+    monkeypatch.setattr(cpu, "CASES", {"one": small, "two": [*small, "--image", "1x14x14"], "three": small})
+    assert cpu.main(["--rounds", "2", "--out", str(tmp_path), "--cases", "one,two"]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"one.json", "two.json"}
+    found = json.loads((tmp_path / "two.json").read_text(encoding="utf-8"))
+    assert found["work"]["image"] == [1, 14, 14] and set(found["systems"]) == {"minires", "minires-blocked"}
+    assert "images 1x14x14, 1 thread, 2 rounds of 1" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        cpu.main(["--out", str(tmp_path), "--cases", "four"])
 
 
 @pytest.mark.parametrize("name, words, message", WRONG)
@@ -293,7 +307,7 @@ def test_other_work_is_not_compared(monkeypatch):
         ({"losses": [3.0, 3.0, 3.0]}, {}, "does not decrease"),
         ({"losses": [3.1, 2.5, 2.0]}, {}, "the loss of step 1 is 3.1, minires has 3"),
         ({"losses": [3.0, 2.5, 1.9]}, {}, "the loss of step 3 is 1.9, minires has 2"),
-    ]:  # fmt: skip
+    ]:
         with pytest.raises(common.Failed, match=re.escape(why)):
             check(told, **options)
 
@@ -337,16 +351,32 @@ def test_tables_are_written_between_the_markers(results, tmp_path):
     assert "README.md: expected one line" in run("tables", *words).stderr
 
 
-def test_goals_are_set_beside_what_was_measured(monkeypatch):
+def test_goals_are_next_to_the_range_of_all_that_was_measured(monkeypatch):
     tables = module(monkeypatch, "tables")
-    minires = {"median_ratio_to_torch": 1.4, "memory_ratio_to_torch": 0.5}
+
+    def cells(results):
+        rows = tables.summary(results).splitlines()[4:]
+        return [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
+
+    systems = {"minires": {"ms": [[7], [8]], "memory_ratio_to_torch": 0.5}, "torch": {"ms": [[10], [10]]},
+               "minires-blocked": {"ms": [[14], [14]]}, "torch-channels-last": {"ms": [[8], [8]]},
+               "dezero": {"ratio_to_minires": [20, 19.5]}}
     step = {"benchmark": "train_step", "work": {"depth": 20, "width": 16, "batch_size": 128, "inference": False},
-            "threads": 1, "systems": {"minires": minires, "dezero": {"median_ratio_to_minires": 9.5}}}  # fmt: skip
-    rows = tables.summary({"a.json": step}).splitlines()[4:]
-    assert [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows] == [
-        ["training step, minires / PyTorch eager, 1 thread", "1.40", "<= 1.35", "<= 1.2"],
-        ["peak RSS of the training step, minires / PyTorch, 1 thread", "0.50", "<= 0.8", "<= 0.55"],
-        ["training step, DeZero / minires, 1 thread", "9.5", ">= 8", ">= 11"]]  # fmt: skip
+            "threads": 2, "systems": systems}
+    what = "training step, ResNet-20, width 16, batch 128, 2 threads: minires / PyTorch"
+    rest = [[f"{what} channels_last", "0.94 (0.88–1.00)", "<= 0.95", "<= 0.75"],
+            ["peak RSS of the training step, minires / PyTorch, 2 threads", "0.50", "<= 0.55", "<= 0.47"],
+            ["training step without a C compiler, minires / PyTorch eager, 2 threads", "1.40", "<= 1.5", "<= 1.25"],
+            ["training step, DeZero / minires, 2 threads", "19.8 (19.5–20.0)", ">= 18", ">= 22"]]
+    assert cells({"a.json": step}) == [[f"{what} eager", "0.75 (0.70–0.80)", "<= 0.80", "<= 0.60"], *rest]
+    scaling = {"benchmark": "scaling", "base": {"depth": 20, "width": 16, "batch": 128, "threads": 2},
+               "groups": {"batch": [{"value": 128, "minires": {"ratio_to_torch": [0.9]}},
+                                    {"value": 64, "minires": {"ratio_to_torch": [5.0]}}]}}
+    assert cells({"a.json": step, "b.json": scaling}) == [
+        [f"{what} eager", "0.80 (0.70–0.90)", "<= 0.80", "<= 0.60"], *rest]  # the worse run counts too
+    demo = {**step, "work": {**step["work"], "width": 8, "image": [1, 14, 14], "batch_size": 100}}
+    assert [row[0] for row in cells({"a.json": demo})] == [
+        "training step, ResNet-20, width 8, images 1x14x14, batch 100, 2 threads: minires / PyTorch eager"]
     step["work"]["batch_size"] = 64
     assert tables.summary({"a.json": step}) == "" and tables.generate({}) == "No results yet."
 
@@ -357,7 +387,7 @@ def test_goals_are_set_beside_what_was_measured(monkeypatch):
 def functions():
     below = lambda c: [c, *(d for s in c.__subclasses__() for d in below(s))]
     return {(c, name): vars(c)[name] for c in below(Function) for name in ("apply", "pull", "forward", "backward")
-            if name in vars(c)}  # fmt: skip
+            if name in vars(c)}
 
 
 @pytest.fixture
@@ -365,7 +395,7 @@ def small():
     rng = np.random.default_rng(0)
     model = models.cifar(8, width=2, rng=rng)
     return (model, rng.standard_normal((4, 3, 8, 8), np.float32), rng.integers(0, 10, 4),
-            optim.SGD(model.parameters(), 0.01, 0.9, 1e-4))  # fmt: skip
+            optim.SGD(model.parameters(), 0.01, 0.9, 1e-4))
 
 
 def test_a_profile_adds_up_to_the_step(small):

@@ -19,7 +19,7 @@ pytest.importorskip("safetensors", reason="checkpoints are safetensors files, an
 def arrays(seed=0):
     rng = np.random.default_rng(seed)
     return {"a.weight": rng.standard_normal((3, 2, 5)).astype(np.float32), "one": np.float32([seed]),
-            "count": np.array([2**40 + seed]), "turned": rng.standard_normal((4, 3)).astype(np.float32).T}  # fmt: skip
+            "count": np.array([2**40 + seed]), "turned": rng.standard_normal((4, 3)).astype(np.float32).T}
 
 
 def names(folder):
@@ -60,7 +60,7 @@ def damaged(content, how):
 
 
 @pytest.mark.parametrize("how", ["empty", "text", "cut by 1", "cut by 100", "cut by 400", "flipped in the data",
-                                 "another header"])  # fmt: skip
+                                 "another header"])
 def test_a_damaged_newest_one_is_passed_over_and_named(tmp_path, how):
     save(tmp_path, 10, arrays(1), {"step": 10})
     path = save(tmp_path, 20, arrays(2), {"step": 20})
@@ -114,7 +114,7 @@ def test_a_limit_on_file_sizes_leaves_the_one_before(tmp_path):
             "save(sys.argv[1], 1, {'a': np.arange(9)}, 1)\n"
             "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
             "try: save(sys.argv[1], 2, {'a': np.arange(9_000)}, 2)\n"
-            "except OSError as e: print(e.strerror)\n")  # fmt: skip
+            "except OSError as e: print(e.strerror)\n")
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60)
     assert (done.stdout.strip(), done.stderr) == (os.strerror(errno.EFBIG), "")
     assert names(tmp_path) == ["checkpoint-000000001.safetensors"] and newest(tmp_path)[0][1] == 1

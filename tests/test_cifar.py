@@ -385,6 +385,17 @@ def test_the_real_files_of_both_formats_agree(tmp_path):
     np.testing.assert_allclose(mean, [0.4914, 0.4822, 0.4465], atol=5e-5)
 
 
+@pytest.mark.parametrize("python", [make.python2, make.python3])
+@pytest.mark.parametrize("name, n", [("cifar10", 10_000), ("cifar100", 50_000)])
+def test_files_as_large_as_the_real_ones_are_within_every_bound(name, n, python):
+    """CIFAR-100's training file has 155 MB, and 231 MB if today's Python wrote it again."""
+    form, batch = cifar.FORMATS[name][0], make.images(n, name)
+    content = python(*batch, "t")
+    assert len(content) < cifar.most_bytes(form)[form.train[0]]
+    pixels, labels = cifar.read_python("whole", content, n, cifar.CLASSES[name], "t")
+    assert np.array_equal(pixels, batch[0]) and all(np.array_equal(labels[kind], batch[1][kind]) for kind in labels)
+
+
 def test_a_real_batch_is_written_as_the_tests_write_it(small):
     """The pickles that these tests write use the same operations as the real file."""
     content = (real(PYTHON) / "test_batch").read_bytes()

@@ -82,7 +82,7 @@ def test_the_reader_of_imports_reads_them_all(tmp_path):
     path = PACKAGE / "kernels" / "new.py"
     assert list(imports(path, ast.parse(source))) == [
         ("a.b", True), ("minires.device", True), ("minires.kernels.x.y", True), ("c", False), ("e", False),
-        ("g", True), ("d", False)]  # fmt: skip
+        ("g", True), ("d", False)]
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -168,7 +168,7 @@ def test_everything_public_has_a_docstring(path):
     tree, short = TREES[path], path.name == "ops.py"
     public = [n for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith("_")]
     missing = [n.name for n in public if not ast.get_docstring(n)
-               and not (short and (isinstance(n, ast.ClassDef) or len(n.body) == 1))]  # fmt: skip
+               and not (short and (isinstance(n, ast.ClassDef) or len(n.body) == 1))]
     assert ast.get_docstring(tree) and missing == []
 
 
@@ -235,7 +235,7 @@ def test_the_readme_mentions_every_command():
         if not needed.exists():
             pytest.skip(f"there is no {needed.name} yet")
     commands = [n.args[0].value for n in ast.walk(TREES[cli])
-                if isinstance(n, ast.Call) and getattr(n.func, "attr", "") == "add_parser"]  # fmt: skip
+                if isinstance(n, ast.Call) and getattr(n.func, "attr", "") == "add_parser"]
     assert {"demo", "info"} <= set(commands)
     text = readme.read_text(encoding="utf-8")
     assert [c for c in commands if f"minires {c}" not in text] == []
@@ -254,7 +254,7 @@ def private(name):
 def private_names(tree):
     """Yield (line, name) for names of other objects that are read, imported, or passed to setattr and getattr."""
     own = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
-           and ast.unparse(node.value) == "self"}  # fmt: skip
+           and ast.unparse(node.value) == "self"}
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and node.attr not in own and ast.unparse(node.value) not in ("self", "cls"):
             yield node.lineno, node.attr
@@ -313,7 +313,7 @@ NETS = {
     "by hand, option B": {"by_hand": True, "shortcut": "B"}, "pre-activation": {"block": "preact"},
     "pre-activation by hand": {"block": "preact", "by_hand": True}, "no norm": {"residual": False, "norm": "none"},
     "fixup": {"norm": "fixup"},
-}  # fmt: skip
+}
 
 
 class Seen(np.ndarray):
@@ -382,13 +382,13 @@ def too_wide(seen, inside_kernels=0):
     """
     limits = {"kernel": inside_kernels, "kept for backward": inside_kernels}
     return {key: n for key, n in seen.items() if key[0].kind in "fc" and key[0] != np.float32
-            and n > limits.get(key[1], 0)}  # fmt: skip
+            and n > limits.get(key[1], 0)}
 
 
 @pytest.mark.parametrize("which, inside_kernels", [
     ("reference", 0), ("blocked", 16),
     pytest.param("native", 16, marks=pytest.mark.skipif(not native.ready(), reason=native.reason() or "ready")),
-], ids=["reference", "blocked", "native"])  # fmt: skip
+], ids=["reference", "blocked", "native"])
 @pytest.mark.parametrize("options", NETS.values(), ids=NETS)
 def test_no_float64_in_a_float32_training_step(options, which, inside_kernels, notes):
     """Fast kernels may sum in float64, with one number for each of the at most 8 channels, but no image is float64."""
@@ -464,7 +464,7 @@ def held():
 
 
 @pytest.mark.parametrize("options", [NETS["plain"], NETS["residual"], NETS["by hand"]],
-                         ids=["plain", "residual", "by hand"])  # fmt: skip
+                         ids=["plain", "residual", "by hand"])
 def test_memory_is_flat_over_a_hundred_steps(options, no_collector):
     """With the cycle collector off, no array and no object is added."""
     model = net(**options)

@@ -291,6 +291,9 @@ def test_inputs_by_the_training_sets_channels_or_mean_image_or_as_they_are():
             ("none", 0, 1, "pixels / 255"),
             (([0.25] * 3, [1, 1, 1]), 0.25, 1, "(pixels / 255 - (0.25, 0.25, 0.25)) / (1, 1, 1)"),
             (([0] * 3, [0.25, 0.5, 1]), 0, np.array([0.25, 0.5, 1])[:, None, None],
+             "(pixels / 255 - (0, 0, 0)) / (0.25, 0.5, 1)"),
+            ((np.array([0.25] * 3), None), 0.25, 1, "(pixels / 255 - (0.25, 0.25, 0.25)) / (1, 1, 1)"),
+            ((None, [0.25, 0.5, 1]), 0, np.array([0.25, 0.5, 1])[:, None, None],
              "(pixels / 255 - (0, 0, 0)) / (0.25, 0.5, 1)")]:
         found = datasets.prepared("stripes", normalize=how)
         np.testing.assert_allclose(found.train[0], (x - shift) / scale, atol=1e-6)
@@ -338,7 +341,7 @@ def test_the_digest_is_of_all_pixels_and_labels_as_stored():
     ({"image_size": 5}, "average_pool: size: expected extents that divide the images' 16x16, got 5x5"),
     ({"normalize": ([0.5], [1.0])}, "normalize: mean: expected 3 finite numbers"),
     ({"normalize": ([0.5] * 3, [1.0, 1, 0])}, "normalize: std: expected numbers above 0"),
-])  # fmt: skip
+])
 def test_inputs_that_do_not_fit(options, message):
     for with_training_images in True, False:
         with pytest.raises(ValueError, match=message):

@@ -241,6 +241,19 @@ def test_after_ctrl_c_a_resumed_demo_ends_with_the_same_numbers(quick, jobs, fin
     assert resumed["settings"] == whole["settings"] and resumed["seconds"] > results["seconds"]
 
 
+def test_a_resumed_demo_names_the_command_that_began_it(two_small_nets, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "QUICK", dataclasses.replace(demo.QUICK, train_images=200, test_images=100))
+    out = tmp_path / "out"
+    assert cli.main(["demo", "--quick", "--seed", "3", "--device", "cpu", "--jobs", "1", "--out", str(out)]) == 0
+    whole = demo_report.load(out / "results.json")
+    assert whole["settings"]["command"] == "minires demo --quick --seed 3 --device cpu"
+    shutil.rmtree(out / "runs" / "plain8")  # as if the demo had been stopped before this network began
+    assert cli.main(["demo", "--resume", "--jobs", "1", "--out", str(out)]) == 0
+    resumed = demo_report.load(out / "results.json")
+    assert resumed["settings"] == whole["settings"]
+    assert without_seconds(resumed["nets"]) == without_seconds(whole["nets"])
+
+
 def without_seconds(nets):
     return {name: net | {"seconds": 0} for name, net in nets.items()}
 
@@ -278,7 +291,7 @@ def test_a_demo_killed_between_epochs_shows_the_last_one_that_is_done(tmp_path, 
     assert stopped == "SIGTERM" and list(results["nets"]) == ["plain-20"]
     assert not results["nets"]["plain-20"]["complete"]
     assert without_seconds(results["nets"]) == without_seconds({"plain-20": after_one["plain-20"] | {
-        "complete": False}})  # fmt: skip
+        "complete": False}})
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ def results() -> dict:
         "versions": {"minires": "0.1.0", "python": "3.11", "numpy": "2.0", "blas": "none", "platform": "-"},
         "started": "2026-01-05T10:11:12+00:00",
         "seconds": 86.4,
-    }  # fmt: skip
+    }
 
 
 class Page(HTMLParser):
@@ -180,7 +180,7 @@ def test_the_tables_hold_the_numbers_of_the_results(results, images):
         assert row == [
             str(layers), f"{net['parameters']:,}", f"{net['macs']:,}", "3", f"{FINAL[name]:.1f}",
             f"{FINAL[name] + 1.5:.1f}", "1.00", f"{MEANS[name]:.2f}", f"{net['seconds']:.1f}",
-        ]  # fmt: skip
+        ]
     for values in (results["settings"], results["versions"]):
         for key, value in values.items():
             assert key in found.text["th"] and str(value) in cells
@@ -228,7 +228,7 @@ def test_the_findings_are_stated_with_their_numbers(results):
     assert "plain-20 0.85, ResNet-20 0.75, plain-56 0.59, ResNet-56 0.45" in responses
     assert '"generally smaller"' in responses and "smaller mean at depth 20 and 56" in responses
     for limit in ("one seed (0), 3 epochs, width 8 and 14x14 images", "not the paper's numbers",
-                  "no error bars", "nothing is claimed about test accuracy"):  # fmt: skip
+                  "no error bars", "nothing is claimed about test accuracy"):
         assert limit in responses
 
 
@@ -283,7 +283,7 @@ def test_an_interrupted_run_is_compared_at_the_epoch_all_have_finished(results, 
     results["nets"]["resnet-56"].update(
         train_error=[], test_error=[], train_loss=[], responses=[], responses_init=[], gradient_norms_init=[],
         complete=False,
-    )  # fmt: skip
+    )
     assert demo_report.headline(results) == (
         "After 2 epochs depth hurts the plain network in training error: 84.0 % with 56 layers against 27.0 % "
         "with 20; the residual network of that depth has no finished epoch."
@@ -359,7 +359,7 @@ def test_results_survive_the_trip_through_json(results, tmp_path):
     (lambda r: r["settings"].update(seed=True), r"settings.seed: expected a whole number, got True"),
     (lambda r: r["settings"].update(lr="0.1"), r"settings.lr: expected a finite number, got '0.1'"),
     (lambda r: r["versions"].update(blas=None), r"versions.blas: expected text, got None"),
-])  # fmt: skip
+])
 def test_wrong_results_are_named(results, change, message):
     demo_report.check_results(results)
     wrong = copy.deepcopy(results)
@@ -403,7 +403,7 @@ def test_numpy_numbers_are_welcome(results):
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-         "--disable-background-networking", "--disable-component-update")  # fmt: skip
+         "--disable-background-networking", "--disable-component-update")
 MEASURE = """<script>addEventListener("load", () => { document.title = JSON.stringify({
   images: [...document.images].map(i => [i.complete, i.naturalWidth, i.alt.length]),
   overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth }) })</script>"""

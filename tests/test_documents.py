@@ -136,7 +136,7 @@ def test_commands_are_found_in_the_documents():
     ("info", "NumPy"), ("models", "resnet1202"),
     ("evaluate resnet56 data/weights/fashion-mnist/resnet56.safetensors --width 8 --dataset fashion_mnist_small "
      "--image-size 14 --normalize pixel-mean", "2000 test images"),
-])  # fmt: skip
+])
 def test_the_readmes_quick_commands_run(arguments, says, monkeypatch, capsys):
     assert f"minires {arguments.split()[0]}" in TEXTS["README.md"]
     monkeypatch.chdir(ROOT)

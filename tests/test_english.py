@@ -44,6 +44,7 @@ REFUSED = {
     r"\bcomes? to (?:its|an) end\b": "ends",
     r"\bget on\b": "make progress",
     r"\bas (?:it|they) lies?\b": "in its memory order",
+    r"\bfmt: (?:skip|off|on)\b": "nothing: no formatter runs here",
 }
 PATTERN = re.compile("|".join(f"(?:{phrase})" for phrase in REFUSED), re.IGNORECASE)
 EXCEPT = {"tests/test_english.py", "CHANGELOG.md"}

@@ -129,6 +129,16 @@ def test_json_is_all_that_is_on_stdout(tiny, tmp_path):
     assert given["images_per_second"] > 0 and given["input"] == "(pixels / 255 - (0.5, 0.4, 0.3)) / (0.25, 0.25, 0.25)"
 
 
+@pytest.mark.parametrize("option, normalize, words", [
+    ("--mean", ([0.5, 0.4, 0.3], [1] * 3), "(pixels / 255 - (0.5, 0.4, 0.3)) / (1, 1, 1)"),
+    ("--std", ([0] * 3, [0.5, 0.4, 0.3]), "(pixels / 255 - (0, 0, 0)) / (0.5, 0.4, 0.3)")])
+def test_mean_or_std_alone(tiny, option, normalize, words, capsys):
+    path, net = tiny
+    assert command("resnet20", path, "--dataset", "stripes", "--width", 2, option, 0.5, 0.4, 0.3, "--json") == 0
+    given, data = json.loads(capsys.readouterr().out), datasets.prepared("stripes", normalize=normalize)
+    assert given["input"] == words and given["correct"] == evaluate.score(net, *data.test, data.classes).correct
+
+
 def test_rename_shortcut_and_pad_reach_the_network(tiny, tmp_path, monkeypatch, capsys):
     options = {"width": 2, "in_channels": 3, "num_classes": len(stripes().classes)}
     net = models.resnet20(shortcut="B", rng=np.random.default_rng(1), **options)
@@ -155,8 +165,9 @@ def test_rename_shortcut_and_pad_reach_the_network(tiny, tmp_path, monkeypatch, 
      "normalize: mean: expected 3 finite numbers"),
     (["resnet20", "w", "--dataset", "stripes", "--std", "0", "1", "1", "--mean", "0", "0", "0"],
      "normalize: std: expected numbers above 0"),
-    (["resnet20", "w", "--dataset", "stripes", "--mean", "0.5", "0.5", "0.5"], "--mean is given without --std"),
-    (["resnet20", "w", "--dataset", "stripes", "--std", "0.5", "0.5", "0.5"], "--std is given without --mean"),
+    (["resnet20", "w", "--dataset", "stripes", "--mean", "0.5", "0.5"], "normalize: mean: expected 3 finite numbers"),
+    (["resnet20", "w", "--dataset", "stripes", "--std", "1", "1"], "normalize: std: expected 3 finite numbers"),
+    (["resnet20", "w", "--dataset", "stripes", "--mean", "0", "0", "0", "--normalize", "none"], "leave one of them"),
     (["resnet20", "w", "--dataset", "stripes", "--std", "1", "--mean", "0", "--normalize", "none"],
      "leave one of them"),
     (["vgg16", "w", "--dataset", "stripes", "--pad", "end"], "model vgg16: there is no option 'pad'"),

@@ -23,7 +23,7 @@ def wordless(answer=2):
     (wordless, "not yet: AssertionError: in raise AssertionError\n"),
     (wrong, "not yet: AssertionError: expected 2, got 3\n"),
     (lambda: 1 / 0, "not yet: ZeroDivisionError: division by zero"),
-])  # fmt: skip
+])
 def test_check_says_how_it_went_on_one_line(test, says, capsys):
     assert exercise.check(test) == says.startswith("right")
     out = capsys.readouterr().out

@@ -4,6 +4,7 @@ Docstrings say what happened before, in minires 0.1.
 """
 
 import copy
+from collections import deque
 
 import numpy as np
 import pytest
@@ -331,7 +332,7 @@ def test_modules_and_tensors_are_found_in_nested_lists_and_dicts():
     assert net.parameters()[0] is net.blocks[0][0].weight and len(net.parameters()) == 3
 
 
-@pytest.mark.parametrize("container", [set, frozenset])
+@pytest.mark.parametrize("container", [set, frozenset, deque])
 @pytest.mark.parametrize("part", [linear(), Tensor([1.0], True)], ids=["Module", "Tensor"])
 def test_in_a_set_they_are_refused(container, part):
     """They were not found, and not trained."""

@@ -116,7 +116,7 @@ WRONG = {
     "curvature at a minimum": (lambda x: 1e4 * x**2, lambda g, x: g * (2e4 * x + 1e-2), X * 0, "got"),
     "cubic inflection": (lambda x: 1e3 * x**3, lambda g, x: g * (3e3 * x**2 + 1e-5), X * 0, "got"),
     "one entry": (lambda x: np.sin(x), one_wrong, RNG.standard_normal((10, 12)), r"index \(5, 7\)"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")
@@ -153,7 +153,7 @@ def test_rejects_a_backward_that_writes_into_what_it_was_given(backward):
     [(ops.exp, -1), (ops.tanh, -1), (ops.sigmoid, -1), (ops.log, 0.5), (ops.sqrt, 0.5), (lambda x: x**3, -1),
      (lambda x: x / (x * x + 1), -1), (lambda x: ops.softmax(x), -1), (lambda x: x.var(0) * x, -1)],
     ids=["exp", "tanh", "sigmoid", "log", "sqrt", "cube", "rational", "softmax", "var"],
-)  # fmt: skip
+)
 def test_fails_with_a_step_of_a_tenth(f, lowest):
     """With this step, central differences have an error of step^2. A checker that still passes compares nothing."""
     x = lowest + 1.5 * np.random.default_rng(0).random((4, 3))
@@ -305,7 +305,7 @@ def test_the_report():
     assert re.fullmatch(
         r"gradcheck passed: 5 of 6 entries, worst relative error \d\.\de-\d\d\n"
         r"  kink at a, index \(0, 0\): backward gives a slope between the two sides", str(report)
-    )  # fmt: skip
+    )
     large = gradcheck(ops.exp, np.zeros((50, 40)), entries=30)
     assert (large.checked, large.total) == (30, 2000) and "30 of 2000" in str(large)
 

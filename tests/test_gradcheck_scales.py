@@ -480,3 +480,39 @@ def test_a_module_with_two_inputs_a_shared_parameter_and_parameters_in_lists():
 def test_the_docstring_says_what_a_check_cannot_see():
     for blind in "computes the wrong function", "were not drawn", "less than rtol":
         assert blind in gradient_check.__doc__
+
+
+def rng():
+    return np.random.default_rng(0)
+
+
+BLOCKS = {  # every Module of nn that computes something; (module, shape of its input)
+    nn.Conv2d: lambda: (nn.Conv2d(2, 3, (3, 2), 2, 1, True, rng=rng()), (2, 2, 6, 5)),
+    nn.Linear: lambda: (nn.Linear(3, 2, rng=rng()), (4, 3)), nn.BatchNorm1d: lambda: (nn.BatchNorm1d(3), (5, 3)),
+    nn.BatchNorm2d: lambda: (nn.BatchNorm2d(3), (2, 3, 2, 3)), nn.ReLU: lambda: (nn.ReLU(), (4, 3)),
+    nn.Identity: lambda: (nn.Identity(), (4, 3)), nn.MaxPool2d: lambda: (nn.MaxPool2d(3, 2, 1, True), (2, 2, 6, 5)),
+    nn.AvgPool2d: lambda: (nn.AvgPool2d(2), (2, 2, 6, 5)), nn.Flatten: lambda: (nn.Flatten(), (2, 3, 2)),
+    nn.AdaptiveAvgPool2d: lambda: (nn.AdaptiveAvgPool2d(2), (2, 2, 5, 3)),
+    nn.GlobalAvgPool2d: lambda: (nn.GlobalAvgPool2d(), (2, 2, 5, 3)),
+    nn.Dropout: lambda: (nn.Dropout(0.4, rng=rng()), (4, 3)),
+    nn.Sequential: lambda: (small_net(rng()), (3, 2, 5, 4)),
+    nn.Block: lambda: (nn.Block(2, 4, 2, shortcut="B", by_hand=True, rng=rng()), (2, 2, 5, 4)),
+    nn.Bottleneck: lambda: (nn.Bottleneck(4, 8, 2, shortcut="B", rng=rng()), (2, 4, 5, 4)),
+    nn.PreactBlock: lambda: (nn.PreactBlock(2, 4, 2, by_hand=True, rng=rng()), (2, 2, 5, 4)),
+    nn.PreactBottleneck: lambda: (nn.PreactBottleneck(4, 8, 2, shortcut="B", rng=rng()), (2, 4, 5, 4)),
+    nn.FixupBlock: lambda: (nn.FixupBlock(2, 4, 2, rng=rng()), (2, 2, 5, 4)),
+}
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("kind", BLOCKS, ids=lambda kind: kind.__name__)
+def test_no_false_alarm_on_any_layer_or_block(kind, training):
+    module, shape = BLOCKS[kind]()
+    for scale in 1e-3, 1.0, 1e3:
+        report = gradcheck_module(module.train(training), scale * normal(*shape), entries=12)
+        assert report.worst < 1e-4 and report.checked + len(report.kinks) > 5
+
+
+def test_every_layer_and_block_is_among_these():
+    modules = {kind for kind in vars(nn).values() if isinstance(kind, type) and issubclass(kind, nn.Module)}
+    assert modules - set(BLOCKS) == {nn.Module, nn.BatchNorm, nn.ResidualBlock}

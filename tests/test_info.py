@@ -20,7 +20,7 @@ def test_versions_are_texts_and_name_all_that_a_result_depends_on():
 
 def test_blas_is_named_with_its_threads_or_as_numpy_was_built(monkeypatch):
     pools = [{"user_api": "openmp"}, {"user_api": "blas", "internal_api": "openblas", "version": "0.3.1",
-                                      "num_threads": 3}]  # fmt: skip
+                                      "num_threads": 3}]
     monkeypatch.setattr("threadpoolctl.threadpool_info", lambda: pools)
     assert info.blas() == "openblas 0.3.1, 3 threads"
     monkeypatch.setitem(sys.modules, "threadpoolctl", None)

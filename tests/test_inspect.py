@@ -45,7 +45,7 @@ def test_weights_are_looked_into(weights, tmp_path, capsys):
     assert capsys.readouterr().out.strip() == str(tmp_path / "out" / "inspect.html")
     names = {p.name for p in (tmp_path / "out").iterdir()}
     assert names == {"inspect.html", "inspect.json", "responses.png", "gradients.png", "lesions.png", "loss_line.png",
-                     "loss_surface.png"}  # fmt: skip
+                     "loss_surface.png"}
     found = json.loads((tmp_path / "out" / "inspect.json").read_text())
     assert found["left_out"] == {} and found["images"] == 40
     alone = analysis.responses_from_parameters(net, (28, 28))
@@ -106,7 +106,7 @@ def test_a_run_is_looked_into(finished_run, tmp_path):
      (("{run}", "--normalize", "none"), "leave out --normalize"),
      (("{empty}",), "is not the folder of a run: there is no config.json in it"),
      (("{weights}.not", "--model", "resnet8"), "No such file")],
-)  # fmt: skip
+)
 def test_what_is_wrong_is_said_and_nothing_written(arguments, message, weights, finished_run, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     places = {"weights": weights[0], "run": finished_run, "empty": tmp_path / "empty",

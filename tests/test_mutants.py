@@ -124,7 +124,7 @@ def cross_entropy_value():
 GEOMETRY = [  # H, W, kernel, stride, padding: different extents, leftover rows, tall and wide kernels
     (6, 8, (3, 3), (2, 2), (1, 1)), (7, 5, (3, 2), (2, 2), (0, 0)),
     (5, 7, (2, 3), (1, 1), (0, 1)), (4, 6, (1, 1), (2, 1), (0, 0)),
-]  # fmt: skip
+]
 
 
 def windows_of(x, kernel, stride, padding, border=0):
@@ -239,7 +239,7 @@ def sgd():
 KINDS = [(nn.Block, {}), (nn.Block, {"stride": 2}), (nn.Block, {"stride": 2, "pad": "end"}),
          (nn.Block, {"stride": 2, "shortcut": "B"}), (nn.PreactBlock, {}), (nn.PreactBlock, {"stride": 2}),
          (nn.PreactBlock, {"split_after_activation": True}), (nn.PreactBlock, {"stride": 2, "shortcut": "B"})
-         ]  # fmt: skip
+         ]
 
 
 def built(kind, options, by_hand):
@@ -396,7 +396,7 @@ SHIPPED = {
     "skip gradient taken before the outer ReLU's mask": (
         [(R, "backward", *UNMASKED)],
         by_hand, HAND),
-}  # fmt: skip
+}
 
 P = residual.PreactResidual
 MORE = {
@@ -518,7 +518,7 @@ MORE = {
     "SGD: the velocity holds the learning rate": (
         [(kernels, "sgd", "g += ARG5 * v", "g += ARG5 * v * (0.1 / ARG4)")],
         sgd, "closed form"),
-}  # fmt: skip
+}
 
 B = blocked
 ROWS = blocked._Rows  # private: bugs are planted in the code that does the work
@@ -559,7 +559,7 @@ IN_FAST_KERNELS = {
     "option A: its gradient from the wrong channels": [(B, "shortcut_backward", "(g.shape[1] - C) // 2", "0")],
     "a sum of two gradients is the first one": [
         (B, "add", "np.add(A[at], B[at], out=Y[at])", "np.add(A[at], 0, out=Y[at])")],
-}  # fmt: skip
+}
 FAST = {name: (places, fast_kernels, "fast and reference differ|could not be broadcast|mismatch")
         for name, places in IN_FAST_KERNELS.items()}
 
@@ -579,7 +579,7 @@ def test_a_planted_bug_is_caught(places, check, says, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["kernel flipped, consistently", "kernel's rows and columns exchanged in both",
-                                  "cross-entropy without 1/N in both"])  # fmt: skip
+                                  "cross-entropy without 1/N in both"])
 def test_gradcheck_alone_cannot_see_a_consistently_wrong_forward(name, monkeypatch):
     """This is why every forward is also compared with a plain loop or a closed form."""
     for place in BUGS[name][0]:

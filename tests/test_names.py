@@ -64,7 +64,7 @@ def test_a_label_may_begin_with_a_networks_name():
 
 def test_what_a_network_s_name_tells():
     assert [names.network(n).residual for n in ("plain20", "resnet20", "preact_resnet20", "vgg16")] == [
-        False, True, True, False]  # fmt: skip
+        False, True, True, False]
 
 
 def test_an_unknown_name_is_an_error_of_use_that_lists_no_more_names_than_a_person_reads():

@@ -186,7 +186,7 @@ WRONG = {
                                            (2, 2), (0, 0)), ValueError),
     "fewer channels than there are": (lambda: native.shortcut(x4, 2, 2, "end"), ValueError),
     "g of another shortcut": (lambda: native.shortcut_backward(y4, x4.shape, 2, "end"), ValueError),
-}  # fmt: skip
+}
 
 
 @needs_library
@@ -403,7 +403,7 @@ def test_a_compiler_that_hangs_is_ended_with_all_that_it_started(cache, fake_com
 @pytest.mark.parametrize("text, why", [
     ('while [ "$1" != -o ]; do shift; done; echo nonsense > "$2"', "made a library that does not work: "),
     ("true", "made a library that does not work: "),
-], ids=["no library", "nothing"])  # fmt: skip
+], ids=["no library", "nothing"])
 def test_a_compiler_that_makes_no_library(text, why, cache, fake_compiler):
     done = python(SAYS, MINIRES_CACHE=str(cache), CC=fake_compiler(text), MINIRES_KERNELS=None)
     assert done.stdout.startswith("blocked|") and why in done.stdout, done.stdout + done.stderr
@@ -645,7 +645,7 @@ BUGS = {  # name: (file, old, new)
     "ReLU hides NaN": ("native.h", "return v < 0 ? 0 : v;", "return v > 0 ? v : 0;"),
     "SGD: the velocity holds the learning rate": (
         "pointwise.c", "g[j] += momentum * v[j];", "g[j] += lr * momentum * v[j];"),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from helpers import difference, needs_torch, normal, same_bits, torch
 
-from minires import Tensor, init, nn, no_grad, ops
+from minires import Tensor, init, kernels, nn, no_grad, ops
+from minires.nn.blocks import conv_bias_relu
 
 
 def rng(seed=0):
@@ -409,3 +410,28 @@ def test_a_frozen_batch_norm_stays_frozen_by_hand():
         left.append((block(Tensor(x)).data, block.bn1.running_mean.data))
     assert np.array_equal(left[0][0], left[1][0])
     assert not left[0][1].any() and not left[1][1].any()
+
+
+@pytest.mark.parametrize("which", ["native", "blocked", "reference"])
+@pytest.mark.parametrize("with_skip", [False, True])
+def test_convolution_bias_skip_and_relu_in_one_pass_is_the_separate_operations(which, with_skip):
+    if which == "native" and not kernels.native.ready():
+        pytest.skip(kernels.native.reason())
+    x, w, b, s = (Tensor(normal(*shape, dtype=np.float32))
+                  for shape in ((3, 4, 7, 6), (5, 4, 3, 3), (5,), (3, 5, 4, 3)))
+    skip = s if with_skip else None
+    h = ops.conv2d(x, w, b, 2, 1)
+    expected = ops.relu(h + s if with_skip else h).data
+    with kernels.using(which), no_grad():
+        got = conv_bias_relu(x, w, b, skip, 2, 1)
+        assert got.creator is None
+        np.testing.assert_allclose(got.data, expected, atol=1e-5)
+        for wrong in ([x, Tensor(w.data[:, :3]), b, skip], [x, w, Tensor(b.data[:4]), skip],
+                      [Tensor(x.data[:0]), w, b, skip], *([[x, w, b, x]] if with_skip else [])):
+            with pytest.raises(ValueError, match=r"(Conv2d|Add)\("):
+                conv_bias_relu(*wrong, 2, 1)
+        with pytest.raises(TypeError, match="Conv2d: all inputs must have one dtype"):
+            conv_bias_relu(x, w.astype(np.float64), b, skip, 2, 1)
+    x.requires_grad = True
+    conv_bias_relu(x, w, b, skip, 2, 1).sum().backward()
+    assert x.grad is not None

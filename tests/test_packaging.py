@@ -53,7 +53,7 @@ def test_wheel_holds_the_library_and_its_data_and_nothing_else(wheel):
     assert {name.removeprefix(f"{info}/") for name in rest} == {
         "METADATA", "RECORD", "WHEEL", "entry_points.txt",
         "licenses/LICENSE", "licenses/data/LICENSE.fashion-mnist",
-    }  # fmt: skip
+    }
 
 
 def test_wheel_installed_elsewhere_finds_its_data(wheel, tmp_path):

@@ -130,7 +130,7 @@ def test_responses_are_drawn_in_order_and_sorted_with_their_control():
     figure = plot.responses(nets)
     assert [axes.get_title() for axes in figure.axes] == [
         "depth 20, in layer order", "depth 56, in layer order", "depth 20, sorted", "depth 56, sorted",
-    ]  # fmt: skip
+    ]
     assert figure.get_supylabel() == "std of the 3x3 layer's output after BN"
     for i, axes in enumerate(figure.axes):
         depth = (20, 56)[i % 2]
@@ -168,7 +168,7 @@ FIGURES = (plot.error_curves, plot.gradient_norms, plot.responses)
         {"plain-20": {}},
     ],
     ids=["no net", "one epoch", "one net", "unpaired", "empty lists", "zeros", "zero norm", "no keys"],
-)  # fmt: skip
+)
 def test_partial_input_is_drawn(draw, nets):
     assert plot.png(draw(nets), dpi=30).startswith(b"\x89PNG\r\n\x1a\n")
 
@@ -279,7 +279,7 @@ def test_error_title_is_neutral_without_two_plain_depths(nets):
     "residual, says",
     [(17.0, "undoes"), (21.0, "undoes"), (40.0, "undoes most of"), (55.0, "reduces"),
      (61.0, None), (80.0, None)],
-)  # fmt: skip
+)
 def test_the_skip_connection_gets_no_more_credit_than_it_earned(residual, says):
     nets = synthetic_nets()
     nets["resnet-56"]["train_error"][-1] = residual
@@ -313,7 +313,7 @@ def test_growth_is_that_of_the_analysis_between_stem_and_classifier():
     "value, text",
     [(1.2112, "1.21"), (0.97, "0.97"), (14.14, "14.1"), (3731.9, "3,730"), (28431.0, "2.8e4"),
      (9.2e-4, "9.2e-4"), (0, "0"), (999.96, "1,000")],
-)  # fmt: skip
+)
 def test_numbers_are_short(value, text):
     assert plot.number(value) == text
 
@@ -322,7 +322,7 @@ def test_numbers_are_short(value, text):
     "value, text",
     [(31.819999999999997, "31.82"), (0.1 + 0.2, "0.3"), (1e-4, "0.0001"), (100.0, "100"), (0.0, "0"), (64000, "64000"),
      (np.float32(0.1), "0.1"), (1234567.8, "1234568"), (2.5e-9, "2.5e-09"), ("A", "A"), (float("inf"), "inf")],
-)  # fmt: skip
+)
 def test_any_value_is_written_as_a_person_writes_it(value, text):
     assert plot.written(value) == text
 

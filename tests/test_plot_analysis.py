@@ -36,7 +36,7 @@ def built(difference=2e-5):
 
 SURFACE = analysis.Surface([-1.0, 0.0, 1.0], [[9.0, 4.0, 8.0], [3.0, 0.5, 4.0], [9.0, 5.0, float("inf")]], (1.0, 2.0))
 REFINED = {"layer1.0": analysis.Refined(0.5, 0.8, 0.3), "layer1.1": analysis.Refined(0.25, 0.9, 0.0),
-           "layer2.1": analysis.Refined(0.3, 0.9, 0.0)}  # fmt: skip
+           "layer2.1": analysis.Refined(0.3, 0.9, 0.0)}
 PATCH = analysis.Patch(3, -1, 2, 7.25, np.arange(27, dtype=np.uint8).reshape(3, 3, 3))
 LESION = analysis.Lesions(10.0, {"layer1.0": 80.0, "layer2.0": 60.0}, ("layer2.0",))
 PARTS = [np.array([share]) for share in (0.5, 0.45, 0.1, -0.05)]  # of a gradient of one number
@@ -110,7 +110,7 @@ FIGURES = {
                 "Filters of the first layer: 5 of size 3x3; middle grey is 0", set()),
     "patches": (lambda c: plot.exciting_patches({"conv1, channel 0": [PATCH, PATCH]}, c),
                 "The image patches that excite a channel most, with their size in pixels and the activation", set()),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("draw, says, entries", FIGURES.values(), ids=FIGURES)
@@ -149,7 +149,7 @@ EMPTY = {
     "filters": lambda: plot.first_filters({}), "patches": lambda: plot.exciting_patches([]),
     "refinement": lambda: plot.refinement({}), "heat": lambda: plot.heat_maps({}, [], [], ("", "", "")),
     "by depth": lambda: plot.errors_by_depth({}), "gaps": lambda: plot.error_gaps({}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("draw", EMPTY.values(), ids=EMPTY)

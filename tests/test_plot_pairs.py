@@ -25,7 +25,7 @@ def own():
 
 
 NETS = {"residual": cifar, "plain": lambda: cifar(residual=False), "v2": lambda: cifar(20, block="preact"),
-        "bottleneck": lambda: cifar(29, block="bottleneck"), "own": own}  # fmt: skip
+        "bottleneck": lambda: cifar(29, block="bottleneck"), "own": own}
 X, LABELS = rng(7).standard_normal((12, 1, 8, 8), np.float32), np.arange(12) % 10
 
 
@@ -72,7 +72,7 @@ PAIRS = {
                                                                      else [])), plot.second_moments),
     "swap_blocks": (lambda net: analysis.swap_blocks(net, X, LABELS, [0, 1, 2], rng=rng()), plot.swap_blocks),
     "update_ratios": (lambda net: analysis.update_ratios(net, trained(net)), plot.update_ratios),
-}  # fmt: skip
+}
 
 # {analysis without a figure: why it has none}
 WITHOUT = {
@@ -89,7 +89,7 @@ WITHOUT = {
     "path_shares": "plot.path_gradients and plot.gradients_by_length draw them beside the gradient",
     "random_direction": "weights to move along: plot.loss_line and plot.loss_surface draw the loss there",
     "receptive_fields": "a table of sizes; plot.exciting_patches draws what units see",
-}  # fmt: skip
+}
 
 # {figure of something other than an analysis's result: what it draws}
 OTHER_FIGURES = {
@@ -97,7 +97,7 @@ OTHER_FIGURES = {
     "gradient_norms": "the nets of a run",
     "errors_by_depth": "errors of trainings", "error_gaps": "errors of trainings", "heat_maps": "any grid of numbers",
     "matrices": "any matrices", "im2col": "a convolution's windows", "grids": "small arrays",
-}  # fmt: skip
+}
 
 # {(analysis, network): why the analysis refuses the network}
 BLOCKS, PATH = "this model has no residual or plain block", "a plain network has a single path"
@@ -106,7 +106,7 @@ REFUSED = {
                                           "swap_blocks")},
     ("construction", "own"): "expected a model with lists of blocks",
     ("gradients_by_length", "plain"): PATH, ("path_gradients", "plain"): PATH,
-}  # fmt: skip
+}
 
 LABELLED = "my net", "plain-20, mine", "_underscored"
 PICTURES = {"exciting_patches", "first_filters", "graph"}  # figures without numbers on their axes

@@ -12,7 +12,7 @@ from minires.files import records
 
 @pytest.mark.parametrize("value", [
     {}, [], {"a": {}, "b": [], "c": [[]], "d": [{}]}, {"a": [1, 2.5, None, True, "x, [y]"], "b": {"c": [[1, 2], [3]]}},
-    [{"a": 1}, {"a": [1]}], "text", 1e-300, {"é": "[ 1,\n 2 ]"}])  # fmt: skip
+    [{"a": 1}, {"a": [1]}], "text", 1e-300, {"é": "[ 1,\n 2 ]"}])
 def test_the_writer_writes_json(value):
     assert json.loads(records.text(value)) == value
 
@@ -47,7 +47,7 @@ class Point(typing.TypedDict):
     (1, float, 1.0), (True, bool, True), ([1, 2], tuple[float, ...], (1.0, 2.0)), (None, int | None, None),
     ({"a": 1}, dict[str, int], {"a": 1}), ({"x": 1}, Point, {"x": 1.0}), ({"x": 0, "name": None}, Point, None),
     ([{"x": 0.5}], list[Point], None), ("B", bool | int | str, "B"), (2, bool | float | int, 2), (1, bool | float, 1.0),
-])  # fmt: skip
+])
 def test_values_of_their_type_are_accepted(value, kind, result):
     found = records.checked(value, kind, "here")
     assert found == (value if result is None else result) and type(found) is type(value if result is None else result)
@@ -63,7 +63,7 @@ def test_values_of_their_type_are_accepted(value, kind, result):
     ({"a": [1]}, dict[str, int], "here: a: expected a whole number, got a list of 1"),
     ({"x": 2}, Point, "here: x: expected a finite number from 0 to 1, got 2"), ({}, Point, "here: there is no x"),
     ({"x": 1, "nam": ""}, Point, "here: key: unknown name 'nam'; did you mean name?"),
-    ({"x": 1, "name": 3}, Point, "here: name: expected text or null, got 3 (int)")])  # fmt: skip
+    ({"x": 1, "name": 3}, Point, "here: name: expected text or null, got 3 (int)")])
 def test_other_values_are_refused_with_their_key(value, kind, says):
     with pytest.raises(ValueError, match="^" + re.escape(says)):
         records.checked(value, kind, "here")

@@ -44,7 +44,7 @@ def test_what_is_written_is_read(chosen, finished):
     there = runs.read_config(finished)
     assert there.chosen() == chosen.chosen() and there.differences(chosen) == []
     assert there.recipe == chosen.recipe == recipes.override(recipes.named("short-cifar"), {
-        "batch_size": "16", "epochs": "2"})  # fmt: skip
+        "batch_size": "16", "epochs": "2"})
     assert there.data == Data(train_images=50, test_images=20, image_size=7)
     assert there.recorded.steps == 8 and there.recorded.parameters == 1189 and len(there.recorded.data_sha256) == 64
     assert json.loads((finished / "config.json").read_text()) == there.to_json()
@@ -58,7 +58,7 @@ def test_what_was_recorded_is_no_difference(chosen, finished):
     assert RunConfig.from_json(raw, "x").differences(chosen) == []
     raw["settings"]["lr"], raw["model_options"]["shortcut"] = 0.2, "B"
     assert RunConfig.from_json(raw, "x").differences(chosen) == ["model_options.shortcut: B there, None asked for",
-                                                                 "settings.lr: 0.2 there, 0.1 asked for"]  # fmt: skip
+                                                                 "settings.lr: 0.2 there, 0.1 asked for"]
 
 
 def test_a_run_that_an_older_version_began_is_resumed(tmp_path, capsys):
@@ -77,7 +77,7 @@ def test_a_run_that_an_older_version_began_is_resumed(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("path", sorted((HERE.parent / "data" / "results").glob("*/results.json")),
-                         ids=lambda path: path.parent.name)  # fmt: skip
+                         ids=lambda path: path.parent.name)
 def test_the_runs_in_data_results_are_read(path):
     for raw in records.read(path).get("runs", []):
         found = RunConfig.from_json(raw, path, beside=BESIDE)
@@ -146,7 +146,7 @@ def test_every_wrong_value_in_metrics_jsonl_is_named(finished, tmp_path, quickly
     ('"validation_error": 1', "line 3: expected either test_error or validation_error"),
     ('"seconds": true', "line 3: seconds: expected a finite number >= 0, got True (bool)"),
     ('"accuracy": 1', "line 3: key: unknown name 'accuracy'"),
-])  # fmt: skip
+])
 def test_a_wrong_line_is_named(finished, tmp_path, line, says):
     good = (finished / "metrics.jsonl").read_text()
     if line[0] == '"':
@@ -180,7 +180,7 @@ def test_every_wrong_value_in_a_checkpoints_header_is_named(finished, tmp_path, 
             monkeypatch.setattr(checkpoint, "newest", lambda folder: ((dict(arrays), json.loads(text)), []))
 
     refused, accepted = refusals(header, Written(), json.dumps,
-                                 lambda: runs.train(None, out, resume=True, say=str))  # fmt: skip
+                                 lambda: runs.train(None, out, resume=True, say=str))
     assert refused > 300 and accepted > 20
 
 
@@ -204,7 +204,7 @@ def test_a_moment_that_no_run_comes_to_is_refused(finished, tmp_path, quickly, m
 
 SPEC = {"models": ["plain20", "resnet20"], "seeds": [0, 1], "dataset": "fashion_mnist_small", "recipe": "short-cifar",
         "device": "cpu", "set": {"train_images": 100, "lr": 0.1, "model.width": 2, "drops": [0.5, 0.75], "flip": True},
-        "data_dir": ".", "graph": False}  # fmt: skip
+        "data_dir": ".", "graph": False}
 
 
 def as_toml(value):
@@ -234,7 +234,7 @@ def test_every_wrong_value_in_a_sweeps_file_is_named(name, write, tmp_path):
 
 
 NO_JSON = {"empty": "", "cut": "{", "zero": "\x00", "deep list": "[" * 100_000, "deep object": '{"a": ' * 100_000,
-           "long number": "1" * 5000, "no UTF-8": "\ud800"}  # fmt: skip
+           "long number": "1" * 5000, "no UTF-8": "\ud800"}
 
 
 @pytest.mark.parametrize("text", NO_JSON.values(), ids=NO_JSON)

@@ -91,10 +91,10 @@ def test_a_signal_stops_several_runs_at_checkpoints(command, number, status, tmp
     spec, out = tmp_path / "spec.json", tmp_path / "out"
     spec.write_text(json.dumps({"models": ["plain20", "resnet20"], "dataset": "fashion_mnist_small", "device": "cpu",
                                 "set": {"train_images": 2000, "test_images": 20, "image_size": 7, "model.width": 2,
-                                        "batch_size": 2, "crop": 0}}))  # fmt: skip
+                                        "batch_size": 2, "crop": 0}}))
     asked = ["sweep", str(spec), "--jobs", "2"] if command == "sweep" else ["demo", "--jobs", "2", "--device", "cpu"]
     process = subprocess.Popen([sys.executable, "-m", "minires", *asked, "--out", str(out)], cwd=ROOT, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)  # fmt: skip
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     with process:
         for line in process.stdout:
             if "errors are measured after each epoch" in line:
@@ -169,7 +169,7 @@ def test_a_broken_output_that_recovers_is_used_again(tmp_path, monkeypatch, capf
     monkeypatch.setattr(sys, "stdout", stream)
     at_step(monkeypatch, 2, lambda: setattr(stream, "broken", True))
     assert runs.train(config.configure("resnet20", "fashion_mnist_small", "short-cifar", 0, "cpu", SHORT[9:]),
-                      tmp_path / "run").finished  # fmt: skip
+                      tmp_path / "run").finished
     assert complete(tmp_path / "run")
     stream.broken = False
     runs.progress.say("again")
@@ -223,7 +223,7 @@ def test_a_deleted_lock_file_does_not_matter(finished_run, tmp_path, monkeypatch
     (["--set", "crop=100000"], "crop: expected at most 7"),
     (["--time-limit", "0.01"], "--time-limit 0.01 is too short"),
     (["--set", "batch_size=0"], "batch_size >= 1"),
-])  # fmt: skip
+])
 def test_a_refused_run_leaves_no_files(more, says, tmp_path, capsys):
     assert cli.main([*SMALL_RUN, "--out", str(tmp_path / "a" / "b"), *more]) == 2
     assert says in capsys.readouterr().err
@@ -326,14 +326,14 @@ def test_where_the_record_is_the_same_the_bits_are_the_same():
     """Choose kernels of other CPUs, other caches and threads. Where the bits differ, the record must differ too."""
     def measured(**environment):
         done = subprocess.run([sys.executable, "-c", BITS], cwd=ROOT, text=True, capture_output=True, check=True,
-                              env=os.environ | {"MINIRES_THREADS": "2"} | environment)  # fmt: skip
+                              env=os.environ | {"MINIRES_THREADS": "2"} | environment)
         return tuple(done.stdout.strip().split("|", 1))
 
     above_baseline = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
     found = [measured(), measured(), measured(OPENBLAS_NUM_THREADS="1"), measured(MINIRES_THREADS="1"),
              measured(CACHE="100000"), measured(CACHE="400000"),
              *(measured(OPENBLAS_CORETYPE=core) for core in ("Haswell", "Sandybridge", "Prescott")),
-             measured(NPY_DISABLE_CPU_FEATURES=" ".join(above_baseline))]  # fmt: skip
+             measured(NPY_DISABLE_CPU_FEATURES=" ".join(above_baseline))]
     assert found[0] == found[1] == found[2]
     assert len({bits for bits, _ in found}) > 2
     for bits, record in found:

@@ -24,9 +24,9 @@ def folder(path, model="resnet20", seed=0, errors=((60.0, 61.0), (9.0, 10.0), (2
               "settings": settings, "seed": seed, "device": "cpu", "graph": False, "data_sha256": "ab" * 32,
               "steps": 1000 * len(errors) if steps is None else steps, "parameters": 270_000 + len(model),
               "root": "/home/me", "versions": {"numpy": "2.4"}, "commit": "abc",
-              "command": "minires train"} | changes  # fmt: skip
+              "command": "minires train"} | changes
     lines = [{"epoch": i + 1, "step": 1000 * (i + 1), "lr": 0.1, "train_loss": 1.0, "train_error": a, key: b,
-              "seconds": 9.5 * (i + 1)} for i, (a, b) in enumerate(errors)]  # fmt: skip
+              "seconds": 9.5 * (i + 1)} for i, (a, b) in enumerate(errors)]
     path.mkdir(parents=True)
     (path / "config.json").write_text(json.dumps(config))
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -43,12 +43,12 @@ def test_mean_and_deviation_over_seeds_after_the_last_epoch(tmp_path):
     folder(tmp_path / "plain", "plain56", errors=[(5.0, 13.0)])
     text = report.write([tmp_path / "runs", tmp_path / "plain"], tmp_path / "out")
     assert cells(text) == [["plain-56", "270,007", "1", "5.00", "13.00", "13.25"],
-                           ["ResNet-20", "270,008", "3", "3.00 ± 1.00", "9.00 ± 1.00", "8.75"]]  # fmt: skip
+                           ["ResNet-20", "270,008", "3", "3.00 ± 1.00", "9.00 ± 1.00", "8.75"]]
     assert text.endswith("Trained with paper-cifar on cifar10.")
     saved = json.loads((tmp_path / "out" / "results.json").read_text())
     assert saved["table"][1] == {"network": "ResNet-20", "trained": "paper-cifar on cifar10", "parameters": 270_008,
                                  "seeds": [0, 1, 2], "train_error": [2.0, 3.0, 4.0], "test_error": [8.0, 9.0, 10.0],
-                                 "paper": "8.75"}  # fmt: skip
+                                 "paper": "8.75"}
     run = saved["runs"][0]
     assert {"model", "recipe", "settings", "seed", "device", "versions", "data_sha256", "commit"} <= set(run)
     assert run["curves"]["test_error"] == [1.0, 8.0] and run["finished"] and "root" not in run and "command" not in run
@@ -60,18 +60,18 @@ def test_mean_and_deviation_over_seeds_after_the_last_epoch(tmp_path):
 def test_the_papers_values_are_the_published_ones():
     """The source is He et al. 2015, Table 6."""
     published = {"resnet20": "8.75", "resnet32": "7.51", "resnet44": "7.17", "resnet56": "6.97", "resnet1202": "7.93",
-                 "resnet110": "6.43 (6.61 ± 0.16)"}  # fmt: skip
+                 "resnet110": "6.43 (6.61 ± 0.16)"}
     assert {name: value for name, value in report.PAPER.items() if name in published} == published
 
 
 @pytest.mark.parametrize("changes", [{"data": {"image_size": 16}}, {"settings": {"steps": 32_000}},
                                      {"model_options": {"width": 8}}, {"dataset": "cifar100"},
-                                     {"data": {"validation": 5000}}], ids=str)  # fmt: skip
+                                     {"data": {"validation": 5000}}], ids=str)
 def test_nothing_of_the_papers_stands_beside_another_protocol(tmp_path, changes):
     out = report.write([folder(tmp_path / "a", **changes)], tmp_path / "out")
     assert cells(out)[0][-1] == "" and "Table 6" not in (tmp_path / "out" / "report.md").read_text()
     ((_, value),) = {**changes.get("data", {}), **changes.get("settings", {}), **changes.get("model_options", {}),
-                     **{k: v for k, v in changes.items() if k == "dataset"}}.items()  # fmt: skip
+                     **{k: v for k, v in changes.items() if k == "dataset"}}.items()
     assert str(value) in out.splitlines()[-1]  # the last line says what differs
 
 
@@ -111,7 +111,7 @@ def test_the_same_run_twice_is_refused_and_the_same_folder_counts_once(tmp_path)
     (lambda p: None, "expected a folder, but there is none"), (lambda p: p.mkdir(), "there is no config.json in it"),
     (lambda p: (folder(p) / "metrics.jsonl").write_text('{"epoch": 1'), "metrics.jsonl, line 1 cannot be read"),
     (lambda p: (folder(p) / "config.json").write_text("{}"), "expected a run's settings"),
-])  # fmt: skip
+])
 def test_folders_that_are_none_write_nothing(make, says, tmp_path, capsys):
     make(tmp_path / "run")
     assert cli.main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "out")]) == 2

@@ -19,11 +19,11 @@ pytest.importorskip("safetensors", reason="checkpoints are safetensors files, an
 pytestmark = pytest.mark.system
 ROOT = Path(__file__).resolve().parents[1]
 SET = {"train_images": 100, "test_images": 20, "image_size": 7, "model.width": 2, "batch_size": 10, "crop": 1,
-       "epochs": 3, "drops": [0.5, 0.75]}  # fmt: skip
+       "epochs": 3, "drops": [0.5, 0.75]}
 SPEC = {"models": ["plain20", "resnet20"], "seeds": [0, 1], "dataset": "fashion_mnist_small", "recipe": "short-cifar",
-        "device": "cpu", "set": SET, "data_dir": "."}  # fmt: skip
+        "device": "cpu", "set": SET, "data_dir": "."}
 ENV = {**os.environ, "MINIRES_THREADS": "1",
-       "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}  # fmt: skip
+       "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
 NAMES = ["plain20-seed0", "plain20-seed1", "resnet20-seed0", "resnet20-seed1"]
 
 
@@ -179,12 +179,12 @@ def test_a_cluster_of_two_workers_one_of_which_is_killed(tmp_path, dask):
     try:
         for i in 1, 2:
             processes.append(started(tmp_path, f"worker{i}", *quiet, "--no-nanny", "--nthreads", "1",
-                                     "--scheduler-file", file))  # fmt: skip
+                                     "--scheduler-file", file))
         address = json.loads(waited(lambda: Path(file).exists() and Path(file).read_text(), "the scheduler"))["address"]
         for i in 1, 2:
             waited(lambda i=i: "Registered to" in (tmp_path / f"worker{i}.log").read_text(), f"worker {i}")
         command = [sys.executable, "-m", "minires.cli", "sweep", str(spec), "--out", str(tmp_path / "out"),
-                   "--scheduler", address, "--checkpoint-seconds", "0.000001"]  # fmt: skip
+                   "--scheduler", address, "--checkpoint-seconds", "0.000001"]
         client = subprocess.Popen(command, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         processes.append(client)
         folders = [tmp_path / "out" / f"resnet20-seed{seed}" for seed in (0, 1)]
@@ -221,7 +221,7 @@ def test_without_dask_the_way_to_it_is_said(tmp_path, monkeypatch, capsys):
     ({"set": {"lr": None}}, "set.lr: expected true or false or a whole number or a finite number or text or a list"),
     ({"dataset": "cifar11"}, "unknown name 'cifar11'"), ({"set": {"epoch": 3}}, "did you mean epochs"),
     ({"set": {"lr": "fast"}}, "setting lr: expected a number"), ({"modles": []}, "did you mean models"),
-])  # fmt: skip
+])
 def test_a_spec_that_is_wrong_starts_nothing(changes, says, tmp_path, capsys):
     assert cli.main(["sweep", str(write(tmp_path / "s.json", **changes)), "--out", str(tmp_path / "out")]) == 2
     assert says in capsys.readouterr().err and not (tmp_path / "out").exists()

@@ -198,7 +198,7 @@ def test_not_finite_names_the_step_and_the_first_layer(value, by_hand):
     "name, layer",
     [("conv1.weight", "'conv1' (Conv2d)"), ("bn1.bias", "'bn1' (BatchNorm2d)"), ("fc.bias", "'fc' (Linear)"),
      ("layer3.0.bn2.weight", "'layer3.0.bn2' (BatchNorm2d)")],
-)  # fmt: skip
+)
 def test_not_finite_names_other_layers_too(name, layer):
     model = small()
     model.state()[name].data[0] = np.nan
@@ -223,7 +223,7 @@ def test_not_finite_only_in_the_loss():
 
 BLOW_UP = {"plain": ({"residual": False}, 1e6), "residual": ({}, 1e6), "by hand": ({"by_hand": True}, 1e6),
            "pre-activation": ({"block": "preact"}, 1e6), "no norm": ({"norm": "none", "residual": False}, 1e6),
-           "no norm, slower": ({"norm": "none", "residual": False}, 100.0)}  # fmt: skip
+           "no norm, slower": ({"norm": "none", "residual": False}, 100.0)}
 
 
 @pytest.mark.parametrize("which", ["reference", "auto"])
@@ -274,7 +274,7 @@ def test_a_tiny_net_learns_a_separable_set(options):
 
 @needs_torch
 @pytest.mark.parametrize("options", [{"residual": False}, {"by_hand": True}, {}, {"by_hand": True, "shortcut": "B"}],
-                         ids=["plain", "by hand", "composed", "option B"])  # fmt: skip
+                         ids=["plain", "by hand", "composed", "option B"])
 def test_thirty_steps_follow_pytorch(options):
     import twins
 

@@ -93,7 +93,7 @@ def test_the_order_follows_from_seed_and_epoch_alone(monkeypatch):
         list(fit(net(), (images, TRAIN[1]), TEST, Recipe(epochs=2, batch_size=5), rng=seed, at=at))
     starts = [i for i, rows in enumerate(seen) if isinstance(rows, str)]
     first, other, second_epoch = (np.concatenate(seen[a + 1:b]).astype(int).tolist()
-                                  for a, b in zip(starts, [*starts[1:], None], strict=True))  # fmt: skip
+                                  for a, b in zip(starts, [*starts[1:], None], strict=True))
     assert sorted(first[:23]) == sorted(first[23:]) == list(range(23)) and first[:23] != first[23:]
     assert other != first and second_epoch == first[23:]
 
@@ -102,7 +102,7 @@ def test_the_order_follows_from_seed_and_epoch_alone(monkeypatch):
     ("_fit", "islice(order, at.batch, ANY)", "islice(order, 0, ANY)"), ("_fit", "ANY or at.batch", "ANY"),
     ("_fit", "_draws(rng, at.epoch + 1, at.batch + 1)", "np.random.default_rng()"),
     ("_go_on", "optimizer.velocity = ANY", "ANY"),
-])  # fmt: skip
+])
 def test_a_bug_planted_in_the_loop_is_caught(whole, name, old, new, monkeypatch):
     plant(monkeypatch, train, name, old, new)
     events, moments, final = whole
@@ -183,7 +183,7 @@ def test_the_recipes_augmentation_is_the_papers(monkeypatch):
 @pytest.mark.parametrize("kind, text, value", [(int, "12", 12), (float, "1e-3", 0.001), (bool, "True", True),
                                                (bool, "false", False), (str, "B", "B"),
                                                (tuple[float, ...], "0.5,0.75", (0.5, 0.75)),
-                                               (tuple[float, ...], "", ())])  # fmt: skip
+                                               (tuple[float, ...], "", ())])
 def test_settings_are_read_by_their_type(kind, text, value):
     read = parse("key", text, kind)
     assert read == value and type(read) is type(value)
@@ -191,7 +191,7 @@ def test_settings_are_read_by_their_type(kind, text, value):
 
 @pytest.mark.parametrize("kind, text, says", [(int, "1.5", "a whole number, got '1.5'"), (float, "x", "a number, got"),
                                               (bool, "maybe", "true or false"),
-                                              (tuple[float, ...], "a,b", "numbers, as in 0.5,0.75")])  # fmt: skip
+                                              (tuple[float, ...], "a,b", "numbers, as in 0.5,0.75")])
 def test_settings_of_another_type_are_refused(kind, text, says):
     with pytest.raises(ValueError, match=f"setting lr: expected {says}"):
         parse("lr", text, kind)
@@ -205,7 +205,7 @@ def test_override_reads_every_field_of_a_recipe():
 @pytest.mark.parametrize("wrong, says", [({"epochs": 0}, "epochs >= 1, got 0"), ({"batch_size": 0}, "batch_size >= 1"),
                                          ({"lr": float("nan")}, "lr to be finite"), ({"crop": -1}, "crop >= 0"),
                                          ({"drops": (0.5, 0.5)}, "drops to rise"),
-                                         ({"drops": (1.0,)}, "between 0 and 1")])  # fmt: skip
+                                         ({"drops": (1.0,)}, "between 0 and 1")])
 def test_recipes_that_make_no_sense_are_refused(wrong, says):
     with pytest.raises(ValueError, match=f"recipe: expected .*{says}"):
         Recipe(**wrong)

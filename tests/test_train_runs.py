@@ -18,7 +18,7 @@ from minires.runs import checkpoint, config
 pytest.importorskip("safetensors", reason="checkpoints are safetensors files, and the package is not installed")
 
 FILES = ["checkpoint-000000008.safetensors", "checkpoint-000000012.safetensors", "config.json", "curves.png",
-         "metrics.jsonl", "weights.safetensors"]  # fmt: skip
+         "metrics.jsonl", "weights.safetensors"]
 
 
 def names(folder):
@@ -357,7 +357,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, capsys):
     (["train", "--resume", "--out", "OUT"], "found no run to resume"),
     (["train", "--resume"], "MODEL is missing"),
     (["train", "--resume", "--out", "OUT", "--seed", "1"], "leave out --seed, or give MODEL too"),
-])  # fmt: skip
+])
 def test_bad_input_is_refused_before_anything_is_written(arguments, says, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main([a.replace("OUT", str(tmp_path / "out")) for a in arguments]) == 2
@@ -368,7 +368,7 @@ def test_bad_input_is_refused_before_anything_is_written(arguments, says, tmp_pa
 @pytest.mark.parametrize("setting, says", [("train_images=10001", "train_images: expected at most 10000, got 10001"),
                                            ("validation=10000", "validation: expected fewer than the 10000"),
                                            ("image_size=9", "divide the images' 28x28, got 9x9"),
-                                           ("model.shortcut=D", 'expected "A", "B" or "C"')])  # fmt: skip
+                                           ("model.shortcut=D", 'expected "A", "B" or "C"')])
 def test_what_only_the_data_or_the_model_can_tell(setting, says, tmp_path, capsys):
     assert run(tmp_path / "a", "--set", "test_images=0", setting) == 2
     assert says in capsys.readouterr().err and not (tmp_path / "a").exists()
@@ -428,7 +428,7 @@ def test_other_images_are_noticed(whole, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("text, says", [("{", "cannot be read"), ("[]", "expected a run's settings"),
-                                        ('{"model": "resnet20"}', "missing: model_options")])  # fmt: skip
+                                        ('{"model": "resnet20"}', "missing: model_options")])
 def test_a_config_that_is_none(text, says, tmp_path, capsys):
     (tmp_path / "config.json").write_text(text)
     assert run(tmp_path, "--resume") == 2

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers import normal, same_bits
 
-from minires import Function, Tensor, nn, ops, optim, residual, tap, tensor
+from minires import Function, Tensor, detect_changes, nn, ops, optim, residual, tap
 
 X = normal(4, 3)
 
@@ -201,13 +201,13 @@ def test_leaf_arrays_that_are_changed_in_place_are_found_while_debugging():
     x.data *= 2
     y.backward()
     assert not np.array_equal(w.grad, right)
-    with tensor.detect_changes():
+    with detect_changes():
         y = (w * x).sum()
     x.data *= 2
     with pytest.raises(RuntimeError, match=r"Mul\(float64\(2,\), float64\(2,\)\): self\.b was changed in place between "
                                            "the forward and the backward pass"):
         y.backward()
-    with tensor.detect_changes():
+    with detect_changes():
         net = nn.Sequential(nn.Conv2d(1, 2, 3, rng=np.random.default_rng(0)), nn.BatchNorm2d(2), nn.ReLU(),
                             nn.GlobalAvgPool2d(), nn.Linear(2, 3, rng=np.random.default_rng(1)))
         optimizer = optim.SGD(net.parameters(), 0.1)
@@ -222,7 +222,7 @@ def test_leaf_arrays_that_are_changed_in_place_are_found_while_debugging():
 
 def test_adding_does_not_save_anything_so_a_change_is_no_fault():
     x = leaf([1, 2])
-    with tensor.detect_changes():
+    with detect_changes():
         y = (x + 1).sum()
     x.data *= 2
     y.backward()

@@ -326,6 +326,20 @@ def test_what_is_saved_here_loads_into_pytorch(tmp_path, family, suffix):
 
 
 @needs_torch
+@pytest.mark.parametrize("legacy", [False, True], ids=["today", "legacy"])
+def test_a_very_deep_and_narrow_network_with_its_optimizer_is_within_every_bound(tmp_path, legacy):
+    """14,000 tensors in a file of 3 to 5 MB: the most objects that a real file has for its size."""
+    model = models.cifar(1202, width=1)
+    state = {f"module.{n}": torch.tensor(a) for n, a in drawn(model).items()}
+    state |= {n.replace("running_var", "num_batches_tracked"): torch.tensor(3) for n in state if "running_var" in n}
+    momentum = {i: {"momentum_buffer": v.clone()} for i, v in enumerate(state.values())}
+    checkpoint = {"state_dict": state, "optimizer": {"state": momentum, "param_groups": [{"params": list(momentum)}]}}
+    torch.save(checkpoint, tmp_path / "w", _use_new_zipfile_serialization=not legacy)
+    load_weights(model, tmp_path / "w")
+    assert holds(model, drawn(model))
+
+
+@needs_torch
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 @pytest.mark.parametrize("kind", ["today", "legacy", "protocol 4", "safetensors", "dict"])
 def test_widths_of_pytorch(tmp_path, dtype, kind):

@@ -187,6 +187,10 @@ def test_files_of_other_kinds_are_named(refuses, kind):
     refuses(*OTHER_KINDS[kind])
 
 
+def test_a_name_longer_than_any_is_not_repeated_in_the_message(refuses):
+    refuses({"w" * 10**6: np.zeros(3)}, "it has a name of 1000000 characters; expected at most 1000", model=One(3))
+
+
 @pytest.mark.parametrize("saved, where", [
     ({"epoch": 3, "ema": {"w": tensor((3,), (1,))}}, "'ema'"),
     ({"teacher": {"w": tensor((3,), (1,))}, "student": {"w": tensor((3,), (1,))}}, "'teacher' and 'student'"),
@@ -404,11 +408,11 @@ def test_bounds_are_checked_again_when_a_tensor_is_read():
 
 
 def test_tensors_that_share_a_storage_are_not_read_in_the_square_of_its_size(refuses, tmp_path):
-    """200 tensors of two numbers, which are the first and the last of a storage of a megabyte."""
+    """200 tensors of two numbers, which are the first and the last of a storage of two megabytes."""
     class Many(nn.Module):
         def __init__(self): self.w = nn.Sequential(*[One(2) for _ in range(200)])
 
-    n = 2**18
+    n = 2**19
     saved = {name: tensor((2,), (n - 1,), count=n) for name in Many().state()}
     for content in torch_zip(saved, bytes(4 * n)), torch_legacy(saved, ("0", n, bytes(4 * n))):
         refuses(content, "its tensors share storages in a way that reads the file more than 8 times", model=Many())

@@ -25,7 +25,7 @@ SETTINGS = ["train_images=1000", "test_images=20", "image_size=7", "model.width=
 def job(out, *settings):
     """Return a job that would train for a long time if nothing stopped it."""
     return workers.Job(configure("plain20", "fashion_mnist_small", "demo", 0, "cpu", [*SETTINGS, *settings]), out,
-                       threads=1, command="a test")  # fmt: skip
+                       threads=1, command="a test")
 
 
 def step_of(folder):
@@ -95,7 +95,7 @@ def test_a_process_whose_parent_is_gone_stops_at_a_checkpoint(tmp_path):
     told = job(tmp_path / "a")
     asked = json.dumps({**vars(told), "config": told.config.to_json(), "out": str(told.out)})
     process = subprocess.Popen([sys.executable, "-m", "minires.runs.workers"], stdin=subprocess.PIPE, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)  # fmt: skip
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
     with process:
         process.stdin.write(asked)
         process.stdin.close()

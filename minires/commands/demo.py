@@ -97,7 +97,7 @@ def run(out: Path, nets: Nets, *, jobs: int = 1, resume: bool = False, command: 
     say(f"Training {', '.join(map(printed, nets))} on {len(sets.train[0]):,} images of Fashion-MNIST, "
         f"{_times(config.recipe.epochs)} each, {f'{jobs} networks at a time, ' if jobs > 1 else ''}on the "
         f"{config.device}. Results go to {out}.")
-    stopped = _train(out, nets, sets, jobs, command, say)
+    stopped = _train(out, nets, sets, jobs, _command_before(out, nets) or command, say)
     if stopped:
         say(f"Stopped by {stopped}; what is done is kept. To resume: minires demo --resume --out "
             f"{shlex.quote(str(out))}")
@@ -119,6 +119,16 @@ def _seconds_before(out: Path) -> float:
     """Return the seconds of earlier calls according to results.json, or 0 if it does not exist."""
     from .demo_report import load
     return load(out / "results.json")["seconds"] if (out / "results.json").exists() else 0.0
+
+
+def _command_before(out: Path, nets: Nets) -> str:
+    """Return the command that began the demo in `out`, or "" if no run has begun.
+
+    The runs that a resumed demo begins record this command too, because a command with --resume repeats nothing.
+    """
+    folders = (out / "runs" / config.model for config in nets.values())
+    return next((runs.read_config(folder).recorded.command for folder in folders
+                 if (folder / "config.json").exists()), "")
 
 
 # ------------------------------------------------------------------------------------------------------- training

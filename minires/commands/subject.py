@@ -104,13 +104,9 @@ def from_weights(weights: Path, model: str, told: Told, *, root: datasets.Root =
 
 
 def _normalize(told: Told) -> str | datasets.MeanAndStd:
-    """Return the normalisation that the options choose: --mean with --std, or --normalize."""
+    """Return the normalisation that the options choose: --mean and --std, or one of the two, or else --normalize."""
     if told.mean is None and told.std is None:
         return told.normalize or "channel"
-    if told.mean is None or told.std is None:
-        has, lacks = ("std", "mean") if told.mean is None else ("mean", "std")
-        raise UsageError(f"--{has} is given without --{lacks}: give both; a --mean of 0 or a --std of 1 for each "
-                         "channel changes nothing")
     if told.normalize is not None:
         raise UsageError(f"--normalize {told.normalize} contradicts --mean and --std: leave one of them out")
     return told.mean, told.std

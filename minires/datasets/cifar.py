@@ -307,7 +307,8 @@ def _check_labels(where: str, kind: str, labels: list[int], classes: int) -> Non
 def _batch(where: str, content: bytes) -> dict[str, Any]:
     try:
         # The pixels are bytes, which take no other memory. An image has a few labels and a file name beside them.
-        batch = pickles.read(io.BytesIO(content), ALLOWED, encoding="bytes", memory=FREE_MEMORY + len(content))
+        batch = pickles.read(io.BytesIO(content), ALLOWED, encoding="bytes", memory=FREE_MEMORY + len(content),
+                             most=len(content))
     except pickles.Refused as e:
         raise ValueError(f"{where}: expected a batch in CIFAR's python format: {e}") from e
     if not isinstance(batch, dict):

@@ -16,7 +16,7 @@ from .prepare import subtract_pixel_mean, to_float
 from .split import Split
 
 NORMALIZE = ("channel", "pixel-mean", "none")
-MeanAndStd = tuple[Sequence[float], Sequence[float]]
+MeanAndStd = tuple[Sequence[float] | None, Sequence[float] | None]
 Arrays = tuple[Any, Any]  # images float32 (N, C, H, W), labels uint8 (N,)
 
 
@@ -40,7 +40,8 @@ def prepared(name: str, root: Root = None, *, normalize: str | MeanAndStd = "cha
     normalize      "channel"     subtract each channel's mean and divide by its standard deviation, both to 4 decimals
                    "pixel-mean"  subtract the mean image (He et al. 2015, section 4.2)
                    "none"        no change
-                   (mean, std)   subtract these means and divide by these standard deviations, one of each per channel
+                   (mean, std)   subtract these means and divide by these standard deviations, one of each per channel;
+                                 None in the place of one of them skips its step
     image_size     height and width in pixels; 0: as stored
     train_images   N: use the first N training images; 0: all
     test_images    N: use the first N test images; 0: all
@@ -95,6 +96,8 @@ def _normalised(learn: np.ndarray, test: np.ndarray, how: str | MeanAndStd, size
     elif how != "none":
         mean, std = ([f((0, 2, 3), dtype=np.float64).round(4).tolist() for f in (x.mean, x.std)]
                      if isinstance(how, str) else how)
+        mean, std = (given if given is not None else [unchanged] * y.shape[1]
+                     for given, unchanged in ((mean, 0.0), (std, 1.0)))
         x, y = (normalized(images, mean, std) for images in (x if train else x[:0], y))
         words = f"({words} - ({', '.join(f'{m:g}' for m in mean)})) / ({', '.join(f'{s:g}' for s in std)})"
     return (x if train else x[:0].copy(), y), words

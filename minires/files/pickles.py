@@ -17,13 +17,14 @@ Allowed = Mapping[tuple[str, str], Any]      # {(module, name) as written in the
 Explained = Mapping[tuple[str, str], str]    # {(module, name) that is not allowed: what the error says}
 
 MOST_BYTES = 100 << 20   # of a pickle; those of PyTorch's files hold no numbers and are seldom larger than a megabyte
-FREE_MEMORY = 32 << 20   # bytes of memory that every pickle may take, also a small one
+FREE_MEMORY = 64 << 20   # bytes of memory that every pickle may take; 14,000 tensors of one number are charged 70 MB
 MEMORY = 8               # bytes of memory that a pickle may take beside that for each byte of its file
+ITEMS = 4                # items that all calls together may be passed for each byte of the pickle, and 1000 more
 SHOWN = 200              # how many characters of a name or a message from the file an error shows
 
 # Bytes of memory charged for an operation; more than CPython takes. The contents of text and bytes are not charged,
 # because they take at most four times their bytes in the file.
-SCALAR, CONTAINER, CALL, ITEM = 64, 128, 1024, 128
+SCALAR, CONTAINER, CALL, ARGUMENT, ITEM = 64, 128, 512, 16, 128
 
 
 class Refused(ValueError):
@@ -122,10 +123,11 @@ class _Reader(_InPython):  # type: ignore[misc]
                                       for op, load in _InPython.dispatch.items() if op not in _NOT_READ})
 
     def __init__(self, file: BinaryIO, allowed: Allowed, persistent: Callable[[Any], Any] | None, encoding: str,
-                 explained: Explained, memory: int | None):
-        bounded = _Bounded(file)
+                 explained: Explained, memory: int | None, most: int):
+        bounded = _Bounded(file, most)
         super().__init__(bounded, encoding=encoding)
         self.left = FREE_MEMORY + MEMORY * bounded.size if memory is None else memory
+        self.items = 1000 + ITEMS * bounded.size
         self.allowed, self.persistent, self.explained = allowed, persistent, explained
         self.callable = {id(stand_in) for stand_in in allowed.values()}
 
@@ -140,12 +142,14 @@ class _Reader(_InPython):  # type: ignore[misc]
 
         A pickle can pass one long list to many calls, by reference, in a few bytes each.
         """
-        self.charge(CALL + ITEM * len(args))
+        self.charge(CALL + ARGUMENT * len(args))
+        self.items -= len(args)
         for arg in args:
-            if isinstance(arg, (str, bytes)):
-                self.charge(len(arg))
-            elif isinstance(arg, (list, tuple, dict)):
-                self.charge(ITEM * len(arg))
+            if isinstance(arg, (str, bytes, list, tuple, dict)):
+                self.items -= len(arg)
+                self.charge(len(arg) * (1 if isinstance(arg, (str, bytes)) else ITEM))
+        if self.items < 0:
+            raise Refused("it passes more arguments to its calls than a file of this size can hold")
 
     def called(self, stand_in: Any, args: Any) -> Any:
         """Return the stand-in, after the check that it is one, that its arguments are a tuple, and their charge."""
@@ -174,10 +178,10 @@ class _Reader(_InPython):  # type: ignore[misc]
 class _Bounded:
     """Reads a file from its position on, without reserving memory for bytes that it does not have."""
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: BinaryIO, most: int):
         start = file.tell()
-        self.file, self.size = file, file.seek(0, os.SEEK_END) - start
-        self.left = min(self.size, MOST_BYTES)
+        self.file, self.most, self.size = file, most, file.seek(0, os.SEEK_END) - start
+        self.left = min(self.size, most)
         file.seek(start)
 
     def read(self, size: int) -> bytes:
@@ -187,14 +191,15 @@ class _Bounded:
         return self._taken(self.file.readline(self.left), 0)
 
     def _taken(self, piece: bytes, size: int) -> bytes:
-        if size > self.left and self.size > MOST_BYTES:
-            raise Refused(f"its pickle has more than {MOST_BYTES} bytes")
+        if size > self.left and self.size > self.most:
+            raise Refused(f"its pickle has more than {self.most} bytes")
         self.left -= len(piece)
         return piece
 
 
 def read(file: BinaryIO, allowed: Allowed, *, persistent: Callable[[Any], Any] | None = None,
-         encoding: str = "ASCII", explained: Explained | None = None, memory: int | None = None) -> Any:
+         encoding: str = "ASCII", explained: Explained | None = None, memory: int | None = None,
+         most: int = MOST_BYTES) -> Any:
     """Return the object of the pickle that starts at the file's position, and leave `file` after the pickle's end.
 
     allowed      the names that the pickle may use, each with its stand-in
@@ -203,6 +208,7 @@ def read(file: BinaryIO, allowed: Allowed, *, persistent: Callable[[Any], Any] |
     explained    for some names that are not allowed, what the error says
     memory       bytes that the objects may take, apart from the contents of text and bytes; if not given, FREE_MEMORY
                  and MEMORY for each byte of the file after its position
+    most         bytes that the pickle may have
 
     Every stand-in must be harmless with ANY arguments, and its time and memory must grow no faster than the length of
     the arguments. A pickle can change the lists and dicts that it has passed: a stand-in that checks something must
@@ -210,10 +216,10 @@ def read(file: BinaryIO, allowed: Allowed, *, persistent: Callable[[Any], Any] |
     stand-in's class, and never that of a function or a class.
 
     Raises Refused, a ValueError without the file's name, if the pickle asks for anything else, builds more than
-    `memory`, has more than MOST_BYTES, or is damaged.
+    `memory`, passes more than ITEMS to its calls, has more than `most` bytes, or is damaged.
     """
     try:
-        return _Reader(file, allowed, persistent, encoding, explained or {}, memory).load()
+        return _Reader(file, allowed, persistent, encoding, explained or {}, memory, most).load()
     except Refused:
         raise
     except (MemoryError, RecursionError) as e:

@@ -1,11 +1,12 @@
 """This module has the residual blocks: basic and bottleneck blocks of v1 and v2, and Fixup's block without BN."""
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
 
-from .. import init, ops
+from .. import init, kernels, ops
 from ..residual import PreactResidual, Residual
 from ..tensor import Tensor, recording
 from .hooks import being_watched
@@ -37,7 +38,17 @@ def conv_bn_relu(conv: Conv2d, bn: Any, x: Tensor, skip: Tensor | None = None) -
     scale = bn.weight.data * (bn.running_var.data + float(bn.eps)) ** -0.5
     shift = bn.bias.data + ((0 if conv.bias is None else conv.bias.data) - bn.running_mean.data) * scale
     w = Tensor(conv.weight.data * scale.reshape(-1, 1, 1, 1))
-    h = ops.conv2d(x, w, Tensor(shift), conv.stride, conv.padding)
+    return conv_bias_relu(x, w, Tensor(shift), skip, conv.stride, conv.padding)
+
+
+def conv_bias_relu(x: Tensor, w: Tensor, bias: Tensor, skip: Tensor | None, stride: Any, padding: Any) -> Tensor:
+    """Return relu(conv2d(x, w, bias) + skip). One pass over memory if the kernels can and no graph is recorded."""
+    fused = None if recording() else getattr(kernels.of(x.data), "conv2d_bias_relu", None)
+    if fused is not None:
+        with contextlib.suppress(TypeError, ValueError):  # the separate operations below say what is wrong
+            return Tensor(fused(x.data, w.data, ops.pair(stride), ops.pair(padding), bias.data,
+                                None if skip is None else skip.data, True))
+    h = ops.conv2d(x, w, bias, stride, padding)
     return ops.relu(h if skip is None else h + skip)
 
 

@@ -100,10 +100,11 @@ class BatchNorm(Module):
             raise ValueError(f"{type(self).__name__}: expected more than one value per channel in train mode, got "
                              f"{count}; use a larger batch or .eval()")
         momentum = float(self.momentum)  # a NumPy number would promote float32
-        new = kernels.of(mean).running_statistics(self.running_mean.data, self.running_var.data, mean, var, momentum,
-                                                  count)
-        for running, data in zip((self.running_mean, self.running_var), new, strict=True):
-            running.data = data.astype(running.dtype, copy=False)  # a float16 batch has float32 statistics
+        running = self.running_mean, self.running_var
+        old = [t.data for t in running]
+        new = kernels.of(old[0]).running_statistics(*old, mean, var, momentum, count)
+        for t, data in zip(running, new, strict=True):
+            t.data = data.astype(t.dtype, copy=False)  # a float16 batch has float32 statistics
 
     def describe(self) -> str:
         return f"{self.weight.size}"
