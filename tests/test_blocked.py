@@ -283,9 +283,20 @@ def test_a_thread_is_woken_for_a_cache_full_of_work(work, threads, expected):
 def test_little_work_is_cut_for_the_cache_but_stays_in_one_thread(monkeypatch):
     monkeypatch.setattr(parallel, "threads_worth", THREADS_WORTH)
     monkeypatch.setattr(parallel, "cache_bytes", lambda: 1000)
+    monkeypatch.setattr(parallel, "LEAST_SHARE", 1000)
     with parallel.session(threads=2):
         assert (len(little := parallel.blocks_of(19, 100)), little.threads) == (2, 1)
         assert (len(much := parallel.blocks_of(40, 100)), much.threads) == (4, parallel.threads())
+
+
+def test_a_small_cache_does_not_wake_a_thread_for_little_work(monkeypatch):
+    """The network of the demo took longer with two threads than with one on caches of 512 KB."""
+    monkeypatch.setattr(parallel, "threads_worth", THREADS_WORTH)
+    monkeypatch.setattr(parallel, "cache_bytes", lambda: 1 << 19)
+    with parallel.session(threads=2):
+        assert parallel.blocks_of(100, 39_000).threads == 1
+        assert parallel.blocks_of(128, 39_000).threads == parallel.threads()
+        assert len(parallel.blocks_of(100, 39_000)) > 1
 
 
 def test_cache_size_is_plausible():

@@ -257,6 +257,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Any:
 
 # ------------------------------------------------------------------------------------- blocks
 
+LEAST_SHARE = 2 << 20  # bytes of work for a thread that has to be woken, however small its cache is
 DEFAULT_CACHE = 1 << 20  # bytes of second-level cache per core, if the system does not report it
 
 
@@ -297,7 +298,7 @@ class Blocks(list[slice]):
 def blocks_of(images: int, bytes_per_image: int, least: int = 1) -> Blocks:
     """Cut the batch into blocks of nearly equal size, with the same number of blocks for each thread. The result does
     not depend on any measured time."""
-    n = threads_worth(images * bytes_per_image, cache_bytes(), threads())
+    n = threads_worth(images * bytes_per_image, max(cache_bytes(), LEAST_SHARE), threads())
     count = -(-images // images_per_block(images, bytes_per_image, cache_bytes(), n, least))
     count = min(images, -(-count // n) * n)
     return Blocks((slice(images * i // count, images * (i + 1) // count) for i in range(count)), n)
