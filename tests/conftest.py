@@ -17,12 +17,12 @@ from once import made_once
 
 import minires.kernels
 
-# The same examples in every run. --hypothesis-profile=ci tries more of them.
-# Where the tests run in the background, signals may be ignored, and every process that a test starts would inherit that.
+# Where the tests run in the background, signals may be ignored, and what a test starts would ignore them too.
 for number, handler in (signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
 
+# The same examples in every run. --hypothesis-profile=ci tries more of them.
 hypothesis.settings.register_profile("default", max_examples=150, deadline=None, derandomize=True, database=None)
 hypothesis.settings.register_profile("ci", hypothesis.settings.get_profile("default"), max_examples=1000)
 hypothesis.settings.load_profile("default")
