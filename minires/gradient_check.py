@@ -38,8 +38,9 @@ ENOUGH = 10         # wrong entries of one argument, after which its other entri
 
 @dataclass(frozen=True)
 class Argument:
-    """What the check found for one argument."""
+    """An Argument holds what the check found for one argument."""
 
+    number: int                  # its position among the arguments of f, from 0
     name: str
     shape: tuple[int, ...]
     checked: int                 # entries compared with differences
@@ -50,13 +51,13 @@ class Argument:
 
     @property
     def verdict(self) -> str:
-        """"right", "wrong", or "not checked" where differences cannot tell."""
+        """Return "right", "wrong", or "not checked" where differences cannot decide."""
         return "wrong" if self.wrong else "not checked" if self.problem else "right"
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a check found, argument by argument."""
+    """A Report holds what a check found, argument by argument."""
 
     arguments: list[Argument]
     total: int  # entries there are, over all arguments
@@ -73,8 +74,8 @@ class Report:
 
     @property
     def kinks(self) -> list[tuple[int, tuple[int, ...]]]:
-        """Return (number of the argument among those checked, index) of every entry at a kink."""
-        return [(i, at) for i, a in enumerate(self.arguments) for at in a.kinks]
+        """Return (number of the argument, index) of every entry at a kink."""
+        return [(a.number, at) for a in self.arguments for at in a.kinks]
 
     def __str__(self) -> str:
         problems = [a for a in self.arguments if a.problem]
@@ -89,7 +90,7 @@ class Report:
 
 
 class GradientError(AssertionError):
-    """A gradient is wrong, or could not be checked. `report` tells it argument by argument."""
+    """A gradient is wrong, or could not be checked. `report` holds the details of each argument."""
 
     def __init__(self, report: Report):
         super().__init__(str(report))
@@ -135,7 +136,7 @@ def gradcheck(f: Callable[..., Any], *arrays: Any, wrt: Any = None, rtol: float 
     function = _Weighted(f, arrays, rng)
     grads = function.gradients(chosen, fresh)
     with np.errstate(all="ignore"):  # f beside the given arguments may leave its domain
-        if arrays and not np.array_equal(function(chosen[0] if chosen else 0, arrays[chosen[0]]), function.y):
+        if chosen and not np.array_equal(function(chosen[0], arrays[chosen[0]]), function.y):
             raise ValueError("gradcheck: f gave two results for the same arguments; fix its randomness (rng) inside f")
         function.effect = max((_largest(grads[i] * arrays[i]) for i in chosen), default=0.0)
         found = [_Check(function, i, grads[i], names[i], rtol, atol, eps).argument(
@@ -148,18 +149,22 @@ def gradcheck(f: Callable[..., Any], *arrays: Any, wrt: Any = None, rtol: float 
 
 def gradcheck_module(module: nn.Module, *inputs: Any, jitter: float = 0.1, rtol: float = 1e-5, **options: Any
                      ) -> Report:
-    """Check the gradient of a Module at float64 `inputs`: of every input ("input", or "input 0", ...), and of every
-    parameter by its name.
+    """Check the gradient of a Module at float64 `inputs`.
 
-    A copy of the module is checked, in float64 and in the mode that the module is in; the module stays as it is. The
-    copy's parameters are moved by `jitter` times their root mean square (1 where that is 0) times N(0, 1), because a
-    gamma of 1 and a beta of 0 hide mistakes. Inputs that are not float arrays are passed on. Options as gradcheck's.
+    The arguments are the inputs, named "input" or "input 0", "input 1" and so on, and all parameters that require a
+    gradient, by their names. Inputs that are not float arrays are passed on unchanged.
+    jitter: N(0, 1) times this, times the root mean square of a parameter (1 if that is 0), is added to the parameter,
+    because a gamma of 1 and a beta of 0 hide mistakes.
+    rtol, options: as for gradcheck.
+
+    The function checks a copy of the module in float64, in the current mode of the module. It leaves the module
+    unchanged. Returns and raises what gradcheck does.
     """
     net = copy.deepcopy(module).astype(np.float64)
     parameters: dict[int, tuple[str, Tensor]] = {}
     for name, t in net.state().items():
         if t.requires_grad:
-            parameters.setdefault(id(t), (name, t))  # one that is shared has its first name
+            parameters.setdefault(id(t), (name, t))  # a shared parameter has its first name
     draw = np.random.default_rng([options.get("seed", 0), 1203])
     moved = []
     for _, t in parameters.values():
@@ -186,7 +191,7 @@ def gradcheck_module(module: nn.Module, *inputs: Any, jitter: float = 0.1, rtol:
 
 
 def _names(f: Any, count: int) -> list[str]:
-    """f's own names for its arguments, and "argument i" where it has none."""
+    """Return f's own names for its arguments, and "argument i" where f has none."""
     names = list(getattr(f, "names", ()))
     owner = getattr(f, "__self__", None)
     if isinstance(owner, type) and issubclass(owner, Function):  # SomeFunction.apply(*inputs): forward knows the names
@@ -200,7 +205,7 @@ def _names(f: Any, count: int) -> list[str]:
 
 
 def _chosen(wrt: Any, names: list[str]) -> list[int]:
-    """The numbers of the arguments that `wrt` names."""
+    """Return the numbers of the arguments that `wrt` names."""
     if wrt is None:
         return list(range(len(names)))
     chosen = [wrt] if isinstance(wrt, (int, str)) else list(wrt)
@@ -221,7 +226,7 @@ def _read_only(a: np.ndarray) -> np.ndarray:
 
 
 class _Weighted:
-    """f's outputs as one vector y, their random weights v, and the gradient of <v, y>."""
+    """A _Weighted computes f's outputs as one vector y, draws their weights v, and finds the gradient of <v, y>."""
 
     def __init__(self, f: Callable[..., Any], arrays: Sequence[Any], rng: np.random.Generator):
         self.f, self.arrays, self.rng = f, arrays, rng
@@ -229,7 +234,7 @@ class _Weighted:
         self.largest_g = 0.0  # of all gradients that passed through the graph
 
     def gradients(self, chosen: Sequence[int], fresh: bool) -> dict[int, np.ndarray]:
-        """{number: gradient that backward gives} of the chosen arguments."""
+        """Return {number: gradient that backward gives} of the chosen arguments."""
         tensors = self._tensors(chosen)
         outputs = self._outputs(tensors)
         weights = [_read_only(self.rng.standard_normal(y.shape)) for y in outputs]
@@ -250,7 +255,7 @@ class _Weighted:
         self.largest_g = max(self.largest_g, _largest(g))
 
     def __call__(self, i: int, a: np.ndarray) -> np.ndarray:
-        """y with another array as argument i."""
+        """Return y with another array as argument i."""
         tensors = self._tensors(())
         tensors[i] = Tensor(a)
         return _joined([y.data for y in self._outputs(tensors)])
@@ -270,12 +275,12 @@ class _Weighted:
 
 
 def _largest(a: np.ndarray) -> float:
-    """The largest |entry| that is finite."""
+    """Return the largest |entry| that is finite."""
     return float(abs(a[np.isfinite(a)]).max(initial=0.0))
 
 
 def _norm(a: np.ndarray) -> float:
-    """Euclidean norm, of any size."""
+    """Return the Euclidean norm, also where the squares would overflow or vanish."""
     scale = _largest(a)
     return scale * float(np.linalg.norm(a / scale)) if scale else float(np.isnan(a).any() and np.nan)
 
@@ -285,7 +290,7 @@ def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 
 class _Loss(Function):
-    """<v, y> over all outputs. Its backward sends the weights themselves, which are read-only."""
+    """_Loss computes <v, y> over all outputs. Its backward sends the weights themselves, which are read-only."""
 
     @classmethod
     def of(cls, outputs: Sequence[Tensor], weights: Sequence[np.ndarray]) -> Tensor:
@@ -300,7 +305,7 @@ class _Loss(Function):
 
 
 class _Same(Function):
-    """Makes a module's parameter a result of the checker's Tensor, so that the gradient reaches that."""
+    """_Same makes a module's parameter a result of the checker's Tensor, so that the gradient reaches that Tensor."""
 
     @classmethod
     def of(cls, t: Tensor) -> _Same:
@@ -313,7 +318,7 @@ class _Same(Function):
 
 
 class _Twice(Function):
-    """Stands for one step of f's graph: calls its backward twice, and looks at what that changes."""
+    """A _Twice replaces one step of f's graph: it calls the step's backward twice and checks what this changes."""
 
     def __init__(self, step: Function, fresh: bool):
         self.step, self.inputs, self.fresh = step, step.inputs, fresh
@@ -367,7 +372,7 @@ class _Twice(Function):
 
 
 def _alike(a: np.ndarray, b: np.ndarray) -> bool:
-    """Equal but for the last digits, which may depend on how the memory is aligned."""
+    """Return True if the arrays are equal except for the last digits, which may depend on how memory is aligned."""
     return bool(np.allclose(a, b, rtol=1e-9, atol=1e-12 * _largest(a), equal_nan=True))
 
 
@@ -375,7 +380,7 @@ def _alike(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 class _Slope(NamedTuple):
-    """A central difference, and what there is to tell about the step."""
+    """A _Slope is a central difference with the slopes of its two sides."""
 
     h: float
     value: float
@@ -384,21 +389,21 @@ class _Slope(NamedTuple):
 
     @property
     def gap(self) -> float:
-        """How far the slopes of the two sides are apart."""
+        """Return how far apart the slopes of the two sides are."""
         return abs(self.right - self.left)
 
 
 class _Entry(NamedTuple):
-    """One entry's slope, as far as differences tell."""
+    """An _Entry is one entry's slope, as far as differences resolve it."""
 
     expected: float
-    error: float  # of `expected`: what truncation and rounding may add up to
+    error: float  # of `expected`: the sum of what truncation and rounding may cause
     kink: tuple[float, float] | None = None  # (left slope, right slope)
     problem: str = ""
 
 
 class _Check:
-    """Compares one argument's gradient with differences."""
+    """A _Check compares the gradient of one argument with differences."""
 
     def __init__(self, function: _Weighted, i: int, grad: np.ndarray, name: str, rtol: float, atol: float,
                  eps: float | None):
@@ -416,7 +421,7 @@ class _Check:
         """Judge the picked entries one by one, and then as a whole."""
         kinks: list[tuple[int, ...]] = []
         where: list[tuple[int, ...]] = []
-        wrong, problems, got, expected, error = 0, [], [], [], []
+        wrong, at_kinks, problems, got, expected, error = 0, [], [], [], [], []
         for j in picked.tolist():
             at = tuple(int(k) for k in np.unravel_index(j, self.a.shape))
             g = float(self.grad.flat[j])
@@ -427,8 +432,7 @@ class _Check:
                 left, right = entry.kink
                 slack = 1e-3 * (abs(left) + abs(right))
                 if not min(left, right) - slack <= g <= max(left, right) + slack:
-                    wrong += 1
-                    problems.append(f", index {at} lies on a kink: got {g:.10g}, expected a slope between {left:.10g} "
+                    at_kinks.append(f", index {at} lies on a kink: got {g:.10g}, expected a slope between {left:.10g} "
                                     f"(left) and {right:.10g} (right)")
                 kinks.append(at)
             else:
@@ -438,9 +442,8 @@ class _Check:
                 error.append(entry.error)
                 where.append(at)
         problem, worst = self._as_a_whole(np.array(got), np.array(expected), np.array(error), where, wrong)
-        if problem and not any("kink" in p for p in problems):
-            problems.insert(0, problem)
-        return Argument(self.name, self.a.shape, len(where), wrong, worst, kinks, problems[0] if problems else "")
+        says = next(filter(None, [problem if wrong else "", *at_kinks, problem, *problems]), "")  # the gravest first
+        return Argument(self.i, self.name, self.a.shape, len(where), wrong + len(at_kinks), worst, kinks, says)
 
     def _close(self, got: float, entry: _Entry, j: int) -> bool:
         tolerance = self.rtol * (abs(got) + abs(entry.expected)) + 2 * entry.error
@@ -493,7 +496,7 @@ class _Check:
         return self._ladder(j, got, moved)
 
     def _moved(self, j: int) -> np.ndarray:
-        """Which outputs depend on entry j: the others' rounding does not count, however large they are."""
+        """Return which outputs depend on entry j. The rounding of the others does not count, however large they are."""
         x, far = float(self.a.flat[j]), FAR * max(self._scale(j), 1.0)
         moved = np.zeros(self.function.y.shape, bool)
         for there in x + far, x - far, x + _power_of_two(STEP * self._scale(j)):
@@ -502,7 +505,7 @@ class _Check:
         return moved
 
     def _constant(self, j: int, got: float) -> _Entry:
-        """For an entry that changes no output at all, however far it moves."""
+        """Judge an entry that changes no output at all, however far it moves."""
         h = FAR * max(self._scale(j), 1.0)
         if abs(got) <= 1e-12 * self.natural:
             return _Entry(0.0, abs(got))  # what rounding in backward leaves of a zero
@@ -514,10 +517,10 @@ class _Check:
             f"{got:.6g}; slopes below {hidden:.1g} are lost in the rounding of f"))
 
     def _ladder(self, j: int, got: float, moved: np.ndarray) -> _Entry:
-        """Steps from very small to large, each four times the last, until truncation or rounding settles the slope.
+        """Try steps from very small to large, each four times the last, until one resolves the slope.
 
-        A difference is trusted as far as it agrees with the one of the step before, and with rounding: that of f's
-        outputs, and what the smallest steps, which see nothing else, make visible of the rounding inside f.
+        The error of a difference is estimated from its change since the last step, and from rounding: that of f's
+        outputs, and that inside f, which is all that the smallest steps show.
         """
         x = abs(float(self.a.flat[j]))
         h = _power_of_two(SMALLEST * max(x, 1e-12 * self.typical) if x else SMALLEST * self.typical)
@@ -567,7 +570,7 @@ class _Check:
         return ROUNDING * float(self.size[moved].sum())
 
     def _at(self, j: int, x: float) -> np.ndarray | None:
-        """The outputs with x as entry j; None where f refuses it."""
+        """Return the outputs with x as entry j, or None if f refuses it."""
         a = self.a.copy(order="K")
         a.flat[j] = x
         try:
@@ -576,7 +579,7 @@ class _Check:
             return None
 
     def _slope(self, j: int, h: float) -> _Slope | None:
-        """The differences at entry j; None where f is not finite."""
+        """Return the differences at entry j, or None if f is not finite there."""
         x, y, v = float(self.a.flat[j]), self.function.y, self.function.v
         up, down = self._at(j, x + h), self._at(j, x - h)
         above, below = (x + h) - x, x - (x - h)  # the steps really taken
@@ -587,12 +590,12 @@ class _Check:
 
 
 def _power_of_two(h: float) -> float:
-    """Near h; x + h and x - h are then exact, for most x."""
+    """Return the power of two near h. For most x, x + h and x - h are then exact."""
     return float(2.0 ** round(math.log2(h)))
 
 
 def _kink(slopes: list[_Slope], noise: float) -> tuple[float, float] | None:
-    """(left slope, right slope) if the two sides differ however small the step is.
+    """Return (left slope, right slope) if the two sides differ however small the step is, else None.
 
     At a smooth point the gap shrinks with the step. Across a kink it stays; and a kink beside the entry is invisible to
     the steps that do not reach it.

@@ -1,7 +1,6 @@
-"""This module has the differentiable operations and the operators of Tensor.
+"""Differentiable operations, and the operators of Tensor.
 
-Each operation fits on one screen: its Function with forward and backward, the check of its arrays, and directly
-below them the function or Tensor operator that users call.
+Each operation is one screen: its Function, the check of its arrays, and the function or operator that users call.
 In every backward, g is dL/d(output), and the return value is dL/d(input) for each input, by the chain rule.
 Arrays broadcast as in NumPy; the engine sums the gradients back (`broadcasts = True`).
 The engine puts the name of the operation and the shapes of its inputs before the text of a ValueError from forward.

@@ -156,7 +156,7 @@ class Function:
 
 
 def _widened(value: Any) -> Any:
-    """A float16 array as float32; anything else as it is."""
+    """Return a float16 array as float32, and anything else unchanged."""
     return value.astype(np.float32) if getattr(value, "dtype", None) == _HALF else value
 
 
@@ -173,7 +173,7 @@ def _arrays(value: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def _described(value: Any) -> str:
-    """What a forward or backward returned that is not an array, in words for an error."""
+    """Return a description, for an error, of a value that should have been an array."""
     if value is None:
         return "None (is its `return` missing?)"
     return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, (tuple, list)) else "")

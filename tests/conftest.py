@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import zipfile
 
 # Set before NumPy, PyTorch and minires are loaded. A test that needs two threads opens kernels.parallel.session.
@@ -15,6 +16,11 @@ import pytest
 from once import made_once
 
 import minires.kernels
+
+# Where the tests run in the background, signals may be ignored, and what a test starts would ignore them too.
+for number, handler in (signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 # The same examples in every run. --hypothesis-profile=ci tries more of them.
 hypothesis.settings.register_profile("default", max_examples=150, deadline=None, derandomize=True, database=None)

@@ -516,3 +516,10 @@ def test_no_false_alarm_on_any_layer_or_block(kind, training):
 def test_every_layer_and_block_is_among_these():
     modules = {kind for kind in vars(nn).values() if isinstance(kind, type) and issubclass(kind, nn.Module)}
     assert modules - set(BLOCKS) == {nn.Module, nn.BatchNorm, nn.ResidualBlock}
+
+
+def test_wrong_entries_come_before_a_wrong_slope_at_a_kink():
+    wrong = function(lambda x: np.maximum(x, 0), lambda g, x: g * np.where(x == 0, -1.0, 2.0 * (x > 0)))
+    says = refusal(wrong, np.array([0.0, 1.0, 2.0]))
+    assert "x (3,): backward differs from finite differences in 2 of 2 entries" in says
+    assert "x (2,), index (0,) lies on a kink" in refusal(wrong, np.array([0.0, -1.0]))

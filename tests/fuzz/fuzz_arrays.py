@@ -55,7 +55,7 @@ def cases():
 
         def any_npz(rng):
             content = rng.choice([npz, deflated.getvalue()])
-            return reads(damaged(content, rng, tensors), checksums=True)
+            return reads(damaged(content, rng, deflated.getvalue()), checksums=True)  # no donor without a checksum
 
         yield {
             "npz, any bytes": any_npz,
