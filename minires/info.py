@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import __version__, device, kernels
+from .names import counted
 
 
 def versions() -> dict[str, str]:
@@ -67,15 +68,10 @@ def blas() -> str:
     loaded = [lib for lib in _thread_pools() if lib.get("user_api") == "blas"]
     if loaded:
         lib = loaded[0]
-        return f"{lib['internal_api']} {lib['version']}, {threads_in_words(lib['num_threads'])}"
+        return f"{lib['internal_api']} {lib['version']}, {counted(lib['num_threads'], 'thread')}"
     built: Any = np.show_config(mode="dicts")
     found = built.get("Build Dependencies", {}).get("blas", {})
     return f"{found.get('name', 'unknown')} {found.get('version', '')}".strip()
-
-
-def threads_in_words(count: int) -> str:
-    """Return the count with its noun: "1 thread" or "2 threads"."""
-    return f"{count} thread{'s' * (count != 1)}"
 
 
 def _thread_pools() -> list[dict[str, Any]]:
@@ -91,10 +87,10 @@ def kernels_in_words() -> str:
     used = kernels.of(np.zeros(0, np.float32))
     name = used.__name__.rpartition(".")[2]
     if used is kernels.native:
-        return f"{name}, {threads_in_words(kernels.parallel.threads_asked())}"
+        return f"{name}, {counted(kernels.parallel.threads_asked(), 'thread')}"
     if used is not kernels.blocked:
         return name
-    name += f", {threads_in_words(kernels.parallel.threads())}"
+    name += f", {counted(kernels.parallel.threads(), 'thread')}"
     return name if kernels.choice().startswith("blocked") else f"{name}; not native: {kernels.native.reason()}"
 
 

@@ -74,6 +74,11 @@ def key(name: str) -> str:
     return found.key if found else name
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun: "1 thread" or "2 threads"."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 class UsageError(ValueError):
     """A name or an option that the user typed or chose is wrong, or several of them do not fit together."""
 

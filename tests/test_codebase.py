@@ -48,6 +48,7 @@ APART = {"names": set(), "files": {"names"}, "datasets": {"device", "names", "fi
          "exercise": set()}
 # Only these rooms may import them: {room: which of them}.
 ABOVE_APART = {"nn": {"names"}, "models": {"names"}, "weights": {"names", "files"}, "train": {"datasets", "recipes"},
+               "info": {"names"},
                "plot": {"names"},
                "runs": {"datasets", "names", "recipes", "files"}, "commands": set(APART), "cli": set(APART)}
 FACADE = "__init__"  # minires/__init__.py has the public names; at import it may load any room except these

@@ -17,7 +17,7 @@ import pytest
 from minires import analysis, cli, datasets, kernels, load_weights, models, recipes, runs, train
 from minires.commands import demo, demo_report
 from minires.names import printed
-from minires.runs import checkpoint, progress
+from minires.runs import checkpoint, progress, workers
 
 pytest.importorskip("safetensors", reason="checkpoints are safetensors files, and the package is not installed")
 
@@ -175,11 +175,36 @@ def test_results_that_somebody_spoilt_are_refused_before_anything_trains(quick, 
 
 @pytest.mark.parametrize("options, says", [
     (["--resume"], "--resume needs --out DIR"),
-    (["--resume", "--out", "{empty}"], "found no demo to resume; leave out --resume"),
+    (["--resume", "--out", "{empty}"], "found no demo to resume; leave out --resume to begin one\n"),
+    (["--resume", "--out", "{gone}"], "to begin one in another folder: the runs of this demo are gone\n"),
 ])
 def test_nothing_to_resume(options, says, tmp_path, capsys):
-    assert cli.main(["demo", *(option.format(empty=tmp_path) for option in options)]) == 2
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "gone" / "results.json").write_text("{}")
+    names = {name: tmp_path / name for name in ("empty", "gone")}
+    assert cli.main(["demo", *(option.format(**names) for option in options)]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_a_demo_stopped_before_any_run_began_can_begin_again(tmp_path, two_small_nets, monkeypatch, capsys):
+    out, begin = tmp_path / "out", ["demo", "--quick", "--jobs", "1", "--out", str(tmp_path / "out")]
+
+    def stopped(jobs, tell):
+        (out / "runs" / "plain8").mkdir(parents=True)
+        (out / "runs" / "plain8" / ".lock").touch()  # a process that is killed at its start leaves this file
+        return {}, "SIGTERM"
+
+    with monkeypatch.context() as patched:
+        patched.setattr(workers, "in_turn", stopped)
+        assert cli.main(begin) == 143
+    assert "Stopped by SIGTERM before any run began" in capsys.readouterr().out
+    assert not (out / "results.json").exists()
+    assert cli.main([*begin, "--resume"]) == 0 and (out / "results.json").exists()
+    shutil.rmtree(out)
+    stopped({}, None)
+    assert cli.main(begin) == 0 and (out / "results.json").exists()
+    assert cli.main(begin) == 2  # now there is a demo
 
 
 def stopped_in_a_terminal(out, jobs, finished, interrupted, waiting):

@@ -176,9 +176,12 @@ def test_rename_shortcut_and_pad_reach_the_network(tiny, tmp_path, monkeypatch, 
     (["resnet20", "w", "--dataset", "stripes", "--image-size", "5"], "average_pool"),
     (["resnet20"], "weights and dataset missing: a network's name needs both"),
     (["."], ". is not the folder of a run: there is no config.json in it"),
+    (["runs/resnet20"], "runs/resnet20 is neither the folder of a run nor the name of a network; `minires models`"),
+    (["a.th"], "a.th is a file: give the name of its network before it, as in minires evaluate resnet20 a.th"),
     ([".", "--pad", "end", "--normalize", "channel", "--device", "cpu"], "is not the folder of a run: there is no")])
 def test_errors_of_use_are_one_line(args, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    Path("a.th").touch()
     assert command(*args) == 2
     out, err = capsys.readouterr()
     assert out == "" and message in err and err.startswith("minires evaluate: error: ") and err.count("\n") == 1

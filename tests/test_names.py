@@ -73,3 +73,8 @@ def test_an_unknown_name_is_an_error_of_use_that_lists_no_more_names_than_a_pers
     assert str(error).startswith("layer: unknown name '???'; there are layer000, layer001, ")
     assert str(error).endswith(", layer059 and 40 more")
     assert str(names.unknown("layer", "???", "ab")) == "layer: unknown name '???'; there are a, b"
+
+
+@pytest.mark.parametrize("count, text", [(0, "0 runs"), (1, "1 run"), (2, "2 runs")])
+def test_a_count_has_its_noun(count, text):
+    assert names.counted(count, "run") == text

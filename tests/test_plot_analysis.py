@@ -265,3 +265,8 @@ def test_the_layout_of_a_diamond_and_of_what_is_used_twice():
     boxes, edges, _ = layout([(), (0, 0)])  # x * x: one edge
     assert len(edges) == 1 and boxes[0][0] == boxes[1][0]
     assert layout([()])[1] == []
+
+
+def test_a_correlation_without_a_depth_is_named():
+    with pytest.raises(ValueError, match=r"expected \{depth: correlation\} or .* got 'ResNet-20' as a depth"):
+        plot.gradient_correlation({"ResNet-20": 0.5})

@@ -100,8 +100,9 @@ def test_a_signal_stops_several_runs_at_checkpoints(command, number, status, tmp
             if "errors are measured after each epoch" in line:
                 (os.kill if number == "SIGTERM" else os.killpg)(process.pid, getattr(signal, number))
                 break
-        _, errors = process.communicate(timeout=120)
+        said, errors = process.communicate(timeout=120)
     assert process.returncode == status, errors
+    assert ("give the same command again" if command == "sweep" else "minires demo --resume --out") in said
     assert "Traceback" not in errors
     begun = [path.parent for path in out.rglob("config.json")]
     assert begun and any(checkpoint.newest(folder)[0] for folder in begun)

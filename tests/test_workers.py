@@ -69,6 +69,31 @@ def test_a_signal_stops_those_that_run_and_begins_no_other(tmp_path, number, nam
     assert outcomes["a"].steps == 4500 and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_signal_that_every_process_gets_more_than_once_stops_all_at_checkpoints(tmp_path, monkeypatch, capfd):
+    """`timeout` and batch systems send SIGTERM to all processes, and this process sends it to the others again."""
+    jobs, passed, started, popen = {name: job(tmp_path / name) for name in "ab"}, {}, [], subprocess.Popen
+
+    def noted(*args, **options):
+        started.append(popen(*args, **options))
+        return started[-1]
+
+    def tell(name, event):
+        if isinstance(event, Passed):
+            passed.setdefault(name, event.images // 2)
+        if len(passed) == 2 and not sent:
+            sent.extend([*(process.pid for process in started), os.getpid()] * 2)
+            for number in sent:
+                os.kill(number, signal.SIGTERM)
+
+    sent = []
+    monkeypatch.setattr(subprocess, "Popen", noted)
+    outcomes, stopped = workers.side_by_side(jobs, 2, tell, never)
+    assert len(sent) == 6 and stopped == "SIGTERM" and set(outcomes) == {"a", "b"}
+    for name, outcome in outcomes.items():
+        assert outcome.stopped == "SIGTERM" and passed[name] <= outcome.step == step_of(tmp_path / name) < 4500
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_what_a_training_raises_is_raised_with_its_name_and_the_others_go_on(tmp_path):
     jobs = {"wild": job(tmp_path / "wild", "lr=1e30"), "short": job(tmp_path / "short", "train_images=20", "epochs=1")}
     failed = {}
@@ -91,21 +116,24 @@ def test_a_process_that_ends_otherwise_is_told(script, says, tmp_path, monkeypat
     assert type(failed["a"]) is RuntimeError and says in str(failed["a"])
 
 
-def test_a_process_whose_parent_is_gone_stops_at_a_checkpoint(tmp_path):
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_process_whose_parent_is_gone_stops_at_a_checkpoint(tmp_path, at_once):
     told = job(tmp_path / "a")
     asked = json.dumps({**vars(told), "config": told.config.to_json(), "out": str(told.out)})
     process = subprocess.Popen([sys.executable, "-m", "minires.runs.workers"], stdin=subprocess.PIPE, text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
     with process:
+        if at_once:
+            process.stdout.close()
         process.stdin.write(asked)
         process.stdin.close()
-        for line in process.stdout:
+        for line in [] if at_once else process.stdout:
             if json.loads(line).get("passed", [0])[0] >= 6:
                 break
         process.stdout.close()
         process.wait(60)
-        assert "Traceback" not in process.stderr.read()
-    assert 3 <= step_of(tmp_path / "a") < 4500
+        assert process.stderr.read() == ""
+    assert (0 if at_once else 3) <= step_of(tmp_path / "a") < (1 if at_once else 4500)
 
 
 def test_one_after_the_other_in_this_process(tmp_path):

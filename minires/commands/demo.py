@@ -23,7 +23,7 @@ from .. import analysis, device, info, kernels, runs
 from ..datasets.inputs import Prepared
 from ..files import records
 from ..files.atomic import write_atomically
-from ..names import printed
+from ..names import counted, printed
 from ..recipes import Recipe
 from ..runs import RunConfig, progress, workers
 from ..runs.config import Data, Recorded
@@ -63,7 +63,8 @@ def begun(out: Path) -> Nets:
     for name in NETS.values():
         if (out / "runs" / name / "config.json").exists():
             return _of_all(runs.read_config(out / "runs" / name))
-    raise FileNotFoundError(f"{out}: found no demo to resume; leave out --resume to begin one")
+    gone = " in another folder: the runs of this demo are gone" if (out / "results.json").exists() else ""
+    raise FileNotFoundError(f"{out}: found no demo to resume; leave out --resume to begin one{gone}")
 
 
 def _of_all(config: RunConfig) -> Nets:
@@ -81,13 +82,13 @@ def run(out: Path, nets: Nets, *, jobs: int = 1, resume: bool = False, command: 
         the results do not depend on it
     resume: whether to resume the demo in `out`
 
-    After Ctrl-C, SIGTERM or SIGHUP the results so far are written.
+    After Ctrl-C, SIGTERM or SIGHUP the results so far are written. If no run has begun, nothing is written.
 
     Raises FileExistsError if `out` holds a demo already and `resume` is not set.
     """
     if jobs < 1:
         raise ValueError(f"demo: expected jobs >= 1, got {jobs}")
-    if taken := [path for path in (out / "results.json", out / "runs") if path.exists() and not resume]:
+    if taken := [path for path in (out / "results.json", out / "runs") if _holds_files(path) and not resume]:
         raise FileExistsError(f"{taken[0]} exists already; choose another --out, or give --resume to resume a stopped "
                               "demo. Nothing was overwritten")
     say = say or progress.say
@@ -95,13 +96,16 @@ def run(out: Path, nets: Nets, *, jobs: int = 1, resume: bool = False, command: 
     earlier, sets = _seconds_before(out), config.inputs()
     out.mkdir(parents=True, exist_ok=True)
     say(f"Training {', '.join(map(printed, nets))} on {len(sets.train[0]):,} images of Fashion-MNIST, "
-        f"{_times(config.recipe.epochs)} each, {f'{jobs} networks at a time, ' if jobs > 1 else ''}on the "
+        f"{counted(config.recipe.epochs, 'epoch')} each, {f'{jobs} networks at a time, ' if jobs > 1 else ''}on the "
         f"{config.device}. Results go to {out}.")
     stopped = _train(out, nets, sets, jobs, _command_before(out, nets) or command, say)
+    results = collect(out, nets, sets)
+    if stopped and not results["nets"]:
+        say(f"Stopped by {stopped} before any run began. There is nothing to resume, and the same command works again.")
+        return results, stopped
     if stopped:
         say(f"Stopped by {stopped}; what is done is kept. To resume: minires demo --resume --out "
             f"{shlex.quote(str(out))}")
-    results = collect(out, nets, sets)
     results["seconds"] = round(earlier + time.monotonic() - began, 1)
     write_atomically(out / "results.json", records.text(results) + "\n")
     from . import demo_report
@@ -111,8 +115,10 @@ def run(out: Path, nets: Nets, *, jobs: int = 1, resume: bool = False, command: 
     return results, stopped
 
 
-def _times(epochs: int) -> str:
-    return f"{epochs} epoch{'s' if epochs > 1 else ''}"
+def _holds_files(path: Path) -> bool:
+    """Return whether `path` is a file or a folder with files. Locks and temporary files do not count: a process that
+    was killed before its run began can leave them."""
+    return path.is_file() or any(p.is_file() and not p.name.startswith(".") for p in path.rglob("*"))
 
 
 def _seconds_before(out: Path) -> float:

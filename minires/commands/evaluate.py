@@ -21,6 +21,11 @@ def find(source: str, weights: Path | None, told: Told, *, root: datasets.Root =
         return from_run(Path(source), told, root=root, where=where)
     if weights is not None and Path(source).is_dir() and key(source) not in models.BY_NAME:
         raise UsageError(f"{source} is a folder: leave out {weights} to evaluate the run in it, or name a network")
+    if weights is None and key(source) not in models.BY_NAME:
+        raise UsageError(f"{source} is a file: give the name of its network before it, as in minires evaluate resnet20 "
+                         f"{source} --dataset cifar10" if Path(source).is_file() else
+                         f"{source} is neither the folder of a run nor the name of a network; `minires models` lists "
+                         "the networks")
     missing = ["weights"] * (weights is None) + ["dataset"] * (told.dataset is None)
     if weights is None or missing:
         raise UsageError(f"{' and '.join(missing)} missing: a network's name needs both, as in minires evaluate "

@@ -1,6 +1,7 @@
 """This module draws shattered gradients, as in Balduzzi et al. 2017, Figures 1 and 2."""
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,9 @@ def gradient_correlation(found: Any, caption: str = "") -> Figure:
     The theory gives 2^-depth for plain networks and (3/4)^depth for residual networks without BN.
     """
     shown = labelled(found, 1)
+    if wrong := [d for values in shown.values() for d in values if not isinstance(d, Integral)]:
+        raise ValueError("plot: expected {depth: correlation} or {label: {depth: correlation}}, where a depth is a "
+                         f"whole number; got {wrong[0]!r} as a depth")
     depths = sorted({d for values in shown.values() for d in values})
     common = [d for d in depths if all(d in values for values in shown.values())]
     at = listed({label: f"{values[common[-1]]:.2g}" for label, values in shown.items()}) if common else ""

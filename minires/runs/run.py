@@ -174,7 +174,9 @@ def _naming(folder: Path) -> Iterator[None]:
 def _folder(out: Path, chosen: RunConfig | None, resume: bool) -> Iterator[RunConfig | None]:
     """Lock the run's folder, and yield the config in it, or None for a new run. All checks precede the first write."""
     inside = [p for p in out.iterdir() if not p.name.startswith(".")] if out.is_dir() else []
-    if not resume and (inside or out.is_file()):
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(f"{out} is a file, and a run needs a folder: choose another --out")
+    if not resume and inside:
         raise FileExistsError(f"{out} is not empty: give --resume to resume the run in it, or another --out for a new "
                               "run")
     if resume and chosen is None and not inside:
@@ -470,21 +472,26 @@ STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if
 
 
 class _Note:
-    """Handles signals: notes the first one, and raises KeyboardInterrupt at the second."""
+    """Handles signals: notes them, and raises KeyboardInterrupt at a Ctrl-C that is not the first signal.
+
+    SIGTERM and SIGHUP often arrive twice: `timeout` and batch systems signal a process and also its group. Only a
+    person who presses Ctrl-C again wants to stop at once.
+    """
 
     def __init__(self) -> None:
         self.asked: list[str] = []
 
     def __call__(self, number: int, frame: object) -> None:
-        if self.asked:
+        if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt(self.asked[0])
         self.asked.append("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name)
 
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[list[str]]:
-    """Note Ctrl-C, SIGTERM and SIGHUP in the yielded list, without interrupting a step. A second signal interrupts it.
+    """Note Ctrl-C, SIGTERM and SIGHUP in the yielded list, without interrupting a step.
 
+    A Ctrl-C after another signal interrupts the step.
     A signal that was ignored before stays ignored, as in other programs that stop in an orderly way. A `stop_signals`
     inside another one yields the same list, so that a signal at the very end of one run stops the next run.
     """

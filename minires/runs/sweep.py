@@ -14,6 +14,7 @@ from typing import Any
 from .. import device, models
 from ..files import records
 from ..kernels import parallel
+from ..names import counted
 from . import report
 from .config import Option, RunConfig, configure
 from .progress import say as say_at_once
@@ -123,7 +124,7 @@ def _here(todo: Mapping[str, Job], jobs: int | None, say: Say) -> dict[str, str]
     where, cores = next(iter(todo.values())).config.device, parallel.cores()
     jobs = min(jobs or {"gpu": 1}.get(where, cores), cores, len(todo))  # nothing divides a GPU's memory among runs
     threads = max(1, cores // jobs)
-    say(f"{len(todo)} runs, {jobs} at a time, with {threads} threads each")
+    say(f"{counted(len(todo), 'run')}, {jobs} at a time, with {counted(threads, 'thread')} each")
     failed: dict[str, str] = {}
 
     def tell(name: str, event: Event) -> None:
@@ -139,6 +140,7 @@ def _here(todo: Mapping[str, Job], jobs: int | None, say: Say) -> dict[str, str]
         if not outcome.finished:
             say(f"{name}: stopped by {outcome.stopped} at step {outcome.step} of {outcome.steps}")
     if stopped:
+        say("To resume, give the same command again")
         raise KeyboardInterrupt(stopped)
     return failed
 
@@ -150,7 +152,8 @@ def _on_cluster(todo: Mapping[str, Job], scheduler: str, where: str, say: Say) -
         raise RuntimeError('--scheduler needs Dask: pip install "minires[cluster]"') from e
     failed = {}
     with Client(scheduler) as client:
-        say(f"{len(todo)} runs on {len(client.scheduler_info(n_workers=-1)['workers'])} workers of {scheduler}")
+        workers = client.scheduler_info(n_workers=-1)["workers"]
+        say(f"{counted(len(todo), 'run')} on {counted(len(workers), 'worker')} of {scheduler}")
         # If a worker dies, Dask gives its task to another worker, which resumes from the run's last checkpoint.
         futures = {client.submit(_task, job, where, pure=False): name for name, job in todo.items()}
         for future in as_completed(futures):

@@ -93,7 +93,7 @@ def side_by_side(jobs: Mapping[str, Job], at_a_time: int, tell: Tell,
         if `failed` raises, all runs are stopped
 
     If a signal kills a process, a new process resumes the run; when DEATHS processes of a run were killed, the run has
-    failed. Ctrl-C, SIGTERM and SIGHUP stop all runs at checkpoints; a second signal kills the processes.
+    failed. Ctrl-C, SIGTERM and SIGHUP stop all runs at checkpoints; a second Ctrl-C kills the processes.
     """
     waiting, running = list(jobs), dict[str, _Process]()
     outcomes, deaths = dict[str, Outcome](), dict.fromkeys(jobs, 0)
@@ -120,7 +120,7 @@ def side_by_side(jobs: Mapping[str, Job], at_a_time: int, tell: Tell,
                     outcomes[name] = dataclasses.replace(end, stopped=stop[0]) if stop and end.stopped else end
                 elif isinstance(end, Exception):
                     failed(name, end)
-                elif not process.asked_to_stop:  # a process that is asked to stop while it starts dies from the signal
+                elif not (process.asked_to_stop or stop):  # a process dies from a signal that comes before its main()
                     deaths[name] += 1
                     if deaths[name] == DEATHS:
                         failed(name, RuntimeError(f"its process was killed {DEATHS} times"))
@@ -179,7 +179,7 @@ class _Process:
 
     def stop(self) -> None:
         """Ask the process to stop at a checkpoint."""
-        if not self.asked_to_stop:  # a second signal would interrupt a step
+        if not self.asked_to_stop:
             self.asked_to_stop = True
             self.process.terminate()
 
@@ -211,13 +211,14 @@ def main() -> None:
         except BrokenPipeError:  # the parent is gone: stop at a checkpoint
             signal.raise_signal(signal.SIGTERM)
 
-    try:
-        asked = json.loads(sys.stdin.read())
-        job = Job(**asked | {"config": RunConfig.from_json(asked["config"], "the job"), "out": Path(asked["out"]),
-                             "root": Path(asked["root"]) if asked["root"] else None})
-        send("outcome", dataclasses.asdict(job.train(partial(send, "say"), partial(send, "passed"))))
-    except Exception as e:
-        send(type(e).__name__, str(e))
+    with stop_signals():  # also before and after the training: SIGTERM may come at any time, and from several senders
+        try:
+            asked = json.loads(sys.stdin.read())
+            job = Job(**asked | {"config": RunConfig.from_json(asked["config"], "the job"), "out": Path(asked["out"]),
+                                 "root": Path(asked["root"]) if asked["root"] else None})
+            send("outcome", dataclasses.asdict(job.train(partial(send, "say"), partial(send, "passed"))))
+        except Exception as e:
+            send(type(e).__name__, str(e))
 
 
 if __name__ == "__main__":
