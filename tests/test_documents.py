@@ -229,7 +229,7 @@ def test_the_security_page_names_every_module_that_reads_files():
 
 def test_the_times_in_the_readme_are_the_recorded_ones():
     demo = json.loads((ROOT / "data/results/demo/results.json").read_text(encoding="utf-8"))["seconds"]
-    assert "about a minute and a half" in TEXTS["README.md"] and 75 <= demo < 105
+    assert "under a minute on two cores" in TEXTS["README.md"] and 20 <= demo < 60
     table = TEXTS["benchmarks/README.md"]
     row = "training step, ResNet-20, width 16, batch 128, 2 threads: minires / PyTorch eager"
     ratio = re.search(rf"\| {row} +\| +([\d.]+)", table)
