@@ -469,7 +469,7 @@ def test_names_choose_and_nothing_runs_at_import():
     for name, module in (("native", native), ("blocked", blocked), ("auto", native), ("reference", reference)):
         with kernels.using(name):
             assert kernels.of(one) is module and kernels.of(one.astype(np.float64)) is reference
-            assert kernels.choice() == name
+            assert kernels.choice() == name and kernels.choice(one) == ("auto (native)" if name == "auto" else name)
     code = "import sys, minires\nassert not {'subprocess', 'hashlib'} & {*sys.modules} - old"
     before = "import sys, numpy\nold = {*sys.modules}\n"
     done = python(before + code, MINIRES_CACHE="/nonexistent/nowhere", CC="/nonexistent/cc")

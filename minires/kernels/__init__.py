@@ -62,9 +62,15 @@ def using(name: str) -> Iterator[None]:
         _chosen.reset(token)
 
 
-def choice() -> str:
-    """Describe the selected kernels: "auto" or another name, followed by ", TF32" if matrix products may use TF32."""
-    return _wanted() + (", TF32" if tf32_allowed() else "")
+def choice(x: Any = None) -> str:
+    """Describe the selected kernels: "auto" or another name, followed by ", TF32" if matrix products may use TF32.
+
+    x: an array, for which "auto" is followed by the kernels it stands for, such as "auto (native)".
+    """
+    name = _wanted()
+    if name == "auto" and x is not None:
+        name += f" ({of(x).__name__.rpartition('.')[2]})"
+    return name + (", TF32" if tf32_allowed() else "")
 
 
 def session(threads: int | None = None) -> AbstractContextManager[None]:

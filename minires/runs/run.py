@@ -307,9 +307,9 @@ class _Run:
         pace.errors_in_steps = (self.images + len(self.test[0])) / config.recipe.batch_size / 2
         now = Recorded(
             data_sha256=sets.sha256, steps=config.recipe.total_steps(self.images), threads=parallel.threads(),
-            kernels=kernels.choice(), versions=info.versions(), machine=info.machine(), commit=info.commit(),
-            parameters=self.model.count_parameters(), train_images=self.images, test_images=len(self.test[0]),
-            root=str(root.resolve()) if root else None, command=command,
+            kernels=kernels.choice(self.train[0]), versions=info.versions(), machine=info.machine(),
+            commit=info.commit(), parameters=self.model.count_parameters(), train_images=self.images,
+            test_images=len(self.test[0]), root=str(root.resolve()) if root else None, command=command,
             started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
         if new:
             config = dataclasses.replace(config, recorded=now)
