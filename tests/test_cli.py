@@ -83,6 +83,7 @@ WRONG = [
     (("evaluate", *NETWORK, "--normalize", "none", "--mean", "0", "--std", "1"), "contradicts --mean and --std"),
 
     (("inspect", ""), "argument WEIGHTS|RUN: expected a name or a path, got an empty string"),
+    (("inspect", "runs/nowhere"), "runs/nowhere is neither the folder of a run nor a file with weights"),
     (("inspect", "junk"), "--model is missing: say which network junk holds weights for"),
     (("inspect", "folder"), "folder is not the folder of a run"),
     (("inspect", "no-run", "--width", "8"), "no-run/config.json: expected a run's settings"),

@@ -44,6 +44,8 @@ def find(source: Path, told: Told, *, images: int = 500, root: datasets.Root = N
     """
     if source.is_dir():
         found = from_run(source, told, root=root, where=where)
+    elif told.model is None and not source.exists():
+        raise UsageError(f"{source} is neither the folder of a run nor a file with weights: it does not exist")
     elif told.model is None:
         raise UsageError(f"--model is missing: say which network {source} holds weights for, as in --model resnet20")
     else:
