@@ -385,6 +385,7 @@ def test_the_real_files_of_both_formats_agree(tmp_path):
     np.testing.assert_allclose(mean, [0.4914, 0.4822, 0.4465], atol=5e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("python", [make.python2, make.python3])
 @pytest.mark.parametrize("name, n", [("cifar10", 10_000), ("cifar100", 50_000)])
 def test_files_as_large_as_the_real_ones_are_within_every_bound(name, n, python):

@@ -536,6 +536,7 @@ print("done")
 """
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_address_and_undefined_behaviour_sanitizers_find_nothing(tmp_path):
     flags = ["-O1", "-g", "-march=native", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
@@ -590,6 +591,7 @@ int main(void)
 """
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_thread_sanitizer_finds_nothing_in_the_pool(tmp_path):
     (tmp_path / "harness.c").write_text(HARNESS)

@@ -82,8 +82,10 @@ def test_an_ignored_hangup_stays_ignored(finished_run, tmp_path, monkeypatch):
 
 
 @pytest.mark.system
-@pytest.mark.parametrize("number, status", [("SIGHUP", 129), ("SIGTERM", 143), ("SIGINT", 130)])
-@pytest.mark.parametrize("command", ["sweep", "demo"])
+@pytest.mark.parametrize("command, number, status", [
+    ("sweep", "SIGHUP", 129), ("sweep", "SIGTERM", 143), ("sweep", "SIGINT", 130), ("demo", "SIGTERM", 143),
+    pytest.param("demo", "SIGHUP", 129, marks=pytest.mark.slow),
+    pytest.param("demo", "SIGINT", 130, marks=pytest.mark.slow)])
 def test_a_signal_stops_several_runs_at_checkpoints(command, number, status, tmp_path):
     """A terminal sends Ctrl-C, and SIGHUP when it closes, to all processes in it; `kill` sends SIGTERM to one."""
     if not hasattr(signal, number):
@@ -127,6 +129,7 @@ def test_a_run_whose_output_cannot_be_written_reaches_its_end(redirection, tmp_p
     assert not done.stderr and (out / ".lock").read_bytes() == b""
 
 
+@pytest.mark.slow
 @pytest.mark.system
 @pytest.mark.skipif(os.name != "posix", reason="the redirections are those of a POSIX shell")
 @pytest.mark.parametrize("redirection", [">&- 2>&-", "| true"])
@@ -322,6 +325,7 @@ print(digest, parallel.threads(), *machine().values(), sep="|")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.system
 def test_where_the_record_is_the_same_the_bits_are_the_same():
     """Choose kernels of other CPUs, other caches and threads. Where the bits differ, the record must differ too."""

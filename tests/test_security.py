@@ -74,6 +74,7 @@ def test_the_bounds_of_cifars_files():
         assert sum(most[file] for file in form.train) == 50_000 * each + 10_000 * len(form.train)
 
 
+@pytest.mark.slow
 @pytest.mark.system
 def test_a_file_that_takes_too_much_ends_its_process_and_is_a_failure(tmp_path, monkeypatch):
     """`planted` reads files of which one allocates without end, one computes without end, and one ends the process."""

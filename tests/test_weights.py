@@ -325,6 +325,7 @@ def test_what_is_saved_here_loads_into_pytorch(tmp_path, family, suffix):
     assert all(torch.equal(theirs.state_dict()[n], torch.tensor(t.data)) for n, t in ours.state().items())
 
 
+@pytest.mark.slow
 @needs_torch
 @pytest.mark.parametrize("legacy", [False, True], ids=["today", "legacy"])
 def test_a_very_deep_and_narrow_network_with_its_optimizer_is_within_every_bound(tmp_path, legacy):
