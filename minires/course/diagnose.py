@@ -7,8 +7,7 @@ Right   same names, shapes and kinds of numbers, and |s - r| <= t (|s| + |r|) in
         and booleans are compared exactly. "seconds" may be 20 times the solution's.
 Facts   hold by construction: the shape, NaN, a constant factor, the share of right entries, the worst entry.
 Cause   a bug fits if the student's numbers are the bug's, in every case: |s - b| <= 1e-7 (|s| + |b|). In exact
-        arithmetic the same mistake gives the same numbers, whoever wrote it. If no bug fits, nothing is said about a
-        cause.
+        arithmetic the same mistake gives the same numbers, whoever wrote it. If no bug fits, no cause is named.
 """
 from __future__ import annotations
 
@@ -34,7 +33,7 @@ LEAST_SECONDS = 1e-3                     # a solution's computing time counts as
 
 
 class Verdict(NamedTuple):
-    """What is said about one task, or one half of it."""
+    """The report on one task, or on one half of it."""
 
     right: bool
     words: str    # "right", "not written yet", or the facts and the cause

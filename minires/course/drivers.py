@@ -2,6 +2,10 @@
 
 Drivers run in a worker process next to the submission, so this module needs only NumPy and the standard library.
 A driver takes the names that the submission defines and a case's inputs, and returns named arrays.
+
+A driver that needs minires, for a task that allows it, imports it inside the function: `from ..tensor import Tensor`.
+For other tasks, `from minires import Function` in a submission gives what the drivers' module lists in a dictionary
+`MINIRES = {"Function": ...}`, and nothing else.
 """
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def layer(space: Space, modes: list[str], xs: list[np.ndarray], dys: list[np.nda
 
     Return for each batch y, the gradients, and the running statistics after it.
     """
-    from minires import Tensor
+    from ..tensor import Tensor
 
     made = space["BatchNorm2d"](len(weight), eps, momentum).astype(weight.dtype)
     made.weight.data, made.bias.data = weight, bias
@@ -128,7 +128,7 @@ def layer_state(space: Space, channels: int) -> dict[str, Any]:
 
 def layer_refused(space: Space, x: np.ndarray) -> dict[str, Any]:
     """Show whether ValueError is raised."""
-    from minires import Tensor
+    from ..tensor import Tensor
 
     made = space["BatchNorm2d"](x.shape[1]).astype(x.dtype)
     return {"ValueError for one value per channel": refused(lambda: made(Tensor(x)))}
