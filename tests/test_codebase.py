@@ -40,6 +40,7 @@ LAYERS = [
     ["plot"],
     ["runs"],
     ["commands"],
+    ["course"],
     ["cli"],
 ]
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
@@ -50,9 +51,10 @@ APART = {"names": set(), "files": {"names"}, "datasets": {"device", "names", "fi
 ABOVE_APART = {"nn": {"names"}, "models": {"names"}, "weights": {"names", "files"}, "train": {"datasets", "recipes"},
                "info": {"names"},
                "plot": {"names"},
-               "runs": {"datasets", "names", "recipes", "files"}, "commands": set(APART), "cli": set(APART)}
+               "runs": {"datasets", "names", "recipes", "files"}, "commands": set(APART),
+               "course": {"names", "files"}, "cli": set(APART)}
 FACADE = "__init__"  # minires/__init__.py has the public names; at import it may load any room except these
-NOT_AT_START = {"plot", "commands", "cli", "runs"}
+NOT_AT_START = {"plot", "commands", "course", "cli", "runs"}
 
 
 def room(path):
