@@ -31,7 +31,7 @@ import numpy as np
 from . import diagnose, solution
 from .diagnose import Verdict
 from .master import PLACES
-from .task import HALVES, HERE, VISIBLE_SHARE, Case, Task
+from .task import HERE, VISIBLE_SHARE, Case, Task
 from .worker import TEXT, NoAnswer, Outcome, Raised, message, next_message, packed
 
 MEMORY, FILE = 1 << 30, 16 << 20  # bytes
@@ -39,6 +39,7 @@ START = 120.0                     # seconds of wall time for Python and NumPy to
 LEAST_WALL, WALL = 60.0, 6.0      # seconds of wall time: at least, and for each second of computing time
 PRINTED = 4096                    # bytes of what a submission prints that are kept
 Cells = Sequence[tuple[str, str]]
+_alone = threading.Lock()         # one thread at a time runs the solution or its bugs in this process
 
 
 class Died(Exception):
@@ -236,18 +237,19 @@ def mark(task: Task, cells: Cells, seed: int | None, pairs: bool = False) -> Mar
 
     Raises CourseError if the task's own solution fails.
     """
-    halves = HALVES[:1] if seed is None else HALVES
-    drawn = [solution.drawn(task, half, seed if half == "hidden" and seed is not None else 0) for half in halves]
+    seeds = {"visible": 0} if seed is None else {"visible": 0, "hidden": seed}
+    with _alone:
+        drawn = [solution.drawn(task, half, number) for half, number in seeds.items()]
     got, notes, printed = answers(task, cells, [case for cases, _ in drawn for case in cases])
     made, at = [], 0
-    for half, (cases, expected) in zip(halves, drawn, strict=True):
+    for (half, number), (cases, expected) in zip(seeds.items(), drawn, strict=True):
         mine = got[at:at + len(cases)]
         at += len(cases)
-        number = seed if half == "hidden" and seed is not None else 0
         verdict = diagnose.verdict(task, cases, expected, mine)
         if verdict.words.startswith("not yet"):
-            verdict = diagnose.verdict(task, cases, expected, mine, bank=diagnose.known_bugs(task, half, number),
-                                       pairs=diagnose.known_pairs(task, half, number) if pairs else ())
+            with _alone:
+                verdict = diagnose.verdict(task, cases, expected, mine, bank=diagnose.known_bugs(task, half, number),
+                                           pairs=diagnose.known_pairs(task, half, number) if pairs else ())
         most = points_of(task, half)
         made.append(Half(most if verdict.right else 0.0, most, verdict))
     return Mark(task.name, task.title, made[0], made[1] if len(made) > 1 else None, notes, printed)
