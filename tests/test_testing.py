@@ -226,7 +226,7 @@ BUGS = {
 @pytest.mark.parametrize("name", PAIRS)
 def test_planted_bugs_are_caught(name):
     forward, backward, args = PAIRS[name]
-    assert survivors(lambda: check_backward(forward, backward, *args, entries=20), backward, BUGS[name]) == []
+    assert survivors(lambda: check_backward(forward, backward, *args, entries=10), backward, BUGS[name]) == []
 
 
 def test_several_wrong_arguments_are_all_listed():
@@ -452,7 +452,7 @@ def weak():
 
 
 def good():
-    check_backward(conv_forward, conv_backward, *CONV, entries=20)
+    check_backward(conv_forward, conv_backward, *CONV, entries=10)
 
 
 def test_survivors_are_the_bugs_that_a_weak_test_misses():
