@@ -4,9 +4,10 @@ One worker process answers one task of one submission. It gets the submission's 
 with arrays. Expected arrays and verdicts never leave the judge's process.
 
 Limits of a worker: computing time (from the moment NumPy is loaded), 1 GiB of memory, files of 16 MB, and a wall time
-that only stops code that sleeps: on Linux a worker that computes on a busy machine gets more of it. Linux enforces all of them, macOS all but the memory, Windows the wall time. The
-worker's audit hook refuses child processes, sockets, and files outside its own empty folder. This stops accidents and
-simple tricks; a process of the same user is not a wall against an attacker, so grade an open contest in a container.
+that only stops code that sleeps; on Linux a worker that computes on a busy machine gets more of it. Linux enforces all
+of these, macOS all but the memory, Windows the wall time. The worker's audit hook refuses child processes, sockets, and
+files outside its own empty folder. This stops accidents and simple tricks; a process of the same user is not a wall
+against an attacker, so grade an open contest in a container.
 """
 from __future__ import annotations
 
