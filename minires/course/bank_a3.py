@@ -160,12 +160,13 @@ cols = vars(conv2d_forward).setdefault(str(fresh.shape), fresh)
 cols[...] = fresh""")]]}, seen="fact"),
     Bug(19, "the bias is added once for each of the C kh kw products, instead of once for each output", {
         "a3.4": [[("Y = products + b.reshape(O, 1)", "Y = products + C * kh * kw * b.reshape(O, 1)")]]}),
-    Bug(20, "every element that equals the maximum gets the gradient, instead of the first one", {
+    Bug(20, "of several equal maxima all of them get the gradient, or the last, instead of the first alone", {
         "a3.6": [[("cache = x.shape, winner, kernel, stride, padding",
                    "cache = x.shape, cols == best, kernel, stride, padding"),
                   ("dcols = np.zeros((kernel[0] * kernel[1], winner.size), dy.dtype)",
                    "dcols = winner * dy.reshape(1, -1)"),
-                  ("dcols[winner, np.arange(winner.size)] = dy.reshape(-1)", "")]]}),
+                  ("dcols[winner, np.arange(winner.size)] = dy.reshape(-1)", "")],
+                 [("winner = cols.argmax(0)", "winner = len(cols) - 1 - cols[::-1].argmax(0)")]]}),
     Bug(21, "overlapping pooling windows overwrite each other instead of adding up", {
         "a3.6": [[(POOL_DX, OVERWRITE)], [(POOL_DX, OVERWRITE_WINNERS)], [(POOL_DX, OVERWRITE_WINDOWS)]],
         "a3.7": [[(POOL_DX, OVERWRITE)], [(POOL_DX, OVERWRITE_WINDOWS)]]}),
