@@ -446,7 +446,7 @@ if ready("a5.2", "a5.4"):
     below.bar_label(bars, [f"{share:.1f} %" for share in shares], fontsize=10, padding=2)
     below.axhline(0, color="black", linewidth=0.8)
     below.margins(y=0.15)
-    dress(below, f"The eight gradients add up to dL/dx (difference {difference:.0e} of its largest)",
+    dress(below, f"The eight gradients add up to dL/dx (relative difference {difference:.0e})",
           "blocks whose branch the path takes", "share of dL/dx (%)")
 figure
 
