@@ -10,7 +10,7 @@
 # **How it works.** Replace every `raise NotImplementedError` by your code. Each task ends with a cell that calls
 # `check`, which prints "right", or what is wrong and, if it can, why. When you have saved the notebook,
 # `minires course check a3` tries the saved file in a process of its own. Later tasks may call your earlier answers, so
-# mend a wrong one before you continue.
+# correct a wrong one before you continue.
 #
 # **Notation and rules** for the whole assignment:
 #
