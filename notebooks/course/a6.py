@@ -403,23 +403,28 @@ ALL = "a6.1", "a6.2", "a6.3", "a6.4", "a6.5", "a6.6", "a6.7"
 
 
 def experiment(count, epochs, batch_size):
-    """Train four networks on the first `count` images. Return ({name: errors after each epoch}, {name: norms})."""
+    """Train four networks on the first `count` images, and return two dictionaries with their names.
+
+    The first has the errors before training and after each epoch, the second the gradient norms before training.
+    """
     from minires import datasets, kernels
 
     learn, test = datasets.fashion_mnist_small()
     x, x_test = prepare(*(datasets.average_pool(s.images, 14).round().astype(np.uint8) for s in (learn, test)))
-    train, steps = (x[:count], learn.labels[:count]), -(-count // batch_size)
+    train, held_out = (x[:count], learn.labels[:count]), (x_test[:count], test.labels[:count])
+    steps = -(-count // batch_size)
     nets, curves, norms = {}, {}, {}
     for depth in 20, 56:
         nets[f"plain-{depth}"], nets[f"ResNet-{depth}"] = pair(depth, 8, seed=0)
     for name, net in nets.items():
-        norms[name] = gradient_norms(net, x[:200], learn.labels[:200])
-        optimizer, rng, curves[name] = Optimizer(net, 0.1, 0.9, 1e-4), np.random.default_rng(1), []
+        norms[name] = gradient_norms(net, x[:100], learn.labels[:100])
+        optimizer, rng = Optimizer(net, 0.1, 0.9, 1e-4), np.random.default_rng(1)
+        curves[name] = [errors(net, train, held_out, 500)]
         for epoch in range(epochs):
             optimizer.lr = learning_rate(epoch * steps, 0.1, 0, [(epochs - 1) * steps])
             with kernels.session():  # uses the cores for a loop of many steps
                 loss = train_epoch(net, *train, optimizer, batch_size, rng)
-            curves[name].append(errors(net, train, (x_test, test.labels), 500))
+            curves[name].append(errors(net, train, held_out, 500))
         end = curves[name][-1]
         print(f"{name:9}  mean loss of the last epoch {loss:.2f}, training error {end['train_error']:.1f} %, "
               f"test error {end['test_error']:.1f} %", flush=True)
@@ -430,11 +435,11 @@ def degradation(curves, norms, caption):
     """Draw the errors of plain and residual networks, and the gradient norms before training."""
     from minires.plot.style import dress, legend_below, log_scale, new_figure, series
 
-    last = ", ".join(f"{name} {curve[-1]['train_error']:.0f}" for name, curve in curves.items())
+    last = ", ".join(f"{name} {curves[name][-1]['train_error']:.0f}" for name in sorted(curves, key=str.lower))
     figure = new_figure(f"Training error after the last epoch, %: {last}", 4.4, caption)
     panels = figure.subplots(1, 3)
     top = max(max(e.values()) for curve in curves.values() for e in curve)
-    epochs = range(1, len(curves["plain-20"]) + 1)
+    epochs = range(len(curves["plain-20"]))
     for axes, kind, title in zip(panels, ("plain", "ResNet"), ("plain networks", "residual networks"), strict=False):
         for name, style in series([name for name in curves if name.startswith(kind)]).items():
             for key, look in (("train_error", {"linestyle": (0, (4, 1.6)), "label": "_"}),
@@ -444,7 +449,7 @@ def degradation(curves, norms, caption):
         dress(axes, title, "epoch", "error (%)")
     for name, style in series(list(norms)).items():
         places = np.linspace(0, 1, len(norms[name]))
-        panels[2].plot(places, list(norms[name].values()), **style | {"marker": "", "label": "_"})
+        panels[2].plot(places, list(norms[name].values()), **style | {"label": "_", "markevery": len(places) // 8})
     panels[2].set_xticks([0, 1], ["first", "last"])
     log_scale(panels[2])
     dress(panels[2], "before the first step", "convolution", "|dL/dW| / |W|")
@@ -456,12 +461,12 @@ def run():
     """Run the experiment and return its figure."""
     import os
 
-    count, epochs, batch_size = (400, 2, 50) if os.environ.get("MINIRES_FAST") == "1" else (10_000, 3, 100)
+    count, epochs, batch_size = (60, 1, 30) if os.environ.get("MINIRES_FAST") == "1" else (10_000, 3, 100)
     curves, norms = experiment(count, epochs, batch_size)
     return degradation(curves, norms,
                        f"Fashion-MNIST, {count:,} images at 14x14; width 8, option A, batches of {batch_size}, learning "
                        "rate 0.1, in the last epoch 0.01; one seed (0). Dashed: training error; solid: test error. "
-                       "Right: the first 200 images.")
+                       "Right: the first 100 images.")
 
 
 run() if ready(*ALL) else None

@@ -2,9 +2,9 @@
 # # A7. Reading a ResNet: responses, lesions, paths, landscape
 # *120 minutes, 100 points. It follows notebooks 7, Layer responses, and 8, Why it works.*
 #
-# Two trained networks ship with minires: plain-20 and ResNet-20, of width 8, trained for 30 epochs on the same 10,000
-# images of clothes. They have the same layers and the same number of parameters. In this assignment you write the
-# instruments with which such networks are read, and then you read these two.
+# Trained networks ship with minires, among them plain-20 and ResNet-20, of width 8, trained for 30 epochs on the same
+# 10,000 images of clothes. These two have the same layers and the same number of parameters. In this assignment you write the
+# instruments with which such networks are read, and then you read them.
 #
 # An instrument must do two things. It must measure what its name says, and nothing that merely looks similar. And it must
 # leave the patient as it was: weights, running statistics, gradients, modes and hooks, bit for bit, because the next
@@ -21,7 +21,7 @@
 # | 7.7 | predict, then explain (free response) | 15 | 20 |
 #
 # Write each answer where the cell says `raise NotImplementedError`, then run the cell and the `check` below it. `check`
-# tries your answer on small random networks in float64 and prints one line; the two trained networks wait for you in the
+# tries your answer on small random networks in float64 and prints one line; the trained networks wait for you in the
 # figures at the end. Marks come from `minires course check a7` and from your teacher, who tries other networks as well.
 # The answers do not depend on each other: you can leave one out. (7.3 calls your `without`, but `check` lends it a right
 # one.)
@@ -408,87 +408,105 @@ check("a7.6", loss_surface);
 # %% [markdown] task="a7.7" kind="free" points=15
 # ## 7.7 Predict, then explain
 #
-# The two networks classify the 2,000 test images with these errors: plain-20 14.7 %, ResNet-20 13.0 %.
+# On the 2,000 test images plain-20 is wrong in 14.7 %, ResNet-20 in 13.5 %.
 #
-# **Before** you run the figures, write down your guesses for (a) the error of plain-20 without one block of stage 1, and of
-# ResNet-20 without the same block; (b) which of ResNet-20's nine blocks is missed most; (c) the length k of the paths that
-# carry most of the gradient in a network with 9 blocks, of which the longest paths are the deepest network.
+# **Before** you run the figures, write down your guesses, with a number each:
+#
+# - (a) the mean error of plain-20 without one of its nine blocks, and the same for ResNet-20;
+# - (b) which block ResNet-20 misses most, and how large its error is without it;
+# - (c) ResNet-56 has 27 blocks, so paths of 13 and 14 blocks are the most numerous. Which length carries the largest share
+#   of the gradient?
 #
 # Then run the figures and answer in about ten sentences. Where were you wrong? Why does plain-20 fail without *any* of its
-# blocks, although both networks have the same layers? Why are some of ResNet-20's blocks missed more than others? Is a
-# network that survives a lesion an ensemble of shallower networks? Give one observation of yours that supports this, and
-# one reason why it does not prove it. What do the two surfaces show, and what do they not show?
+# blocks, although both networks have the same layers? Which blocks does ResNet-20 miss most, and why? Is a network that
+# survives a lesion an ensemble of shallower networks? Give one observation of yours that supports this, and one reason why
+# it does not prove it. What do the two surfaces show, and what do they not show?
 #
 # *Your answer here.*
 #
 # ### BEGIN SOLUTION
-# **Model answer.** {ANSWER}
+# **Model answer.** Without one block plain-20 is wrong in 61 to 96 % of the images, ResNet-20 in 17 to 57 %; the means are
+# 85 and 28 %. A plain network is a single path. Without a block the next one gets an input unlike anything that it was
+# trained on, and every later layer inherits that. In a residual network the next block gets the same signal with a
+# correction missing. ResNet-20 misses the first block of each stage most, layer1.0 (57 %), 3.0 (41 %) and 2.0 (37 %). In
+# stages 2 and 3 these are the blocks that change the shape: all that remains of them is option A, whose new channels are
+# empty. layer1.0 is the first to work on the output of the stem, and changes it most. The other six cost 4 to 11 points
+# each. This, and the fact that the gradient's paths are shorter than the average path, fits an ensemble of shallow
+# networks. It proves none: the remaining blocks were trained together with the deleted one, the statistics of BN do not
+# fit any more, and two or three blocks less already ruin ResNet-20, as removing members of an ensemble would not. In
+# ResNet-56 the largest share is that of about {LENGTH} blocks, not 13 or 14, because each block on the path multiplies the
+# gradient by less than 1. The surfaces show the loss along two random directions of 67,000, at steps of the size of each
+# filter: close to the weights both are smooth bowls, and further out {SURFACES}. They say nothing about the directions that
+# training takes, nor about the landscape where it begins.
 #
-# **Rubric.** 2 points: guesses for (a) to (c), made before the figures and left as they were. 3: plain-20 has only one
-# path, and the next block gets an input that it never saw. 3: the blocks that change the shape are missed most, because
-# what remains, option A, has half of its channels empty; inside a stage the identity carries everything. 3: a supporting
-# observation with numbers (small damage, or the short paths' share) and a reason against (the rest was trained together
-# with the block; BN's statistics no longer fit; the error grows with k). 2: the shares: paths of medium length are the
-# most numerous, the gradient comes through shorter ones. 2: the surfaces: same scale of steps thanks to 7.5; two random
-# directions of thousands, near the end of training, nothing about the way there.
+# **Rubric.** 2 points: guesses with numbers for (a) to (c), made before the figures and left as they were. 3: plain-20 is
+# a single path, and what follows a cut sees inputs unlike those in training. 3: the first blocks of the stages, with
+# numbers, and why (option A's empty channels; the first block changes most). 3: one supporting observation and one reason
+# against. 2: the gradient comes through paths shorter than the most numerous, because each block shrinks it. 2: what the
+# surfaces show, and that they are two random directions at the end of training.
 # ### END SOLUTION
 
 # %% [markdown]
-# ## The figures: two networks, read with your instruments
+# ## The figures: trained networks, read with your instruments
 #
-# The first figure has your `responses` on the left, as in Fig. 7 of the paper, and your `lesions` on the right. The second
-# has your `path_shares` and your `loss_surface` along two of your `direction`s. They take about a minute on two cores.
+# The first figure has your `responses`, as in Fig. 7 of the paper, your `lesions`, and the error as `delete_k` removes more
+# and more blocks. It takes half a minute on two cores.
 
 # %%
-def trained():
-    """Return ({name: network}, (training images, labels), (test images, labels)): what ships with minires."""
+def trained(*files):
+    """Return ([networks that ship], (training images, labels), (test images, labels)). files: "plain20", ..."""
     from minires import datasets, load_weights, models, shipped_file
 
     learn, test = datasets.fashion_mnist_small()
     x, x_test = datasets.subtract_pixel_mean(*(datasets.to_float(s.images, 14) for s in (learn, test)))
-    nets = {}
-    for name, file in ("plain-20", "plain20"), ("ResNet-20", "resnet20"):
-        nets[name] = models.build(file, in_channels=1, width=8)
-        load_weights(nets[name], shipped_file(f"weights/fashion-mnist/{file}.safetensors"))
+    nets = [models.build(file, in_channels=1, width=8) for file in files]
+    for file, net in zip(files, nets, strict=True):
+        load_weights(net, shipped_file(f"weights/fashion-mnist/{file}.safetensors"))
     return nets, (x, learn.labels), (x_test, test.labels)
 
 
 def fast():
-    """Return whether MINIRES_FAST=1 asks for small figures."""
+    """Return whether MINIRES_FAST=1 asks for quick figures from few images."""
     import os
 
     return os.environ.get("MINIRES_FAST") == "1"
 
 
 def responses_and_lesions():
-    """Draw the responses and the lesions of both networks."""
-    from minires.plot.style import INK, LIMIT, dress, legend_below, new_figure, series
+    """Draw responses and lesions of plain-20 and ResNet-20."""
+    from minires.plot.style import COLOURS, INK, LIMIT, dress, legend_below, new_figure, series
 
-    nets, (x, _), (x_test, labels) = trained()
-    count = 200 if fast() else 2000
+    (plain, residual), (x, _), (x_test, labels) = trained("plain20", "resnet20")
+    nets, count, draws = {"plain-20": plain, "ResNet-20": residual}, 100 if fast() else 2000, 1 if fast() else 5
     x_test, labels = x_test[:count], labels[:count]
     whole = {name: 100 * float((logits(net, x_test).argmax(1) != labels).mean()) for name, net in nets.items()}
     cut = {name: lesions(net, x_test, labels) for name, net in nets.items()}
     means = ", ".join(f"{name} {whole[name]:.0f} to {np.mean(list(cut[name].values())):.0f}" for name in nets)
-    figure = new_figure(f"Mean error with one block deleted, %: {means}", 4.6,
+    figure = new_figure(f"Mean error with one block deleted, %: {means}", 4.5,
                         f"Fashion-MNIST at 14x14, width 8, 30 epochs, seed 0. Responses: train mode, 500 training images. "
-                        f"Errors: {count:,} test images; hatched: blocks that change the shape; dashed: no block deleted.")
-    left, right = figure.subplots(1, 2)
+                        f"Lesions: {count:,} test images; hatched: blocks that change the shape. Right: the first "
+                        f"{min(count, 300)} test images, mean of {draws} draws.")
+    panels = figure.subplots(1, 3, width_ratios=(1.1, 1.45, 0.9))
+    fills = {"plain-20": COLOURS["plain"][0], "ResNet-20": "#c6dbef"}
     for i, (name, style) in enumerate(series(list(nets)).items()):
         values = list(responses(nets[name], x[:500]).values())
-        left.plot(range(1, len(values) + 1), values, **style)
-        places = np.arange(len(cut[name])) + 0.4 * i - 0.2
-        first = [block.endswith(".0") and block != "layer1.0" for block in cut[name]]
-        right.bar(places, list(cut[name].values()), 0.38, color=style["color"], edgecolor=INK, linewidth=0.8,
-                  hatch=["///" if changes else "" for changes in first])
-        right.axhline(whole[name], color=style["color"], linestyle=LIMIT, linewidth=1.4)
-    left.axhline(1, color=INK, linestyle=LIMIT, linewidth=1.2, label="before training")
-    left.set(xlim=(0, 20), ylim=(0, None), xticks=(1, 5, 10, 15, 19))
-    right.set(ylim=(0, 100))
-    right.set_xticks(range(9), [block.removeprefix("layer") for block in cut["plain-20"]])
-    dress(left, "responses", "3x3 layer (1 = nearest the input)", "standard deviation after BN")
-    dress(right, "lesions", "deleted block (stage.block)", "test error (%)")
-    legend_below(figure, [left])
+        panels[0].plot(range(1, len(values) + 1), values, **style)
+        changes = [block in ("layer2.0", "layer3.0") for block in cut[name]]
+        panels[1].bar(np.arange(9) + 0.4 * i - 0.2, list(cut[name].values()), 0.4, color=fills[name], edgecolor=INK,
+                      linewidth=0.8, hatch=["///" if c else "" for c in changes], label=f"{name} without a block")
+        rng = np.random.default_rng(0)
+        errors = [np.mean([delete_k(nets[name], x_test[:300], labels[:300], k, rng) for _ in range(draws)])
+                  for k in range(6)]
+        panels[2].plot(range(6), errors, **style | {"label": "_"})
+    panels[0].axhline(1, color=INK, linestyle=LIMIT, linewidth=1.2, label="before training")
+    panels[0].set(ylim=(0, 1.4), xticks=(1, 5, 10, 15, 19))
+    panels[1].set(ylim=(0, 100))
+    panels[1].set_xticks(range(9), [block.removeprefix("layer") for block in cut["plain-20"]])
+    panels[2].set(ylim=(0, 100), xticks=range(6))
+    dress(panels[0], "responses", "3x3 layer (1 = nearest the input)", "standard deviation after BN")
+    dress(panels[1], "one block deleted", "deleted block (stage.block)", "test error (%)")
+    dress(panels[2], "k blocks deleted", "k", "test error (%)")
+    legend_below(figure, list(panels), columns=5)
     return figure
 
 
@@ -496,54 +514,56 @@ responses_and_lesions() if ready("a7.1", "a7.2", "a7.3") else None
 
 
 # %% [markdown]
-# The next cell tests an identity before it draws. `analysis.gradients_by_length` returns ResNet-20's gradient at the input
-# split into ten parts, along all paths through 0, 1, ..., 9 blocks together. Their sum over all 512 paths must be *your*
-# `input_gradient`.
+# The second figure begins with an identity. `analysis.gradients_by_length` splits ResNet-56's gradient at the input into 28
+# parts, along all paths through 0, 1, ..., 27 blocks. Their sum over all 134,217,728 paths must be *your* `input_gradient`.
+# Then it draws your `path_shares` of the gradient, which bends the bell curve of the paths, and your `loss_surface` of two
+# networks along two of your `direction`s. It takes about a minute.
 
 # %%
 def paths_and_surfaces():
-    """Draw the shares of path lengths in ResNet-20, and the loss around both networks' weights."""
+    """Draw the shares of path lengths in ResNet-56, and the loss around the weights of plain-20 and ResNet-20."""
     from minires import analysis
-    from minires.plot.style import INK, colour_bar, dress, new_figure, series
+    from minires.plot.style import COLOURS, INK, colour_bar, dress, legend_below, new_figure
 
-    nets, _, (x_test, labels) = trained()
-    few = slice(0, 40 if fast() else 200)
-    x, labels, resnet = x_test[few], labels[few], nets["ResNet-20"]
-    whole = input_gradient(resnet, x, labels)
-    away = np.linalg.norm(sum(analysis.gradients_by_length(resnet, x, labels)) - whole) / np.linalg.norm(whole)
-    print(f"The gradients along all 512 paths add up to yours: relative difference {away:.0e}")
-    samples = 2 if fast() else 10
-    single = analysis.path_gradients(resnet, x, labels, range(10), samples, rng=np.random.default_rng(0)).norms
-    shares = path_shares(np.array([np.mean(single[k]) for k in range(10)]))
-    count = path_shares(np.ones(10))
-    mean = float(shares @ np.arange(10))
-    at = np.linspace(-1, 1, 5 if fast() else 13)
+    (plain, residual, deep), _, (x_test, labels) = trained("plain20", "resnet20", "resnet56")
+    count, samples, side = (4, 1, 3) if fast() else (100, 5, 15)
+    x, y = x_test[:count], labels[:count]
+    whole = input_gradient(deep, x, y)
+    away = np.linalg.norm(sum(analysis.gradients_by_length(deep, x, y)) - whole) / np.linalg.norm(whole)
+    print(f"The gradients along all paths add up to yours: relative difference {away:.0e}")
+    single = analysis.path_gradients(deep, x, y, range(28), samples, rng=np.random.default_rng(0)).norms
+    shares = path_shares(np.array([np.mean(single[k]) for k in range(28)]))
+    at = np.linspace(-1, 1, side)
     surfaces = {}
-    for name, net in nets.items():
+    for name, net in ("plain-20", plain), ("ResNet-20", residual):
         rng = np.random.default_rng(1)
-        surfaces[name] = loss_surface(net, x, labels, direction(net, rng), direction(net, rng), at, at)
+        surfaces[name] = loss_surface(net, x_test[:3 * count], labels[:3 * count], direction(net, rng),
+                                      direction(net, rng), at, at)
 
-    figure = new_figure(f"ResNet-20: the mean path of the gradient goes through {mean:.1f} of 9 blocks", 4.0,
-                        f"{len(x)} test images of Fashion-MNIST at 14x14, eval mode. Paths: {samples} random paths of each "
-                        "length. Surfaces: two random directions, filter-normalised; lines at losses 1, 2, 4, 8, ...")
-    panels = figure.subplots(1, 3, width_ratios=(1.15, 1, 1))
-    look = series(["ResNet-20"])["ResNet-20"]
-    panels[0].bar(range(10), shares, 0.8, color=look["color"], edgecolor=INK, linewidth=0.8, label="of the gradient")
-    panels[0].plot(range(10), count, color=INK, marker="o", markersize=4, linewidth=1.2, label="of the paths")
-    panels[0].set_xticks(range(0, 10, 3))
-    panels[0].legend(fontsize=9, frameon=False)
-    dress(panels[0], "shares of path lengths", "blocks on the path", "share")
-    top = np.log2(max(s.max() for s in surfaces.values()))
-    low = np.log2(min(s.min() for s in surfaces.values()))
-    for axes, (name, surface) in zip(panels[1:], surfaces.items(), strict=True):
-        image = axes.contourf(at, at, np.log2(surface).T, np.linspace(low, top, 25), cmap="Greys")
-        lines = axes.contour(at, at, surface.T, [2.0 ** k for k in range(8)], colors=INK, linewidths=0.8)
-        axes.clabel(lines, fmt="%g", fontsize=8)
-        axes.plot(0, 0, "+", color="#d94801", markersize=10)
+    figure = new_figure(f"ResNet-56: of 27 blocks, the gradient's mean path takes {shares @ np.arange(28):.1f}", 4.2,
+                        f"Fashion-MNIST at 14x14, eval mode. Paths: {samples} random paths of each length, {count} test "
+                        f"images. Surfaces: {3 * count} test images, two random directions, filter-normalised; lines at "
+                        "losses 1, 2, 4, 8, ...; cross: the trained weights.")
+    panels = figure.subplots(1, 3, width_ratios=(1.2, 1, 1))
+    panels[0].bar(range(28), shares, 0.85, color=COLOURS["resnet"][0], edgecolor=INK, linewidth=0.6,
+                  label="share of the gradient")
+    panels[0].plot(range(28), path_shares(np.ones(28)), color=INK, marker="o", markersize=3.5, linewidth=1.2,
+                   label="share of the paths")
+    panels[0].set_xticks(range(0, 28, 9))
+    dress(panels[0], "path lengths in ResNet-56", "blocks on the path", "share")
+    logs = {name: np.log2(surface) for name, surface in surfaces.items()}
+    low, high = min(a.min() for a in logs.values()), max(a.max() for a in logs.values())
+    for axes, (name, surface) in zip(panels[1:], logs.items(), strict=True):
+        image = axes.contourf(at, at, surface.T, np.linspace(low, high, 33), cmap="Greys")
+        lines = axes.contour(at, at, surface.T, range(8), colors="#d94801", linewidths=1.0)
+        axes.clabel(lines, fmt=lambda value: f"{2 ** value:.0f}", fontsize=8, colors=INK)
+        axes.plot(0, 0, "+", color=INK, markersize=10)
+        axes.set(aspect="equal", xticks=(-1, 0, 1), yticks=(-1, 0, 1))
         dress(axes, f"loss around {name}", "alpha", "beta")
-        axes.set_aspect("equal")
         axes.grid(False)
     colour_bar(figure, image, list(panels[1:]), "loss", form=lambda value, _: f"{2 ** value:.2g}")
+    figure.axes[-1].set_yticks(range(int(np.ceil(low)), int(high) + 1))
+    legend_below(figure, [panels[0]])
     return figure
 
 
