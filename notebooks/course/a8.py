@@ -286,7 +286,7 @@ check("a8.3", ScaledBlock, GatedBlock);
 # **First by hand, on paper:** the first block of stage 2 of a basic network with $w=16$ has 16 channels in and 32
 # out. `conv1` has $16\cdot32\cdot9=4608$ weights and needs $4608\cdot16^2=1\,179\,648$ MACs; `conv2` has 9216 and
 # needs $2\,359\,296$; its BNs have $2\cdot(32+32)=128$ parameters. With option B the projection adds 512 weights,
-# 131,072 MACs and 64 parameters of its BN. Go on to the whole ResNet-20: with option A it has 269,722 parameters, and
+# 131,072 MACs and 64 parameters of its BN. Now count the whole ResNet-20: with option A it has 269,722 parameters and
 # 40,551,040 MACs.
 
 # %% task="a8.4" kind="answer"
