@@ -110,7 +110,7 @@ def test_imports_point_down(path):
 
 ONLY_IN = {"cupy": "device", "cupyx": "device", "matplotlib": "plot", "PIL": "plot", "pytest": "testing"}
 WHEN_USED = {"cupy", "cupyx", "tqdm", "threadpoolctl", "safetensors", "sklearn", "torch", "distributed", "IPython",
-             "ipywidgets", "PIL"}
+             "ipywidgets", "PIL", "nbgrader"}
 
 
 @pytest.mark.parametrize("path", PATHS)
