@@ -36,7 +36,7 @@ LAYERS = [
     ["residual", "init", "optim"],
     ["nn"],
     ["models", "weights", "tap", "cuda_graph", "evaluate", "gradient_check"],
-    ["analysis", "train", "info"],
+    ["analysis", "train", "info", "testing"],
     ["plot"],
     ["runs"],
     ["commands"],
@@ -108,9 +108,9 @@ def test_imports_point_down(path):
             assert HEIGHT[other] < HEIGHT[mine], f"{path.name} imports {other}, which is not below {mine}"
 
 
-ONLY_IN = {"cupy": "device", "cupyx": "device", "matplotlib": "plot", "PIL": "plot"}
+ONLY_IN = {"cupy": "device", "cupyx": "device", "matplotlib": "plot", "PIL": "plot", "pytest": "testing"}
 WHEN_USED = {"cupy", "cupyx", "tqdm", "threadpoolctl", "safetensors", "sklearn", "torch", "distributed", "IPython",
-             "ipywidgets", "PIL"}
+             "ipywidgets", "PIL", "nbgrader"}
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -512,7 +512,7 @@ MORE = {
         [(ops.Div, "backward", "self.a / self.b / self.b", "self.a / self.b")], broadcasting, WRONG),
     "SGD: weight decay forgotten": ([(kernels, "sgd", "g += ARG6 * w", "pass")], sgd, "closed form"),
     "SGD: momentum forgotten": ([(kernels, "sgd", "g += ARG5 * v", "pass")], sgd, "closed form"),
-    "SGD: velocity not kept": ([(optim.SGD, "adopt", "self.velocity = velocity", "pass")], sgd, "closed form"),
+    "SGD: velocity not kept": ([(optim.Optimizer, "adopt", "setattr(self, name, array)", "pass")], sgd, "closed form"),
     "SGD: dampened": (
         [(kernels, "sgd", "g += ARG5 * v", "g += ARG5 * (v - g)")], sgd, "closed form"),
     "SGD: the velocity holds the learning rate": (

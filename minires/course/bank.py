@@ -79,3 +79,11 @@ def _pattern(old: str) -> re.Pattern[str]:
     start = r"(?<!\w)" if re.match(r"\w", tokens[0]) else ""
     end = r"(?!\w)" if re.match(r"\w", tokens[-1]) else ""
     return re.compile(start + "".join(parts) + end)
+
+
+if __name__ == "__main__":
+    import sys
+
+    from minires.course.kill import main  # by its full name: this file itself is __main__
+
+    sys.exit(main())

@@ -6,12 +6,18 @@ The judge imports it as well, for the protocol, and to run the master's solution
 from __future__ import annotations
 
 import ast
+import contextlib
+import importlib
+import json
 import linecache
 import os
+import struct
+import sys
 import traceback
+import types
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -38,6 +44,10 @@ Outcome = dict[str, np.ndarray] | Raised
 # ---------------------------------------------------------------------------------- what counts of a file
 
 
+class NotHere(NameError):
+    """A submission uses a name that this task cannot have."""
+
+
 class Absent:
     """Absent stands for a name that a submission imports and cannot have here. It raises when it is used."""
 
@@ -45,7 +55,7 @@ class Absent:
         self.__dict__["_name"] = name
 
     def _refuse(self, *args: Any, **kwargs: Any) -> Any:
-        raise NameError(f"{self.__dict__['_name']} is not available to this task where it is marked")
+        raise NotHere(f"{self.__dict__['_name']} is not available to this task where it is marked")
 
     __call__ = __getattr__ = __setattr__ = __mro_entries__ = __getitem__ = _refuse
 
@@ -79,6 +89,8 @@ def define(cells: Iterable[tuple[str, str]], space: Space, allowed: Iterable[str
                     notes += _imported(node, cell, space, modules)
                 elif counts(node):
                     exec(compile(ast.Module([node], []), file, "exec"), space)
+            except NotHere:  # a class of another task of the same file
+                continue
             except Exception as e:
                 notes.append(f"{cell}, line {node.lineno}: {type(e).__name__}: {str(e)[:TEXT]}")
     return notes
@@ -188,3 +200,249 @@ def found(module: Any, name: str) -> Callable[..., dict[str, Any]]:
         module = getattr(module, part)
     driver: Callable[..., dict[str, Any]] = module
     return driver
+
+
+# ------------------------------------------------------------------------------------------------ protocol
+
+# A message is two lengths, a JSON head and the arrays' bytes. The head lists the type and shape of every array, so that
+# nothing is allocated because a message says so, and nothing is unpickled.
+LARGEST_HEAD, LARGEST_BODY = 1 << 20, 1 << 26
+KINDS = "biufc"
+
+
+class NoAnswer(Exception):
+    """The bytes that arrived are not a message."""
+
+
+def message(head: dict[str, Any], arrays: Sequence[np.ndarray] = ()) -> bytes:
+    """Return the bytes of a message."""
+    arrays = [np.ascontiguousarray(array).reshape(array.shape) for array in arrays]
+    listed = [[array.dtype.str, list(array.shape)] for array in arrays]
+    text = json.dumps({**head, "arrays": listed}).encode()
+    body = b"".join(array.tobytes() for array in arrays)
+    return struct.pack(">II", len(text), len(body)) + text + body
+
+
+def next_message(stream: BinaryIO) -> tuple[dict[str, Any], list[np.ndarray]] | None:
+    """Read one message. Return None at the end of the stream. Raise NoAnswer if the bytes are something else."""
+    lengths = stream.read(8)
+    if len(lengths) < 8:
+        return None
+    size, more = struct.unpack(">II", lengths)
+    if size > LARGEST_HEAD or more > LARGEST_BODY:
+        raise NoAnswer
+    text, body = stream.read(size), stream.read(more)
+    if len(text) < size or len(body) < more:
+        return None
+    try:
+        head, arrays, at = json.loads(text), [], 0
+        for code, shape in head["arrays"]:
+            dtype = np.dtype(code)
+            if dtype.kind not in KINDS or not all(type(n) is int and n >= 0 for n in shape):
+                raise NoAnswer
+            count = 1
+            for n in shape:
+                count *= n
+            arrays.append(np.frombuffer(body, dtype, count, at).reshape(shape) if count else np.empty(shape, dtype))
+            at += count * dtype.itemsize
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, MemoryError):
+        raise NoAnswer from None
+    return head, arrays
+
+
+def packed(value: Any, arrays: list[np.ndarray]) -> Any:
+    """Return an input as JSON, and append its arrays to the list."""
+    if isinstance(value, np.ndarray):
+        arrays.append(value)
+        return {"array": len(arrays) - 1}
+    if isinstance(value, np.generic):
+        arrays.append(np.asarray(value))
+        return {"scalar": len(arrays) - 1}
+    if isinstance(value, (tuple, list)):
+        return {type(value).__name__: [packed(part, arrays) for part in value]}
+    if isinstance(value, dict):
+        return {"dict": [[packed(key, arrays), packed(part, arrays)] for key, part in value.items()]}
+    if isinstance(value, slice):
+        return {"slice": [packed(part, arrays) for part in (value.start, value.stop, value.step)]}
+    if value is Ellipsis:
+        return {"ellipsis": 0}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"a case's inputs may hold arrays, numbers, text, None, lists, tuples, slices and dictionaries, "
+                    f"not {type(value).__name__}")
+
+
+def unpacked(value: Any, arrays: Sequence[np.ndarray]) -> Any:
+    """Return the input that `packed` has made JSON of."""
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "array":
+        return arrays[content]
+    if kind == "scalar":
+        return arrays[content][()]
+    if kind == "ellipsis":
+        return Ellipsis
+    if kind == "dict":
+        return {unpacked(key, arrays): unpacked(part, arrays) for key, part in content}
+    parts = [unpacked(part, arrays) for part in content]
+    return tuple(parts) if kind == "tuple" else slice(*parts) if kind == "slice" else parts
+
+
+# --------------------------------------------------------------------------------------------- the process
+
+# Rooms of minires that a submission may load. They are loaded before the guard, which refuses to read their files.
+ROOMS = ("nn", "ops", "init", "optim", "models", "train", "tap", "evaluate", "weights", "analysis")
+FORBIDDEN = ("torch", "jax", "scipy", "tensorflow", "cupy", "autograd", "numba", "sklearn", "minires.course")
+REFUSED = {"subprocess.Popen", "os.system", "os.fork", "os.forkpty", "os.exec", "os.posix_spawn", "os.spawn",
+           "os.startfile", "os.kill", "os.killpg", "signal.pthread_kill", "pty.spawn", "resource.setrlimit",
+           "resource.prlimit", "shutil.rmtree", "os.setxattr", "os.removexattr", "os.chroot", "os.chown", "os.putenv"}
+PLACES = {"os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.chmod", "os.link", "os.symlink", "os.truncate",
+          "os.utime", "os.listdir", "os.scandir", "os.chdir", "shutil.move", "shutil.copyfile", "shutil.copytree"}
+LISTS = {"os.listdir", "os.scandir"}  # an import lists the folders that it searches
+
+
+def guard(folder: str, readable: Sequence[str], closed: Sequence[str], forbidden: Sequence[str]) -> \
+        Callable[[str, tuple[Any, ...]], None]:
+    """Return an audit hook, which raises PermissionError or ImportError for what a task may not do.
+
+    folder: the only one whose files may be written
+    readable: folders whose files may be read and listed besides
+    closed: folders whose Python files and notebooks may not be read, wherever they are
+    """
+    folder = os.path.realpath(folder)
+    writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+    text, real, null = (str, bytes, os.PathLike), os.path.realpath, (os.devnull, "/dev/urandom")
+
+    def inside(path: str, places: Sequence[str]) -> bool:
+        return any(path == place or path.startswith(place + os.sep) for place in places)
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        if event in REFUSED or event.startswith(("socket.", "ctypes.")):
+            raise PermissionError(f"a task may not use {event}")
+        if event == "import" and isinstance(args[0], str) and inside(args[0].replace(".", os.sep), forbidden):
+            raise ImportError(f"this task may not import {args[0]}")
+        if event in PLACES:
+            places = [folder, *readable] if event in LISTS else [folder]
+            for path in args:
+                if isinstance(path, text) and not inside(real(os.fsdecode(path)), places):
+                    raise PermissionError(f"a task may not use {event} outside its own folder")
+        if event == "open" and isinstance(args[0], text):
+            path = real(os.fsdecode(args[0]))
+            mode, flags = args[1] if isinstance(args[1], str) else "", args[2] if isinstance(args[2], int) else 0
+            if inside(path, [folder]) or path in null:
+                return
+            if any(letter in mode for letter in "wax+") or flags & writing:
+                raise PermissionError("a task may not write outside its own folder")
+            if inside(path, closed) and path.endswith((".py", ".pyc", ".ipynb")):
+                raise PermissionError("a task may not read the files of minires")
+            if not inside(path, readable):
+                raise PermissionError("a task may not read outside its own folder")
+    return hook
+
+
+def limit(settings: dict[str, Any]) -> None:
+    """Set this process' limits of computing time, memory and file sizes, as far as the system has them."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+    seconds = int(used + settings["cpu"] + 0.999)
+    for name, soft, hard in (("RLIMIT_CPU", seconds, seconds + 2), ("RLIMIT_AS", settings["memory"], None),
+                             ("RLIMIT_FSIZE", settings["file"], None), ("RLIMIT_CORE", 0, None)):
+        with contextlib.suppress(AttributeError, ValueError, OSError):  # macOS does not limit the memory
+            resource.setrlimit(getattr(resource, name), (soft, soft if hard is None else hard))
+
+
+def load_drivers(settings: dict[str, Any]) -> tuple[Any, set[str]]:
+    """Load the drivers and, if the task allows it, minires without what is withheld.
+
+    Return (the module of the drivers, what a submission may import besides ALLOWED).
+    """
+    allowed = set()
+    if settings["minires"]:
+        package = importlib.import_module("minires")
+        for room in ROOMS:
+            importlib.import_module(f"minires.{room}")
+        allowed.add("minires")
+    else:
+        package = types.ModuleType("minires")
+        package.__path__ = []
+        sys.modules["minires"] = package
+    course = types.ModuleType("minires.course")  # without the code of __init__.py
+    course.__path__ = [settings["course"]]
+    sys.modules["minires.course"] = course
+    drivers = importlib.import_module(f"minires.course.{settings['drivers']}")
+    course.__path__ = []
+    if settings["minires"]:
+        withhold(settings["withheld"])
+    else:
+        given = getattr(drivers, "MINIRES", {})
+        vars(package).update(given)
+        allowed |= {"minires"} if given else set()
+    return drivers, allowed
+
+
+def withhold(names: Sequence[str]) -> None:
+    """Delete modules, and classes and functions wherever minires has them: "residual", "nn.ResidualBlock".
+
+    Raises AttributeError if there is no such name.
+    """
+    owners = [module for name, module in list(sys.modules.items()) if name.split(".")[0] == "minires" and module]
+    for name in names:
+        what = sys.modules["minires"]
+        for part in name.split("."):
+            what = getattr(what, part)
+        if isinstance(what, types.ModuleType):
+            sys.modules[what.__name__] = None  # type: ignore[assignment]
+        for owner in owners:
+            for key in [key for key, value in vars(owner).items() if value is what]:
+                delattr(owner, key)
+
+
+def main() -> None:
+    """Answer the judge's messages until it closes the pipe."""
+    settings = json.loads(sys.argv[1])
+    sys.path += settings["paths"]
+    inputs, outputs = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    null, log = os.open(os.devnull, os.O_RDWR), os.open("stdout.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for at, to in (0, null), (1, log), (2, log):  # print() goes to a file
+        os.dup2(to, at)
+    drivers, allowed = load_drivers(settings)
+    exit_now, write = os._exit, outputs.write
+
+    def send(kind: str, arrays: Sequence[np.ndarray] = (), **head: Any) -> None:
+        write(message({"kind": kind, **head}, arrays))
+        outputs.flush()
+
+    send("hello")  # Python, NumPy and the drivers are loaded; the limits count from here
+    received = next_message(inputs)
+    if received is None:
+        exit_now(0)
+        return
+    limit(settings)
+    readable = [os.path.realpath(path) for path in settings["readable"]]
+    forbidden = [name.replace(".", os.sep) for name in FORBIDDEN]
+    sys.addaudithook(guard(os.getcwd(), readable, [os.path.realpath(p) for p in settings["closed"]], forbidden))
+    space: Space = {"__name__": "submission"}
+    try:
+        notes = define(received[0]["cells"], space, allowed)
+    except BaseException as e:
+        notes = [f"the file could not be read to its end: {type(e).__name__}: {str(e)[:TEXT]}"]
+    send("ready", notes=[note[:TEXT] for note in notes[:20]])
+    while (received := next_message(inputs)) is not None:
+        head, arrays = received
+        outcome = run(found(drivers, head["driver"]), space, settings["needs"], unpacked(head["inputs"], arrays))
+        with contextlib.suppress(Exception):  # the submission may have replaced or filled it
+            sys.stdout.flush()
+        if isinstance(outcome, Raised):
+            send("raised", error=outcome.error, text=outcome.text, place=outcome.place)
+        else:
+            send("values", list(outcome.values()), names=list(outcome))
+    sys.stdout.flush()
+    exit_now(0)
+
+
+if __name__ == "__main__":
+    main()

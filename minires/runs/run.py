@@ -29,7 +29,7 @@ from ..files import records
 from ..files.atomic import locked, write_atomically
 from ..kernels import parallel
 from ..names import printed
-from ..train import Epoch, NotFinite, Progress, Step, fit
+from ..train import KEPT, Epoch, NotFinite, Progress, Step, fit
 from ..weights import load_weights, save_weights
 from . import checkpoint, metrics, progress
 from .config import Count, Recorded, RunConfig
@@ -57,7 +57,7 @@ def read_config(folder: Path) -> RunConfig:
 
 
 class At(TypedDict):
-    """Holds `train.Progress` without the velocity, which is an array."""
+    """Holds `train.Progress` without the optimiser's arrays."""
 
     step: Count
     epoch: Count
@@ -345,9 +345,9 @@ class _Run:
                 generator.bit_generator.state = header["generators"][name]
             except (KeyError, TypeError, ValueError) as e:
                 raise ValueError(f"{where}: generators.{name}: expected the state of a NumPy generator: {e}") from e
-        self.at = at = Progress(**header["at"], velocity=arrays.get("velocity"))
+        self.at = at = Progress(**header["at"], **{name: arrays.get(name) for name in KEPT})
         self.metrics = metrics.checked(header["metrics"], f"{where}, metrics", self.config.tested)
-        a_pass = -(-self.images // self.config.recipe.batch_size)
+        a_pass = self.config.recipe.steps_per_epoch(self.images)
         steps = at.epoch * a_pass + at.batch if at.batch else min(at.epoch * a_pass, self.steps)
         if at.batch > a_pass or at.step != steps or at.step > self.steps or len(self.metrics) != at.epoch:
             raise ValueError(f"{where}: at: expected a point that this run can reach, got {header['at']}")
@@ -361,9 +361,8 @@ class _Run:
         if bad := [name for name, a in arrays.items() if not np.isfinite(a).all()]:
             raise NotFinite(f"step {self.at.step}: {bad[0].removeprefix('model.')} is not finite after this step. "
                             f"{self._kept()}")
-        if self.at.velocity is not None:
-            arrays["velocity"] = device.to(self.at.velocity, "cpu")
-        at = {f.name: getattr(self.at, f.name) for f in dataclasses.fields(self.at) if f.name != "velocity"}
+        arrays |= {name: device.to(kept, "cpu") for name in KEPT if (kept := getattr(self.at, name)) is not None}
+        at = {f.name: getattr(self.at, f.name) for f in dataclasses.fields(self.at) if f.name not in KEPT}
         header = {"run": self.config.chosen(), "at": at, "metrics": self.metrics,
                   "generators": {name: generator.bit_generator.state for name, generator in self._generators()},
                   "seconds": self.pace.earlier + self.pace.spent(), "takes": self.pace.takes}
@@ -400,7 +399,7 @@ class _Run:
                           graph=self.config.graph)
         with contextlib.closing(events):
             while at.step < steps or at.batch:  # the condition of fit
-                pass_done = at.step == steps or (at.batch > 0 and self._images_at(at.step) % self.images == 0)
+                pass_done = at.step == steps or at.batch == self.config.recipe.steps_per_epoch(self.images)
                 what = "errors" if pass_done else "step"
                 late = pace.too_late(what)
                 if late and not stop and (at.step, at.epoch) == before:
@@ -441,9 +440,10 @@ class _Run:
 
     def _images_at(self, step: int) -> int:
         """Return the number of images trained on in the first `step` steps."""
-        size = self.config.recipe.batch_size
-        epochs, batches = divmod(step, math.ceil(self.images / size))
-        return epochs * self.images + min(batches * size, self.images)
+        recipe = self.config.recipe
+        epochs, batches = divmod(step, recipe.steps_per_epoch(self.images))
+        each = recipe.images_per_epoch(self.images)
+        return epochs * each + min(batches * recipe.batch_size, each)
 
     def _line(self, epoch: Epoch) -> Line:
         line: Line = {"epoch": epoch.epoch, "step": self.at.step, "lr": float(f"{self.at.lr:.6g}"),

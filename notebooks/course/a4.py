@@ -204,10 +204,12 @@ def batch_norm_eval_forward(x, gamma, beta, mean, var, eps):
     xhat = (x - mean.reshape(shape)) * inv.reshape(shape)
     y = gamma.reshape(shape) * xhat + beta.reshape(shape)
     return y, (x, xhat, inv.reshape(shape), gamma)
+    ### END SOLUTION
 
 
 def batch_norm_eval_backward(dy, cache):
     """Return (dx, dgamma, dbeta): dx has the shape of x, the others are (C,)."""
+    ### BEGIN SOLUTION
     x, xhat, inv, gamma = cache
     axes = (0, *range(2, dy.ndim))
     dgamma = (dy * xhat).sum(axes)
