@@ -70,7 +70,7 @@ BUGS = [
     for j in range(Wo):
         top, left = i * sh, j * sw
         padded[:, :, top:top + kh, left:left + kw] = parts[:, :, :, :, i, j].transpose(3, 0, 1, 2)""")]]}),
-    Bug(2, "the stride is missing: neighbouring windows are taken to be one pixel apart", {
+    Bug(2, "the stride is missing, so that neighbouring windows are one pixel apart", {
         "a3.2": [[(ROWS, "rows = slice(i, i + Ho)"), (COLUMNS, "columns = slice(j, j + Wo)")]],
         "a3.3": [[(ROWS, "rows = slice(i, i + Ho)"), (COLUMNS, "columns = slice(j, j + Wo)")]]}),
     Bug(3, "the kernel is rotated by 180 degrees on the way back", {
@@ -126,16 +126,16 @@ BUGS = [
                    "high = (size[0] + 2 * padding[0] - kernel[0]) / stride[0] + 1"),
                   ("wide = (size[1] + 2 * padding[1] - kernel[1]) // stride[1] + 1",
                    "wide = (size[1] + 2 * padding[1] - kernel[1]) / stride[1] + 1")]]}, seen="fact"),
-    Bug(11, "dw is averaged over the batch, where the loss sums", {
+    Bug(11, "dw is averaged, although the loss is a sum", {
         "a3.5": [[("dW = G @ cols.T", "dW = G @ cols.T / shape[0]")],
                  [("dW = G @ cols.T", "dW = G @ cols.T / G.shape[1]")]]}),
     Bug(12, "db is summed over the images only, not over the pixels", {
         "a3.5": [[("db = G.sum(1)", "db = dy.sum(0)")],
                  [("db = G.sum(1)", "db = dy.sum(0)[:, 0, 0]")]]}, seen="fact"),
-    Bug(13, "db is an average, where the loss sums", {
+    Bug(13, "db is averaged, although the loss is a sum", {
         "a3.5": [[("db = G.sum(1)", "db = G.mean(1)")],
                  [("db = G.sum(1)", "db = G.sum(1) / shape[0]")]]}),
-    Bug(14, "the columns are in the order (kh, kw, C), where the weights are in the order (C, kh, kw)", {
+    Bug(14, "the columns are in the order (kh, kw, C), and the weights in the order (C, kh, kw)", {
         "a3.2": [[("return cols.reshape", "return cols.transpose(1, 2, 0, 3, 4, 5).reshape")]],
         "a3.3": [[("parts = cols.reshape(C, kh, kw, N, Ho, Wo)",
                    "parts = cols.reshape(kh, kw, C, N, Ho, Wo).transpose(2, 0, 1, 3, 4, 5)")]],
@@ -160,12 +160,13 @@ cols = vars(conv2d_forward).setdefault(str(fresh.shape), fresh)
 cols[...] = fresh""")]]}, seen="fact"),
     Bug(19, "the bias is added once for each of the C kh kw products, instead of once for each output", {
         "a3.4": [[("Y = products + b.reshape(O, 1)", "Y = products + C * kh * kw * b.reshape(O, 1)")]]}),
-    Bug(20, "every element that equals the maximum gets the gradient, instead of the first one", {
+    Bug(20, "all of several equal maxima get the gradient, or the last of them, instead of the first alone", {
         "a3.6": [[("cache = x.shape, winner, kernel, stride, padding",
                    "cache = x.shape, cols == best, kernel, stride, padding"),
                   ("dcols = np.zeros((kernel[0] * kernel[1], winner.size), dy.dtype)",
                    "dcols = winner * dy.reshape(1, -1)"),
-                  ("dcols[winner, np.arange(winner.size)] = dy.reshape(-1)", "")]]}),
+                  ("dcols[winner, np.arange(winner.size)] = dy.reshape(-1)", "")],
+                 [("winner = cols.argmax(0)", "winner = len(cols) - 1 - cols[::-1].argmax(0)")]]}),
     Bug(21, "overlapping pooling windows overwrite each other instead of adding up", {
         "a3.6": [[(POOL_DX, OVERWRITE)], [(POOL_DX, OVERWRITE_WINNERS)], [(POOL_DX, OVERWRITE_WINDOWS)]],
         "a3.7": [[(POOL_DX, OVERWRITE)], [(POOL_DX, OVERWRITE_WINDOWS)]]}),

@@ -50,7 +50,7 @@ BUGS = [
     Bug(8, "the sum is written into x, which the first convolution has saved", {
         "a5.1": [[(SUM, "z = x\nz += F")]],
         "a5.4": [[(SHORT_SUM, "z = s\nz += F")]]}),
-    Bug(9, "the shortcut starts at h, after the inner ReLU, because x was bound again", {
+    Bug(9, "the shortcut starts after the inner ReLU, at h, because the name x was reused", {
         "a5.1": [[(SUM, "z = F + h")]],
         "a5.2": [[(INNER, "db1 = relu_backward(dh + dskip, b1)"), (DX, "dx = dbranch")]],
         "a5.4": [[("s = x\n", "s = h\n")], [("s = x\n", "s = h\n"), (INNER, """db1 = relu_backward(dh, b1)
@@ -89,7 +89,7 @@ if convs is None and dz.shape == x.shape:
                                                                        "bn_backward(db1, bn2)")],
                  [("bn_backward(ds, bns)", "bn_backward(ds, bn2)")]],
         "a5.5": [[("F = self.bn2(self.conv2(h))", "F = self.bn1(self.conv2(h))")]]}),
-    Bug(14, "the last ReLU stands before the addition", {
+    Bug(14, "the last ReLU comes before the addition", {
         "a5.1": [[(LAST, "y = relu(F) + x")]],
         "a5.2": [[(MASK, "dz = dy"), ("dF = dz", "dF = relu_backward(dy, F)")]],
         "a5.4": [[(LAST, "y = relu(F) + s")], [(MASK, "dz = dy"), ("dF = dz", "dF = relu_backward(dy, F)")],
@@ -124,7 +124,7 @@ projection.weight.requires_grad = False""")]]}),
                    "dx[...] = np.repeat(np.repeat(part, stride, 2), stride, 3)[:, :, :H, :W]")],
                  [("dx[:, :, ::stride, ::stride] = part",
                    "dx[...] = np.repeat(np.repeat(part, stride, 2), stride, 3)[:, :, :H, :W] / stride ** 2")]]}),
-    Bug(21, "option A's old channels stand at the wrong end", {
+    Bug(21, "option A's old channels are at the wrong end", {
         "a5.3": [[("before = (channels - C) // 2 if pad == \"both\" else 0",
                    "before = channels - C - ((channels - C) // 2 if pad == \"both\" else 0)")],
                  [("first = (dy.shape[1] - C) // 2 if pad == \"both\" else 0",
@@ -153,7 +153,7 @@ projection.weight.requires_grad = False""")]]}),
         "a5.5": [[("s = self.downsample(x)", "s = self.downsample.train()(x)")],
                  [("s = self.downsample(x)", """bn = self.downsample[1]
 s = ops.batch_norm(self.downsample[0](x), bn.weight, bn.bias, bn.eps)[0]""")]]}),
-    Bug(24, "only the last of two stacked blocks counts, because what a block keeps is kept in one place for all", {
+    Bug(24, "only the last of two stacked blocks counts, because all blocks keep something in one shared place", {
         "a5.1": [[("cache = x, conv1, a1, bn1, b1, conv2, bn2, F, z",
                    """cache = vars(residual_forward).setdefault("cache", [])
 cache[:] = x, conv1, a1, bn1, b1, conv2, bn2, F, z""")]],

@@ -14,6 +14,8 @@ NARROW1 = "self.conv1 = nn.Conv2d(in_channels, width, 1, first, rng=rng)"
 NARROW2 = "self.conv2 = nn.Conv2d(width, width, 3, second, 1, rng=rng)"
 NARROW3 = "self.conv3 = nn.Conv2d(width, out_channels, 1, rng=rng)"
 WIDTH = "width = out_channels // 4"
+GATE = "g = ops.sigmoid(self.gate(x))"
+AGAIN = "ops.relu(self.bn1(a)) if self.split_after_activation else a"
 CLIP = "np.maximum(x.data, 0, out=x.data)"
 
 
@@ -63,15 +65,14 @@ BUGS = [
         {"a8.3": [[("0.5 * s + 0.5 * h", "0.5 * s + h")], [("0.5 * s + 0.5 * h", "s + 0.5 * h")]]}),
     Bug(12, "the shortcut lacks its factor 1 - g, or the gate is one number for a whole image",
         {"a8.3": [[("(1 - g) * s + g * h", "s + g * h")],
-                  [("g = ops.sigmoid(self.gate(x))", "g = ops.sigmoid(ops.mean(self.gate(x), (1, 2, 3), keepdims=True))")],
-                  [("g = ops.sigmoid(self.gate(x))", "g = ops.mean(ops.sigmoid(self.gate(x)), (1, 2, 3), keepdims=True)")]]}),
+                  [(GATE, "g = ops.sigmoid(ops.mean(self.gate(x), (1, 2, 3), keepdims=True))")],
+                  [(GATE, "g = ops.mean(ops.sigmoid(self.gate(x)), (1, 2, 3), keepdims=True)")]]}),
     Bug(13, "the MACs ignore the stride: every convolution is counted on the whole 32 x 32 map",
         {"a8.4": [[("size = size // stride", "size = 32")]]}),
     Bug(14, "the pooling averages over the wrong axes; the map's are 2 and 3",
         {"a8.5": [[("ops.mean(h, (2, 3))", "ops.mean(h, (1, 2))")], [("ops.mean(h, (2, 3))", "ops.mean(h, (1, 3))")]]}),
     Bug(15, "the first block is activated twice",
-        {"a8.1": [[(FIRST, f"{FIRST}; a = ops.relu(self.bn1(a)) if self.split_after_activation else a")],
-                  [("h = self.conv1(a)", "h = self.conv1(ops.relu(self.bn1(a)) if self.split_after_activation else a)")]],
+        {"a8.1": [[(FIRST, f"{FIRST}; a = {AGAIN}")], [("h = self.conv1(a)", f"h = self.conv1({AGAIN})")]],
          "a8.5": [[("h = self.conv1(x)", "h = ops.relu(self.conv1(x))")]]}),
     Bug(16, "the projections' MACs are left out",
         {"a8.4": [[("convolutions.append((channels, outside, 1, size))",

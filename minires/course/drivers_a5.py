@@ -131,9 +131,17 @@ def shortcut_adjoint(space: Space, x: np.ndarray, dy: np.ndarray, **inputs: Any)
 # ---------------------------------------------------------------------------------- 5.5: the Module
 
 
+def refuse_blocks(one: Any) -> None:
+    """Raise TypeError if a Module is or contains one of minires' own blocks, which are the answer."""
+    for _, module in one.modules():
+        if any(kind.__module__ == "minires.nn.blocks" for kind in type(module).__mro__):
+            raise TypeError("Block must be your own class, without minires' blocks inside")
+
+
 def built(space: Space, sizes: list[int], options: dict[str, str], state: dict[str, Any], dtype: str) -> Any:
     """Return the student's Block with the arrays `state`. Raise TypeError if it has no array of one of these names."""
     found = space["Block"](*sizes, rng=np.random.default_rng(11), **options).astype(dtype)
+    refuse_blocks(found)
     mine = found.state()
     if missing := [name for name in state if name not in mine]:
         raise TypeError(f"the block's state must have the names {', '.join(state)}; "

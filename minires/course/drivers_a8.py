@@ -10,13 +10,13 @@ import numpy as np
 from .drivers import Space, described, single, spread
 
 NORM = "weight", "bias", "running_mean", "running_var"
-LAYERS = {"PreactBlock": ("bn1", "conv1", "bn2", "conv2"), "Bottleneck": ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3"),
-          "ScaledBlock": ("conv1", "bn1", "conv2", "bn2"), "GatedBlock": ("conv1", "bn1", "conv2", "bn2", "gate")}
-START = -6.0  # of the gate's bias
+LAYERS = {"PreactBlock": ("bn1", "conv1", "bn2", "conv2"), "ScaledBlock": ("conv1", "bn1", "conv2", "bn2"),
+          "Bottleneck": ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3"),
+          "GatedBlock": ("conv1", "bn1", "conv2", "bn2", "gate")}
 
 
 def state_names(layers: Iterable[str]) -> list[str]:
-    """Return the names in state() of the named layers: "bn1" has four, "conv1" its weight, "fc" and "gate" a bias too."""
+    """Return the names in state() of the named layers: four of a BN, weight and bias of fc and gate, else weight."""
     found = []
     for layer in layers:
         kind = layer.rpartition(".")[2]

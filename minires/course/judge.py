@@ -4,9 +4,10 @@ One worker process answers one task of one submission. It gets the submission's 
 with arrays. Expected arrays and verdicts never leave the judge's process.
 
 Limits of a worker: computing time (from the moment NumPy is loaded), 1 GiB of memory, files of 16 MB, and a wall time
-that only stops code that sleeps. Linux enforces all of them, macOS all but the memory, Windows the wall time. The
-worker's audit hook refuses child processes, sockets, and files outside its own empty folder. This stops accidents and
-simple tricks; a process of the same user is not a wall against an attacker, so grade an open contest in a container.
+that only stops code that sleeps; on Linux a worker that computes on a busy machine gets more of it. Linux enforces all
+of these, macOS all but the memory, Windows the wall time. The worker's audit hook refuses child processes, sockets, and
+files outside its own empty folder. This stops accidents and simple tricks; a process of the same user is not a wall
+against an attacker, so grade an open contest in a container.
 """
 from __future__ import annotations
 
@@ -37,6 +38,7 @@ from .worker import TEXT, NoAnswer, Outcome, Raised, message, next_message, pack
 MEMORY, FILE = 1 << 30, 16 << 20  # bytes
 START = 120.0                     # seconds of wall time for Python and NumPy to load, on a machine that is busy
 LEAST_WALL, WALL = 60.0, 6.0      # seconds of wall time: at least, and for each second of computing time
+BUSY, PATIENCE = 0.02, 10         # a worker that computes for this share of its wall time gets it again, so many times
 PRINTED = 4096                    # bytes of what a submission prints that are kept
 Cells = Sequence[tuple[str, str]]
 _alone = threading.Lock()         # one thread at a time runs the solution or its bugs in this process
@@ -44,6 +46,16 @@ _alone = threading.Lock()         # one thread at a time runs the solution or it
 
 class Died(Exception):
     """A worker gives no answer any more; the message completes "your code ..."."""
+
+
+def computing_time(pid: int) -> float:
+    """Return the seconds of computing time of a process, or 0.0 where the system has no /proc."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError, AttributeError):
+        return 0.0
 
 
 class Worker:
@@ -78,9 +90,9 @@ class Worker:
         self.answers: queue.Queue[Any] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
         try:
-            self.end = time.monotonic() + START
+            self._allow(START)
             self._receive()  # hello
-            self.end = time.monotonic() + self.wall
+            self._allow(self.wall)
             head, _ = self._exchange({"cells": list(map(list, cells))})
             self.notes = [str(note)[:TEXT] for note in head.get("notes", ())]
         except BaseException:
@@ -126,15 +138,30 @@ class Worker:
             done.set()
 
         threading.Thread(target=write, daemon=True).start()
-        if not done.wait(max(0.0, self.end - time.monotonic())):
-            raise Died(f"did not answer within {self.wall:.0f} s")
+        while not done.wait(max(0.0, self.end - time.monotonic())):
+            self._wait_longer()
         return self._receive()
 
+    def _allow(self, seconds: float) -> None:
+        """Start the clock."""
+        self.allowed, self.end = seconds, time.monotonic() + seconds
+        self.extensions, self.computed = PATIENCE, computing_time(self.process.pid)
+
+    def _wait_longer(self) -> None:
+        """Wait longer for a worker that computes, on a machine that is busy. Raise Died if it sleeps."""
+        before, self.computed = self.computed, computing_time(self.process.pid)
+        if self.computed - before < BUSY * self.allowed or self.extensions == 0:
+            raise Died(f"did not answer within {self.wall:.0f} s")
+        self.extensions -= 1
+        self.end = time.monotonic() + self.allowed
+
     def _receive(self) -> tuple[dict[str, Any], list[np.ndarray]]:
-        try:
-            got = self.answers.get(timeout=max(0.0, self.end - time.monotonic()))
-        except queue.Empty:
-            raise Died(f"did not answer within {self.wall:.0f} s") from None
+        while True:
+            try:
+                got = self.answers.get(timeout=max(0.0, self.end - time.monotonic()))
+                break
+            except queue.Empty:
+                self._wait_longer()
         if got is None:
             raise Died(self._why())
         if isinstance(got, Exception) or not isinstance(got[0], dict):

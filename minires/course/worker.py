@@ -299,14 +299,15 @@ REFUSED = {"subprocess.Popen", "os.system", "os.fork", "os.forkpty", "os.exec", 
            "resource.prlimit", "shutil.rmtree", "os.setxattr", "os.removexattr", "os.chroot", "os.chown", "os.putenv"}
 PLACES = {"os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.chmod", "os.link", "os.symlink", "os.truncate",
           "os.utime", "os.listdir", "os.scandir", "os.chdir", "shutil.move", "shutil.copyfile", "shutil.copytree"}
+LISTS = {"os.listdir", "os.scandir"}  # an import lists the folders that it searches
 
 
 def guard(folder: str, readable: Sequence[str], closed: Sequence[str], forbidden: Sequence[str]) -> \
         Callable[[str, tuple[Any, ...]], None]:
     """Return an audit hook, which raises PermissionError or ImportError for what a task may not do.
 
-    folder: the only one whose files may be written or listed
-    readable: folders whose files may be read besides
+    folder: the only one whose files may be written
+    readable: folders whose files may be read and listed besides
     closed: folders whose Python files and notebooks may not be read, wherever they are
     """
     folder = os.path.realpath(folder)
@@ -322,8 +323,9 @@ def guard(folder: str, readable: Sequence[str], closed: Sequence[str], forbidden
         if event == "import" and isinstance(args[0], str) and inside(args[0].replace(".", os.sep), forbidden):
             raise ImportError(f"this task may not import {args[0]}")
         if event in PLACES:
+            places = [folder, *readable] if event in LISTS else [folder]
             for path in args:
-                if isinstance(path, text) and path != b"" and not inside(real(os.fsdecode(path)), [folder]):
+                if isinstance(path, text) and not inside(real(os.fsdecode(path)), places):
                     raise PermissionError(f"a task may not use {event} outside its own folder")
         if event == "open" and isinstance(args[0], text):
             path = real(os.fsdecode(args[0]))
@@ -434,6 +436,8 @@ def main() -> None:
     while (received := next_message(inputs)) is not None:
         head, arrays = received
         outcome = run(found(drivers, head["driver"]), space, settings["needs"], unpacked(head["inputs"], arrays))
+        with contextlib.suppress(Exception):  # the submission may have replaced or filled it
+            sys.stdout.flush()
         if isinstance(outcome, Raised):
             send("raised", error=outcome.error, text=outcome.text, place=outcome.place)
         else:

@@ -3,13 +3,14 @@
 #
 # *150 minutes, 100 points. Follows notebook 2.*
 #
-# You write a convolution layer and two pooling layers, each with its backward pass, in NumPy alone. All of them stand
-# on two functions. `im2col` gathers the windows of an image as the columns of a matrix. `col2im`, its transpose,
-# scatters the columns back. With these two, a convolution is one matrix product, and so are its gradients.
+# You write a convolution layer and two pooling layers, each with its backward pass, in NumPy alone. All of them use two
+# functions. `im2col` gathers the windows of an image as the columns of a matrix. `col2im`, its transpose, scatters the
+# columns back. With these two, a convolution is one matrix product, and so is each of its gradients.
 #
-# **How it works.** Replace each `raise NotImplementedError` by your code. The cell below it checks your answer on a few
-# inputs and says what is wrong. Save the notebook, and `minires course check a3` checks the saved file again, with
-# further inputs.
+# **How it works.** Replace every `raise NotImplementedError` by your code. Each task ends with a cell that calls
+# `check`, which prints "right", or what is wrong and, if it can, why. When you have saved the notebook,
+# `minires course check a3` tries the saved file in a process of its own. Later tasks may call your earlier answers, so
+# correct a wrong one before you continue.
 #
 # **Notation and rules** for the whole assignment:
 #
@@ -23,10 +24,12 @@
 # | `cache` | whatever your backward pass needs from your forward pass; nobody else reads it |
 #
 # - Indices start at 0. $p$ pixels of padding are added on *each* side of the image.
-# - Use no input as work space: in the checks all inputs are read-only. Return new arrays, which do not share memory
+# - Do not write into an input: in the checks all inputs are read-only. Return new arrays, which do not share memory
 #   with an input.
 # - float32 inputs give float32 results, float64 inputs give float64.
 # - A cache stays valid when the forward pass is called again on other data, and when the backward pass is called twice.
+# - Your mark comes from further inputs too: kernels of 1x1 and of the size of the stride, rows left over, images of one
+#   pixel and of 32x32, arrays that are not contiguous in memory, float32.
 
 # %%
 import numpy as np
@@ -37,14 +40,14 @@ from minires.course import check, ready
 # ## The definition
 #
 # The layer slides a window of kh x kw pixels over the padded image, sh rows and sw columns at a time. Each filter
-# multiplies the window by its weights, and adds everything up:
+# multiplies the window by its weights, entry by entry, and adds up the products and its bias:
 #
 # $$y_{n,o,i,j} \;=\; b_o + \sum_{c=0}^{C-1} \sum_{u=0}^{k_h-1} \sum_{v=0}^{k_w-1} w_{o,c,u,v}\;
 #   \bar x_{n,\,c,\;s_h i + u,\;s_w j + v}$$
 #
 # where $\bar x$ is $x$ with $p_h$ rows of zeros above and below, and $p_w$ columns of zeros left and right. The kernel
-# is *not* rotated. Seven indices make seven loops, which is correct and hopelessly slow. Use this function to test
-# your own whenever you are in doubt.
+# is *not* rotated. Seven indices make seven loops, which are correct and hopelessly slow. Whenever you are in doubt,
+# compare your own functions with this one.
 
 # %%
 def convolution_by_loops(x, w, b, stride, padding):
@@ -105,10 +108,10 @@ check("a3.1", output_size);
 # $$x = \begin{pmatrix} 0&1&2&3\\ 4&5&6&7\\ 8&9&10&11 \end{pmatrix} \qquad
 #   X = \begin{pmatrix} 0&2&4&6\\ 1&3&5&7\\ 4&6&8&10\\ 5&7&9&11 \end{pmatrix}$$
 #
-# Do not loop over windows: there are many. Loop over the elements $(u, v)$ of the kernel, of which there are few. For a
-# fixed $(u, v)$, the pixels $\bar x_{\,s_h i + u,\; s_w j + v}$ of *all* windows are one slice with a step,
-# `padded[:, :, u : ... : sh, v : ... : sw]`. It has Ho rows and Wo columns, so the slice must end soon enough. An array
-# of shape (C, kh, kw, N, Ho, Wo) is a good place to collect the slices; watch the order of N and C.
+# Do not loop over windows: there are many. Loop over the elements $(u, v)$ of the kernel, of which there are few. For
+# a fixed $(u, v)$, the pixels $\bar x_{\,s_h i + u,\; s_w j + v}$ of *all* windows are one slice with a step,
+# `padded[:, :, u:...:sh, v:...:sw]`. It must have exactly Ho rows and Wo columns, so think about where it ends. An
+# array of shape (C, kh, kw, N, Ho, Wo) is a good place to collect the slices; watch the order of N and C.
 
 # %% task="a3.2" kind="answer"
 def im2col(x, kernel, stride, padding):
@@ -135,21 +138,21 @@ check("a3.2", im2col);
 # %% [markdown]
 # ## 3.3 Scatter: col2im
 #
-# `im2col` is a linear map, although nobody writes its matrix down: it has only zeros and ones, with a one where an
-# entry of $X$ is copied from a pixel of $x$. Its transpose `col2im` goes the other way. It is *defined* by
+# `im2col` is a linear map. Nobody writes its matrix down, which has only zeros and ones, with a one where an entry of
+# $X$ is copied from a pixel of $x$. The transpose of this map, `col2im`, goes the other way. It is *defined* by
 #
 # $$\langle \mathrm{im2col}(x),\, D \rangle \;=\; \langle x,\, \mathrm{col2im}(D) \rangle
 #   \qquad\text{for all } x \text{ and all } D,$$
 #
-# where $\langle A, B \rangle$ is the sum of all products of entries. Read it pixel by pixel: pixel $q$ of $x$ is copied
-# into several entries of $X$, so on the left it is multiplied by the *sum* of the entries of $D$ in those places. So
-# `col2im` adds, for every pixel, all entries of $D$ that stand where `im2col` puts this pixel. Entries that belong to
-# padding belong to no pixel and are dropped. A pixel that lies in no window gets 0.
+# where $\langle A, B \rangle$ is the sum of all products of entries. Read it pixel by pixel: pixel $q$ of $x$ is
+# copied into several entries of $X$, so on the left it is multiplied by the *sum* of the entries of $D$ in those
+# places. So `col2im` adds up, for every pixel, the entries of $D$ in all places where `im2col` puts this pixel.
+# Entries that belong to the padding are dropped. A pixel that lies in no window gets 0.
 #
 # This is what backpropagation needs. If $X = \mathrm{im2col}(x)$ and $D = \partial L/\partial X$, then
 # $\partial L/\partial x = \mathrm{col2im}(D)$: a value that was used many times gets the sum of its gradients.
 #
-# *Example:* in the example above, with $D = X$, the middle row of $x$ lies in two windows, all others in one:
+# *Example:* in the example of 3.2 with $D = X$, each pixel of the middle row lies in two windows, all others in one:
 #
 # $$\mathrm{col2im}(X) = \begin{pmatrix} 0&1&2&3\\ 8&10&12&14\\ 8&9&10&11 \end{pmatrix}$$
 #
@@ -200,8 +203,8 @@ if ready("a3.2", "a3.3"):
 # Row $o$ of $Y$ holds filter $o$'s results for *all* images, in the order of the columns. The layer returns
 # (N, O, Ho, Wo). A reshape alone cannot exchange two axes.
 #
-# The hidden checks time this function: it may take 20 times as long as ours, which no Python loop over images,
-# channels or pixels does.
+# This function is timed. It may take up to 20 times as long as a solution that loops over the kernel alone. A Python
+# loop over images, channels or pixels takes longer.
 
 # %% task="a3.4" kind="answer"
 def conv2d_forward(x, w, b, stride, padding):
@@ -229,10 +232,11 @@ check("a3.4", conv2d_forward);
 #
 # $$dL = \langle G,\, dY \rangle = \langle G,\; dW\,X + W\,dX + db\,\mathbf 1^T \rangle$$
 #
-# Move everything but $dW$, $dX$ and $db$ to the left of its product, with
-# $\langle A, BC \rangle = \langle A C^T, B \rangle = \langle B^T A, C \rangle$. What stands there then is
-# $\partial L/\partial W$, $\partial L/\partial X$ and $\partial L/\partial b$. From $\partial L/\partial X$ to
-# $\partial L/\partial x$ you have 3.3. The loss *sums* over images and pixels, so nothing is averaged here.
+# Write this as $\langle\,?, dW \rangle + \langle\,?, dX \rangle + \langle\,?, db \rangle$, with
+# $\langle A, BC \rangle = \langle A C^T, B \rangle = \langle B^T A, C \rangle$. The three question marks are
+# $\partial L/\partial W$, $\partial L/\partial X$ and $\partial L/\partial b$. Task 3.3 leads from
+# $\partial L/\partial X$ to $\partial L/\partial x$. The loss adds up over images and pixels, so nothing is averaged
+# here.
 
 # %% task="a3.5" kind="answer"
 def conv2d_backward(dy, cache):
@@ -266,9 +270,9 @@ check("a3.5", conv2d_forward, conv2d_backward);
 # *Example:* kernel (1, 2), stride (1, 1), no padding: the row $(1, 3, 3, 2)$ has the windows $(1, 3)$, $(3, 3)$ and
 # $(3, 2)$, so $y = (3, 3, 3)$. With $dy = (10, 20, 40)$, $dx = (0, 30, 40, 0)$: in the second window the first 3 wins.
 #
-# *Hint:* as N*C images of one channel, `x.reshape(N * C, 1, H, W)`, every window is one column of kh*kw numbers. Then
-# all of it is `argmax` along a column, and `col2im` of a matrix with one entry per column. `im2col` pads with 0, so pad
-# with `-np.inf` before you call it.
+# *Hint:* see x as N*C images of one channel, `x.reshape(N * C, 1, H, W)`. Then every window is one column of kh*kw
+# numbers in `im2col`'s matrix. Forward you need the `argmax` of each column (NumPy's returns the first), backward the
+# `col2im` of a matrix with one entry in each column. `im2col` pads with 0, so pad with `-np.inf` before you call it.
 
 # %% task="a3.6" kind="answer"
 def max_pool_forward(x, kernel, stride, padding):
@@ -406,7 +410,7 @@ figure
 # a few images at a time.)
 #
 # **Rubric.** (a) 5 points: 2 for the row counts, 1 for the column counts, 2 for the product rule with the place of
-# the 4s; a wrong prediction that is honestly corrected after the figure, with the reason, gets all 5. (b) 6 points: 3
+# the 4s; a wrong prediction that is corrected after the figure, with the reason, gets all 5. (b) 6 points: 3
 # for $\partial L/\partial X$ = ones and col2im of it, 2 for 25 % with the reason, 1 for 100 %. (c) 4 points: 1 for 9,
 # 1 for 9/4, 2 for an alternative together with its cost.
 # ### END SOLUTION

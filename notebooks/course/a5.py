@@ -5,12 +5,12 @@
 #
 # You write the residual block of He et al. 2015 forward and backward, in NumPy: first with the identity as shortcut,
 # then with the two shortcuts for blocks that change the shape of their input, and last as a `Module` on the engine.
-# The layers are given; what you write is how gradients flow *between* them. At the end you send a gradient through
-# thirty blocks, with and without skip.
+# The layers are given; you write how gradients flow *between* them. At the end you send a gradient through thirty
+# blocks, with and without skip.
 #
-# **How it works.** Replace each `raise NotImplementedError` by your code. The cell below it checks your answer on a few
-# inputs and says what is wrong. Save the notebook, and `minires course check a5` checks the saved file again, with
-# further inputs.
+# **How it works.** Replace every `raise NotImplementedError` by your code. Each task ends with a cell that calls
+# `check`, which prints "right", or what is wrong and, if it can, why. When you have saved the notebook,
+# `minires course check a5` tries the saved file in a process of its own.
 #
 # **Rules** for the whole assignment:
 #
@@ -19,9 +19,11 @@
 # - `cache` is whatever your backward pass needs from your forward pass; nobody else reads it. It stays valid when the
 #   forward pass is called again on other data, as for the next block of a network, and when the backward pass is
 #   called twice.
-# - Do not change any input. Most checks pass arrays that are read-only. What you return does not share memory with
-#   `dy`.
+# - Do not change any input. Most checks pass arrays that are read-only. A gradient that you return does not share
+#   memory with `dy`.
 # - float32 inputs give float32 results, float64 inputs give float64.
+# - Your mark comes from further inputs too: other shapes with odd heights and widths, several blocks one after the
+#   other, a branch that is zero (then y is relu(x) bit for bit), arrays that are not contiguous in memory, float32.
 
 # %%
 import numpy as np
@@ -106,9 +108,10 @@ def relu_backward(dy, x):
 #
 # $$z = F + x \qquad y = \mathrm{relu}(z)$$
 #
-# Both convolutions have stride 1 and padding 1, so every array here has the shape of x. The last ReLU comes *after* the
-# addition. The parameters are in a dictionary: `p["w1"]` (C, C, 3, 3), `p["gamma1"]` and `p["beta1"]` (C,), and `w2`,
-# `gamma2`, `beta2` likewise. Before you write the cache, read 5.2: which arrays does the way back need?
+# Both convolutions have stride 1 and padding 1, so all these arrays have the shape of x. The last ReLU comes *after*
+# the addition. The parameters are in a dictionary: `p["w1"]` (C, C, 3, 3), `p["gamma1"]` and `p["beta1"]` (C,), and
+# in the same way `w2`, `gamma2` and `beta2`. Both BNs use `eps`. Before you choose what to put into the cache, read
+# 5.2: which arrays does the way back need?
 
 # %% task="a5.1" kind="answer"
 def residual_forward(x, p, eps):
@@ -170,10 +173,10 @@ check("a5.2", residual_forward, residual_backward);
 # %% [markdown]
 # ## 5.3 Where the shape changes: option A
 #
-# Some blocks halve height and width and have more channels after than before. Then x has the wrong shape for the
-# addition. Option A repairs this without any parameter: it keeps every `stride`-th pixel, beginning with row 0 and
-# column 0, and fills the new channels with zeros. x (N, C, H, W) becomes (N, channels, $\lceil H/s \rceil$,
-# $\lceil W/s \rceil$), and the C old channels stay in their order:
+# Some blocks halve height and width and return more channels than they get. Then x has the wrong shape for the
+# addition. Option A repairs this without any parameter: it keeps every `stride`-th row and column, beginning with 0,
+# and fills the new channels with zeros. x (N, C, H, W) becomes (N, channels, $\lceil H/s \rceil$,
+# $\lceil W/s \rceil$), where `channels` is at least C. The C old channels stay in their order:
 #
 # - `pad="end"`: the old channels come first, all zeros after them;
 # - `pad="both"`: the zeros are divided. $\lfloor(\mathrm{channels} - C)/2\rfloor$ channels of zeros come before the old
@@ -184,8 +187,8 @@ check("a5.2", residual_forward, residual_backward);
 # $$x = \begin{pmatrix} 1&2&3\\ 4&5&6\\ 7&8&9 \end{pmatrix} \;\longrightarrow\; \begin{pmatrix} 1&3\\ 7&9 \end{pmatrix},
 #   \quad\text{in channel 0 for "end", in channel } \lfloor 3/2 \rfloor = 1 \text{ for "both"}.$$
 #
-# Backward, ask of every pixel of x: where did its value go? Return new arrays, also where nothing changes (stride 1 and
-# `channels` = C).
+# Backward, ask of every pixel of x: where did its value go? Both functions return new arrays, also where nothing
+# changes (stride 1 and `channels` = C).
 
 # %% task="a5.3" kind="answer"
 def shortcut_a(x, stride, channels, pad):
@@ -287,11 +290,13 @@ check("a5.4", block_forward, block_backward);
 # ## 5.5 The block as a Module
 #
 # The same block on minires' engine, which finds the gradients itself. What is left to do is to build it well: names,
-# modes, parameters. Your class must be a drop-in for the block from which minires builds its ResNets.
+# modes, parameters. Your class replaces the block from which minires builds its ResNets, so both must compute the same.
 #
-# - `conv1`, `bn1`, `conv2`, `bn2` are `nn.Conv2d(in_channels, out_channels, 3, stride, 1, rng=rng)` and
-#   `nn.BatchNorm2d(out_channels)` and so on. Convolutions have no bias. Create the layers in this order, the
-#   projection last: each convolution draws its weights from `rng`, and so equal seeds give equal weights.
+# - The layers are the attributes `conv1`, `bn1`, `conv2` and `bn2`, created in this order, and the projection last:
+#   each convolution draws its weights from `rng`, so equal seeds give equal weights. A convolution is
+#   `nn.Conv2d(channels before, channels after, kernel, stride, padding, rng=rng)`, without bias, and a BN is
+#   `nn.BatchNorm2d(channels)`. Which convolution has the stride is as in 5.4. `nn.Module` needs no
+#   `super().__init__()`.
 # - `shortcut="B"`: where the shape changes (`stride` is not 1, or the channels differ), the projection is
 #   `self.downsample = nn.Sequential(conv, bn)`, so that the names in `block.state()` are `downsample.0.weight`,
 #   `downsample.1.weight`, `downsample.1.running_mean`, ... Where the identity fits, there is no projection.
@@ -300,10 +305,11 @@ check("a5.4", block_forward, block_backward);
 # - `block.train()` and `block.eval()` switch the mode of all BNs. nn.Module does this for the layers that are
 #   attributes of your block.
 # - `zero_gamma()` makes the block start as $y = \mathrm{relu}(s)$: it sets the gamma of **one** BN to zeros and
-#   returns the names of the arrays that it set, as a list of one name from `block.state()`. Which BN is it, so that
-#   everything in the branch can still learn? (A BN's gamma is its `weight`. Assign a new array to `.data`.)
+#   returns a list of one name, the name of this array in `block.state()`. Which BN is it, so that everything in the
+#   branch can still learn? (A BN's gamma is its `weight`, a Tensor. Assign a new array to its `.data`.)
 #
-# `ops.relu(t)` is the ReLU, and Tensors are added with `+`. minires' own blocks are not available where this is marked.
+# A layer is called like a function, `self.conv1(x)`. `ops.relu(t)` is the ReLU, and Tensors are added with `+`.
+# minires' own blocks are not available where this is marked.
 
 # %% task="a5.5" kind="answer"
 class Block(nn.Module):
@@ -357,8 +363,8 @@ check("a5.5", Block);
 # $y = \mathrm{relu}(F)$ and nothing returns through the shortcut.
 #
 # **Below.** Three blocks. At each of them the gradient divides: one part goes through the branch, the other through
-# the skip. That makes $2^3 = 8$ paths from top to bottom. The part of the skip is `relu_backward(dy, y)`, since y is
-# positive exactly where z is, and the part of the branch is the rest of what `residual_backward` returns.
+# the skip. That makes $2^3 = 8$ paths from top to bottom. The skip's part is `relu_backward(dy, y)`, since y is
+# positive exactly where z is, and the branch's part is the rest of the dx that `residual_backward` returns.
 #
 # Before you run the next cell, answer part (a) of 5.6.
 
@@ -440,7 +446,7 @@ if ready("a5.2", "a5.4"):
     below.bar_label(bars, [f"{share:.1f} %" for share in shares], fontsize=10, padding=2)
     below.axhline(0, color="black", linewidth=0.8)
     below.margins(y=0.15)
-    dress(below, f"The eight gradients add up to dL/dx (difference {difference:.0e} of its largest)",
+    dress(below, f"The eight gradients add up to dL/dx (relative difference {difference:.0e})",
           "blocks whose branch the path takes", "share of dL/dx (%)")
 figure
 
@@ -467,18 +473,17 @@ figure
 # ### BEGIN SOLUTION
 # **(a)** Here nothing vanishes. Without skip the gradient grows exponentially, by about 1.4 per block and 20,000 to
 # 30,000 times over thirty blocks, which is a straight line on the log axis. With skip it grows about 30 times, most
-# of it in the first blocks. (Whoever predicts vanishing thinks of networks without BN; explain what the figure
-# shows.)
+# of it in the first blocks. (Gradients can vanish in networks without BN; a prediction may say so.)
 #
 # **(b)** The sum $z = F + x$ adds an $F$ of constant size, and the two are nearly independent, so the mean square of
-# x grows by a constant per block: the size of x grows like the square root of the number of the block (measured: 0.7
+# x grows by about a constant in each block, and the size of x like the square root of the block's number (measured: 0.7
 # at block 1, 5.1 at block 30). The first BN of the branch divides by the size of conv(x), so $F$ does not change if x
 # is scaled, and $J_F$ is proportional to 1 / size of x. Near the output x is large, $J_F$ is small against $I$, and
 # $\partial L/\partial x = (I + J_F)^T\, \partial L/\partial z$ changes little. Near the input $J_F$ is as large as
 # $I$ or larger (measured: 2.1 times at block 1, 0.3 at block 30).
 #
-# **(c)** The four whose name contains 2, since the gradient of these paths goes through the branch of block 2, and
-# $\partial L/\partial a_2$ is $\gamma_2$ times something. $\binom{n}{k}$ paths; all together $2^n$.
+# **(c)** The four whose name contains 2: their gradient goes through the branch of block 2, where
+# $\partial L/\partial a_2$ is $\gamma_2$ times something. There are $\binom{n}{k}$ paths through k branches.
 #
 # **(d)** `gamma2` = 0: $F = 0$, but $\partial L/\partial F = \partial L/\partial z$ is not zero, so dgamma2 and
 # dbeta2 are not zero. The other four are zero at the first step, because $\partial L/\partial a_2 = 0$. After that

@@ -111,7 +111,9 @@ def test_the_given_layers_agree_with_minires(stride, padding, size):
 
 @pytest.mark.parametrize("case", [case for half in ("visible", "hidden")
                                   for case in solution.drawn(tasks_a5.TASKS[4], half, 5)[0]], ids=lambda c: c.label)
-def test_the_module_is_that_of_minires(case):
+def test_the_module_is_that_of_minires(case, monkeypatch):
+    monkeypatch.setattr(drivers_a5, "refuse_blocks", lambda one: None)
+
     class Reference(nn.Block):
         def zero_gamma(self):
             self.last_norm.weight.data = np.zeros_like(self.last_norm.weight.data)
@@ -123,6 +125,16 @@ def test_the_module_is_that_of_minires(case):
     for name in mine:
         np.testing.assert_allclose(mine[name], other[name], atol=1e-5 if "dtype" in case.inputs else 1e-10,
                                    err_msg=name)
+
+
+def test_the_block_of_minires_is_no_answer():
+    class Inside(nn.Module):
+        def __init__(self, *sizes, **options):
+            self.inner = nn.Block(*sizes, **options)
+
+    for answer in (type("Block", (nn.Block,), {}), Inside):
+        with pytest.raises(TypeError, match="must be your own"):
+            drivers_a5.built({"Block": answer}, [3, 3, 1], {}, {}, "float64")
 
 
 def test_the_module_is_the_block_by_hand():
