@@ -485,7 +485,7 @@ def responses_and_lesions():
     figure = new_figure(f"Mean error with one block deleted, %: {means}", 4.5,
                         f"Fashion-MNIST at 14x14, width 8, 30 epochs, seed 0. Responses: train mode, 500 training images. "
                         f"Lesions: {count:,} test images; hatched: blocks that change the shape. Right: the first "
-                        f"{min(count, 300)} test images, mean of {draws} draws.")
+                        f"{min(count, 300)} test images; draws for each k: {draws}.")
     panels = figure.subplots(1, 3, width_ratios=(1.1, 1.45, 0.9))
     fills = {"plain-20": COLOURS["plain"][0], "ResNet-20": "#c6dbef"}
     for i, (name, style) in enumerate(series(list(nets)).items()):
@@ -493,7 +493,7 @@ def responses_and_lesions():
         panels[0].plot(range(1, len(values) + 1), values, **style)
         changes = [block in ("layer2.0", "layer3.0") for block in cut[name]]
         panels[1].bar(np.arange(9) + 0.4 * i - 0.2, list(cut[name].values()), 0.4, color=fills[name], edgecolor=INK,
-                      linewidth=0.8, hatch=["///" if c else "" for c in changes], label=f"{name} without a block")
+                      linewidth=0.8, hatch=["///" if c else "" for c in changes], label=f"{name}, bar")
         rng = np.random.default_rng(0)
         errors = [np.mean([delete_k(nets[name], x_test[:300], labels[:300], k, rng) for _ in range(draws)])
                   for k in range(6)]
@@ -503,7 +503,7 @@ def responses_and_lesions():
     panels[1].set(ylim=(0, 100))
     panels[1].set_xticks(range(9), [block.removeprefix("layer") for block in cut["plain-20"]])
     panels[2].set(ylim=(0, 100), xticks=range(6))
-    dress(panels[0], "responses", "3x3 layer (1 = nearest the input)", "standard deviation after BN")
+    dress(panels[0], "responses", "3x3 layer, from the input", "standard deviation after BN")
     dress(panels[1], "one block deleted", "deleted block (stage.block)", "test error (%)")
     dress(panels[2], "k blocks deleted", "k", "test error (%)")
     legend_below(figure, list(panels), columns=5)
@@ -541,7 +541,7 @@ def paths_and_surfaces():
                                       direction(net, rng), at, at)
 
     figure = new_figure(f"ResNet-56: of 27 blocks, the gradient's mean path takes {shares @ np.arange(28):.1f}", 4.2,
-                        f"Fashion-MNIST at 14x14, eval mode. Paths: {samples} random paths of each length, {count} test "
+                        f"Fashion-MNIST at 14x14, eval mode. Random paths of each length: {samples}, on {count} test "
                         f"images. Surfaces: {3 * count} test images, two random directions, filter-normalised; lines at "
                         "losses 1, 2, 4, 8, ...; cross: the trained weights.")
     panels = figure.subplots(1, 3, width_ratios=(1.2, 1, 1))
@@ -550,18 +550,18 @@ def paths_and_surfaces():
     panels[0].plot(range(28), path_shares(np.ones(28)), color=INK, marker="o", markersize=3.5, linewidth=1.2,
                    label="share of the paths")
     panels[0].set_xticks(range(0, 28, 9))
-    dress(panels[0], "path lengths in ResNet-56", "blocks on the path", "share")
+    dress(panels[0], "paths in ResNet-56", "blocks on the path", "share")
     logs = {name: np.log2(surface) for name, surface in surfaces.items()}
     low, high = min(a.min() for a in logs.values()), max(a.max() for a in logs.values())
     for axes, (name, surface) in zip(panels[1:], logs.items(), strict=True):
         image = axes.contourf(at, at, surface.T, np.linspace(low, high, 33), cmap="Greys")
         lines = axes.contour(at, at, surface.T, range(8), colors="#d94801", linewidths=1.0)
-        axes.clabel(lines, fmt=lambda value: f"{2 ** value:.0f}", fontsize=8, colors=INK)
+        axes.clabel(lines, fmt=lambda value: f"{2.0 ** value:.0f}", fontsize=8, colors=INK)
         axes.plot(0, 0, "+", color=INK, markersize=10)
         axes.set(aspect="equal", xticks=(-1, 0, 1), yticks=(-1, 0, 1))
         dress(axes, f"loss around {name}", "alpha", "beta")
         axes.grid(False)
-    colour_bar(figure, image, list(panels[1:]), "loss", form=lambda value, _: f"{2 ** value:.2g}")
+    colour_bar(figure, image, list(panels[1:]), "loss", form=lambda value, _: f"{2.0 ** value:.3g}")
     figure.axes[-1].set_yticks(range(int(np.ceil(low)), int(high) + 1))
     legend_below(figure, [panels[0]])
     return figure
