@@ -15,7 +15,7 @@ __all__ = ["Function", "Tensor", "detect_changes", "device", "gradcheck", "gradc
 
 # These are loaded at first use, so that `import minires` stays quick.
 _ROOMS = ("analysis", "cuda_graph", "datasets", "evaluate", "exercise", "models", "optim", "plot", "recipes",
-          "residual", "runs", "tap", "train", "weights")
+          "residual", "runs", "tap", "testing", "train", "weights")
 _NAMES = {"load_weights": "weights", "read_weights": "weights", "save_weights": "weights",
           "shipped_file": "files.shipped"}
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         residual,
         runs,
         tap,
+        testing,
         train,
         weights,
     )
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from .weights import load_weights, read_weights, save_weights
 
     __all__ += ["analysis", "cuda_graph", "datasets", "evaluate", "exercise", "load_weights", "models", "optim", "plot",
-                "read_weights", "recipes", "residual", "runs", "save_weights", "shipped_file", "tap", "train",
+                "read_weights", "recipes", "residual", "runs", "save_weights", "shipped_file", "tap", "testing", "train",
                 "weights"]
 else:
     def __getattr__(name: str) -> Any:

@@ -1,4 +1,5 @@
-"""Define the commands `minires demo`, `train`, `sweep`, `report`, `evaluate`, `inspect`, `models`, `bench` and `info`.
+"""Define the commands `minires demo`, `train`, `sweep`, `report`, `evaluate`, `inspect`, `models`, `bench` and `info`,
+and add `minires course` from course/cli.py.
 
 Each command has one function that adds its parser, and after it one function that calls the code that does the work.
 """
@@ -107,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"minires {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (_add_demo, _add_train, _add_sweep, _add_report, _add_evaluate, _add_inspect, _add_models, _add_bench,
-                _add_info):
+                _add_info, _add_course):
         add(commands)
     return parser
 
@@ -466,6 +467,12 @@ def _info(args: argparse.Namespace) -> int:
 
     print(info.text())
     return 0
+
+
+def _add_course(commands: Commands) -> None:
+    from .course import cli
+
+    cli.add(commands)
 
 
 # --------------------------------------------------------------------------------------- types of arguments

@@ -226,7 +226,7 @@ class Tensor:
         self.grad, self.creator, self.retains_grad = None, None, False
         self.hooks: tuple[Callable[[Any], None], ...] = ()
 
-    if TYPE_CHECKING:  # ops.py defines these operators and methods; editors and type checkers read them here
+    if TYPE_CHECKING:  # ops/ defines these operators and methods; editors and type checkers read them here
         __neg__: ClassVar[_Unary]; __abs__: ClassVar[_Unary]; abs: ClassVar[_Unary]; exp: ClassVar[_Unary]
         log: ClassVar[_Unary]; sqrt: ClassVar[_Unary]; tanh: ClassVar[_Unary]; sigmoid: ClassVar[_Unary]
         relu: ClassVar[_Unary]

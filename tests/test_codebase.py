@@ -36,10 +36,11 @@ LAYERS = [
     ["residual", "init", "optim"],
     ["nn"],
     ["models", "weights", "tap", "cuda_graph", "evaluate", "gradient_check"],
-    ["analysis", "train", "info"],
+    ["analysis", "train", "info", "testing"],
     ["plot"],
     ["runs"],
     ["commands"],
+    ["course"],
     ["cli"],
 ]
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
@@ -50,9 +51,10 @@ APART = {"names": set(), "files": {"names"}, "datasets": {"device", "names", "fi
 ABOVE_APART = {"nn": {"names"}, "models": {"names"}, "weights": {"names", "files"}, "train": {"datasets", "recipes"},
                "info": {"names"},
                "plot": {"names"},
-               "runs": {"datasets", "names", "recipes", "files"}, "commands": set(APART), "cli": set(APART)}
+               "runs": {"datasets", "names", "recipes", "files"}, "commands": set(APART),
+               "course": {"names", "files"}, "cli": set(APART)}
 FACADE = "__init__"  # minires/__init__.py has the public names; at import it may load any room except these
-NOT_AT_START = {"plot", "commands", "cli", "runs"}
+NOT_AT_START = {"plot", "commands", "course", "cli", "runs"}
 
 
 def room(path):
@@ -106,9 +108,9 @@ def test_imports_point_down(path):
             assert HEIGHT[other] < HEIGHT[mine], f"{path.name} imports {other}, which is not below {mine}"
 
 
-ONLY_IN = {"cupy": "device", "cupyx": "device", "matplotlib": "plot", "PIL": "plot"}
+ONLY_IN = {"cupy": "device", "cupyx": "device", "matplotlib": "plot", "PIL": "plot", "pytest": "testing"}
 WHEN_USED = {"cupy", "cupyx", "tqdm", "threadpoolctl", "safetensors", "sklearn", "torch", "distributed", "IPython",
-             "ipywidgets", "PIL"}
+             "ipywidgets", "PIL", "nbgrader"}
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -165,8 +167,8 @@ def test_the_top_level_stays_small():
 
 @pytest.mark.parametrize("path", PATHS)
 def test_everything_public_has_a_docstring(path):
-    """One-line Functions and functions of ops.py need no docstring, because their code is clear."""
-    tree, short = TREES[path], path.name == "ops.py"
+    """One-line Functions and functions of ops/ need no docstring, because their code is clear."""
+    tree, short = TREES[path], room(path) == "ops"
     public = [n for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith("_")]
     missing = [n.name for n in public if not ast.get_docstring(n)
                and not (short and (isinstance(n, ast.ClassDef) or len(n.body) == 1))]
@@ -193,10 +195,10 @@ def gaps(tree):
 
 
 def test_an_operation_is_one_screen():
-    """In ops.py a Function, the check of its arguments and the function or operator for users are together."""
-    found = gaps(TREES[PACKAGE / "ops.py"])
-    defined = {name for name, f in vars(ops).items() if isinstance(f, type) and issubclass(f, Function)} - {"Function"}
-    assert set(found) == defined and len(found) > 30
+    """In ops/ a Function, the check of its arguments and the function or operator for users are together."""
+    found = {name: gap for path in FILES if room(path) == "ops" for name, gap in gaps(TREES[path]).items()}
+    listed = {name for name, f in vars(ops).items() if isinstance(f, type) and issubclass(f, Function)}
+    assert set(found) == listed and len(found) > 30
     for name, (gap, screen, between) in found.items():
         assert 0 < gap <= 20 and screen <= 40 and between == [], f"{name}: {gap} lines to its function, {screen} in all"
 
@@ -214,7 +216,7 @@ def test_no_state_of_a_module_is_assigned_by_its_functions():
     assert said == [] and any(isinstance(n, ast.Global) for n in ast.walk(ast.parse("def f():\n    global x\n")))
 
 
-BRANCHES = {("ops.py", "cross_entropy")}  # documented there: checking the labels on a GPU would wait for the device
+BRANCHES = {("losses.py", "cross_entropy")}  # documented there: checking the labels on a GPU would wait for the device
 TELLERS = {"cli", "commands", "runs"}  # these report to the user which device is used
 
 

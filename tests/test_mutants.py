@@ -344,10 +344,10 @@ SHIPPED = {
         [(ops.Mean, "forward", "_count(x.shape, self.axes)", "x.size")], reductions, WRONG),
     "mean divides by the size of the result": (
         [(ops.Mean, "backward", "ANY / self.count", "ANY / ARG1.size")], reductions, WRONG),
-    "transpose without argsort": ([(ops.Transpose, "backward", "_inverse(self.axes)", "self.axes")],
+    "transpose without argsort": ([(ops.Transpose, "backward", "inverse(self.axes)", "self.axes")],
         transposition, SHAPE),
     "transpose without argsort, of a cube": (
-        [(ops.Transpose, "backward", "_inverse(self.axes)", "self.axes")], transposition_of_a_cube, WRONG),
+        [(ops.Transpose, "backward", "inverse(self.axes)", "self.axes")], transposition_of_a_cube, WRONG),
     "duplicate fancy index lost": (
         [(ops.GetItem, "backward", "self.xp.add.at(gx, self.index, g)", "gx[self.index] += g")], indexing, WRONG),
     "softmax not shifted": (
@@ -507,7 +507,7 @@ MORE = {
     "variance with N - 1 in backward only": (
         [(ops.Var, "backward", "2 / self.divisor", "2 / (self.divisor - 1)")], reductions, WRONG),
     "max: the axes not put back": (
-        [(ops.Max, "backward", "_inverse(self.order)", "self.order")], reductions, SHAPE),
+        [(ops.Max, "backward", "inverse(self.order)", "self.order")], reductions, SHAPE),
     "quotient without the square": (
         [(ops.Div, "backward", "self.a / self.b / self.b", "self.a / self.b")], broadcasting, WRONG),
     "SGD: weight decay forgotten": ([(kernels, "sgd", "g += ARG6 * w", "pass")], sgd, "closed form"),

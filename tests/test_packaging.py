@@ -38,6 +38,11 @@ def test_wheel_is_pure_python(wheel):
     assert wheel.name.endswith("-py3-none-any.whl")
 
 
+def archived(wheel, name):
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.read(name)
+
+
 def test_wheel_holds_the_library_and_its_data_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -48,7 +53,11 @@ def test_wheel_holds_the_library_and_its_data_and_nothing_else(wheel):
                if path.suffix in (".py", ".c", ".h")}
     assert "minires/kernels/c/convolution.c" in sources and "minires/kernels/c/native.h" in sources
     assert sources | {"minires/py.typed"} <= names
-    rest = names - sources - {f"minires/data/{name}" for name in SHIPPED} - {"minires/py.typed"}
+    masters = {f"minires/course/masters/{path.name}": path for path in (ROOT / "notebooks/course").glob("a*.py")}
+    for name, path in masters.items():
+        assert archived(wheel, name) == path.read_bytes()
+    assert masters
+    rest = names - sources - {f"minires/data/{name}" for name in SHIPPED} - {"minires/py.typed"} - set(masters)
     info = f"{wheel.name.removesuffix('-py3-none-any.whl')}.dist-info"
     assert {name.removeprefix(f"{info}/") for name in rest} == {
         "METADATA", "RECORD", "WHEEL", "entry_points.txt",

@@ -1,0 +1,182 @@
+"""Find submissions and read their cells, from notebooks and percent files.
+
+Nothing of a submission is parsed or run here. Only the worker parses a cell, because a text can crash the parser.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from . import master
+from .task import CourseError, assignments
+
+LARGEST = 50_000_000  # bytes of a submission
+SUFFIXES = ".ipynb", ".py"
+
+
+class Written(NamedTuple):
+    """A submission's file, read."""
+
+    code: list[tuple[str, str]]  # (the cell's name, its source), in order: "cell 7" counts all cells of a notebook
+    free: dict[str, str]         # {task: the answer to its free-response question}
+    digest: str                  # SHA-256 of the bytes
+
+
+class Submission(NamedTuple):
+    """One student's submission, or why there is none."""
+
+    student: str
+    path: Path | None
+    problem: str = ""
+
+
+# ------------------------------------------------------------------------------------------------- reading
+
+
+def read(path: Path, assignment: str) -> Written:
+    """Read a submission. Raises CourseError, with a sentence for the student, if it cannot be read."""
+    data = _bytes(path)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise CourseError(f"{path.name}: expected UTF-8, but byte {e.start} is {data[e.start]:#04x}: save the file as "
+                          "UTF-8") from None
+    if not text.strip():
+        raise CourseError(f"{path.name}: this file is empty")
+    cells = _notebook(path.name, text) if path.suffix == ".ipynb" else _percent(text)
+    code = [(f"cell {number}", source) for number, (kind, source, _) in enumerate(cells, 1) if kind == "code"]
+    if not code:
+        raise CourseError(f"{path.name}: this file has no code cells")
+    return Written(code, _free(cells, assignment), digest(path))
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a submission's bytes. Raises CourseError if it cannot be read."""
+    return hashlib.sha256(_bytes(path)).hexdigest()
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(LARGEST + 1)
+    except OSError as e:
+        raise CourseError(f"{path.name}: this file cannot be read ({e.strerror or e})") from None
+    if len(data) > LARGEST:
+        raise CourseError(f"{path.name}: expected at most {LARGEST / 1e6:.0f} MB: clear the notebook's outputs")
+    return data
+
+
+_Cells = list[tuple[str, str, dict[str, Any]]]  # (type, source, task and kind as far as they are known)
+
+
+def _notebook(name: str, text: str) -> _Cells:
+    try:
+        notebook = json.loads(text)
+    except (ValueError, RecursionError) as e:
+        raise CourseError(f"{name}: expected a notebook, but the file is not JSON ({str(e)[:100]})") from None
+    if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
+        raise CourseError(f"{name}: expected a notebook of format 4, but the file has no list of cells")
+    cells = []
+    for cell in notebook["cells"]:
+        cell = cell if isinstance(cell, dict) else {}
+        source, meta = cell.get("source", ""), cell.get("metadata")
+        if isinstance(source, list):
+            source = "".join(part for part in source if isinstance(part, str))
+        meta = meta if isinstance(meta, dict) else {}
+        own = meta.get("minires")
+        known: dict[str, Any] = own if isinstance(own, dict) else _from_nbgrader(meta)
+        cells.append((str(cell.get("cell_type", "")), source if isinstance(source, str) else "", known))
+    return cells
+
+
+def _from_nbgrader(meta: dict[str, Any]) -> dict[str, Any]:
+    """Return task and kind from nbgrader's name of a cell, such as "a4-7-free"."""
+    found = meta.get("nbgrader")
+    parts = str(found.get("grade_id", "")).split("-") if isinstance(found, dict) else []
+    return {"task": f"{parts[0]}.{parts[1]}", "kind": parts[2]} if len(parts) == 3 else {}
+
+
+def _percent(text: str) -> _Cells:
+    try:
+        cells = master.read(text)
+    except (CourseError, ValueError):  # an edited line of metadata
+        cells = master.read("\n".join("# %% [markdown]" if line.startswith("# %% [markdown]") else
+                                      "# %%" if line.startswith("# %%") else line for line in text.split("\n")))
+    if not cells:  # without marks of cells, the whole file is one
+        return [("code", text, {})]
+    return [(cell.type, cell.source, cell.meta) for cell in cells]
+
+
+def _free(cells: _Cells, assignment: str) -> dict[str, str]:
+    """Return {task: answer}: the text of the question's cell without the question, and of the cells added after it."""
+    given = {cell.source.strip() for cell in master.student(master.master(assignment))}
+    found = {}
+    for question in master.master(assignment):
+        if question.kind != "free":
+            continue
+        asked = master.blank(question).split("\n")
+        at = [i for i, (kind, source, meta) in enumerate(cells) if kind == "markdown"
+              and (meta.get("task") == question.task or source.split("\n")[0] == asked[0])]
+        if not at:
+            continue
+        kept = [line for line in cells[at[0]][1].split("\n") if line.strip() and line not in asked]
+        for kind, source, meta in cells[at[0] + 1:]:
+            if kind != "markdown" or meta or source.strip() in given:
+                break
+            kept.append(source)
+        found[question.task] = "\n".join(kept).strip()
+    return found
+
+
+# ------------------------------------------------------------------------------------------------- finding
+
+
+def collect(folder: Path, assignment: str) -> list[Submission]:
+    """Return the submissions in a folder that holds one file or one folder for each student, sorted by student.
+
+    Raises CourseError if the folder does not exist or holds no submission.
+    """
+    if not folder.is_dir():
+        raise CourseError(f"{folder}: expected a folder with one notebook, .py file or folder for each student")
+    by_student: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith((".", "__")) or (path.is_file() and path.suffix not in SUFFIXES):
+            continue
+        by_student.setdefault(path.stem if path.is_file() else path.name, []).append(path)
+    if not by_student:
+        raise CourseError(f"{folder}: this folder holds no notebook, no .py file and no folder of a student")
+    return [_one(student, paths, assignment) for student, paths in sorted(by_student.items())]
+
+
+def _one(student: str, paths: list[Path], assignment: str) -> Submission:
+    if len(paths) > 1:
+        listed = _listed(path.name for path in paths)
+        return Submission(student, None, f"expected one submission, got {listed}: leave one")
+    return inside(student, paths[0], assignment)
+
+
+def inside(student: str, place: Path, assignment: str) -> Submission:
+    """Return the submission in a file or a student's folder: the file named after the assignment, or the only one."""
+    if place.is_file():
+        return Submission(student, place)
+    files = []
+    for top, folders, names in os.walk(place):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
+        files += [Path(top, name) for name in sorted(names)
+                  if Path(name).suffix in SUFFIXES and not name.startswith((".", "test_"))]
+    named = [path for path in files if path.stem.lower() == assignment]
+    others = [path for path in files if path.stem.lower() not in assignments()]
+    fitting = named or others
+    if len(fitting) == 1:
+        return Submission(student, fitting[0])
+    listed = _listed(path.relative_to(place).as_posix() for path in fitting)
+    return Submission(student, None, f"expected one file {assignment}.ipynb or {assignment}.py, got {listed}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    found = list(names)
+    return " and ".join(found[:5]) + f" and {len(found) - 5} more" * (len(found) > 5) if found else "none"

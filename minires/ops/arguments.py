@@ -1,0 +1,64 @@
+"""This module reads the arguments that many operations share: numbers, pairs, axes and images."""
+from __future__ import annotations
+
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+from .. import device
+from ..tensor import Tensor
+
+Pair = int | Sequence[int]              # one number for both, or (vertical, horizontal)
+Axis = int | tuple[int, ...] | None     # None: all axes
+
+
+def as_tensor(value: Any, like: Tensor) -> Tensor:
+    """Return `value` as a Tensor. A number takes the dtype and device of `like`, so float32 * 2.0 stays float32."""
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, numbers.Real):
+        return Tensor(device.of(like.data).asarray(value, like.dtype))
+    return Tensor(value)
+
+
+def pair(value: Any, what: str = "pair") -> tuple[int, int]:
+    """Return 3 as (3, 3), and (3, 2) unchanged. Raises ValueError, naming the argument `what`, for anything else."""
+    if type(value) is tuple and [*map(type, value)] == [int, int]:  # what layers keep
+        return value[0], value[1]
+    values = tuple(value) if isinstance(value, Sequence) else (value, value)
+    if len(values) != 2 or not all(isinstance(v, numbers.Integral) for v in values):
+        raise ValueError(f"{what}: expected an integer or a pair of integers (vertical, horizontal), got {value!r}")
+    return int(values[0]), int(values[1])
+
+
+def axes_of(axis: Any, ndim: int) -> tuple[int, ...]:
+    """Return `axis` as a tuple of non-negative axes. None means all axes."""
+    if axis is None:
+        return tuple(range(ndim))
+    axes = (int(axis),) if isinstance(axis, numbers.Integral) else tuple(axis)
+    if any(not -ndim <= a < ndim for a in axes) or len({a % ndim for a in axes}) < len(axes):
+        raise ValueError(f"axis {axis} does not name distinct axes of a {ndim}-dimensional array")
+    return tuple(int(a) % ndim for a in axes)
+
+
+def inverse(order: Sequence[int]) -> list[int]:
+    """Return the permutation that undoes `order` (its argsort)."""
+    return sorted(range(len(order)), key=order.__getitem__)
+
+
+def one_tuple(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return (2, 3) for the arguments of both f(x, 2, 3) and f(x, (2, 3))."""
+    return tuple(args[0]) if len(args) == 1 and not isinstance(args[0], numbers.Integral) else args
+
+
+def check_not_empty(x: Any) -> None:
+    """Raise ValueError if x has no element."""
+    if x.size == 0:
+        raise ValueError("the batch is empty")
+
+
+def check_image(x: Any) -> None:
+    """Raise ValueError unless x is a batch of images (N, C, H, W) with at least one element."""
+    if x.ndim != 4:
+        raise ValueError("expected x (N, C, H, W)")
+    check_not_empty(x)
