@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from .weights import load_weights, read_weights, save_weights
 
     __all__ += ["analysis", "cuda_graph", "datasets", "evaluate", "exercise", "load_weights", "models", "optim", "plot",
-                "read_weights", "recipes", "residual", "runs", "save_weights", "shipped_file", "tap", "testing", "train",
-                "weights"]
+                "read_weights", "recipes", "residual", "runs", "save_weights", "shipped_file", "tap", "testing",
+                "train", "weights"]
 else:
     def __getattr__(name: str) -> Any:
         if name in _ROOMS:

@@ -75,7 +75,7 @@ def load_weights(model: nn.Module, source: str | os.PathLike[str] | Mapping[str,
                                     beginning of a name ("classifier": "fc"), and inside a name if the result is a name
                                     of the model ("conv_a": "conv1"). "" as the model's name removes the parts.
     a function                      takes a name of the source and returns the name of the model.
-                                    names.Substitution("s/OLD/NEW/") is one, from a regular expression
+                                    weights.Substitution("s/OLD/NEW/") is one, from a regular expression
     a list of these                 applies them in order
 
     Raises ValueError if the file is damaged, has another format, or names code that is not allowed.

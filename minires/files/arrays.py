@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -26,6 +25,7 @@ from .pickles import Refused
 from .torchfile import MOST_AXES, Stored
 
 CODE = re.compile(r"[<>=|]?(?:b1|[iu][1248]|f(?:2|4|8|16)|c(?:8|16))")  # of a dtype of numbers
+MOST_BYTES = 1 << 30  # of a file, all of which is in memory
 NESTED = 4  # how many dicts deep arrays are looked for
 
 
@@ -34,9 +34,8 @@ def read(file: BinaryIO) -> Any:
 
     Raises Refused if the pickle names anything that arrays of numbers do not need, or if it is damaged.
     """
-    size = file.seek(0, os.SEEK_END)
     file.seek(0)
-    found = pickles.read(file, allowed(), encoding="latin1", explained=EXPLAINED, most=size, byte_arrays=True)
+    found = pickles.read(file, allowed(), encoding="latin1", explained=EXPLAINED, most=MOST_BYTES, byte_arrays=True)
     if file.read(1):
         raise Refused("it has more after its first pickle, which pickled arrays do not have")
     if isinstance(found, (list, tuple)):

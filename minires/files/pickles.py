@@ -198,14 +198,14 @@ class _Bounded:
         file.seek(start)
 
     def read(self, size: int) -> bytes:
-        return self._taken(self.file.read(min(size, self.left)), size)
+        if size > self.left and self.size > self.most:  # before anything is read
+            raise Refused(f"its pickle has more than {self.most} bytes")
+        return self._taken(self.file.read(min(size, self.left)))
 
     def readline(self) -> bytes:
-        return self._taken(self.file.readline(self.left), 0)
+        return self._taken(self.file.readline(self.left))
 
-    def _taken(self, piece: bytes, size: int) -> bytes:
-        if size > self.left and self.size > self.most:
-            raise Refused(f"its pickle has more than {self.most} bytes")
+    def _taken(self, piece: bytes) -> bytes:
         self.left -= len(piece)
         return piece
 
