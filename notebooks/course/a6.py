@@ -306,8 +306,8 @@ check("a6.6", error, errors);
 #   `net.state()` and to assign it again;
 # - every module must have its former mode.
 #
-# A table in which to look up what you keep: parameters have `t.grad`, all of `net.state()` has `t.data`, and every
-# module has `.training`.
+# In short: keep `t.data` and `t.grad` of every Tensor in `net.state()`, and `.training` of every module; then set
+# every `t.grad` of `net.parameters()` to `None` before you begin.
 
 # %% task="a6.7" kind="answer"
 def gradient_norms(net, x, labels):

@@ -49,7 +49,7 @@ from minires.course import check, ready
 # | `Tensor(x, True)` | a Tensor that requires a gradient, as parameters do (`t.requires_grad`) |
 # | `net.parameters()` | list of the Tensors that are trained |
 # | `net.state()` | dict {name: Tensor} of all parameters **and** the running statistics of BatchNorm, in layer order |
-# | `net.modules()` | pairs (name, module): the network, named `""`, and everything inside, in layer order |
+# | `net.modules()` | pairs (name, module): the network itself, named `""`, and everything inside, in layer order |
 # | `net.train()`, `net.eval()`, `m.training` | set the mode of everything; `True` if module `m` is in train mode |
 # | `with no_grad():` | records no graph inside, which saves memory where no backward follows |
 # | `with nn.watched(see):` | inside, calls your hook `see(module, inputs, out)` after each module ran |
@@ -167,8 +167,9 @@ check("a7.1", responses);
 # Write `without(net, name)`, a context manager: inside `with without(net, "layer1.2"):` the block of this name is
 # reduced, and after it the network is what it was, **also if an exception ends the inside**.
 #
-# Calling a module calls its `forward`. So `block.forward = f` on this one object makes the network run `f(x)` for
-# this block, where `x` and the result are Tensors. Keep the old `block.forward`, and put it back.
+# The module with this name is `dict(net.modules())[name]`. Calling a module calls its `forward`. So `block.forward =
+# f` on this one object makes the network run `f(x)` for this block, where `x` and the result are Tensors. Keep the
+# old `block.forward`, and put it back.
 #
 # *Reminder.* With `@contextmanager` a function becomes a context manager: what is before `yield` runs at the
 # beginning of the `with` block, what follows it at the end. An exception from inside appears *at the yield*, so only
