@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import functools
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -31,6 +32,7 @@ class Message(NamedTuple):
 # ---------------------------------------------------------------------------------------- reading the messages
 
 
+@functools.cache
 def messages() -> list[Message]:
     """Return every message that minires can raise, in the order of the source."""
     trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}

@@ -285,6 +285,7 @@ def _value(default: Any) -> str:
 # ------------------------------------------------------------------------------------------------------- pages
 
 
+@functools.cache
 def pages() -> dict[str, str]:
     """Return {name of a page: its Markdown} of the whole reference."""
     shown = modules()

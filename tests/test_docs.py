@@ -64,7 +64,7 @@ def test_the_reference_has_every_public_name(room, pages):
 
 def test_public_names_are_found():
     assert len(PUBLIC) > 20 and {"Tensor", "load_weights"} <= PUBLIC["minires"]
-    assert {"conv2d", "relu"} <= PUBLIC["ops"] and "fit" in PUBLIC["train"] and "COLOURS" in PUBLIC["plot.style"]
+    assert {"conv2d", "relu"} <= PUBLIC["ops"] and "fit" in PUBLIC["train"] and "Figure" in PUBLIC["plot.style"]
 
 
 @pytest.mark.parametrize("doc, says", [

@@ -57,7 +57,8 @@ def check_printed(printed, block):
         assert printed.strip() == "", f"the guide does not show what this prints: {printed}"
         return
     pattern = r"[\s\S]*?".join(map(re.escape, block.shown.strip().split("...")))
-    assert re.fullmatch(pattern, printed.strip()), f"{block.code}\nprints\n{printed}\nand the guide shows\n{block.shown}"
+    told = f"{block.code}\nprints\n{printed}\nand the guide shows\n{block.shown}"
+    assert re.fullmatch(pattern, printed.strip()), told
 
 
 def python(block, names, number, guide):
