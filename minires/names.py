@@ -8,6 +8,8 @@ A network has one key, which is the name of its function in `models`, and one pr
     preact_resnet164    pre-activation ResNet-164    preact-resnet-164
     vgg16_bn            VGG-16 with BN               vgg-16-bn
     googlenet           GoogLeNet
+    wide_resnet50_2     Wide ResNet-50-2             wide-resnet-50-2
+    resnext50_32x4d     ResNeXt-50 32x4d             ResNeXt50-32x4d
 """
 from __future__ import annotations
 
@@ -19,33 +21,36 @@ from typing import NamedTuple
 
 _NETWORK = re.compile(r"(?:(?P<family>plain|(?P<preact>(?:preact|pre-activation)[-_ ]?)?resnet)"
                       r"[-_ ]?(?P<depth>[1-9][0-9]*)|vgg[-_ ]?(?P<vgg>[1-9][0-9]*)(?P<bn>[-_]bn| with BN)?"
-                      r"|(?P<googlenet>googlenet))(?!\w)", re.IGNORECASE)
+                      r"|(?P<googlenet>googlenet)|(?P<wide>wide[-_ ]?resnet[-_ ]?50[-_ ]2)"
+                      r"|(?P<next>resnext[-_ ]?50[-_ ]32x4d))(?!\w)", re.IGNORECASE)
 _PRINTED = {"plain": "plain", "resnet": "ResNet", "preact_resnet": "pre-activation ResNet", "vgg": "VGG",
-            "googlenet": "GoogLeNet"}
+            "googlenet": "GoogLeNet", "wide_resnet": "Wide ResNet", "resnext": "ResNeXt"}
+_AFTER_DEPTH = {"wide_resnet": ("_2", "-2"), "resnext": ("_32x4d", " 32x4d")}  # in the key, in the printed name
 
 
 class Network(NamedTuple):
     """Describes a network of the papers, as far as the network's name does."""
 
-    family: str       # "plain", "resnet", "preact_resnet", "vgg" or "googlenet"
+    family: str       # "plain", "resnet", "preact_resnet", "vgg", "googlenet", "wide_resnet" or "resnext"
     depth: int        # number of layers with weights; 0 if the name has no number
     batch_norm: bool  # whether the name contains BN, as "vgg16_bn" does
 
     @property
     def residual(self) -> bool:
         """Whether the network has shortcuts."""
-        return self.family.endswith("resnet")
+        return self.family.endswith(("resnet", "resnext"))
 
     @property
     def key(self) -> str:
         """The name of the network's function in `models`: "resnet20"."""
-        return f"{self.family}{self.depth or ''}{'_bn' * self.batch_norm}"
+        return f"{self.family}{self.depth or ''}{_AFTER_DEPTH.get(self.family, ('', ''))[0]}{'_bn' * self.batch_norm}"
 
     @property
     def printed(self) -> str:
         """The network's name in text and figures: "ResNet-20"."""
         depth = f"-{self.depth}" if self.depth else ""
-        return f"{_PRINTED[self.family]}{depth}{' with BN' * self.batch_norm}"
+        after = _AFTER_DEPTH.get(self.family, ("", ""))[1]
+        return f"{_PRINTED[self.family]}{depth}{after}{' with BN' * self.batch_norm}"
 
 
 def network(label: str, *, more: bool = False) -> Network | None:
@@ -58,6 +63,8 @@ def network(label: str, *, more: bool = False) -> Network | None:
         return None
     if found["googlenet"]:
         return Network("googlenet", 0, False)
+    if found["wide"] or found["next"]:
+        return Network("wide_resnet" if found["wide"] else "resnext", 50, False)
     if found["vgg"]:
         return Network("vgg", int(found["vgg"]), bool(found["bn"]))
     return Network("preact_resnet" if found["preact"] else found["family"].lower(), int(found["depth"]), False)

@@ -18,7 +18,7 @@ class Function:
     xp = np
 
 
-GIVEN = {"Function": Function}  # names that a submission has without minires
+MINIRES = {"Function": Function}  # what `from minires import ...` gives a submission, where the drivers run it
 
 
 class Step(Pair):

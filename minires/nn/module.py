@@ -366,7 +366,7 @@ def _traced(model: Module, input_shape: Sequence[int]) -> tuple[Tensor, list[tup
     ran = []
 
     def see(module: Any, inputs: tuple[Tensor, ...], out: Tensor) -> None:
-        macs = module.weight.size * out.size // out.shape[1] if module.multiplies else 0
+        macs = module.weight.size * out.size // len(module.weight) if module.multiplies else 0
         ran.append((module, out.shape[1:], macs))
 
     first = next((t.data for t in model.state().values()), np.zeros(0, np.float32))
