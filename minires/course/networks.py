@@ -80,7 +80,7 @@ def traces(net: Any) -> dict[str, np.ndarray]:
     gradients = (np.zeros(t.shape) if t.grad is None else t.grad for t in net.parameters())
     return {"weights afterwards (exact)": weights(net), "running statistics afterwards (exact)": statistics(net),
             "gradients afterwards (exact)": _joined(gradients),
-            "modes afterwards": np.array([m.training for _, m in net.modules()])}
+            "modes afterwards, 1 for train mode": np.array([int(m.training) for _, m in net.modules()])}
 
 
 def _joined(arrays: Iterable[Any]) -> np.ndarray:
