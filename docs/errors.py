@@ -148,9 +148,9 @@ PARTS = {  # heading: rooms
     "Runs and the command line": ["runs", "commands", "cli", "info", "names"],
     "The course": ["course"],
 }
-DO = re.compile(r"^\s*(use|give|convert|call|move|pass|put|wrap|check|try|load|save|run|set|fetch|leave|choose|take|scale|"
-                r"install|reduce|make|start|name|delete|return|change|build|write|fix|add|raise|shorten|remove|replace|"
-                r"did you mean|is |which |to_float|average_pool|np\.)", re.IGNORECASE)
+DO = re.compile(r"^\s*(use|give|convert|call|move|pass|put|wrap|check|try|load|save|run|set|fetch|leave|choose|take|"
+                r"scale|install|reduce|make|start|name|delete|return|change|build|write|fix|add|raise|shorten|remove|"
+                r"replace|did you mean|is |which |to_float|average_pool|np\.)", re.IGNORECASE)
 
 
 def room_of(path: str) -> str:

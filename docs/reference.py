@@ -412,7 +412,7 @@ def _class(module: ModuleType, name: str, value: type) -> str:
     path = source_of(home_of(module, name))
     node = _defined(tree_of(path).body, name)
     lines = path.read_text(encoding="utf-8").splitlines()
-    members = [n for n in getattr(node, "body", [])]
+    members = list(getattr(node, "body", []))
     own = {attribute.attr for n in ast.walk(node) if isinstance(n, (ast.Assign, ast.AnnAssign))
            for attribute in ast.walk(n) if isinstance(attribute, ast.Attribute)
            and isinstance(attribute.ctx, ast.Store)} if node else set()

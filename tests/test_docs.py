@@ -1,4 +1,4 @@
-"""The documentation site: its pages miss no public name and no error message, and Sphinx builds it without a network."""
+"""The documentation site misses no public name and no error message, and Sphinx builds it without a network."""
 import importlib
 import importlib.util
 import re
@@ -145,7 +145,7 @@ def test_every_notebook_guide_and_assignment_is_a_page(staged):
     for name, page in staged.pages.items():
         file = staged.folder / (f"{page}.ipynb" if name.startswith("notebooks/") else f"{page}.md")
         assert file.is_file(), name
-        listed = page in texts or page.startswith("notebooks/0") or page.startswith("notebooks/1") or page == "index"
+        listed = page in texts or page.startswith(("notebooks/0", "notebooks/1")) or page == "index"
         assert listed, f"index.md does not lead to {page}"
 
 
@@ -172,8 +172,8 @@ def test_solutions_of_the_course_are_not_on_the_site(staged):
         assert "NotImplementedError" in text and "BEGIN SOLUTION" not in text
 
 
-LOADS = re.compile(r"""<(?:script|img|iframe|source)\b[^>]*\bsrc=["']?(?:https?:)?//|<link\b[^>]*\bhref=["']?(?:https?:)?//
-                       |@import|url\(["']?(?:https?:)?//""", re.VERBOSE)
+LOADS = re.compile(r"""<(?:script|img|iframe|source)\b[^>]*\bsrc=["']?(?:https?:)?//
+                       |<link\b[^>]*\bhref=["']?(?:https?:)?//|@import|url\(["']?(?:https?:)?//""", re.VERBOSE)
 
 
 @pytest.mark.slow
