@@ -79,6 +79,8 @@ class Stage:
 
     def rewritten(self, text: str, name: str, page: str) -> str:
         """Return a page's text with what is generated filled in, and with links that fit the site."""
+        if name.startswith("docs/guides/"):  # what a block prints, in which long lines are wrapped
+            text = text.replace("```text\n", "```{code-block} text\n:class: printed\n\n")
         for marker, write in ("<!-- every error message -->", errors.page), (COURSE, self._course):
             if marker in text:
                 text = text.replace(marker, write())

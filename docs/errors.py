@@ -126,6 +126,7 @@ ELSEWHERE = {
     "kernels": "The arrays do not fit each other. Compare their shapes with the operation's "
                "[reference](../reference/ops.md).",
     "models": "Compare the arguments with the [reference](../reference/models.md).",
+    "names": "Correct the name or the pattern that the message quotes.",
     "nn": "Compare the arguments with the [reference](../reference/nn.md).",
     "ops": "Compare the shapes in the message with the operation's [reference](../reference/ops.md).",
     "plot": "Compare the arguments with the [reference](../reference/plot.md).",
@@ -165,7 +166,7 @@ def advice(message: Message) -> str | None:
     for pattern, text in ADVICE:
         if re.search(pattern, f"{message.error}: {message.text}"):
             return text
-    return ELSEWHERE.get(room_of(message.path))
+    return ELSEWHERE.get(room_of(message.path), "Compare the arguments with the [reference](../reference/index.md).")
 
 
 def says_what_to_do(text: str) -> bool:

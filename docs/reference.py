@@ -269,6 +269,7 @@ def signature(value: Any) -> str:
 
 
 def _type(annotation: Any) -> str:
+    annotation = getattr(annotation, "__forward_arg__", annotation)
     text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
     return text.replace("typing.", "").strip("'\"")
 
@@ -423,16 +424,18 @@ def _class(module: ModuleType, name: str, value: type) -> str:
     out = [markdown(doc, known)]
     if not out[0] and issubclass(value, minires.Function):
         out = [f"```python\n{inspect.getsource(value).rstrip()}\n```"]
-    for f in fields:
-        said = _comment(lines, f)
-        out.append(f"`{f.target.id}: {ast.unparse(f.annotation)}"
-                   f"{f' = {ast.unparse(f.value)}' if f.value is not None else ''}`\n: {escaped(said) or '&nbsp;'}")
+    out.append("\n".join(_field(f, _comment(lines, f)) for f in fields))
     for n in members:
         if isinstance(n, ast.FunctionDef) and not n.name.startswith("_") and not issubclass(value, minires.Function):
             out.append(_method(value, n))
     if value is minires.Function:
         out += [_method(value, n) for n in members if isinstance(n, ast.FunctionDef) and not n.name.startswith("_")]
     return "\n\n".join(part for part in out if part)
+
+
+def _field(node: ast.AnnAssign, said: str) -> str:
+    value = f" = {ast.unparse(node.value)}" if node.value is not None else ""
+    return f"- `{ast.unparse(node.target)}: {ast.unparse(node.annotation)}{value}`{said and f': {escaped(said)}'}"
 
 
 def _generated(value: type) -> bool:
