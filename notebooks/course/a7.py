@@ -276,6 +276,8 @@ check("a7.3", lesions, delete_k);
 #
 # $$ \frac{\binom nk\, g_k}{\sum_j \binom nj\, g_j}. $$
 #
+# (This is the estimate of Veit et al. Norms do not add up where paths cancel, so it is not exact.)
+#
 # Write `path_shares(norms)` for the array `norms` of $g_0 \ldots g_n$; it returns an array of the same length, whose
 # sum is 1. `math.comb(n, k)` is the binomial coefficient.
 #
