@@ -183,6 +183,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("minires-docs"), metavar="DIR",
                         help="folder for the site (default: minires-docs)")
     args = parser.parse_args()
+    if reference.PACKAGE.parent != ROOT:
+        parser.error(f"expected minires from {ROOT}, got {reference.PACKAGE}; install it there with: "
+                     'pip install -e ".[docs]"')
     status = build(args.out)
     if status == 0:
         print(f"Open {args.out / 'index.html'}")
