@@ -163,7 +163,7 @@ def _fit(model: nn.Module, train: Arrays | Batches, test: Arrays | Batches, reci
         finite, errors = _measured(model, optimizer, measure, seen, tested)
         if not finite:  # after the last update no loss follows that would show this
             raise NotFinite(f"step {at.step}: the weights are not finite after this step; the mean loss of its epoch "
-                            f"was {at.loss_sum / at.batch}. Try a smaller learning rate than {at.lr}")
+                            f"was {at.loss_sum / at.batch:.6g}. Try a smaller learning rate than {at.lr:.6g}")
         done = Epoch(at.epoch + 1, at.loss_sum / at.batch, *errors)
         at.epoch, at.batch, at.loss_sum = at.epoch + 1, 0, 0.0
         at.warming_up &= done.train_error >= 80
@@ -385,7 +385,7 @@ def graphed_step(model: nn.Module, optimizer: Optimizer, batch_size: int, *, los
 def _not_finite(number: int, loss: float, model: nn.Module, images: Any, lr: float) -> NotFinite:
     """Return the error for a model that is unchanged by this step."""
     return NotFinite(f"step {number}: the loss is {loss}, expected a finite number; the first non-finite values are in "
-                     f"{first_not_finite(model, images)}. Try a smaller learning rate than {lr}, or check the input")
+                     f"{first_not_finite(model, images)}. Try a smaller learning rate than {lr:.6g}, or check the input")
 
 
 def first_not_finite(model: nn.Module, images: Any) -> str:

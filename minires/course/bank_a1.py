@@ -40,7 +40,7 @@ BUGS = [
          "a1.4": [[(LOOP, "dict(" + LOOP + ").items()")]]}),
     Bug(3, "the gradient of the result with respect to itself is not 1",
         {"a1.4": [[(START, "order[-1].grad += 0.0")], [(START, "order[-1].grad += order[-1].data")]]}),
-    Bug(4, "the sweep begins at the inputs, not at the result",
+    Bug(4, "the list is in the wrong direction, or read in the wrong direction: the sweep begins at the inputs",
         {"a1.3": [[("return order", "return order[::-1]")]], "a1.4": [[("reversed(order)", "order")]]}),
     Bug(5, "the Values are in the order in which a depth-first search meets them, which is not a topological order",
         {"a1.3": [PREORDER, [*PREORDER, *FIRST_FIRST]]}),
