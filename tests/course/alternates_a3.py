@@ -508,7 +508,8 @@ for n in range(seen.shape[0]):
         Planted(2, 2, ("kh - 1:kh - 1 + sh * Ho:sh, kw - 1:kw - 1 + sw * Wo:sw",
                        "kh - 1:kh - 1 + Ho, kw - 1:kw - 1 + Wo")),
         Planted(3, 2, ("row, column = indices((H, W), (kh, kw), stride, (ph, pw))",
-                       "row, column = indices([kh + dy.shape[2] - 1, kw + dy.shape[3] - 1], (kh, kw), (1, 1), (0, 0))")),
+                       "row, column = indices([kh + dy.shape[2] - 1, kw + dy.shape[3] - 1], (kh, kw), "
+                       "(1, 1), (0, 0))")),
         Planted(0, 3, ("dcolumns = w.reshape", "dcolumns = w[:, :, ::-1, ::-1].reshape")),
         Planted(1, 3, ("w[:, :, u, v], dy)", "w[:, :, -1 - u, -1 - v], dy)")),
         Planted(2, 3, ("turned = w[:, :, ::-1, ::-1]", "turned = w")),
