@@ -6,12 +6,13 @@ recording reads, the learning rate is an array on the device, and the new weight
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from . import device, kernels, nn, ops
-from .optim import SGD
+from .optim import SGD, Optimizer, clip_gradients
 from .tensor import Tensor
 
 
@@ -22,24 +23,31 @@ class GraphedStep:
         losses.append(step(images[rows], labels[rows]))     # 0-d arrays on the device: reading one waits for the step
 
     images, labels: a batch on the model's device. It fixes the batch shape that is recorded.
+    loss, clip: as for train.step
 
     A batch of another shape, such as the last of an epoch, runs as an ordinary step. `optimizer.lr` may change between
-    steps; a new momentum or weight decay causes a new recording. The modes of the layers, the kernels and the
-    precision stay as they were recorded. A step with a loss that is not finite returns this loss and changes no state.
+    steps; a new momentum, weight decay or factor of a Group causes a new recording. The modes of the layers, the
+    kernels and the precision stay as they were recorded. A step with a loss that is not finite returns this loss and
+    changes no state.
 
+    Raises ValueError for another optimiser than SGD: the number of Adam's updates is on the host.
     Raises ValueError if the model has Dropout with p > 0, because its masks are drawn on the host.
     Raises ValueError if `images` and `labels` do not fit each other or the optimizer.
     """
 
-    def __init__(self, model: nn.Module, optimizer: SGD, images: Any, labels: Any):
+    def __init__(self, model: nn.Module, optimizer: Optimizer, images: Any, labels: Any, *,
+                 loss: Callable[..., Any] | None = None, clip: float = 0.0):
+        if not isinstance(optimizer, SGD):
+            raise ValueError(f"GraphedStep: expected SGD, got {type(optimizer).__name__}, whose number of updates is "
+                             "on the host and cannot be recorded; train with train.step, or without graph=True")
         xp = device.of(images, labels, optimizer.flat, operation="GraphedStep")
-        if images.dtype != optimizer.flat.dtype or labels.shape != images.shape[:1]:
+        if images.dtype != optimizer.flat.dtype or labels.shape[:1] != images.shape[:1]:
             raise ValueError(f"GraphedStep: expected {optimizer.flat.dtype} images and a label for each, got "
                              f"{images.dtype}{images.shape} and {labels.dtype}{labels.shape}")
         if dropout := [name for name, m in model.modules() if isinstance(m, nn.Dropout) and m.p > 0]:
             raise ValueError(f"GraphedStep: {dropout[0]} is Dropout, whose masks are drawn on the host and cannot be "
                              "recorded; set its p to 0, or train with train.step")
-        self.model, self.optimizer = model, optimizer
+        self.model, self.optimizer, self.of, self.clip = model, optimizer, loss or ops.cross_entropy, clip
         self.images, self.labels = xp.array(images), xp.array(labels, np.int32)
         self.lr, self.loss = xp.zeros((), images.dtype), xp.zeros((), images.dtype)
         # These arrays hold the state between steps as long as this object lives.
@@ -51,7 +59,7 @@ class GraphedStep:
     def __call__(self, images: Any, labels: Any) -> Any:
         """Run one update. Return the loss of the batch before the update, as a new 0-d array on the device."""
         device.of(images, labels, self.flat, operation="GraphedStep")
-        if (self.optimizer.momentum, self.optimizer.weight_decay) != self.recorded_with:
+        if self.optimizer.constants() != self.recorded_with:
             self._record_anew()
         self._keep_state()
         self.lr[...] = float(self.optimizer.lr)
@@ -63,7 +71,7 @@ class GraphedStep:
         return self.loss.copy()
 
     def _record_anew(self) -> None:
-        self.recorded_with = self.optimizer.momentum, self.optimizer.weight_decay
+        self.recorded_with = self.optimizer.constants()
         self.replay = device.Replay(lambda: self._step(self.images, self.labels), self.images)
 
     def _step(self, images: Any, labels: Any) -> None:
@@ -71,8 +79,10 @@ class GraphedStep:
         try:
             self.model.resume_training()
             optimizer.zero_grad()
-            loss = ops.cross_entropy(self.model(Tensor(images)), labels)
+            loss = self.of(self.model(Tensor(images)), labels)
             loss.backward()
+            if self.clip:
+                clip_gradients(optimizer.parameters, self.clip)
             optimizer.lr = self.lr
             optimizer.step()
             kernels.of(self.flat).copy_all([(loss.data, self.loss)])

@@ -10,6 +10,8 @@ from typing import Any, TypeVar, get_type_hints
 from .names import unknown
 
 MOST = 2**31 - 1  # largest value of a count
+OPTIMIZERS = "sgd", "adam", "adamw"
+SCHEDULES = "steps", "cosine", "one-cycle"
 Settings = TypeVar("Settings")  # any dataclass
 
 
@@ -31,6 +33,14 @@ class Recipe:
     warm_up_layers: int = 110      # networks with fewer weight layers are not warmed up
     crop: int = 0                  # pad each image with this many zeros per side, cut out a random window; 0: no crop
     flip: bool = False             # mirror each image left to right with probability 1/2
+    drop_last: bool = False        # leave out an epoch's last batch if it would be smaller than the others
+    optimizer: str = "sgd"         # or "adam", "adamw"; for these, momentum is beta1
+    beta2: float = 0.999           # of Adam and AdamW
+    nesterov: bool = False         # of SGD
+    decay_vectors: bool = True     # False: no weight decay for biases and BatchNorm's gamma and beta
+    schedule: str = "steps"        # "steps": `drops` decides; "cosine": to 0; "one-cycle": up to lr, and down
+    label_smoothing: float = 0.0   # share of the target distribution that is uniform over the classes
+    clip: float = 0.0              # largest norm of all gradients together; larger ones are scaled down; 0: no limit
 
     def __post_init__(self) -> None:
         for name, least in ("epochs", 1), ("batch_size", 1), ("steps", 0), ("warm_up_layers", 0), ("crop", 0):
@@ -38,16 +48,47 @@ class Recipe:
                 raise ValueError(f"recipe: expected {name} >= {least}, got {getattr(self, name)}")
             if getattr(self, name) > MOST:
                 raise ValueError(f"recipe: expected {name} <= {MOST}, got a larger number")
-        for name in "lr", "momentum", "weight_decay", "warm_up_lr":
+        for name in "lr", "momentum", "weight_decay", "warm_up_lr", "clip":
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"recipe: expected {name} to be finite and >= 0, got {getattr(self, name)}")
         if any(not 0 < share < 1 for share in self.drops) or list(self.drops) != sorted(set(self.drops)):
             raise ValueError(f"recipe: expected drops to rise, each between 0 and 1, got {self.drops}")
+        for name, known in ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES):
+            if getattr(self, name) not in known:
+                raise unknown(f"recipe: {name}", getattr(self, name), known)
+        adam = self.optimizer != "sgd"
+        for name, most in ("beta2", 1), ("label_smoothing", 1), *((("momentum", 1),) if adam else ()):
+            if not 0 <= getattr(self, name) < most:
+                raise ValueError(f"recipe: expected {name} from 0 to below {most}, got {getattr(self, name)}")
+        if self.nesterov and (adam or not self.momentum):
+            raise ValueError(f"recipe: nesterov needs SGD with a momentum above 0, got optimizer {self.optimizer} and "
+                             f"momentum {self.momentum}")
+        if self.drops and self.schedule != "steps":
+            raise ValueError(f"recipe: expected no drops with schedule {self.schedule}, which lowers lr itself, got "
+                             f"{self.drops}")
+
+    def steps_per_epoch(self, images: int) -> int:
+        """Return the number of updates in one pass over `images` images, of which the last may see fewer images.
+
+        Raises ValueError if drop_last leaves no batch.
+        """
+        if self.drop_last and images < self.batch_size:
+            raise ValueError(f"recipe: drop_last leaves no batch of {self.batch_size} in {images} images; lower "
+                             "batch_size")
+        return images // self.batch_size if self.drop_last else -(-images // self.batch_size)
 
     def total_steps(self, images: int) -> int:
-        """Return the number of updates for a training set of `images` images. An epoch's last batch may be smaller."""
-        return self.steps or self.epochs * -(-images // self.batch_size)
+        """Return the number of updates for a training set of `images` images."""
+        each = self.steps_per_epoch(images)
+        return self.steps or self.epochs * each
 
+    def images_per_epoch(self, images: int) -> int:
+        """Return how many of `images` images one pass trains on."""
+        return min(images, self.batch_size * self.steps_per_epoch(images))
+
+
+# The fields that are not in the config.json of a run that 0.1.0 began. A file without them means the defaults.
+ADDED = ("drop_last", "optimizer", "beta2", "nesterov", "decay_vectors", "schedule", "label_smoothing", "clip")
 
 RECIPES = {
     # He et al. 2015, section 4.2: lr 0.1, divided by 10 at 32k and at 48k iterations, and 64k iterations in all.

@@ -1,8 +1,8 @@
-"""Train a model with SGD. The training loop is a generator of events, so its caller can plot, print or stop."""
+"""Train a model. The training loop is a generator of events, so its caller can plot, print or stop."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -10,18 +10,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import device, kernels, nn, ops
+from . import device, kernels, nn, ops, optim
 from .cuda_graph import GraphedStep
 from .datasets.augment import random_crop, random_flip
 from .datasets.batching import batches, epoch_rng
 from .evaluate import error as error  # train.error is public
 from .evaluate import error_of_tally, tally
 from .nn import untouched
-from .optim import SGD, Schedule, step_decay
+from .optim import Optimizer, Schedule
 from .recipes import Recipe as Recipe  # train.Recipe is public
 from .tensor import Tensor, no_grad
 
 Arrays = tuple[Any, Any]  # images float32 (N, C, H, W), labels integer (N,)
+Batches = Iterable[Arrays] | Callable[[int], Iterable[Arrays]]  # a pass over the data, or from an epoch's number to it
+Loss = Callable[[Any, Any], Tensor]  # from the model's output and the labels of a batch to one number
 
 
 class Step(NamedTuple):
@@ -32,6 +34,9 @@ class Step(NamedTuple):
     images: int   # number of images in the batch
     lr: float     # of this update
 
+    def __str__(self) -> str:
+        return f"step {self.step}: loss {self.loss:.4g}, lr {self.lr:.4g}"
+
 
 class Epoch(NamedTuple):
     """Holds the results after one pass over the training set. Errors are in percent, in eval mode, over whole sets."""
@@ -40,6 +45,10 @@ class Epoch(NamedTuple):
     train_loss: float  # mean of the losses of the epoch's steps
     train_error: float
     test_error: float
+
+    def __str__(self) -> str:
+        return (f"epoch {self.epoch}: mean loss {self.train_loss:.4g}, training error {self.train_error:.4g}, "
+                f"test error {self.test_error:.4g}")
 
 
 class NotFinite(ArithmeticError):
@@ -55,6 +64,9 @@ class Progress:
 
     The progress, the model's state, the recipe and the seed determine all that follows. A run that saves its progress
     and gives it to `fit` again therefore resumes as if it had never stopped.
+
+    The arrays are those of the optimiser: copy them to keep them. They are None before the first step, and for other
+    optimisers.
     """
 
     step: int = 0            # number of updates
@@ -63,93 +75,242 @@ class Progress:
     loss_sum: float = 0.0    # sum of the losses of these updates
     lr: float = 0.0          # of the last update
     warming_up: bool = True  # whether the training error has not been below 80 % yet (recipe.warm_up_lr)
-    velocity: Any = None     # SGD's array for all parameters: copy it to keep it. None before the first step
+    velocity: Any = None     # SGD's array for all parameters
+    mean: Any = None         # of Adam, like the next two
+    square: Any = None
+    updates: Any = None
 
 
-def fit(model: nn.Module, train: Arrays, test: Arrays, recipe: Recipe, *, rng: np.random.Generator | int,
-        augment: Callable[..., Any] | None = None, schedule: Schedule | None = None,
-        at: Progress | None = None, graph: bool = False) -> Iterator[Step | Epoch]:
-    """Train `model` in place with SGD. Yield a Step after every update and an Epoch after every pass.
+KEPT = "velocity", "mean", "square", "updates"  # the fields of Progress that are arrays
 
-    train, test: images float32 (N, C, H, W) and labels integer (N,)
+
+def fit(model: nn.Module, train: Arrays | Batches, test: Arrays | Batches, recipe: Recipe, *,
+        rng: np.random.Generator | int, augment: Callable[..., Any] | None = None, schedule: Schedule | None = None,
+        at: Progress | None = None, graph: bool = False, loss: Loss | None = None,
+        optimizer: Optimizer | None = None, measure: Callable[[nn.Module, Any, Any], float] | None = None
+        ) -> Iterator[Step | Epoch]:
+    """Train `model` in place. Yield a Step after every update and an Epoch after every pass.
+
+    train, test: images float32 (N, C, H, W) and labels integer (N,), or batches of them, see below
     rng: shuffles the training set and draws the augmentation: a Generator or a seed. With a seed, the order of an epoch
         depends only on the seed and the epoch's number, and the augmentation of a batch also on the batch's number
     augment: `augment(images, rng=rng)` returns the images of a batch to train on, instead of the recipe's crop and
         flip. Errors are measured on unchanged images
-    schedule: returns the learning rate of each step, counted from 0, instead of recipe.lr and its drops
-        (optim.step_decay, optim.warm_up). The recipe's warm-up limits it to recipe.warm_up_lr
+    schedule: returns the learning rate of each step, counted from 0, instead of recipe.lr and recipe.schedule. The
+        recipe's warm-up limits it to recipe.warm_up_lr
     at: is updated before every yield. If it is not at the start, training resumes from it; this needs a seed, and the
         model's state at that point
     graph: on a GPU, run every step with one launch of a CUDA graph (cuda_graph.py), with the same numbers; on the CPU,
         this changes nothing
+    loss: `loss(output, labels)` returns the loss of a batch, a Tensor with one number, instead of the cross-entropy
+    optimizer: updates the parameters instead of the recipe's optimiser, for example with `optim.Group`s
+    measure: `measure(model, images, labels)` returns what an Epoch reports as an error, instead of the percentage of
+        wrongly classified images. With `loss` and `measure`, labels may be any array with one entry for each image
+
+    Batches are any iterable of (images, labels): an object that can be iterated over once for each epoch, such as a
+    list, or a function from the epoch's number, counted from 1, to an iterable. The iterable decides the size and the
+    order of the batches, and `rng` only their augmentation. Without recipe.steps it needs a length. The training error
+    is measured in another pass over the epoch's batches. A resumed run skips the batches that the epoch has trained on.
+    It has the same bits if each epoch yields the same batches again; for a function, if they depend only on the epoch.
 
     Raises NotFinite if the loss is not finite, or if the weights are not finite after an epoch.
     Raises TypeError if the labels are not an array, and ValueError if there is not one label for each image.
-    Raises ValueError if `at` does not fit the model, or if training resumes with a Generator.
+    Raises ValueError if `at` does not fit the model, if training resumes with a Generator, or if an epoch has no batch.
     """
+    if loss is not None and recipe.label_smoothing:
+        raise ValueError(f"fit: recipe.label_smoothing={recipe.label_smoothing} is part of the cross-entropy, which "
+                         "loss= replaces; leave out one of the two")
+    smooth = partial(ops.cross_entropy, label_smoothing=recipe.label_smoothing) if recipe.label_smoothing else None
+    how = {"loss": loss or smooth, "clip": recipe.clip}
     with kernels.session():
-        yield from _fit(model, train, test, recipe, rng, augment, schedule, Progress() if at is None else at, graph)
+        yield from _fit(model, train, test, recipe, rng, augment, schedule, Progress() if at is None else at, graph,
+                        optimizer or optimizer_of(model, recipe), measure,
+                        {key: value for key, value in how.items() if value})
 
 
-def _fit(model: nn.Module, train: Arrays, test: Arrays, recipe: Recipe, rng: np.random.Generator | int,
-         augment: Callable[..., Any] | None, schedule: Schedule | None, at: Progress, graph: bool
+def _fit(model: nn.Module, train: Arrays | Batches, test: Arrays | Batches, recipe: Recipe,
+         rng: np.random.Generator | int, augment: Callable[..., Any] | None, schedule: Schedule | None, at: Progress,
+         graph: bool, optimizer: Optimizer, measure: Callable[..., float] | None, how: dict[str, Any]
          ) -> Iterator[Step | Epoch]:
-    _check_labels(train=train, test=test)
-    optimizer = SGD(model.parameters(), recipe.lr, recipe.momentum, recipe.weight_decay)
+    _check_labels(measure is not None, train=train, test=test)
     if at.step:
         _go_on(optimizer, at, rng)
-    images, labels = train
-    total = recipe.total_steps(len(images))
+    total = _total_steps(train, recipe)
     augment = augment or _augmentation(recipe)
-    schedule = schedule or step_decay(recipe.lr, [math.ceil(share * total - 1e-6) for share in recipe.drops])
-    at.warming_up &= recipe.warm_up_lr > 0 and model.depth(images.shape[1:]) >= recipe.warm_up_layers
-    take = graphed_step(model, optimizer, recipe.batch_size) if graph else partial(step, model, optimizer)
+    schedule = schedule or schedule_of(recipe, total)
+    at.warming_up &= recipe.warm_up_lr > 0 and model.depth(_image_shape(train)) >= recipe.warm_up_layers
+    size = recipe.batch_size if _are_arrays(train) else 1  # the first batch whose shape a graph may record
+    take: Any = graphed_step(model, optimizer, size, **how) if graph else partial(step, model, optimizer, **how)
 
     while at.step < total or at.batch:  # at.batch > 0: the errors of the current epoch are not measured yet
-        order = batches(len(images), recipe.batch_size, rng=_draws(rng, at.epoch + 1))
-        for rows in islice(order, at.batch, at.batch + total - at.step):
+        order = _order(train, recipe, rng, at.epoch + 1)
+        for one in islice(order, at.batch, at.batch + total - at.step):
             lr = schedule(at.step)
             optimizer.lr = at.lr = min(lr, recipe.warm_up_lr) if at.warming_up else lr
-            rows = device.of(images).asarray(rows)
-            batch = augment(images[rows], rng=_draws(rng, at.epoch + 1, at.batch + 1))
-            loss = take(batch, labels[rows], at.step + 1)
+            images, labels = _batch(train, one)
+            batch = augment(images, rng=_draws(rng, at.epoch + 1, at.batch + 1))
+            loss = take(batch, labels, at.step + 1)
             at.step, at.batch = at.step + 1, at.batch + 1
-            at.loss_sum, at.velocity = at.loss_sum + loss, optimizer.velocity
-            yield Step(at.step, loss, len(rows), at.lr)
-        finite, errors = _measured(model, optimizer, train, test)
+            at.loss_sum += loss
+            for name in optimizer.saved:
+                setattr(at, name, getattr(optimizer, name))
+            yield Step(at.step, loss, len(images), at.lr)
+        if not at.batch:
+            raise ValueError(f"fit, train: epoch {at.epoch + 1} has no batch")
+        seen = train if _are_arrays(train) else islice(_order(train, recipe, rng, at.epoch + 1), at.batch)
+        tested = test if _are_arrays(test) else _order(test, recipe, rng, at.epoch + 1)
+        finite, errors = _measured(model, optimizer, measure, seen, tested)
         if not finite:  # after the last update no loss follows that would show this
             raise NotFinite(f"step {at.step}: the weights are not finite after this step; the mean loss of its epoch "
-                            f"was {at.loss_sum / at.batch}. Try a smaller learning rate than {at.lr}")
+                            f"was {at.loss_sum / at.batch:.6g}. Try a smaller learning rate than {at.lr:.6g}")
         done = Epoch(at.epoch + 1, at.loss_sum / at.batch, *errors)
         at.epoch, at.batch, at.loss_sum = at.epoch + 1, 0, 0.0
         at.warming_up &= done.train_error >= 80
         yield done
 
 
-def _check_labels(**sets: Arrays) -> None:
-    for name, (x, y) in sets.items():
+def optimizer_of(model: nn.Module, recipe: Recipe) -> Optimizer:
+    """Return the recipe's optimiser for the parameters of the model.
+
+    Raises ValueError if the model has no parameter that requires a gradient.
+    """
+    parameters: Any = model.parameters()
+    if not recipe.decay_vectors:
+        parameters = optim.decay_matrices_only(parameters)
+    if recipe.optimizer == "sgd":
+        return optim.SGD(parameters, recipe.lr, recipe.momentum, recipe.weight_decay, recipe.nesterov)
+    kind = {"adam": optim.Adam, "adamw": optim.AdamW}[recipe.optimizer]
+    return kind(parameters, recipe.lr, (recipe.momentum, recipe.beta2), weight_decay=recipe.weight_decay)
+
+
+def schedule_of(recipe: Recipe, total: int) -> Schedule:
+    """Return the recipe's learning rates for a run of `total` steps, without its warm-up."""
+    if recipe.schedule == "cosine":
+        return optim.cosine(recipe.lr, total)
+    if recipe.schedule == "one-cycle":
+        return optim.one_cycle(recipe.lr, max(total, 2))
+    return optim.step_decay(recipe.lr, [math.ceil(share * total - 1e-6) for share in recipe.drops])
+
+
+# ------------------------------------------------------------------------------------------- arrays and batches
+
+
+ONCE = "give a list, an object whose __iter__ begins again, or a function from the epoch's number to an iterable"
+
+
+def _are_arrays(data: Any) -> bool:
+    """Return whether a data set is (images, labels), and not batches of them."""
+    return isinstance(data, tuple) and len(data) == 2 and not isinstance(data[0], tuple)
+
+
+def _order(data: Any, recipe: Recipe, rng: Any, epoch: int) -> Iterator[Any]:
+    """Return the batches of an epoch: for arrays their rows."""
+    if _are_arrays(data):
+        return batches(len(data[0]), recipe.batch_size, rng=_draws(rng, epoch), drop_last=recipe.drop_last)
+    return iter(data(epoch) if callable(data) else data)
+
+
+def _batch(data: Any, one: Any) -> Arrays:
+    """Return the images and labels of one batch of _order."""
+    if _are_arrays(data):
+        images, labels = data
+        rows = device.of(images).asarray(one)
+        return images[rows], labels[rows]
+    try:
+        images, labels = one
+        if labels.shape[:1] == images.shape[:1] != (0,):
+            return images, labels
+        given = f"arrays of {len(images)} and {len(labels)}"
+    except (AttributeError, TypeError, ValueError):
+        given = type(one).__name__
+    raise ValueError(f"fit: expected every batch as (images, labels), two arrays with as many labels as images, got "
+                     f"{given}")
+
+
+def _total_steps(train: Any, recipe: Recipe) -> int:
+    if _are_arrays(train):
+        return recipe.total_steps(len(train[0]))
+    if recipe.drop_last:
+        raise ValueError("fit: drop_last has no effect on batches, which train decides itself; set it to False")
+    one = train(1) if callable(train) else train
+    if not recipe.steps and not hasattr(one, "__len__"):
+        raise ValueError("fit, train: batches without a length need recipe.steps, the number of updates; "
+                         f"{type(one).__name__} has no __len__")
+    return recipe.steps or recipe.epochs * len(one)
+
+
+def _image_shape(train: Any) -> tuple[int, ...]:
+    one = train if _are_arrays(train) else _batch(train, next(iter(train(1) if callable(train) else train)))
+    return tuple(one[0].shape[1:])
+
+
+def _check_labels(any_kind: bool, **sets: Any) -> None:
+    """Check the labels of arrays. `any_kind`: whether they may be other arrays than one class for each image."""
+    for name, data in sets.items():
+        if not _are_arrays(data):
+            if not callable(data) and not hasattr(data, "__iter__"):
+                raise TypeError(f"fit, {name}: expected (images, labels) or an iterable of such batches, got "
+                                f"{type(data).__name__}")
+            if isinstance(data, Iterator):
+                raise ValueError(f"fit, {name}: expected batches that can be read once for each epoch, got a "
+                                 f"{type(data).__name__}; {ONCE}")
+            continue
+        x, y = data
         if not hasattr(y, "shape"):
             raise TypeError(f"fit, {name}: expected labels as an array, got {type(y).__name__}; np.asarray makes one")
-        if y.shape != (len(x),):
-            raise ValueError(f"fit, {name}: expected one label for each of {len(x)} images, got shape {y.shape}")
+        if y.shape[:1] != (len(x),) or (y.ndim != 1 and not any_kind):
+            hint = "; for labels of another shape, give loss= and measure=" if y.shape[:1] == (len(x),) else ""
+            raise ValueError(f"fit, {name}: expected one label for each of {len(x)} images, got shape {y.shape}{hint}")
 
 
-def _go_on(optimizer: SGD, at: Progress, rng: Any) -> None:
+def _go_on(optimizer: Optimizer, at: Progress, rng: Any) -> None:
     if isinstance(rng, np.random.Generator):
         raise ValueError(f"fit: to resume from step {at.step}, expected rng to be the seed of that run, got a "
                          "Generator, whose earlier state is unknown")
-    if at.velocity is None or at.velocity.shape != optimizer.velocity.shape:
-        raise ValueError(f"fit: expected at.velocity of shape {optimizer.velocity.shape} for this model, got "
-                         f"{getattr(at.velocity, 'shape', None)}")
-    optimizer.velocity = optimizer.xp.asarray(at.velocity, optimizer.flat.dtype)
+    for name in optimizer.saved:
+        mine, theirs = getattr(optimizer, name), getattr(at, name)
+        if theirs is None or theirs.shape != mine.shape:
+            raise ValueError(f"fit: expected at.{name} of shape {mine.shape} for this model, got "
+                             f"{getattr(theirs, 'shape', None)}")
+        setattr(optimizer, name, device.of(mine).asarray(theirs, mine.dtype))
 
 
-def _measured(model: nn.Module, optimizer: SGD, *sets: Arrays) -> tuple[bool, list[float]]:
+def _measured(model: nn.Module, optimizer: Optimizer, measure: Callable[..., float] | None, *sets: Any
+              ) -> tuple[bool, list[float]]:
     """Return whether the weights are finite, and each set's error. Fetch one array: every fetch waits for the GPU."""
     xp = optimizer.xp
-    numbers = [xp.isfinite(optimizer.flat).all().reshape(1), *(tally(model, *s) for s in sets)]
-    finite, *tallies = np.split(device.to(xp.concatenate(numbers), "cpu"), range(1, 4 * len(sets), 4))
-    return bool(finite[0]), [error_of_tally(t, len(x)) for t, (x, _) in zip(tallies, sets, strict=True)]
+    finite = xp.isfinite(optimizer.flat).all().reshape(1)
+    if measure is not None:
+        return bool(finite), [_mean(measure, model, s) for s in sets]
+    found = [_tally(model, s) for s in sets]
+    there, *tallies = np.split(device.to(xp.concatenate([finite, *(t for t, _ in found)]), "cpu"),
+                               range(1, 4 * len(sets), 4))
+    return bool(there[0]), [error_of_tally(t, total) for t, (_, total) in zip(tallies, found, strict=True)]
+
+
+def _tally(model: nn.Module, data: Any) -> tuple[Any, int]:
+    """Return the tally of a set, or of its batches together, and the number of its images."""
+    if _are_arrays(data):
+        return tally(model, *data), len(data[0])
+    found, total = None, 0
+    for one in data:
+        x, y = _batch(None, one)
+        new, total = tally(model, x, y), total + len(x)
+        if found is not None:
+            xp = device.of(new)
+            new = xp.stack([found[0] + new[0], xp.minimum(found[1], new[1]), xp.maximum(found[2], new[2]), new[3]])
+        found = new
+    if found is None:
+        raise ValueError("fit, test: expected at least one batch, got none")
+    return found, total
+
+
+def _mean(measure: Callable[..., float], model: nn.Module, data: Any) -> float:
+    """Return the measure of a set, or the mean over its batches, weighted by their numbers of images."""
+    parts = [data] if _are_arrays(data) else [_batch(None, one) for one in data]
+    if not parts:
+        raise ValueError("fit, test: expected at least one batch, got none")
+    return float(sum(measure(model, *part) * len(part[0]) for part in parts) / sum(len(part[0]) for part in parts))
 
 
 def _draws(rng: np.random.Generator | int, epoch: int, *batch: int) -> np.random.Generator:
@@ -167,41 +328,51 @@ def _augmentation(recipe: Recipe) -> Callable[..., Any]:
     return augment
 
 
-def step(model: nn.Module, optimizer: SGD, images: Any, labels: Any, number: int = 1) -> float:
+def step(model: nn.Module, optimizer: Optimizer, images: Any, labels: Any, number: int = 1, *,
+         loss: Loss | None = None, clip: float = 0.0) -> float:
     """Run one training step, which is forward, backward and update, and return the loss.
 
     images: (N, C, H, W)
-    labels: (N,) integers
+    labels: (N,)
     number: the step's number, for error messages
+    loss: `loss(output, labels)` returns a Tensor with one number, instead of the cross-entropy
+    clip: the largest norm of all gradients together, as for optim.clip_gradients; 0: no limit
 
     Raises NotFinite if the loss is NaN or infinite; the model is then unchanged.
+    Raises TypeError if the loss is not a Tensor with one number.
     """
     model.resume_training()
     optimizer.zero_grad()
     running = [(t, t.data) for t in model.state().values() if not t.requires_grad]
     with np.errstate(over="ignore", invalid="ignore"):  # the error below names the layer
-        loss = ops.cross_entropy(model(Tensor(images)), labels)
-    value = loss.item()
+        found = (loss or ops.cross_entropy)(model(Tensor(images)), labels)
+    if not isinstance(found, Tensor) or found.size != 1:
+        raise TypeError(f"step, loss: expected a Tensor with one number, got "
+                        f"{f'shape {found.shape}; .mean() makes one' if isinstance(found, Tensor) else type(found)}")
+    value = found.item()
     if not math.isfinite(value):
         for t, data in running:  # BatchNorm replaces the arrays of its statistics, so these hold the old values
             t.data = data
         raise _not_finite(number, value, model, images, optimizer.lr)
     with np.errstate(over="ignore", invalid="ignore"):  # the loss of the next step shows it
-        loss.backward()
+        found.backward()
+        if clip:
+            optim.clip_gradients(optimizer.parameters, clip)
         optimizer.step()
     return value
 
 
-def graphed_step(model: nn.Module, optimizer: SGD, batch_size: int) -> Callable[[Any, Any, int], float]:
+def graphed_step(model: nn.Module, optimizer: Optimizer, batch_size: int, *, loss: Loss | None = None,
+                 clip: float = 0.0) -> Callable[[Any, Any, int], float]:
     """Return `step` for this model and optimiser as one CUDA graph, which the first full batch records."""
     recorded: GraphedStep | None = None
 
     def take(images: Any, labels: Any, number: int) -> float:
         nonlocal recorded
         if recorded is None and len(images) < batch_size:
-            return step(model, optimizer, images, labels, number)
+            return step(model, optimizer, images, labels, number, loss=loss, clip=clip)
         with np.errstate(over="ignore", invalid="ignore"):  # the error below reports it
-            recorded = recorded or GraphedStep(model, optimizer, images, labels)
+            recorded = recorded or GraphedStep(model, optimizer, images, labels, loss=loss, clip=clip)
             value = float(recorded(images, labels))
         if not math.isfinite(value):
             raise _not_finite(number, value, model, images, optimizer.lr)
@@ -213,7 +384,8 @@ def graphed_step(model: nn.Module, optimizer: SGD, batch_size: int) -> Callable[
 def _not_finite(number: int, loss: float, model: nn.Module, images: Any, lr: float) -> NotFinite:
     """Return the error for a model that is unchanged by this step."""
     return NotFinite(f"step {number}: the loss is {loss}, expected a finite number; the first non-finite values are in "
-                     f"{first_not_finite(model, images)}. Try a smaller learning rate than {lr}, or check the input")
+                     f"{first_not_finite(model, images)}. Try a smaller learning rate than {lr:.6g}, or check the "
+                     "input")
 
 
 def first_not_finite(model: nn.Module, images: Any) -> str:

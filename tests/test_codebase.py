@@ -36,7 +36,7 @@ LAYERS = [
     ["residual", "init", "optim"],
     ["nn"],
     ["models", "weights", "tap", "cuda_graph", "evaluate", "gradient_check"],
-    ["analysis", "train", "info"],
+    ["analysis", "train", "info", "testing"],
     ["plot"],
     ["runs"],
     ["commands"],
@@ -108,7 +108,7 @@ def test_imports_point_down(path):
             assert HEIGHT[other] < HEIGHT[mine], f"{path.name} imports {other}, which is not below {mine}"
 
 
-ONLY_IN = {"cupy": "device", "cupyx": "device", "matplotlib": "plot", "PIL": "plot"}
+ONLY_IN = {"cupy": "device", "cupyx": "device", "matplotlib": "plot", "PIL": "plot", "pytest": "testing"}
 WHEN_USED = {"cupy", "cupyx", "tqdm", "threadpoolctl", "safetensors", "sklearn", "torch", "distributed", "IPython",
              "ipywidgets", "PIL", "nbgrader"}
 
@@ -216,7 +216,7 @@ def test_no_state_of_a_module_is_assigned_by_its_functions():
     assert said == [] and any(isinstance(n, ast.Global) for n in ast.walk(ast.parse("def f():\n    global x\n")))
 
 
-BRANCHES = {("losses.py", "cross_entropy")}  # documented there: checking the labels on a GPU would wait for the device
+BRANCHES = {("losses.py", "_check_labels")}  # documented there: checking the labels on a GPU would wait for the device
 TELLERS = {"cli", "commands", "runs"}  # these report to the user which device is used
 
 

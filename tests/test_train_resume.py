@@ -101,7 +101,7 @@ def test_the_order_follows_from_seed_and_epoch_alone(monkeypatch):
 @pytest.mark.parametrize("name, old, new", [
     ("_fit", "islice(order, at.batch, ANY)", "islice(order, 0, ANY)"), ("_fit", "ANY or at.batch", "ANY"),
     ("_fit", "_draws(rng, at.epoch + 1, at.batch + 1)", "np.random.default_rng()"),
-    ("_go_on", "optimizer.velocity = ANY", "ANY"),
+    ("_go_on", "setattr(optimizer, name, ANY)", "pass"),
 ])
 def test_a_bug_planted_in_the_loop_is_caught(whole, name, old, new, monkeypatch):
     plant(monkeypatch, train, name, old, new)

@@ -18,7 +18,7 @@ from minires import Function
 
 CLIENT = Path(__file__).resolve().parent / "typed_client.py"
 ROOMS = ["analysis", "cuda_graph", "datasets", "device", "evaluate", "exercise", "gradient_check", "init", "kernels",
-         "models", "nn", "ops", "optim", "plot", "recipes", "runs", "tap", "tensor", "train", "weights"]
+         "models", "nn", "ops", "optim", "plot", "recipes", "runs", "tap", "tensor", "testing", "train", "weights"]
 
 
 def public(module):

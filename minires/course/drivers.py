@@ -87,6 +87,86 @@ class Pair:
         return {f"calls of {self.names[0]} inside {self.names[1]}": len(calls)}
 
 
+class Gradients(Pair):
+    """Gradients is a Pair whose y is not judged, because another task does that."""
+
+    def __call__(self, space: Space, dy: np.ndarray, **arguments: Any) -> dict[str, Any]:
+        _, cache = self.forward(space, arguments)
+        return self.backward(space, dy, cache)
+
+
+class One:
+    """Drivers for one function that returns one array.
+
+    function: name that the submission defines
+    result: what the function returns, as the student reads it: "columns"
+
+    The inputs of a case are the arguments of the function, in order.
+    """
+
+    def __init__(self, function: str, result: str) -> None:
+        self.function, self.result = function, result
+
+    def __call__(self, space: Space, **arguments: Any) -> dict[str, Any]:
+        """Return the function's result. Raise TypeError if it is not an array."""
+        found = space[self.function](*arguments.values())
+        if not isinstance(found, np.ndarray):
+            raise TypeError(f"{self.function} must return an array, not {described(found)}")
+        return {self.result: found}
+
+    def float32(self, space: Space, **arguments: Any) -> dict[str, Any]:
+        """Float32 goes in and must come out."""
+        found = self(space, **{name: single(value) for name, value in arguments.items()})
+        return {f"{self.result} of float32 inputs": found[self.result]}
+
+    def strided(self, space: Space, **arguments: Any) -> dict[str, Any]:
+        """Pass arrays whose elements are not next to each other in memory."""
+        found = self(space, **{name: spread(value) for name, value in arguments.items()})
+        return {f"{self.result}, input not contiguous": found[self.result]}
+
+    def overwritten(self, space: Space, **arguments: Any) -> dict[str, Any]:
+        """Write into the result: the input must stay as it was."""
+        name, first = next(iter(arguments.items()))
+        mine = first.copy()
+        found = self(space, **{**arguments, name: mine})[self.result]
+        kept = found.copy()
+        if found.flags.writeable:
+            found[...] = -1
+        return {self.result: kept, f"{name} after {self.result} were overwritten (exact)": mine}
+
+
+class Forward:
+    """Drivers for a forward function alone, which returns y and a cache.
+
+    The inputs of a case are its arguments, in order.
+    """
+
+    def __init__(self, forward: str) -> None:
+        self.pair = Pair(forward, "")
+
+    def __call__(self, space: Space, **arguments: Any) -> dict[str, Any]:
+        return {"y": self.pair.forward(space, arguments)[0]}
+
+    def float32(self, space: Space, **arguments: Any) -> dict[str, Any]:
+        """Float32 goes in and must come out."""
+        found = self(space, **{name: single(value) for name, value in arguments.items()})
+        return {"y of float32 inputs": found["y"]}
+
+    def strided(self, space: Space, **arguments: Any) -> dict[str, Any]:
+        """Pass arrays whose elements are not next to each other in memory."""
+        found = self(space, **{name: spread(value) for name, value in arguments.items()})
+        return {"y, inputs not contiguous": found["y"]}
+
+    def kept(self, space: Space, **arguments: Any) -> dict[str, Any]:
+        """Call the function on other data: what the first call returned must stay as it was."""
+        y, cache = self.pair.forward(space, arguments)
+        before = [array.copy() for array in arrays(cache)]
+        first = np.array(y)
+        self.pair.forward(space, {name: other(value) for name, value in arguments.items()})
+        changed = sum(not np.array_equal(a, b) for a, b in zip(before, arrays(cache), strict=True))
+        return {"y": first, "arrays in the first cache that a second call changed": changed}
+
+
 @contextmanager
 def counted(space: Space, name: str) -> Iterator[list[None]]:
     """Count the calls of a function that the submission makes through its global name: one entry for each call."""
@@ -161,3 +241,16 @@ def frozen(array: np.ndarray) -> np.ndarray:
     """Make an array read-only, and return it."""
     array.setflags(write=False)
     return array
+
+
+def arrays(value: Any) -> Iterator[np.ndarray]:
+    """Yield the arrays in a cache: in tuples, lists, dictionaries and the attributes of objects, in order."""
+    if isinstance(value, np.ndarray):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            yield from arrays(part)
+    elif isinstance(value, dict):
+        yield from arrays(list(value.values()))
+    elif type(value).__module__ not in ("builtins", "numpy") and hasattr(value, "__dict__"):
+        yield from arrays(vars(value))

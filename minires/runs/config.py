@@ -17,7 +17,10 @@ from ..files.records import Between
 from ..names import unknown
 from .metrics import Tested
 
-FORMAT = 1  # of config.json; files without a format number are older, and are read as format 1, which has the same keys
+# Of config.json. Files without a format number are older, and are read as format 1, which has the same keys. Format 2
+# adds the settings recipes.ADDED. A run that leaves them at their defaults is written in format 1, which older versions
+# of minires read too.
+FORMAT = 2
 BY_DATA = "num_classes", "in_channels", "rng"  # arguments of a model that follow from the data set and the seed
 DEVICES = "cpu", "gpu"
 
@@ -118,6 +121,8 @@ class RunConfig:
         records.only(raw, {"format", *CHOSEN, *noted, *beside}, where)
         if missing := [key for key in CHOSEN if key not in raw]:
             raise ValueError(f"{where}: expected a run's settings; missing: {', '.join(missing)}")
+        if isinstance(raw["settings"], Mapping):
+            raw = {**raw, "settings": {**DEFAULTS, **raw["settings"]}}
         chosen = {key: records.checked(raw[key], kind, where, key, complete=True) for key, kind in CHOSEN.items()}
         recorded = records.checked({key: raw[key] for key in raw if key in noted}, Recorded, where)
         try:
@@ -127,10 +132,18 @@ class RunConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Return the config as a JSON object, with the format's number, and with the record if the run has begun."""
-        return {"format": FORMAT, **self.chosen(), **(_plain(self.recorded) if self.recorded.steps else {})}
+        chosen = self.chosen()
+        form = FORMAT if DEFAULTS.keys() & chosen["settings"].keys() else 1
+        return {"format": form, **chosen, **(_plain(self.recorded) if self.recorded.steps else {})}
 
     def chosen(self) -> dict[str, Any]:
-        """Return the choices as a JSON object."""
+        """Return the choices as a JSON object, without those settings of recipes.ADDED that have their defaults."""
+        chosen = self._choices()
+        chosen["settings"] = {key: value for key, value in chosen["settings"].items()
+                              if key not in DEFAULTS or value != DEFAULTS[key]}
+        return chosen
+
+    def _choices(self) -> dict[str, Any]:
         return {"model": self.model, "model_options": dict(self.model_options), "dataset": self.dataset,
                 "data": _plain(self.data), "recipe": self.recipe_name, "settings": _plain(self.recipe),
                 "seed": self.seed, "device": self.device, "graph": self.graph}
@@ -141,18 +154,19 @@ class RunConfig:
         but: keys that may differ
         """
         keys = [key for key in CHOSEN if key not in but]
-        return [f"{text} asked for" for text in _differences(self.chosen(), other.chosen(), keys)]
+        return [f"{text} asked for" for text in _differences(self._choices(), other._choices(), keys)]
 
-    def inputs(self, root: Path | None = None) -> Prepared:
+    def inputs(self, root: Path | None = None, download: bool = False) -> Prepared:
         """Return the data set as the network sees it: pixels / 255, minus the training images' mean at every pixel.
 
         root: the data set's folder; None: the default folder
+        download: whether to download files that are missing
 
         Raises FileNotFoundError if the data set is not found.
         Raises ValueError if the data set has too few images.
         """
         return datasets.prepared(self.dataset, root, normalize="pixel-mean", where=self.device,
-                                 **dataclasses.asdict(self.data))
+                                 download=download, **dataclasses.asdict(self.data))
 
     def build(self, in_channels: int, num_classes: int) -> nn.Module:
         """Return the model with its initial weights, which are drawn from the seed.
@@ -183,6 +197,7 @@ class RunConfig:
                 + ", ".join([self.dataset, *data]) + (f"; networks with {', '.join(options)}" if options else ""))
 
 
+DEFAULTS: dict[str, Any] = {key: getattr(recipes.Recipe(), key) for key in recipes.ADDED}
 # The keys of config.json that hold choices, with their types; the other keys were recorded.
 CHOSEN = {"model": str, "model_options": dict[str, Option], "dataset": str, "data": Data, "recipe": str,
           "settings": recipes.Recipe, "seed": int, "device": str, "graph": bool}
@@ -217,6 +232,8 @@ def configure(model: str, dataset: str, recipe: str = "paper-cifar", seed: int =
         texts["steps"] = "0"  # otherwise the recipe's own number of steps would override the epochs
     elif {"epochs", "steps"} <= set(texts):
         raise ValueError("setting: epochs and steps both set how long the training is; give only one of them")
+    if texts.get("schedule", "steps") != "steps" and "drops" not in texts:
+        texts["drops"] = ""  # the recipe's own drops belong to its own schedule
     return RunConfig(
         model=name,
         model_options={key.removeprefix("model."): recipes.parse(key, text, options[key])

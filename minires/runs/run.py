@@ -29,7 +29,7 @@ from ..files import records
 from ..files.atomic import locked, write_atomically
 from ..kernels import parallel
 from ..names import printed
-from ..train import Epoch, NotFinite, Progress, Step, fit
+from ..train import KEPT, Epoch, NotFinite, Progress, Step, fit
 from ..weights import load_weights, save_weights
 from . import checkpoint, metrics, progress
 from .config import Count, Recorded, RunConfig
@@ -57,7 +57,7 @@ def read_config(folder: Path) -> RunConfig:
 
 
 class At(TypedDict):
-    """Holds `train.Progress` without the velocity, which is an array."""
+    """Holds `train.Progress` without the optimiser's arrays."""
 
     step: Count
     epoch: Count
@@ -89,11 +89,12 @@ class Trained(NamedTuple):
     classes: Sequence[str]
 
 
-def read(folder: Path, root: Path | None = None, where: str = "") -> Trained:
+def read(folder: Path, root: Path | None = None, where: str = "", download: bool = False) -> Trained:
     """Return the network of a finished run, and its test images.
 
     root: the data set's folder; None: the folder that the run used
     where: "auto", "cpu" or "gpu"; "": the device of the run, which may have been trained on another machine
+    download: whether to download files of the data set that are missing
 
     Raises FileNotFoundError if `folder` is not the folder of a run, if the run is not finished, or if the data set is
     not found.
@@ -106,7 +107,7 @@ def read(folder: Path, root: Path | None = None, where: str = "") -> Trained:
     if not weights.exists():
         raise FileNotFoundError(f"{folder}: the run is not finished, so there is no weights.safetensors in it; "
                                 f"minires train --resume --out {folder} resumes it")
-    sets = inputs(config, folder, root)
+    sets = inputs(config, folder, root, download)
     (images, labels), classes = sets.test, sets.classes
     fresh = functools.partial(_built, config, folder, sets)
     model = fresh().eval()
@@ -114,17 +115,18 @@ def read(folder: Path, root: Path | None = None, where: str = "") -> Trained:
     return Trained(config, model, fresh, images, labels, classes)
 
 
-def inputs(config: RunConfig, folder: Path, root: Path | None = None) -> Prepared:
+def inputs(config: RunConfig, folder: Path, root: Path | None = None, download: bool = False) -> Prepared:
     """Return the images of the run in `folder`.
 
     root: the data set's folder; None: the folder that the run used
+    download: whether to download files that are missing
 
     Raises ValueError if the images are not the ones that the run was trained on.
     """
     recorded = config.recorded
     root = root or (Path(recorded.root) if recorded.root else None)
     with _naming(folder):
-        sets = config.inputs(root)
+        sets = config.inputs(root, download)
     if sets.sha256 != (recorded.data_sha256 or sets.sha256):
         raise ValueError(f"{folder / 'config.json'}: expected the {config.dataset} that the run was trained on, with "
                          f"data_sha256 {recorded.data_sha256[:12]}..., got other pixels or labels "
@@ -222,7 +224,7 @@ class Outcome:
 def train(chosen: RunConfig | None, out: Path, *, resume: bool = False, root: Path | None = None,
           time_limit: float = math.inf, every_seconds: float = 600, every_steps: int = 0,
           command: str = "", say: Callable[[str], None] | None = None,
-          watch: Callable[[Passed], None] | None = None) -> Outcome:
+          watch: Callable[[Passed], None] | None = None, download: bool = False) -> Outcome:
     """Begin the run `chosen` in the folder `out`, or with `resume` resume the run in that folder. Return how it ended.
 
     chosen: the config of the run (see `configure`); with `resume` it may be None, and config.json decides
@@ -231,6 +233,7 @@ def train(chosen: RunConfig | None, out: Path, *, resume: bool = False, root: Pa
     every_seconds, every_steps: how often to write a checkpoint, besides after every epoch; every_steps=0: not by steps
     say: is called with a line of text at the start and after every epoch; None: print the line
     watch: is called before the first step and after every step; None: draw a bar in a terminal or in Jupyter
+    download: whether to download files of the data set that are missing
 
     The time limit, Ctrl-C, SIGTERM and SIGHUP stop the run after a checkpoint. On one CPU, with the same number of
     threads, the weights and the metrics of a finished run (except for the seconds) have the same bits, no matter how
@@ -248,7 +251,7 @@ def train(chosen: RunConfig | None, out: Path, *, resume: bool = False, root: Pa
     with _folder(out, chosen, resume) as there, stop_signals() as stop:
         config = there or chosen
         assert config is not None  # _folder raises if there is neither
-        run = _Run(config, out, root, pace, new=there is None, command=command)
+        run = _Run(config, out, root, pace, new=there is None, command=command, download=download)
         try:
             with progress.Bar(out.name) as bar:
                 return run.go(stop, say or progress.say, watch or bar)
@@ -291,10 +294,11 @@ class _Pace:
 class _Run:
     """Does the work of one call on a run, and holds the model, its progress and its metrics."""
 
-    def __init__(self, config: RunConfig, out: Path, root: Path | None, pace: _Pace, new: bool, command: str):
+    def __init__(self, config: RunConfig, out: Path, root: Path | None, pace: _Pace, new: bool, command: str,
+                 download: bool = False):
         self.out, self.pace, self.notes = out, pace, list[str]()
         device.use(config.device)  # raises if the device is missing: the run may have begun on another machine
-        sets = inputs(config, out, root)
+        sets = inputs(config, out, root, download)
         self.train, self.test = sets.train, sets.test
         self.model = _built(config, out, sets)
         self.images = len(self.train[0])
@@ -345,9 +349,9 @@ class _Run:
                 generator.bit_generator.state = header["generators"][name]
             except (KeyError, TypeError, ValueError) as e:
                 raise ValueError(f"{where}: generators.{name}: expected the state of a NumPy generator: {e}") from e
-        self.at = at = Progress(**header["at"], velocity=arrays.get("velocity"))
+        self.at = at = Progress(**header["at"], **{name: arrays.get(name) for name in KEPT})
         self.metrics = metrics.checked(header["metrics"], f"{where}, metrics", self.config.tested)
-        a_pass = -(-self.images // self.config.recipe.batch_size)
+        a_pass = self.config.recipe.steps_per_epoch(self.images)
         steps = at.epoch * a_pass + at.batch if at.batch else min(at.epoch * a_pass, self.steps)
         if at.batch > a_pass or at.step != steps or at.step > self.steps or len(self.metrics) != at.epoch:
             raise ValueError(f"{where}: at: expected a point that this run can reach, got {header['at']}")
@@ -361,9 +365,8 @@ class _Run:
         if bad := [name for name, a in arrays.items() if not np.isfinite(a).all()]:
             raise NotFinite(f"step {self.at.step}: {bad[0].removeprefix('model.')} is not finite after this step. "
                             f"{self._kept()}")
-        if self.at.velocity is not None:
-            arrays["velocity"] = device.to(self.at.velocity, "cpu")
-        at = {f.name: getattr(self.at, f.name) for f in dataclasses.fields(self.at) if f.name != "velocity"}
+        arrays |= {name: device.to(kept, "cpu") for name in KEPT if (kept := getattr(self.at, name)) is not None}
+        at = {f.name: getattr(self.at, f.name) for f in dataclasses.fields(self.at) if f.name not in KEPT}
         header = {"run": self.config.chosen(), "at": at, "metrics": self.metrics,
                   "generators": {name: generator.bit_generator.state for name, generator in self._generators()},
                   "seconds": self.pace.earlier + self.pace.spent(), "takes": self.pace.takes}
@@ -400,7 +403,7 @@ class _Run:
                           graph=self.config.graph)
         with contextlib.closing(events):
             while at.step < steps or at.batch:  # the condition of fit
-                pass_done = at.step == steps or (at.batch > 0 and self._images_at(at.step) % self.images == 0)
+                pass_done = at.step == steps or at.batch == self.config.recipe.steps_per_epoch(self.images)
                 what = "errors" if pass_done else "step"
                 late = pace.too_late(what)
                 if late and not stop and (at.step, at.epoch) == before:
@@ -441,9 +444,10 @@ class _Run:
 
     def _images_at(self, step: int) -> int:
         """Return the number of images trained on in the first `step` steps."""
-        size = self.config.recipe.batch_size
-        epochs, batches = divmod(step, math.ceil(self.images / size))
-        return epochs * self.images + min(batches * size, self.images)
+        recipe = self.config.recipe
+        epochs, batches = divmod(step, recipe.steps_per_epoch(self.images))
+        each = recipe.images_per_epoch(self.images)
+        return epochs * each + min(batches * recipe.batch_size, each)
 
     def _line(self, epoch: Epoch) -> Line:
         line: Line = {"epoch": epoch.epoch, "step": self.at.step, "lr": float(f"{self.at.lr:.6g}"),
