@@ -160,6 +160,13 @@ def test_every_notebook_guide_and_assignment_is_a_page(staged):
         assert listed, f"index.md does not lead to {page}"
 
 
+def test_generated_parts_are_in_their_pages(staged):
+    for page, says in ("conventions", "| derivative of ReLU"), ("guides/errors", "### Weights and other files"), \
+            ("index", "/notebooks/course/a5"):
+        text = (staged.folder / f"{page}.md").read_text(encoding="utf-8")
+        assert says in text and "<!-- every" not in text and "<!-- the README's" not in text
+
+
 def test_a_link_to_a_file_that_does_not_exist_is_found(tmp_path):
     stage = build.Stage(tmp_path)
     text = stage.rewritten("See [a *file*](../../minires/ops/x.py) and `[x](y)`.\n", "docs/guides/x.md", "guides/x")
