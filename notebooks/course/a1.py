@@ -268,9 +268,10 @@ Value.exp, Value.log, Value.tanh, Value.relu = exp, log, tanh, relu
 #   first or breadth first), nor its reverse, is topological in general. A Value is finished only after all its
 #   parents are.
 # - Do not call the function inside itself. Python stops a recursion after about a thousand calls; a network has longer
-#   chains. Keep a list of what is still to do. One way: an entry is a pair (Value, "are its parents done?"). Taking out
-#   (v, no), you put back (v, yes) and on top of it the parents with "no". Taking out (v, yes), you know that v is next.
-#   Another way: count for every Value how many of its uses are not placed yet.
+#   chains. Keep a list of what is still to do. One way: an entry is a pair (Value, "are its parents done?"). When
+#   you take out (v, no) for the first time, put back (v, yes), and on top of it the parents with "no"; skip v if you
+#   take it out with "no" again. When you take out (v, yes), v is the next in the list. Another way: count for every
+#   Value how many of its uses are not placed yet.
 # - Two Values with the same number are two Values. Use a `set` of the Values themselves, not of their `data`.
 #
 # The check hands you graphs of its own Values, which have `data`, `parents`, `shares` and `grad` like yours, but no

@@ -126,8 +126,7 @@ check("a2.1", unbroadcast);
 #
 # An example to try: $a = (3, 1)$, $b = 2$ and $g = (1, 10)$. `Div` gives $y = (1.5, 0.5)$,
 # $\partial L/\partial a = (0.5, 5)$ and $\partial L/\partial b = -(1 \cdot 3 + 10 \cdot 1)/4 = -3.25$. `Maximum` gives
-# $y = (3, 2)$,
-# $(1, 0)$ and $10$.
+# $y = (3, 2)$, $(1, 0)$ and $10$.
 #
 # Test with `gradcheck(Div.apply, a, b)`, with float64 arrays of different shapes. It cannot judge a tie.
 
@@ -558,8 +557,8 @@ figure
 #
 # ### BEGIN SOLUTION
 # **Model answer.** (1, 2) The sum is 0 at every pixel, up to rounding (about $3 \cdot 10^{-7}$, where the largest
-# weight is $0.25$). Each row of $\partial L/\partial z = (p - [k = c])/N$ sums to $1 - 1 = 0$. By
-# $\partial L/\partial W = x^T\,\partial L/\partial z$ the sum of its columns is $x^T$ times the row sums, so 0. The penalty
+# weight is $0.25$). Each row of $\partial L/\partial z = (p - [k = c])/N$ sums to $1 - 1 = 0$. By $\partial
+# L/\partial W = x^T\,\partial L/\partial z$ the sum of its columns is $x^T$ times the row sums, so 0. The penalty
 # adds $2 \lambda W$, whose column sum is $2 \lambda$ times that of $W$. With $s$ the sum of the ten columns, a step
 # makes $s \leftarrow (1 - 2 \eta \lambda)\, s$, with the learning rate $\eta$. It starts at 0 and stays there.
 #
@@ -571,8 +570,8 @@ figure
 # does not change, as in 2.6, so neither do probabilities, loss and answers. (The penalty does: $s = 0$ is its choice.)
 #
 # **Rubric.** 2 points: a prediction with a reason, before the computation (a wrong one earns them too, if the answer
-# says what was wrong). 4: the rows of $\partial L/\partial z$ sum to 0. 2: so do the columns of
-# $x^T \partial L/\partial z$. 2: the penalty scales the sum and keeps 0. 3: random start: constant without penalty; with it, the
+# says what was wrong). 4: the rows of $\partial L/\partial z$ sum to 0. 2: so do the columns of $x^T \partial
+# L/\partial z$. 2: the penalty scales the sum and keeps 0. 3: random start: constant without penalty; with it, the
 # factor $1 - 2\eta\lambda$ a step and a number of steps that follows from it, compared with a run. 2: the same number
 # added to all logits changes no probability.
 # ### END SOLUTION

@@ -1,4 +1,4 @@
-"""Answers to A3 in four styles, written from the prose alone, and the bank's bugs planted in them by their sentences."""
+"""Answers to A3 in four styles, written from the prose alone, and the bank's bugs planted in them by sentence."""
 from named import Other, Planted
 
 # ------------------------------------------------------------------------------------- 3.1 how many windows fit
@@ -28,7 +28,7 @@ def output_size(size, kernel, stride, padding):
             places(size[1] + 2 * padding[1], kernel[1], stride[1]))
 '''
 
-# ------------------------------------------------------------------------- 3.2 and 3.3: the columns, and their transpose
+# ------------------------------------------------------------------ 3.2 and 3.3: the columns, and their transpose
 
 GATHER_SLICES = SIZE_PAIRED + '''
 def im2col(x, kernel, stride, padding):
@@ -260,7 +260,7 @@ def conv2d_backward(dy, cache):
     return total[:, :, ph:ph + H, pw:pw + W], dw.reshape(w.shape), db
 '''
 
-# --------------------------------------------------------------------------------------------------- 3.6 and 3.7: pooling
+# ----------------------------------------------------------------------------------------- 3.6 and 3.7: pooling
 
 MAX_COLUMNS = GATHER_SLICES + SCATTER_SLICES.replace(SIZE_PAIRED, "") + '''
 def max_pool_forward(x, kernel, stride, padding):
@@ -382,7 +382,7 @@ def avg_pool_backward(dy, cache):
     return dx
 '''
 
-# The mean of a window is a mean over its rows, then over its columns: two small matrices, and backward their transposes.
+# The mean of a window is a mean over its rows, then over its columns: two small matrices; backward their transposes.
 AVERAGE_MATRICES = '''
 def averages(pixels, window, step, border, dtype):
     count = (pixels + 2 * border - window) // step + 1
@@ -443,8 +443,8 @@ PLANTED = {
         Planted(3, 14, ("(C, kh, kw, N, Ho, Wo), (c, h, w, n, sh * h, sw * w)",
                         "(kh, kw, C, N, Ho, Wo), (h, w, c, n, sh * h, sw * w)")),
         Planted(3, 16, ("windows.copy().reshape", "windows.reshape"), (", writeable=False", "")),
-        Planted(3, 17, ("n, c, h, w = x.strides", "n, c, h, w = (x.itemsize * np.cumprod([1, x.shape[3], x.shape[2], C])"
-                        ")[::-1].tolist()")),
+        Planted(3, 17, ("n, c, h, w = x.strides", "n, c, h, w = (x.itemsize * np.cumprod([1, x.shape[3], x.shape[2],"
+                        " C]))[::-1].tolist()")),
         Planted(0, 24, ("np.empty((C, kh, kw, N, Ho, Wo), x.dtype)", "np.empty((C, kh, kw, N, Ho, Wo))")),
         Planted(1, 24, (", dtype=x.dtype", "")),
     ],
@@ -508,14 +508,15 @@ for n in range(seen.shape[0]):
         Planted(2, 2, ("kh - 1:kh - 1 + sh * Ho:sh, kw - 1:kw - 1 + sw * Wo:sw",
                        "kh - 1:kh - 1 + Ho, kw - 1:kw - 1 + Wo")),
         Planted(3, 2, ("row, column = indices((H, W), (kh, kw), stride, (ph, pw))",
-                       "row, column = indices((kh + dy.shape[2] - 1, kw + dy.shape[3] - 1), (kh, kw), (1, 1), (0, 0))")),
+                       "row, column = indices([kh + dy.shape[2] - 1, kw + dy.shape[3] - 1], (kh, kw), "
+                       "(1, 1), (0, 0))")),
         Planted(0, 3, ("dcolumns = w.reshape", "dcolumns = w[:, :, ::-1, ::-1].reshape")),
         Planted(1, 3, ("w[:, :, u, v], dy)", "w[:, :, -1 - u, -1 - v], dy)")),
         Planted(2, 3, ("turned = w[:, :, ::-1, ::-1]", "turned = w")),
         Planted(0, 4, ("O, C, kh, kw = w.shape\n    N", "w = w[:, :, ::-1, ::-1]\nO, C, kh, kw = w.shape\nN"),
                 ("dw = (G @ columns.T).reshape(w.shape)", "dw = (G @ columns.T).reshape(w.shape)[:, :, ::-1, ::-1]")),
         Planted(2, 4, ("wide = np.pad", "w = np.flip(w, (2, 3))\nwide = np.pad"),
-                ("return np.ascontiguousarray(dx), dw, db", "return np.ascontiguousarray(dx), np.flip(dw, (2, 3)), db")),
+                ("np.ascontiguousarray(dx), dw, db", "np.ascontiguousarray(dx), np.flip(dw, (2, 3)), db")),
         Planted(0, 11, ("dw = (G @ columns.T)", "dw = (G @ columns.T / len(dy))")),
         Planted(2, 11, ('"nohw,nchwij->ocij", dy, seen)', '"nohw,nchwij->ocij", dy, seen) / N')),
         Planted(3, 11, (".transpose(0, 2, 1)).sum(0)", ".transpose(0, 2, 1)).mean(0)")),
@@ -539,8 +540,8 @@ for n in range(seen.shape[0]):
                 ("who = np.where(better, turn, who)", "pass"),
                 ("return y, (who,", "return y, ((y, padded),"),
                 ("who, shape, (H, W)", "(y, padded), shape, (H, W)"),
-                ("stride, who.shape[2:]):\n        part += dy * (who == turn)",
-                 "stride, y.shape[2:]):\n        part += dy * (dict(turns(padded, kernel, stride, y.shape[2:]))[turn] == y)")),
+                ("stride, who.shape[2:])", "stride, y.shape[2:])"),
+                ("dy * (who == turn)", "dy * (dict(turns(padded, kernel, stride, y.shape[2:]))[turn] == y)")),
         Planted(1, 20, ("a, b = np.unravel_index(np.argmax(window), window.shape)", "mask = window == window.max()"),
                 ("[a, b] += dy[n, c, i, j]", "[mask] += dy[n, c, i, j]")),
         Planted(0, 21, ("+= X", "= X")),
@@ -577,7 +578,7 @@ OTHERS = {
     "a3.5": [Other(0, ("dw = (G @ columns.T)", "dw = (G @ columns.T + w.reshape(O, -1))")),
              Other(3, ("db = G.sum((0, 2))", "db = G.max((0, 2))"))],
     "a3.6": [Other(1, ("np.argmax(window)", "np.argmin(window)")),
-             Other(2, ("better = part > y", "better = part >= y"))],
+             Other(2, ("who = np.where(better, turn, who)", "who = np.where(better, turn, 0)"))],
     "a3.7": [Other(2, ("return matrix[:, border:border + pixels] / window",
                        "return matrix[:, border:border + pixels] / window ** 0.5")),
              Other(0, ("columns.mean(axis=0)", "np.median(columns, axis=0)"))],

@@ -1,7 +1,7 @@
-"""Answers to A4 in three styles, written from the prose alone, and the bank's bugs planted in them by their sentences."""
+"""Answers to A4 in three styles, written from the prose alone, and the bank's bugs planted in them by sentence."""
 from named import Other, Planted
 
-# ------------------------------------------------------------------------------------------------ helpers of the styles
+# ---------------------------------------------------------------------------------------- helpers of the styles
 
 # Style 0: axes and a reshape, as the hint says.
 AXES = '''
@@ -198,7 +198,7 @@ def running(mean, var, batch_mean, batch_var, momentum, count):
     return mean, var
 '''
 
-# ---------------------------------------------------------------------------------------------------------- 4.5 eval mode
+# ----------------------------------------------------------------------------------------------------- 4.5 eval mode
 
 EVAL_AXES = AXES + '''
 def batch_norm_eval_forward(x, gamma, beta, mean, var, eps):
@@ -246,7 +246,7 @@ def batch_norm_eval_backward(dy, cache):
     return dx, dgamma, dbeta
 '''
 
-# --------------------------------------------------------------------------------------------- 4.6 a layer on the engine
+# --------------------------------------------------------------------------------------- 4.6 a layer on the engine
 
 LAYER_RUNNING = RUNNING_SUMS + '''
 class BatchNorm2d(nn.Module):
@@ -339,5 +339,224 @@ ALTERNATES = {
     "a4.5": [EVAL_AXES, EVAL_ROWS, EVAL_CHANNELS],
     "a4.6": [LAYER_RUNNING, LAYER_TURNED, LAYER_SUMS],
 }
-PLANTED = {}
-OTHERS = {}
+
+# Planted(style, bug, *changes), each from the bug's sentence in the list of bugs alone.
+PLANTED = {
+    "a4.1": [
+        Planted(0, 12, ("return (0,) + tuple(range(2, x.ndim))", "return (0,)"),
+                ("def wide(values, x):\n    return values.reshape((1, -1) + (1,) * (x.ndim - 2))",
+                 "def wide(values, x):\n    return values.reshape((1, -1, 1, 1)[:x.ndim]) "
+                 "if values.ndim == 1 else values")),
+        Planted(2, 12, ("for c in range(arrays[0].shape[1]):\n        yield c, [a[:, c].ravel() for a in arrays]",
+                        "for c in range(arrays[0].shape[0]):\n    yield c, [a[c].ravel() for a in arrays]"),
+                ("y[:, c] = (gamma[c] * xhat + beta[c]).reshape(y[:, c].shape)",
+                 "wide = (-1,) + (1,) * (x.ndim - 2)\ny[c] = xhat.reshape(y[c].shape) * gamma.reshape(wide)"
+                 " + beta.reshape(wide)")),
+        Planted(0, 13, ("1 / np.sqrt(var + eps)", "1 / (np.sqrt(var) + eps)")),
+        Planted(1, 13, ("root = np.sqrt(np.einsum(\"cm,cm->c\", D, D) / m + eps)",
+                        "root = np.sqrt(np.einsum(\"cm,cm->c\", D, D) / m) + eps")),
+        Planted(2, 13, ("xhat = (values - mean) / (variance + eps) ** 0.5",
+                        "xhat = (values - mean) / (variance ** 0.5 + eps)")),
+        Planted(0, 23, ("difference = x - wide(mu, x)", "x -= wide(mu, x)\ndifference = x")),
+        Planted(2, 23, ("y[:, c] = (gamma", "x[:, c] -= mean\ny[:, c] = (gamma")),
+        Planted(0, 24, ("(difference * difference).mean(axes_of(x))", "(x * x).mean(axes_of(x)) - mu * mu")),
+        Planted(1, 24, ("np.einsum(\"cm,cm->c\", D, D) / m + eps", "(X * X).mean(1) - X.mean(1) ** 2 + eps")),
+        Planted(2, 24, ("((values - mean) ** 2).mean()", "values @ values / len(values) - mean ** 2")),
+    ],
+    "a4.2": [
+        Planted(0, 1, ("dxhat * wide(s, x) + xc * wide(2 / m * dvar, x)", "dxhat * wide(s, x)"),
+                ("dxc + wide(dmu, x) / m", "dxc")),
+        Planted(0, 2, (" + xc * wide(2 / m * dvar, x)", "")),
+        Planted(2, 2, ("one[\"dxc\"] = direct + through_v", "one[\"dxc\"] = direct")),
+        Planted(0, 3, ("dxc + wide(dmu, x) / m", "dxc")),
+        Planted(1, 3, ("dX = dD + dmu[:, None] / m", "dX = dD")),
+        Planted(0, 4, ("2 / m * dvar", "2 / (m - 1) * dvar")),
+        Planted(1, 4, ("2 * D * dvar[:, None] / m", "2 * D * dvar[:, None] / (m - 1)")),
+        Planted(0, 5, ("dxhat = wide(gamma, x) * dy", "dxhat = 1 * dy")),
+        Planted(2, 5, ("\"dxhat\": d * gamma[c]", "\"dxhat\": d")),
+        Planted(0, 6, ("dxc = dxhat * wide(s, x)", "dxc = dxhat * wide(s * s, x)")),
+        Planted(1, 6, ("dD = H / root[:, None]", "dD = H / root[:, None] ** 2")),
+        Planted(0, 7, ("dvar = -0.5", "dvar = 0.5")),
+        Planted(1, 7, ("dvar = -dinv", "dvar = dinv")),
+        Planted(2, 7, ("direct + through_v", "direct - through_v")),
+        Planted(0, 8, ("(dy * xhat).sum(axes)", "(dy * x).sum(axes)")),
+        Planted(1, 8, ("np.einsum(\"cm,cm->c\", G, D) / root", "np.einsum(\"cm,cm->c\", G, X)")),
+        Planted(0, 9, ("grads[\"dbeta\"] = dy.sum(axes)", "grads[\"dbeta\"] = dy.mean(axes)")),
+        Planted(2, 9, ("np.sum(d),", "np.mean(d),")),
+        Planted(0, 11, ("m = x.size / x.shape[1]", "m = x.shape[0]")),
+        Planted(1, 11, ("dvar[:, None] / m", "dvar[:, None] / len(x)"), ("dmu[:, None] / m", "dmu[:, None] / len(x)")),
+        Planted(0, 13, ("(var + eps) ** -0.5", "1 / (var ** 0.5 + eps)")),
+        Planted(1, 13, ("np.sqrt((D * D).sum(1) / m + eps)", "np.sqrt((D * D).sum(1) / m)")),
+        Planted(1, 26, ("dbeta=G.sum(1)", "dbeta=dy.sum((0, *range(2, dy.ndim)), keepdims=True)")),
+    ],
+    "a4.3": [
+        Planted(0, 1, ("(g - through_mean - through_var)", "g")),
+        Planted(1, 1, ("bracket = m * G - total - D * (along / root ** 2)[:, None]", "bracket = m * G")),
+        Planted(2, 1, ("jacobian = s * (projection - np.outer(xhat, xhat) / m)", "jacobian = s * np.eye(m)")),
+        Planted(0, 2, ("g - through_mean - through_var", "g - through_mean")),
+        Planted(1, 2, (" - D * (along / root ** 2)[:, None]", "")),
+        Planted(2, 2, ("(projection - np.outer(xhat, xhat) / m)", "projection")),
+        Planted(0, 3, ("g - through_mean - through_var", "g - through_var")),
+        Planted(1, 3, ("m * G - total - D", "m * G - D")),
+        Planted(2, 3, (" - np.ones((m, m), d.dtype) / m", "")),
+        Planted(0, 4, ("xhat * wide((g * xhat).mean(axes), dy)",
+                       "xhat * wide((g * xhat).sum(axes) / (g[:, 0].size - 1), dy)")),
+        Planted(1, 4, ("D * (along / root ** 2)[:, None]", "D * (m / (m - 1) * along / root ** 2)[:, None]")),
+        Planted(2, 4, ("np.outer(xhat, xhat) / m", "np.outer(xhat, xhat) / (m - 1)")),
+        Planted(0, 5, ("g = wide(gamma, dy) * dy", "g = dy")),
+        Planted(1, 5, ("(gamma / root)[:, None]", "(1 / root)[:, None]")),
+        Planted(2, 5, ("(gamma[c] * (jacobian @ d))", "(jacobian @ d)")),
+        Planted(0, 6, ("dx = wide(s, dy)", "dx = wide(s * s, dy)")),
+        Planted(1, 6, ("(gamma / root)[:, None]", "(gamma / root ** 2)[:, None]")),
+        Planted(0, 7, ("- through_var)", "+ through_var)")),
+        Planted(1, 7, ("total - D *", "total + D *")),
+        Planted(2, 7, ("projection - np.outer", "projection + np.outer")),
+        Planted(0, 8, ("return y, (xhat, s, gamma)", "return y, (xhat, s, gamma, x)"),
+                ("xhat, s, gamma = cache", "xhat, s, gamma, x = cache"),
+                ("(dy * xhat).sum(axes)", "(dy * x).sum(axes)")),
+        Planted(1, 8, ("\"gamma\": gamma}", "\"gamma\": gamma, \"X\": X}"),
+                ("return back(dX, dy), along / root,", "return back(dX, dy), (G * cache[\"X\"]).sum(1),")),
+        Planted(0, 9, ("dbeta = dy.sum(axes)", "dbeta = dy.mean(axes)")),
+        Planted(1, 9, ("total[:, 0]", "total[:, 0] / m")),
+        Planted(2, 9, ("dbeta[c] = d.sum()", "dbeta[c] = d.mean()")),
+        Planted(2, 10, ("(gamma[c] * (jacobian @ d)).reshape(dx[:, c].shape)", "0")),
+        Planted(0, 10, ("return dx, dgamma", "return 0 * dx, dgamma")),
+        Planted(0, 11, ("g.mean(axes)", "g.sum(axes) / len(g)"),
+                ("(g * xhat).mean(axes)", "(g * xhat).sum(axes) / len(g)")),
+        Planted(1, 11, ("m = G.shape[1]", "m = dy.shape[0]")),
+        Planted(2, 11, ("np.ones((m, m), d.dtype) / m", "np.ones((m, m), d.dtype) / len(dy)"),
+                ("np.outer(xhat, xhat) / m", "np.outer(xhat, xhat) / len(dy)")),
+        Planted(0, 12, ("through_mean = wide(g.mean(axes), dy)", "through_mean = g.mean(0)"),
+                ("through_var = xhat * wide((g * xhat).mean(axes), dy)", "through_var = xhat * (g * xhat).mean(0)")),
+        Planted(0, 13, ("return y, (xhat, s, gamma)", "return y, (xhat, 1 / np.sqrt(var), gamma)")),
+        Planted(1, 13, ("\"root\": root", "\"root\": np.sqrt((D * D).mean(1))")),
+        Planted(2, 13, ("kept.append((xhat, (variance + eps) ** -0.5))", "kept.append((xhat, variance ** -0.5))")),
+        Planted(2, 13, ("kept.append((xhat, (variance + eps) ** -0.5))",
+                        "kept.append((xhat, 1 / (variance ** 0.5 + eps)))"),
+                ("/ (variance + eps) ** 0.5", "/ (variance ** 0.5 + eps)")),
+        Planted(0, 26, ("(dy * xhat).sum(axes)", "(dy * xhat).sum(axes, keepdims=True)"),
+                ("dbeta = dy.sum(axes)", "dbeta = dy.sum(axes, keepdims=True)")),
+        Planted(1, 26, ("along / root, total[:, 0]", "(along / root)[:, None], total")),
+    ],
+    "a4.4": [
+        Planted(0, 17, ("(1 - momentum) * mean + momentum * batch_mean",
+                 "momentum * mean + (1 - momentum) * batch_mean"),
+                ("(1 - momentum) * var + momentum * unbiased", "momentum * var + (1 - momentum) * unbiased")),
+        Planted(1, 17, ("old + momentum * (new - old)", "new + momentum * (old - new)")),
+        Planted(2, 17, ("mean, var = mean.copy(), var.copy()",
+                 "mean, var, momentum = mean.copy(), var.copy(), 1 - momentum")),
+        Planted(0, 18, ("unbiased = batch_var * (count / (count - 1))", "unbiased = batch_var")),
+        Planted(1, 18, ("batch_var / (1 - 1 / count)", "batch_var")),
+        Planted(2, 18, ("momentum * factor * batch_var", "momentum * batch_var")),
+        Planted(0, 19, ("return new_mean, new_var",
+                 "return (batch_mean, unbiased) if momentum == 1 else (new_mean, new_var)")),
+        Planted(2, 19, ("mean, var = mean.copy(), var.copy()", "pass")),
+        Planted(0, 25, ("if count < 2:", "if count < 1:")),
+        Planted(1, 25, ("if count <= 1:", "if False:")),
+        Planted(0, 25, ("if count < 2:", "if False:"),
+                ("count / (count - 1)", "np.float64(count) / np.float64(count - 1)")),
+    ],
+    "a4.5": [
+        Planted(0, 5, ("wide(gamma * s, dy) * dy", "wide(s, dy) * dy")),
+        Planted(1, 5, ("back(G * slope[:, None], dy)", "back(G / root[:, None], dy)")),
+        Planted(2, 5, ("dx[:, c] = gamma[c] * dy[:, c] / root[c]", "dx[:, c] = dy[:, c] / root[c]")),
+        Planted(0, 6, ("wide(gamma * s, dy) * dy", "wide(gamma * s * s, dy) * dy")),
+        Planted(2, 6, ("dy[:, c] / root[c]", "dy[:, c] / root[c] ** 2")),
+        Planted(0, 8, ("return wide(gamma, x) * xhat + wide(beta, x), (xhat, s, gamma)",
+                       "return wide(gamma, x) * xhat + wide(beta, x), (x, s, gamma)")),
+        Planted(1, 8, ("dgamma = ((G * X).sum(1) - mean * G.sum(1)) / root", "dgamma = (G * X).sum(1)")),
+        Planted(0, 9, ("dy.sum(axes_of(dy))", "dy.mean(axes_of(dy))")),
+        Planted(2, 9, ("dbeta[c] = d @ xhat, d.sum()", "dbeta[c] = d @ xhat, d.mean()")),
+        Planted(0, 13, ("1 / np.sqrt(var + eps)", "1 / (np.sqrt(var) + eps)")),
+        Planted(2, 13, ("(normal, gamma, np.sqrt(var + eps))", "(normal, gamma, np.sqrt(var))")),
+        Planted(0, 14, ("s = 1 / np.sqrt", "mean, var = x.mean(axes_of(x)), x.var(axes_of(x))\ns = 1 / np.sqrt")),
+        Planted(2, 14, ("xhat = (values - mean[c]) / np.sqrt(var[c] + eps)",
+                        "xhat = (values - values.mean()) / np.sqrt(values.var() + eps)")),
+        Planted(0, 22, ("dx = wide(gamma * s, dy) * dy",
+                        "g = wide(gamma, dy) * dy\ndx = wide(s, dy) * (g - wide(g.mean(axes_of(dy)), dy)"
+                        " - xhat * wide((g * xhat).mean(axes_of(dy)), dy))")),
+        Planted(1, 22, ("back(G * slope[:, None], dy)", "back((G - G.mean(1)[:, None]) * slope[:, None], dy)")),
+        Planted(2, 22, ("dx[:, c] = gamma[c] * dy[:, c] / root[c]",
+                        "dx[:, c] = gamma[c] * (dy[:, c] - d.mean() - normal[:, c] * (d * xhat).mean()) / root[c]")),
+        Planted(0, 26, ("(dy * xhat).sum(axes_of(dy))", "(dy * xhat).sum(axes_of(dy), keepdims=True)"),
+                ("dy.sum(axes_of(dy))", "dy.sum(axes_of(dy), keepdims=True)")),
+    ],
+    "a4.6": [
+        Planted(0, 1, ("xhat = xc / (var + self.eps).sqrt()",
+                       "if self.training:\n    xc, var = x - Tensor(mean.data), Tensor(var.data)\n"
+                       "xhat = xc / (var + self.eps).sqrt()")),
+        Planted(1, 1, ("self.remember(mean.data, var.data, N * H * W)",
+                       "self.remember(mean.data, var.data, N * H * W)\nmean, var = Tensor(mean.data), "
+                       "Tensor(var.data)")),
+        Planted(2, 1, ("scale = self.weight", "mean, var = Tensor(mean.data), Tensor(var.data)\nscale = self.weight")),
+        Planted(0, 2, ("xhat = xc / (var + self.eps).sqrt()", "xhat = xc / (Tensor(var.data) + self.eps).sqrt()")),
+        Planted(1, 2, ("self.remember(mean.data, var.data, N * H * W)",
+                       "self.remember(mean.data, var.data, N * H * W)\nvar = Tensor(var.data)")),
+        Planted(2, 2, ("scale = self.weight", "var = Tensor(var.data)\nscale = self.weight")),
+        Planted(0, 3, ("xc = x - mean", "xc = x - Tensor(mean.data)")),
+        Planted(1, 3, ("mean = values.mean(0)", "mean = Tensor(values.data.mean(0))")),
+        Planted(2, 3, ("mean = x.sum((0, 2, 3)) / m", "mean = Tensor(x.data.mean((0, 2, 3)))")),
+        Planted(0, 12, ("var = (xc * xc).mean((0, 2, 3), keepdims=True)",
+                        "var = (xc * xc).mean((0, 1, 2, 3), keepdims=True) + 0 * mean")),
+        Planted(0, 13, ("(var + self.eps).sqrt()", "(var.sqrt() + self.eps)")),
+        Planted(2, 13, ("(var + self.eps) ** -0.5", "1 / (var ** 0.5 + self.eps)"),
+                ("self.weight * 1 / (", "self.weight / (")),
+        Planted(0, 14, ("if self.training:", "if True:")),
+        Planted(1, 14, ("if not self.training:", "if False:"),
+                ("self.remember(mean.data", "if self.training:\n    self.remember(mean.data")),
+        Planted(2, 14, ("if self.training:", "if self.training or True:"),
+                ("kept.data = kept.data + self", "kept.data = kept.data + self.training * self")),
+        Planted(0, 15, ("else:\n            xc = x - self.running_mean.reshape(1, C, 1, 1)",
+                        "else:\n    m, v = x.data.mean((0, 2, 3)), x.data.var((0, 2, 3))\n"
+                        "    xc = x - Tensor(self.running_mean.data.reshape(1, C, 1, 1))"),
+                ("var = self.running_var.reshape(1, C, 1, 1)",
+                 "var = Tensor(self.running_var.data.reshape(1, C, 1, 1))\n"
+                 "self.running_mean.data, self.running_var.data = running(\n"
+                 "    self.running_mean.data, self.running_var.data, m, v, self.momentum, N * H * W)")),
+        Planted(1, 15, ("if not self.training:", "if not self.training:\n"
+                        "    self.remember(values.data.mean(0), values.data.var(0), N * H * W)")),
+        Planted(0, 16, ("xhat = xc / (var + self.eps).sqrt()",
+                        "xc = x - self.running_mean.reshape(1, C, 1, 1)\n"
+                        "var = self.running_var.reshape(1, C, 1, 1)\nxhat = xc / (var + self.eps).sqrt()")),
+        Planted(2, 16, ("scale = self.weight", "mean, var = self.running_mean, self.running_var\nscale = self.weight")),
+        Planted(0, 17, ("(1 - momentum) * mean + momentum * batch_mean",
+                 "momentum * mean + (1 - momentum) * batch_mean"),
+                ("(1 - momentum) * var + momentum * unbiased", "momentum * var + (1 - momentum) * unbiased")),
+        Planted(1, 17, ("keep * self.running_mean.data + self.momentum * mean",
+                        "self.momentum * self.running_mean.data + keep * mean"),
+                ("keep * self.running_var.data + self.momentum * n / (n - 1) * var",
+                 "self.momentum * self.running_var.data + keep * n / (n - 1) * var")),
+        Planted(0, 18, ("batch_var * (count / (count - 1))", "batch_var")),
+        Planted(1, 18, ("self.momentum * n / (n - 1) * var", "self.momentum * var")),
+        Planted(2, 18, ("var.data * (m / (m - 1))", "var.data")),
+        Planted(2, 19, ("kept.data = kept.data + self.momentum * (new - kept.data)",
+                        "kept.data = new if self.momentum == 1 else kept.data + self.momentum * (new - kept.data)")),
+        Planted(0, 20, ("Tensor(np.zeros(channels, np.float32))", "Tensor(np.zeros(channels, np.float32), True)"),
+                ("Tensor(np.ones(channels, np.float32))", "Tensor(np.ones(channels, np.float32), True)")),
+        Planted(2, 20, ("(\"running_mean\", 0, False)", "(\"running_mean\", 0, True)"),
+                ("(\"running_var\", 1, False)", "(\"running_var\", 1, True)")),
+        Planted(0, 21, ("Tensor(np.ones(channels, np.float32), True)", "Tensor(1 * np.ones(channels, np.float32))"),
+                ("Tensor(np.zeros(channels, np.float32), True)", "Tensor(1 * np.zeros(channels, np.float32))")),
+        Planted(1, 21, ("Tensor(one, True)", "Tensor(one)"), ("Tensor(zero, True)", "Tensor(zero)")),
+        Planted(1, 25, ("if n == 1:", "if n == 0:"), ("n / (n - 1) * var", "np.float32(n) / np.float32(n - 1) * var")),
+        Planted(2, 25, ("if m < 2:", "if m < 1:"), ("m / (m - 1)", "np.float32(m) / np.float32(m - 1)")),
+    ],
+}
+
+# Mistakes of the same kind that the bank does not hold.
+OTHERS = {
+    "a4.1": [Other(0, ("y = wide(gamma, x) * xhat + wide(beta, x)", "y = wide(gamma, x) * (xhat + wide(beta, x))")),
+             Other(1, ("D, D) / m + eps", "D, D) / (m - 1) + eps")),
+             Other(2, ("gamma[c] * xhat + beta[c]", "beta[c] * xhat + gamma[c]"))],
+    "a4.2": [Other(0, ("xc * wide(2 / m * dvar, x)", "xc * wide(2 * dvar, x)")),
+             Other(1, ("/ (2 * root ** 3)", "/ (2 * root)")), Other(2, ("+ one[\"dmu\"] / m", "- one[\"dmu\"] / m"))],
+    "a4.3": [Other(0, ("xhat * wide((g * xhat).mean(axes), dy)", "wide((g * xhat).mean(axes), dy)")),
+             Other(1, ("along / root ** 2", "along / root")),
+             Other(2, ("projection - np.outer(xhat, xhat) / m", "projection @ projection * 0.5"))],
+    "a4.4": [Other(0, ("momentum * unbiased", "momentum * np.sqrt(unbiased)")),
+             Other(1, ("old + momentum * (new - old)", "old - momentum * (new - old)"))],
+    "a4.5": [Other(0, ("wide(gamma * s, dy) * dy", "wide(gamma + s, dy) * dy")),
+             Other(1, ("beta - slope * mean", "beta + slope * mean"))],
+    "a4.6": [Other(0, ("self.weight.reshape(1, C, 1, 1) * xhat", "(1 + self.weight.reshape(1, C, 1, 1)) * xhat")),
+             Other(2, ("** -0.5", "** -1"))],
+}
