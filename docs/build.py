@@ -79,6 +79,8 @@ class Stage:
 
     def rewritten(self, text: str, name: str, page: str) -> str:
         """Return a page's text with what is generated filled in, and with links that fit the site."""
+        if name.startswith("docs/guides/"):  # what a block prints, in which long lines are wrapped
+            text = text.replace("```text\n", "```{code-block} text\n:class: printed\n\n")
         for marker, write in ("<!-- every error message -->", errors.page), (COURSE, self._course):
             if marker in text:
                 text = text.replace(marker, write())
@@ -181,6 +183,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("minires-docs"), metavar="DIR",
                         help="folder for the site (default: minires-docs)")
     args = parser.parse_args()
+    if reference.PACKAGE.parent != ROOT:
+        parser.error(f"expected minires from {ROOT}, got {reference.PACKAGE}; install it there with: "
+                     'pip install -e ".[docs]"')
     status = build(args.out)
     if status == 0:
         print(f"Open {args.out / 'index.html'}")

@@ -14,9 +14,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import minires
+from reference import PACKAGE, tree_of
 
-PACKAGE = Path(minires.__file__).resolve().parent
 HOLE = "…"  # what a message fills in: a name, a shape, a number
 
 
@@ -35,7 +34,7 @@ class Message(NamedTuple):
 @functools.cache
 def messages() -> list[Message]:
     """Return every message that minires can raise, in the order of the source."""
-    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
+    trees = {path: tree_of(path) for path in sorted(PACKAGE.rglob("*.py"))}
     errors = exceptions(trees.values())
     return [m for path, tree in trees.items() for m in _of_file(path, tree, errors)]
 
@@ -44,7 +43,7 @@ def exceptions(trees: Iterable[ast.Module]) -> set[str]:
     """Return the names of Python's exceptions and of those that the trees define."""
     found = {name for name, value in vars(builtins).items() if isinstance(value, type)
              and issubclass(value, Exception) and not issubclass(value, Warning)} | {"ArgumentTypeError"}
-    classes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    classes = [node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)]
     while new := {c.name for c in classes if any(ast.unparse(b).rpartition(".")[2] in found for b in c.bases)} - found:
         found |= new
     return found
@@ -54,7 +53,7 @@ def _of_file(path: Path, tree: ast.Module, errors: set[str]) -> Iterator[Message
     """Yield the exceptions that a file makes, at a `raise` or in a function that returns one."""
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args]
     for call in sorted(calls, key=lambda call: call.lineno):
-        name = ast.unparse(call.func).rpartition(".")[2]
+        name = getattr(call.func, "id", "") or getattr(call.func, "attr", "")
         if name == "unknown":
             error, text = "UsageError", f"{_text(call.args[0])}: unknown name {HOLE}; did you mean {HOLE}?"
         elif name in errors:
@@ -126,6 +125,7 @@ ELSEWHERE = {
     "kernels": "The arrays do not fit each other. Compare their shapes with the operation's "
                "[reference](../reference/ops.md).",
     "models": "Compare the arguments with the [reference](../reference/models.md).",
+    "names": "Correct the name or the pattern that the message quotes.",
     "nn": "Compare the arguments with the [reference](../reference/nn.md).",
     "ops": "Compare the shapes in the message with the operation's [reference](../reference/ops.md).",
     "plot": "Compare the arguments with the [reference](../reference/plot.md).",
@@ -148,9 +148,9 @@ PARTS = {  # heading: rooms
     "Runs and the command line": ["runs", "commands", "cli", "info", "names"],
     "The course": ["course"],
 }
-DO = re.compile(r"^\s*(use|give|convert|call|move|pass|put|wrap|check|try|load|save|run|set|fetch|leave|choose|take|scale|"
-                r"install|reduce|make|start|name|delete|return|change|build|write|fix|add|raise|shorten|remove|replace|"
-                r"did you mean|is |which |to_float|average_pool|np\.)", re.IGNORECASE)
+DO = re.compile(r"^\s*(use|give|convert|call|move|pass|put|wrap|check|try|load|save|run|set|fetch|leave|choose|take|"
+                r"scale|install|reduce|make|start|name|delete|return|change|build|write|fix|add|raise|shorten|remove|"
+                r"replace|did you mean|is |which |to_float|average_pool|np\.)", re.IGNORECASE)
 
 
 def room_of(path: str) -> str:
@@ -165,7 +165,7 @@ def advice(message: Message) -> str | None:
     for pattern, text in ADVICE:
         if re.search(pattern, f"{message.error}: {message.text}"):
             return text
-    return ELSEWHERE.get(room_of(message.path))
+    return ELSEWHERE.get(room_of(message.path), "Compare the arguments with the [reference](../reference/index.md).")
 
 
 def says_what_to_do(text: str) -> bool:

@@ -7,6 +7,7 @@ the reference and the list of error messages link.
 from __future__ import annotations
 
 import importlib
+import re
 from typing import Any
 
 import reference
@@ -48,7 +49,8 @@ class CodeLinks(SphinxPostTransform):
     def run(self, **options: Any) -> None:
         known = self.env.domains.python_domain.objects
         for node in list(self.document.findall(nodes.literal)):
-            name = node.astext().partition("(")[0].removeprefix("minires.")
+            code = re.fullmatch(r"(?:minires\.)?([\w.]+)(?:\([^()]*\))?", node.astext())
+            name = code[1] if code else ""
             found = known.get(f"minires.{name}") if "." in name or name in TOP else None
             if found is not None and not isinstance(node.parent, (nodes.reference, nodes.title)):
                 node.replace_self(make_refnode(self.app.builder, self.env.docname, found.docname, found.node_id,

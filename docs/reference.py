@@ -12,7 +12,7 @@ import functools
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -269,6 +269,7 @@ def signature(value: Any) -> str:
 
 
 def _type(annotation: Any) -> str:
+    annotation = getattr(annotation, "__forward_arg__", annotation)
     text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
     return text.replace("typing.", "").strip("'\"")
 
@@ -367,7 +368,7 @@ def entry(module: ModuleType, name: str) -> str:
         return directive("py:class", name + signature(value), module, _class(module, name, value), fence=7)
     if callable(value) and not _is_alias(value):
         kind = "py:function"
-        text = markdown(value.__doc__, _parameters(value)) if value.__doc__ else _one_line(value)
+        text = markdown(value.__doc__, _parameters(value)) if value.__doc__ else _one_line(module, name)
         return directive(kind, name + signature(value), module, text)
     return directive("py:data", name, module, _data(module, name, value))
 
@@ -398,21 +399,27 @@ def _parameters(value: Any) -> set[str]:
         return set()
 
 
-def _one_line(value: Callable[..., Any]) -> str:
+def _one_line(module: ModuleType, name: str) -> str:
     """Return the source of a function whose code is its documentation, and of the Function that it applies."""
-    source = inspect.getsource(value)
+    home = home_of(module, name)
+    source = _source(home, name)
     applied = re.search(r"(\w+)\.apply", source)
-    step = getattr(inspect.getmodule(value), applied[1], None) if applied else None
-    if isinstance(step, type):
-        source = f"{inspect.getsource(step)}\n\n{source}"
-    return f"```python\n{source.rstrip()}\n```"
+    step = _source(home_of(home, applied[1]), applied[1]) if applied else ""
+    return f"```python\n{f'{step}{chr(10) * 3}' if step else ''}{source}\n```"
+
+
+def _source(home: ModuleType, name: str) -> str:
+    """Return the lines of a file that define a function or class; "" if it does not define the name."""
+    node = _defined(tree_of(source_of(home)).body, name)
+    lines = source_of(home).read_text(encoding="utf-8").splitlines()
+    return "\n".join(lines[node.lineno - 1:node.end_lineno]) if node is not None else ""
 
 
 def _class(module: ModuleType, name: str, value: type) -> str:
     path = source_of(home_of(module, name))
     node = _defined(tree_of(path).body, name)
     lines = path.read_text(encoding="utf-8").splitlines()
-    members = [n for n in getattr(node, "body", [])]
+    members = list(getattr(node, "body", []))
     own = {attribute.attr for n in ast.walk(node) if isinstance(n, (ast.Assign, ast.AnnAssign))
            for attribute in ast.walk(n) if isinstance(attribute, ast.Attribute)
            and isinstance(attribute.ctx, ast.Store)} if node else set()
@@ -422,17 +429,19 @@ def _class(module: ModuleType, name: str, value: type) -> str:
     doc = value.__doc__ if "__doc__" in vars(value) and not _generated(value) else ""
     out = [markdown(doc, known)]
     if not out[0] and issubclass(value, minires.Function):
-        out = [f"```python\n{inspect.getsource(value).rstrip()}\n```"]
-    for f in fields:
-        said = _comment(lines, f)
-        out.append(f"`{f.target.id}: {ast.unparse(f.annotation)}"
-                   f"{f' = {ast.unparse(f.value)}' if f.value is not None else ''}`\n: {escaped(said) or '&nbsp;'}")
+        out = [f"```python\n{_source(home_of(module, name), name)}\n```"]
+    out.append("\n".join(_field(f, _comment(lines, f)) for f in fields))
     for n in members:
         if isinstance(n, ast.FunctionDef) and not n.name.startswith("_") and not issubclass(value, minires.Function):
             out.append(_method(value, n))
     if value is minires.Function:
         out += [_method(value, n) for n in members if isinstance(n, ast.FunctionDef) and not n.name.startswith("_")]
     return "\n\n".join(part for part in out if part)
+
+
+def _field(node: ast.AnnAssign, said: str) -> str:
+    value = f" = {ast.unparse(node.value)}" if node.value is not None else ""
+    return f"- `{ast.unparse(node.target)}: {ast.unparse(node.annotation)}{value}`{said and f': {escaped(said)}'}"
 
 
 def _generated(value: type) -> bool:

@@ -489,8 +489,8 @@ if ready("a8.1", "a8.3", "a8.5"):
     figure = new_figure("The sum of the branches explains the whole way in v2, and not in v1", 7.6,
                         f"Above: {depth} layers, width {width}, one epoch on {len(x):,} images of Fashion-MNIST at "
                         "14 x 14; eval mode, mean over 100 images. x_0: output of block 1. Below left: the same data "
-                        "and v1's network, two epochs, running mean of 20 steps; one seed. Below right: He et al. 2016, "
-                        "Table 1, quoted.")
+                        "and v1's network, two epochs, running mean of 20 steps; one seed. Below right: He et al. "
+                        "2016, Table 1, quoted.")
     (left, right), (curves, bars) = figure.subplots(2, 2)
     lines = {"moved": ("$|x_l - x_0|$", INK, "solid", "o"), "branch": ("$|F_l|$", GREY, (0, (1.2, 1.2)), "^"),
              "missed": ("$|x_l - x_0 - \\sum F|$", "#9e5db5", (0, (5, 1.8)), "s")}

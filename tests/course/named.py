@@ -1,0 +1,255 @@
+"""Count how many planted bugs the diagnosis names: `python tests/course/named.py a3 a4`.
+
+The files alternates_aN.py beside this one hold right answers that were written from the prose alone, by another hand
+than the bank's, in several styles. Into these answers the bank's bugs are planted, each from its sentence alone. What
+the diagnosis says about them is counted:
+
+named     the bug that was planted, and no other
+among     the planted bug and another that gives the same numbers
+fact      no cause, but the bug is one that shows itself as an exception or a fact, and the report states that
+silent    no cause
+wrongly   only other bugs
+
+Other wrong answers (noise, shuffles, signs, half precision, mistakes that the bank does not hold) must be named never.
+"""
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+
+from minires.course import diagnose, solution
+from minires.course.bank import bugs, changed
+from minires.course.diagnose import Verdict
+from minires.course.task import HALVES, Task, tasks
+from minires.course.worker import Outcome, Raised, Space, define
+
+HERE = Path(__file__).parent
+KINDS = "named", "among", "fact", "silent", "wrongly"
+ANSWER = "cell of the answer"
+OTHER_ANSWERS = 20  # wrong answers a task that are no bug of the bank
+
+
+class Planted:
+    """A bug of the bank, planted in an answer by its sentence: style, number of the bug, changes of the text."""
+
+    def __init__(self, style: int, bug: int, *changes: tuple[str, str]) -> None:
+        self.style, self.bug, self.changes = style, bug, changes
+
+
+class Other:
+    """A mistake that the bank does not hold: style, changes of the text."""
+
+    def __init__(self, style: int, *changes: tuple[str, str]) -> None:
+        self.style, self.changes = style, changes
+
+
+def written() -> tuple[str, ...]:
+    """Return the assignments that have alternates, in order."""
+    return tuple(sorted(path.stem.partition("_")[2] for path in HERE.glob("alternates_a*.py")))
+
+
+def alternates(assignment: str) -> ModuleType:
+    """Return the module of an assignment's alternates."""
+    if str(HERE) not in sys.path:
+        sys.path.insert(0, str(HERE))
+    return importlib.import_module(f"alternates_{assignment}")
+
+
+def given(assignment: str) -> list[tuple[str, str]]:
+    """Return the given cells of an assignment, without its answers."""
+    return [(cell, source) for cell, task, source in solution.sources(assignment) if not task]
+
+
+def defined(task: Task, text: str) -> Space:
+    """Return the names that the given cells and an answer's text define, as a worker defines them."""
+    names: Space = {"__name__": "submission"}
+    notes = define([*given(task.assignment), (ANSWER, text)], names, {"minires"})
+    assert not [note for note in notes if note.startswith(ANSWER)], notes  # given cells may need other tasks' answers
+    return names
+
+
+def outcomes(task: Task, text: str, half: str, seed: int) -> list[Outcome]:
+    """Return what an answer's text answers to a half's cases."""
+    return solution.outcomes(task, defined(task, text), solution.drawn(task, half, seed)[0])
+
+
+@cache
+def diagnosed_pairs(task: Task, half: str, seed: int) -> list[diagnose.Known]:
+    """Return what two bugs at once answer, as far as `minires course check` gets in its time."""
+    return list(diagnose.known_pairs(task, half, seed, seconds=60.0))
+
+
+def verdicts(task: Task, got: dict[str, Sequence[Outcome]], seed: int, pairs: bool = False) -> dict[str, Verdict]:
+    """Return the verdict on each half, as a student or a teacher reads it."""
+    found = {}
+    for half, answers in got.items():
+        cases, expected = solution.drawn(task, half, seed)
+        found[half] = diagnose.verdict(task, cases, expected, answers, bank=diagnose.known_bugs(task, half, seed),
+                                       pairs=diagnosed_pairs(task, half, seed) if pairs else ())
+    return found
+
+
+def kind(task: Task, bug: int, found: dict[str, Verdict]) -> str:
+    """Return how the report explains a planted bug: one of KINDS, or "survived" if no half rejects it.
+
+    The first half that names a cause counts. A name that is wrong in any half counts as wrong.
+    """
+    wrong = [verdict for verdict in found.values() if not verdict.right]
+    causes = [verdict.causes for verdict in wrong if verdict.causes]
+    if not wrong:
+        return "survived"
+    if any(bug not in numbers for numbers in causes):
+        return "wrongly"
+    if causes:
+        return "named" if causes[0] == (bug,) else "among"
+    (one,) = (b for b in bugs(task.assignment) if b.number == bug)
+    return "silent" if one.seen == "values" else "fact"
+
+
+def plantings(task: Task) -> Iterator[tuple[Planted, str]]:
+    """Yield (planting, the changed text) of a task."""
+    module = alternates(task.assignment)
+    for planted in module.PLANTED.get(task.name, ()):
+        yield planted, changed(module.ALTERNATES[task.name][planted.style], *planted.changes)
+
+
+# ------------------------------------------------------------------------------------ other wrong answers
+
+
+def _noise(size: float) -> object:
+    return lambda a, rng: a + size * (np.abs(a).max() + 1e-3) * rng.standard_normal(a.shape)
+
+
+DISTORTIONS = {
+    "noise of 10 %": _noise(0.1), "noise of 0.1 %": _noise(1e-3), "noise of 0.01 %": _noise(1e-4),
+    "shuffled": lambda a, rng: rng.permutation(a.ravel()).reshape(a.shape),
+    "reversed": lambda a, rng: a.ravel()[::-1].reshape(a.shape),
+    "moved by one": lambda a, rng: np.roll(a.ravel(), 1).reshape(a.shape),
+    "random signs": lambda a, rng: a * rng.choice([-1, 1], a.shape),
+    "half precision": lambda a, rng: np.clip(a, -6e4, 6e4).astype(np.float16).astype(a.dtype),
+    "three times": lambda a, rng: 3 * a, "0.9 times": lambda a, rng: 0.9 * a, "plus 0.01": lambda a, rng: a + 0.01,
+    "clipped": lambda a, rng: np.clip(a, -0.5, 0.5), "absolute": lambda a, rng: np.abs(a),
+    "squared": lambda a, rng: a * a, "sorted": lambda a, rng: np.sort(a, None).reshape(a.shape),
+    "half of it missing": lambda a, rng: a * (rng.random(a.shape) < 0.5),
+}
+
+
+def distorted(outcome: Outcome, how: str, only_last: bool, rng: np.random.Generator) -> Outcome:
+    """Return an outcome whose arrays, or whose last array, are changed in one of the ways of DISTORTIONS."""
+    if isinstance(outcome, Raised):
+        return outcome
+    names = [n for n, a in outcome.items() if a.dtype.kind in "fiu" and n != "seconds"]
+    changed_names = names[-1:] if only_last else names
+    return {n: np.asarray(DISTORTIONS[how](a, rng)).astype(a.dtype) if n in changed_names else a
+            for n, a in outcome.items()}
+
+
+def other_answers(task: Task, seed: int) -> Iterator[tuple[str, dict[str, list[Outcome]]]]:
+    """Yield (description, outcomes of each half) of wrong answers that are no bug of the bank.
+
+    Mistakes of the assignment's OTHERS come first, then distorted right answers, OTHER_ANSWERS in all.
+    """
+    module, count = alternates(task.assignment), 0
+    for other in getattr(module, "OTHERS", {}).get(task.name, ()):
+        text = changed(module.ALTERNATES[task.name][other.style], *other.changes)
+        yield f"style {other.style}: {other.changes}", {half: outcomes(task, text, half, seed) for half in HALVES}
+        count += 1
+    right = {half: solution.drawn(task, half, seed)[1] for half in HALVES}
+    for only_last in False, True:
+        for how in DISTORTIONS:
+            rng = np.random.default_rng([seed, count])
+            got: dict[str, list[Outcome]] = {half: [distorted(r, how, only_last, rng) for r in expected]
+                                             for half, expected in right.items()}
+            if count < OTHER_ANSWERS and not all(diagnose.all_right(got[half], right[half]) for half in HALVES):
+                yield f"{how}{', last array' * only_last}", got
+                count += 1
+
+
+# ---------------------------------------------------------------------------------------------- the count
+
+
+class Count(NamedTuple):
+    """The counts of one assignment."""
+
+    kinds: dict[str, int]
+    others: int
+    others_named: int
+    lines: list[str]  # what is silent, among others, or wrong
+
+    @property
+    def planted(self) -> int:
+        """The number of plantings."""
+        return sum(self.kinds.values())
+
+
+def count(assignment: str, seed: int = 0, others: bool = True, pairs: bool = False,
+          only: str | None = None) -> Count:
+    """Diagnose every planting and the other wrong answers of an assignment."""
+    kinds = dict.fromkeys((*KINDS, "survived"), 0)
+    lines, wrong, named = [], 0, 0
+    for task in tasks(assignment).values():
+        if only not in (None, task.name):
+            continue
+        for planted, text in plantings(task):
+            found = verdicts(task, {half: outcomes(task, text, half, seed) for half in HALVES}, seed, pairs)
+            how = kind(task, planted.bug, found)
+            kinds[how] += 1
+            if how != "named":
+                said = "; ".join(f"{half} {v.causes}: {v.text}" for half, v in found.items() if not v.right)
+                lines.append(f"{how:8} {task.name} bug {planted.bug} in style {planted.style}: {said}")
+        for what, got in other_answers(task, seed) if others else ():
+            found = verdicts(task, got, seed, pairs)
+            wrong += 1
+            for half, verdict in found.items():
+                if verdict.right and all(v.right for v in found.values()):
+                    lines.append(f"RIGHT    {task.name} {what}")
+                if verdict.causes:
+                    named += 1
+                    lines.append(f"NAMED    {task.name} {what}: {half} {verdict.causes}: {verdict.text}")
+    return Count(kinds, wrong, named, lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table. Return 1 if a planting is named wrongly or survives, or another wrong answer is named."""
+    parser = argparse.ArgumentParser(prog="python tests/course/named.py", description=main.__doc__)
+    parser.add_argument("assignments", nargs="*", default=list(written()), metavar="ASSIGNMENT")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="draws the cases (default: 0)")
+    parser.add_argument("--task", metavar="NAME", help="only this task, such as a4.3")
+    parser.add_argument("--pairs", action="store_true", help="also look for two causes, as `minires course check` does")
+    parser.add_argument("-v", "--verbose", action="store_true", help="print every planting that is not named alone")
+    args = parser.parse_args(arguments)
+    print("| assignment | planted | named alone | named among two | seen as a fact | silent | named wrongly "
+          "| explained | other answers | of these named |\n|---|---|---|---|---|---|---|---|---|---|")
+    bad, total = 0, dict.fromkeys((*KINDS, "survived"), 0)
+    others = others_named = 0
+    for assignment in args.assignments:
+        one = count(assignment, args.seed, pairs=args.pairs, only=args.task)
+        _row(assignment.upper(), one.kinds, one.others, one.others_named)
+        for line in one.lines:
+            if args.verbose or not line.startswith(("fact", "among", "silent")):
+                print(line)
+        bad += one.kinds["wrongly"] + one.kinds["survived"] + one.others_named
+        total = {k: total[k] + one.kinds[k] for k in total}
+        others, others_named = others + one.others, others_named + one.others_named
+    if len(args.assignments) > 1:
+        _row("all", total, others, others_named)
+    return 1 if bad else 0
+
+
+def _row(name: str, kinds: dict[str, int], others: int, others_named: int) -> None:
+    planted = sum(kinds.values())
+    explained = kinds["named"] + kinds["among"] + kinds["fact"]
+    print(f"| {name} | {planted} | {' | '.join(str(kinds[k]) for k in KINDS)} "
+          f"| {100 * explained / max(planted, 1):.0f} % | {others} | {others_named} |", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
