@@ -16,7 +16,8 @@ __all__ = ["Function", "Tensor", "detect_changes", "device", "gradcheck", "gradc
 # These are loaded at first use, so that `import minires` stays quick.
 _ROOMS = ("analysis", "cuda_graph", "datasets", "evaluate", "exercise", "models", "optim", "plot", "recipes",
           "residual", "runs", "tap", "testing", "train", "weights")
-_NAMES = {"load_weights": "weights", "save_weights": "weights", "shipped_file": "files.shipped"}
+_NAMES = {"load_weights": "weights", "read_weights": "weights", "save_weights": "weights",
+          "shipped_file": "files.shipped"}
 
 
 if TYPE_CHECKING:
@@ -38,10 +39,11 @@ if TYPE_CHECKING:
         weights,
     )
     from .files.shipped import shipped_file
-    from .weights import load_weights, save_weights
+    from .weights import load_weights, read_weights, save_weights
 
     __all__ += ["analysis", "cuda_graph", "datasets", "evaluate", "exercise", "load_weights", "models", "optim", "plot",
-                "recipes", "residual", "runs", "save_weights", "shipped_file", "tap", "testing", "train", "weights"]
+                "read_weights", "recipes", "residual", "runs", "save_weights", "shipped_file", "tap", "testing",
+                "train", "weights"]
 else:
     def __getattr__(name: str) -> Any:
         if name in _ROOMS:

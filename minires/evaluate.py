@@ -39,7 +39,7 @@ def error_percent(wrong: int, total: int) -> float:
     """
     if not 0 <= wrong <= total or total < 1:
         raise ValueError(f"error_percent: expected 0 <= wrong <= total and total >= 1, got {wrong} of {total}")
-    return 100 * (int(wrong) / total)
+    return 100 * int(wrong) / total  # 31.82, where 100 * (wrong / total) is 31.819999999999997
 
 
 def error(model: nn.Module, images: Any, labels: Any, batch_size: int = 500) -> float:

@@ -8,43 +8,49 @@ A network has one key, which is the name of its function in `models`, and one pr
     preact_resnet164    pre-activation ResNet-164    preact-resnet-164
     vgg16_bn            VGG-16 with BN               vgg-16-bn
     googlenet           GoogLeNet
+    wide_resnet50_2     Wide ResNet-50-2             wide-resnet-50-2
+    resnext50_32x4d     ResNeXt-50 32x4d             ResNeXt50-32x4d
 """
 from __future__ import annotations
 
 import difflib
 import re
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 _NETWORK = re.compile(r"(?:(?P<family>plain|(?P<preact>(?:preact|pre-activation)[-_ ]?)?resnet)"
                       r"[-_ ]?(?P<depth>[1-9][0-9]*)|vgg[-_ ]?(?P<vgg>[1-9][0-9]*)(?P<bn>[-_]bn| with BN)?"
-                      r"|(?P<googlenet>googlenet))(?!\w)", re.IGNORECASE)
+                      r"|(?P<googlenet>googlenet)|(?P<wide>wide[-_ ]?resnet[-_ ]?50[-_ ]2)"
+                      r"|(?P<next>resnext[-_ ]?50[-_ ]32x4d))(?!\w)", re.IGNORECASE)
 _PRINTED = {"plain": "plain", "resnet": "ResNet", "preact_resnet": "pre-activation ResNet", "vgg": "VGG",
-            "googlenet": "GoogLeNet"}
+            "googlenet": "GoogLeNet", "wide_resnet": "Wide ResNet", "resnext": "ResNeXt"}
+_AFTER_DEPTH = {"wide_resnet": ("_2", "-2"), "resnext": ("_32x4d", " 32x4d")}  # in the key, in the printed name
 
 
 class Network(NamedTuple):
     """Describes a network of the papers, as far as the network's name does."""
 
-    family: str       # "plain", "resnet", "preact_resnet", "vgg" or "googlenet"
+    family: str       # "plain", "resnet", "preact_resnet", "vgg", "googlenet", "wide_resnet" or "resnext"
     depth: int        # number of layers with weights; 0 if the name has no number
     batch_norm: bool  # whether the name contains BN, as "vgg16_bn" does
 
     @property
     def residual(self) -> bool:
         """Whether the network has shortcuts."""
-        return self.family.endswith("resnet")
+        return self.family.endswith(("resnet", "resnext"))
 
     @property
     def key(self) -> str:
         """The name of the network's function in `models`: "resnet20"."""
-        return f"{self.family}{self.depth or ''}{'_bn' * self.batch_norm}"
+        return f"{self.family}{self.depth or ''}{_AFTER_DEPTH.get(self.family, ('', ''))[0]}{'_bn' * self.batch_norm}"
 
     @property
     def printed(self) -> str:
         """The network's name in text and figures: "ResNet-20"."""
         depth = f"-{self.depth}" if self.depth else ""
-        return f"{_PRINTED[self.family]}{depth}{' with BN' * self.batch_norm}"
+        after = _AFTER_DEPTH.get(self.family, ("", ""))[1]
+        return f"{_PRINTED[self.family]}{depth}{after}{' with BN' * self.batch_norm}"
 
 
 def network(label: str, *, more: bool = False) -> Network | None:
@@ -57,6 +63,8 @@ def network(label: str, *, more: bool = False) -> Network | None:
         return None
     if found["googlenet"]:
         return Network("googlenet", 0, False)
+    if found["wide"] or found["next"]:
+        return Network("wide_resnet" if found["wide"] else "resnext", 50, False)
     if found["vgg"]:
         return Network("vgg", int(found["vgg"]), bool(found["bn"]))
     return Network("preact_resnet" if found["preact"] else found["family"].lower(), int(found["depth"]), False)
@@ -77,6 +85,53 @@ def key(name: str) -> str:
 def counted(count: int, noun: str) -> str:
     """Return a count with its noun: "1 thread" or "2 threads"."""
     return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def fits(name: str, pattern: str) -> bool:
+    """Return True if the name, or the name of something that contains it, has this pattern: "layer1", "*.bn?"."""
+    parts = name.split(".")
+    return any(fnmatchcase(".".join(parts[:i]), pattern) for i in range(1, len(parts) + 1))
+
+
+class Substitution:
+    r"""Changes a name by a regular expression, as sed does.
+
+        Substitution(r"s/block(\d+)/layer{\1+1}/")("block0.conv1.weight") == "layer1.conv1.weight"
+
+    text: "s/OLD/NEW/", with any other sign instead of the slash. NEW may refer to the groups of OLD as \1 to \9, and
+        {\1+1} or {\1-3} is a group's whole number plus or minus another. With "g" at the end every match is replaced,
+        without it the first
+
+    Raises ValueError if the text has another form, or if OLD is not a regular expression.
+    """
+
+    def __init__(self, text: str):
+        sign = text[1:2]
+        parts = re.split(rf"(?<!\\){re.escape(sign)}", text[2:]) if sign and not sign.isalnum() and sign != "\\" else []
+        if text[:1] != "s" or len(parts) != 3 or not parts[0] or parts[2] not in ("", "g"):
+            raise ValueError(f"rename: expected s/OLD/NEW/ with a regular expression OLD, got {text!r}")
+        self.text, (old, self.new), self.count = text, parts[:2], 0 if parts[2] else 1
+        try:
+            self.old = re.compile(old.replace(f"\\{sign}", sign))
+        except re.error as e:
+            raise ValueError(f"rename: {text!r}: {old!r} is not a regular expression: {e}") from e
+        for number in re.findall(r"\\(\d)", self.new):
+            if not 0 < int(number) <= self.old.groups:
+                raise ValueError(f"rename: {text!r}: \\{number} refers to a group that {old!r} does not have")
+
+    def __call__(self, name: str) -> str:
+        return self.old.sub(self._filled, name, count=self.count)
+
+    def _filled(self, found: re.Match[str]) -> str:
+        def number(reference: re.Match[str]) -> str:
+            group = found[int(reference[1])] or ""
+            if not group.isdecimal():
+                raise ValueError(f"rename: {self.text!r}: expected \\{reference[1]} to be a whole number, got "
+                                 f"{group[:SHOWN]!r} in {found.string[:SHOWN]!r}")
+            return str(int(group) + int(reference[2]))
+
+        text = re.sub(r"\{\\(\d)([+-]\d+)\}", number, self.new)
+        return re.sub(r"\\(\d)", lambda reference: found[int(reference[1])] or "", text)
 
 
 class UsageError(ValueError):

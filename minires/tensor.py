@@ -233,9 +233,11 @@ class Tensor:
         __add__: ClassVar[_Binary]; __radd__: ClassVar[_Binary]; __sub__: ClassVar[_Binary]
         __rsub__: ClassVar[_Binary]; __mul__: ClassVar[_Binary]; __rmul__: ClassVar[_Binary]
         __truediv__: ClassVar[_Binary]; __rtruediv__: ClassVar[_Binary]; __matmul__: ClassVar[_Binary]
-        __rmatmul__: ClassVar[_Binary]; __pow__: ClassVar[_Binary]; __getitem__: ClassVar[_Binary]
+        __rmatmul__: ClassVar[_Binary]; __pow__: ClassVar[_Binary]; __rpow__: ClassVar[_Binary]
+        __getitem__: ClassVar[_Binary]
         astype: ClassVar[_Binary]
-        sum: ClassVar[_Other]; mean: ClassVar[_Other]; var: ClassVar[_Other]; max: ClassVar[_Other]
+        sum: ClassVar[_Other]; mean: ClassVar[_Other]; var: ClassVar[_Other]; std: ClassVar[_Other]
+        max: ClassVar[_Other]; min: ClassVar[_Other]; clip: ClassVar[_Other]
         reshape: ClassVar[_Other]; transpose: ClassVar[_Other]
         T: Any
 

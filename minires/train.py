@@ -120,8 +120,7 @@ def fit(model: nn.Module, train: Arrays | Batches, test: Arrays | Batches, recip
     if loss is not None and recipe.label_smoothing:
         raise ValueError(f"fit: recipe.label_smoothing={recipe.label_smoothing} is part of the cross-entropy, which "
                          "loss= replaces; leave out one of the two")
-    cross_entropy: Any = ops.cross_entropy
-    smooth = partial(cross_entropy, label_smoothing=recipe.label_smoothing) if recipe.label_smoothing else None
+    smooth = partial(ops.cross_entropy, label_smoothing=recipe.label_smoothing) if recipe.label_smoothing else None
     how = {"loss": loss or smooth, "clip": recipe.clip}
     with kernels.session():
         yield from _fit(model, train, test, recipe, rng, augment, schedule, Progress() if at is None else at, graph,
@@ -163,7 +162,7 @@ def _fit(model: nn.Module, train: Arrays | Batches, test: Arrays | Batches, reci
         finite, errors = _measured(model, optimizer, measure, seen, tested)
         if not finite:  # after the last update no loss follows that would show this
             raise NotFinite(f"step {at.step}: the weights are not finite after this step; the mean loss of its epoch "
-                            f"was {at.loss_sum / at.batch}. Try a smaller learning rate than {at.lr}")
+                            f"was {at.loss_sum / at.batch:.6g}. Try a smaller learning rate than {at.lr:.6g}")
         done = Epoch(at.epoch + 1, at.loss_sum / at.batch, *errors)
         at.epoch, at.batch, at.loss_sum = at.epoch + 1, 0, 0.0
         at.warming_up &= done.train_error >= 80
@@ -385,7 +384,8 @@ def graphed_step(model: nn.Module, optimizer: Optimizer, batch_size: int, *, los
 def _not_finite(number: int, loss: float, model: nn.Module, images: Any, lr: float) -> NotFinite:
     """Return the error for a model that is unchanged by this step."""
     return NotFinite(f"step {number}: the loss is {loss}, expected a finite number; the first non-finite values are in "
-                     f"{first_not_finite(model, images)}. Try a smaller learning rate than {lr}, or check the input")
+                     f"{first_not_finite(model, images)}. Try a smaller learning rate than {lr:.6g}, or check the "
+                     "input")
 
 
 def first_not_finite(model: nn.Module, images: Any) -> str:

@@ -2,6 +2,8 @@
 
     minires.load_weights(model, "resnet20.safetensors")
     minires.load_weights(model, "checkpoint.th", rename={"classifier": "fc", "conv_a": "conv1"})
+    minires.load_weights(model, "imagenet.safetensors", skip="fc.*")       # a new head keeps its own weights
+    minires.read_weights("checkpoint.th")                                  # {name: array}, without a model
     minires.save_weights(model, "resnet20.safetensors", dtype="float16")
 
 The models use torchvision's names, so weights published for PyTorch fit by name.
@@ -10,42 +12,58 @@ from __future__ import annotations
 
 import functools
 import io
+import math
 import os
 import zipfile
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from . import device, nn
-from .files import tensors, torchfile
+from .files import arrays, sharded, tensors, torchfile
 from .files.archives import open_zip
 from .files.atomic import write_atomically
 from .files.kinds import HEAD, other_kind
 from .files.pickles import Refused
 from .files.torchfile import Stored
-from .names import unknown
+from .names import Substitution, UsageError, unknown
+from .names import fits as has_pattern
 from .tensor import Tensor
 
-Rename = Mapping[str, str] | Callable[[str], str]
+Rule = Mapping[str, str] | Callable[[str], str]
+Rename = Rule | Sequence[Rule]
 
 NESTED = ("state_dict", "model_state_dict", "model", "net")   # keys under which checkpoints keep the weights
 WRAPPERS = ("module", "_orig_mod")                            # DataParallel and torch.compile put these into names
 SYNONYMS = {"linear": "fc", "shortcut": "downsample"}         # names in widely copied CIFAR repositories
-MOST_INDEX = 16 << 20  # how many bytes of a JSON file are searched, to say what it is
 MOST_NAME = 1000  # characters of an entry's name
+MOST_READ, READ_RATIO = 64 << 20, 64  # read_weights: bytes of all arrays together, and bytes for each byte of the file
 SHOWN = 5  # how many names of each kind an error shows: missing, unexpected, misshapen
 
 
-def load_weights(model: nn.Module, source: str | os.PathLike[str] | Mapping[str, Any],
-                 rename: Rename | None = None) -> None:
+class LeftOut(NamedTuple):
+    """Says what load_weights left out because of `skip` or `only`."""
+
+    source: tuple[str, ...]  # names in the source that were not loaded
+    model: tuple[str, ...]   # names in the model that kept their values
+
+
+def load_weights(model: nn.Module, source: str | os.PathLike[str] | Mapping[str, Any], rename: Rename | None = None, *,
+                 skip: str | Iterable[str] = (), only: str | Iterable[str] = ()) -> LeftOut:
     """Fill `model` with the weights and running statistics of `source`. If any of them does not fit, load none.
 
-    source   a .safetensors or .npz file, or a file that torch.save wrote (with or without zip; no code in it is run);
-             the content decides which format it is. Or a dict {name: array} from NumPy, CuPy, PyTorch or minires.
+    source   a file, whose content decides which format it is: .safetensors; the index (.json) of .safetensors or
+             PyTorch files next to it; .npz; a file that torch.save wrote, with or without zip; a pickled dict of NumPy
+             arrays. No code in a file is run. Or a dict {name: array} from NumPy, CuPy, PyTorch or minires.
+    skip     patterns of names in the model, such as "fc.*" or "layer4", that keep their values: nothing that the source
+             has under such a name is looked at
+    only     patterns of the names to load; everything else is left out
+
+    Returns what was left out. Without `skip` and `only` that is nothing, because everything must fit.
 
     Floating-point numbers of any width, bfloat16 included, are converted to the model's dtype, on the model's device.
 
@@ -56,24 +74,48 @@ def load_weights(model: nn.Module, source: str | os.PathLike[str] | Mapping[str,
     {source's name: model's name}   a whole name, or neighbouring parts between its dots. The parts are replaced at the
                                     beginning of a name ("classifier": "fc"), and inside a name if the result is a name
                                     of the model ("conv_a": "conv1"). "" as the model's name removes the parts.
-    a function                      takes a name of the source and returns the name of the model
+    a function                      takes a name of the source and returns the name of the model.
+                                    weights.Substitution("s/OLD/NEW/") is one, from a regular expression
+    a list of these                 applies them in order
 
     Raises ValueError if the file is damaged, has another format, or names code that is not allowed.
     Raises ValueError, with both shapes, if entries are missing, unexpected or misshapen.
+    Raises ValueError for a pattern or a rule of `rename` that no name has.
     Raises OSError if the file cannot be read.
     After an error the model is unchanged.
     """
-    if isinstance(source, Mapping):
-        with _explained(where := "the given dict"):
-            entries = _tensors(source)
-        new = _fitted(model, entries, rename, where)
-    else:
-        with open(source, "rb") as file:
-            with _explained(where := str(source)):
-                entries = _entries(file)
-            new = _fitted(model, entries, rename, where)
+    with _found(source, "load_weights") as (entries, where, _):
+        new, left_out = _fitted(model, entries, rename, where, _patterns("skip", skip), _patterns("only", only))
     for name, t in model.state().items():
-        t.data = new[name]
+        t.data = new.get(name, t.data)
+    return left_out
+
+
+def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Return {name: array} of all arrays in a file of weights, of any of the formats that load_weights reads.
+
+    The names are those in the file; a state_dict inside a checkpoint is found as by load_weights. bfloat16 becomes
+    float32. The arrays are new, contiguous and in the machine's byte order. Entries that are not arrays, such as an
+    epoch's number, are left out.
+
+    Raises ValueError if the file is damaged, has another format, names code that is not allowed, or holds no array.
+    Raises ValueError if the arrays would take more than 64 MiB and 64 times the file, as only a forged file does.
+    Raises OSError if the file cannot be read.
+    """
+    with _found(path, "read_weights") as (entries, where, size):
+        stored = {name: entry for name, entry in entries.items() if isinstance(entry, Stored)}
+        if not stored:
+            raise ValueError(f"read_weights: {where}: it holds no array")
+        if (long := max(map(len, stored))) > MOST_NAME:
+            raise ValueError(f"read_weights: {where}: it has a name of {long} characters; expected at most {MOST_NAME}")
+        total = sum(math.prod(entry.shape) * entry.dtype.itemsize for entry in stored.values())
+        if total > MOST_READ + READ_RATIO * size:
+            raise ValueError(f"read_weights: {where}: its arrays would take {total} bytes, and the file has {size}")
+        found = {}
+        for name, entry in stored.items():
+            with _explained(f"{where}, {name}", "read_weights"):
+                found[name] = np.array(entry.read(), entry.dtype.newbyteorder("="), order="C")
+    return found
 
 
 def save_weights(model: nn.Module, path: str | os.PathLike[str], dtype: Any = None) -> None:
@@ -126,6 +168,52 @@ def _explained(where: str, operation: str = "load_weights") -> Iterator[None]:
         raise ValueError(f"{operation}: {where}: it is damaged ({type(e).__name__}: {e})") from e
 
 
+@contextmanager
+def _found(source: str | os.PathLike[str] | Mapping[str, Any], operation: str
+           ) -> Iterator[tuple[dict[str, Any], str, int]]:
+    """Yield (entries, what errors call the source, bytes of its files). The entries are readable in this context."""
+    if isinstance(source, Mapping):
+        with _explained(where := "the given dict", operation):
+            entries = _tensors(source)
+        yield entries, where, 0
+        return
+    with open(source, "rb") as file, ExitStack() as stack:
+        with _explained(where := str(source), operation):
+            head = file.read(HEAD)
+            file.seek(0)
+            shards = _shards(file, Path(source).parent, stack) if sharded.is_index(head) else {"": file}
+            entries = _entries(file) if "" in shards else _joined(file, shards)
+        yield entries, where, sum(part.seek(0, os.SEEK_END) for part in shards.values())
+
+
+def _shards(index: BinaryIO, folder: Path, stack: ExitStack) -> dict[str, BinaryIO]:
+    """Return {name: open file} of the files that an index names."""
+    files: dict[str, BinaryIO] = {}
+    for name in sharded.read(index):
+        try:
+            files[name] = stack.enter_context((folder / name).open("rb"))
+        except OSError as e:
+            raise Refused(f"it names {name}, which cannot be read: {e.strerror}; the files of an index belong into its "
+                          "folder") from e
+    return files
+
+
+def _joined(index: BinaryIO, files: Mapping[str, BinaryIO]) -> dict[str, Any]:
+    """Return {name: Stored} of all files of an index, which must hold exactly the arrays that the index says."""
+    entries: dict[str, Any] = {}
+    for place, names in sharded.read(index).items():
+        try:
+            part = _entries(files[place])
+        except Refused as e:
+            raise Refused(f"{place}: {e}") from e
+        if wrong := sorted({*names} ^ {name for name, entry in part.items() if isinstance(entry, Stored)}):
+            said = "which the index does not say" if wrong[0] not in names else "but does not"
+            raise Refused(f"{place}: it {'holds' if wrong[0] not in names else 'should hold'} {wrong[0][:MOST_NAME]}, "
+                          f"{said}; are the files from one model?")
+        entries |= part
+    return entries
+
+
 def _entries(file: BinaryIO) -> dict[str, Any]:
     """Return {name: Stored} of a file in any of the formats. The content decides which format it is."""
     head = file.read(HEAD)
@@ -135,29 +223,21 @@ def _entries(file: BinaryIO) -> dict[str, Any]:
         archive = open_zip(file)
         if all(name.endswith(".npy") for name in archive.namelist()):
             return _npz(archive)
-    elif head[:1] == b"{" and 0 not in head[:8]:  # a safetensors file with these bytes would have 2^56 bytes
-        raise Refused(_json(file))
+    elif sharded.is_index(head):
+        raise Refused("it is a JSON file, which holds no weights")
     elif head[8:9] == b"{":
         return dict(tensors.read(file).arrays)
     elif head[257:262] == b"ustar":
         raise Refused("it is a tar file, which PyTorch wrote before 0.2; load it with PyTorch and save its state_dict")
     elif not head:
         raise Refused("it is empty")
+    torch = head[:4] == torchfile.ZIP_MAGIC or head.startswith(torchfile.LEGACY_START)
     try:
-        return _tensors(torchfile.read(file))
+        return _tensors(torchfile.read(file) if torch else arrays.read(file))
     except Refused as e:
         if head[:4] == torchfile.ZIP_MAGIC or head[:1] == b"\x80":
             raise
         raise Refused(f"it does not begin like a .safetensors, .npz or PyTorch file; read as a pickle, {e}") from e
-
-
-def _json(file: BinaryIO) -> str:
-    """Return a sentence about a JSON file, which is not a file of weights."""
-    file.seek(0)
-    if b'"weight_map"' in file.read(MOST_INDEX):
-        return ("it is the index of weights that are in several files, and holds none itself; load each of those files "
-                "with its own library, and save all arrays in one file")
-    return "it is a JSON file, which holds no weights"
 
 
 def _tensors(saved: Any) -> dict[str, Any]:
@@ -167,7 +247,7 @@ def _tensors(saved: Any) -> dict[str, Any]:
             saved = next((saved[key] for key in NESTED if isinstance(saved.get(key), Mapping)), saved)
     if not isinstance(saved, Mapping):
         raise Refused(f"expected a dict of arrays, or such a dict under {' or '.join(map(repr, NESTED))}, got "
-                      f"{type(saved).__name__}; torch.save(model.state_dict(), ...) writes one")
+                      f"{type(saved).__name__}; torch.save(model.state_dict(), ...) and pickle.dump write one")
     entries = {str(name): _in_memory(value) for name, value in saved.items()}
     if not any(isinstance(value, Stored) for value in entries.values()) and (places := _nested(saved)):
         raise Refused(f"the weights are under {' and '.join(places[:SHOWN])}, where they are not looked for; load the "
@@ -230,15 +310,38 @@ def _npy(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
 # ---------------------------------------------------------------------------------------- what fits the model
 
 
-def _fitted(model: nn.Module, entries: Mapping[str, Any], rename: Rename | None, where: str) -> dict[str, Any]:
-    """Return {name in the model: array with the model's dtype, on its device}. Raise ValueError unless all fit."""
-    mine = model.state()
+def _patterns(option: str, given: str | Iterable[str]) -> tuple[str, ...]:
+    patterns = (given,) if isinstance(given, str) else tuple(given)
+    if wrong := [p for p in patterns if not isinstance(p, str)]:
+        raise TypeError(f"load_weights: {option}: expected patterns of names as text, got {type(wrong[0]).__name__}")
+    return patterns
+
+
+def _fitted(model: nn.Module, entries: Mapping[str, Any], rename: Rename | None, where: str, skip: Sequence[str],
+            only: Sequence[str]) -> tuple[dict[str, Any], LeftOut]:
+    """Return {name in the model: array with the model's dtype, on its device}, and what was left out. Raise ValueError
+    unless all else fits."""
+    whole = model.state()
     if (long := max(map(len, entries), default=0)) > MOST_NAME:
         raise ValueError(f"load_weights: {where}: it has a name of {long} characters; expected at most {MOST_NAME}")
+    translated = _translated(entries, whole, rename)
+    for option, patterns in ("skip", skip), ("only", only):
+        for pattern in patterns:
+            if not any(has_pattern(name, pattern) for name in chain(whole, translated.values())):
+                raise unknown(f"load_weights: {option}", pattern, whole)
+
+    def wanted(name: str) -> bool:
+        return ((not only or any(has_pattern(name, p) for p in only)) and not any(has_pattern(name, p) for p in skip))
+
+    mine = {name: t for name, t in whole.items() if wanted(name)}
     fits: dict[str, Any] = {}
     names: dict[str, str] = {}
-    for theirs, name in _translated(entries, mine, rename).items():
+    left = []
+    for theirs, name in translated.items():
         if name not in mine and (name.endswith("num_batches_tracked") or name.partition(".")[0] in model.unused):
+            continue
+        if not wanted(name):
+            left.append(theirs)
             continue
         if name in fits:
             raise ValueError(f"load_weights: {where}: both {names[name]} and {theirs} would become {name}")
@@ -249,13 +352,44 @@ def _fitted(model: nn.Module, entries: Mapping[str, Any], rename: Rename | None,
     if count := sum(map(len, wrong)):
         some = [text + f"; and {len(kind) - SHOWN} more like these" * (len(kind) > SHOWN)
                 for kind in wrong if (text := "; ".join(kind[:SHOWN]))]
+        hints = "".join(f". {hint}" for hint in _hints(mine, fits, names))
         raise ValueError(f"load_weights: {where}: {count} {'entry does' if count == 1 else 'entries do'} not fit "
-                         f"the {len(mine)} of {type(model).__name__}: {'; '.join(some)}")
+                         f"the {len(mine)} of {type(model).__name__}: {'; '.join(some)}{hints}")
     new = {}
     for name, t in mine.items():
         with _explained(f"{where}, {names[name]}"):
             new[name] = device.of(t.data).asarray(_converted(fits[name].read(), t.dtype))
-    return new
+    return new, LeftOut(tuple(left), tuple(name for name in whole if name not in mine))
+
+
+def _hints(mine: Mapping[str, Tensor], fits: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[str]:
+    """Yield sentences that say which options would make entries fit, as far as names and shapes show it."""
+    missing = {name: t.shape for name, t in mine.items() if name not in fits}
+    unexpected = {name: e.shape for name, e in fits.items() if name not in mine and isinstance(e, Stored)}
+    misshapen = {name: (t.shape, fits[name].shape) for name, t in mine.items()
+                 if isinstance(fits.get(name), Stored) and fits[name].shape != t.shape}
+    for projects, option, says in (missing, "A", "no"), (unexpected, "B", "its own"):
+        if any("downsample" in name.split(".") or "shortcut" in name.split(".") for name in projects):
+            yield (f'The source has {says} projections in the shortcuts: build the network with shortcut="{option}" '
+                   f"(--shortcut {option})")
+    first, last = next(iter(mine), ""), next((n for n in reversed(list(mine)) if len(mine[n].shape) == 2), "")
+    if first in misshapen and len(misshapen[first][1]) == 4:
+        (channels, inputs, *_), (their_channels, their_inputs, *_) = misshapen[first]
+        if channels != their_channels:
+            yield (f"The first layer has {channels} channels, and {their_channels} in the source: if the network has "
+                   f"that option, build it with width={their_channels} (--width {their_channels})")
+        elif inputs != their_inputs:
+            yield f"The source is for images of {their_inputs} channels: in_channels={their_inputs}"
+    elif last in misshapen and misshapen[last][0][1:] == misshapen[last][1][1:]:
+        head = last.rpartition(".")[0]
+        yield (f"The source has {misshapen[last][1][0]} classes: build the network with num_classes="
+               f'{misshapen[last][1][0]}, or load all but the head with skip="{head}.*"')
+    alike = next(((theirs, name) for name, shape in missing.items() for theirs, other in unexpected.items()
+                  if shape == other), None)
+    if alike:
+        theirs, name = names[alike[0]], alike[1]
+        yield (f"The source may have other names for the same layers, as {theirs} for {name}: translate them with "
+               f"rename={{...}} (--rename OLD=NEW or --rename 's/OLD/NEW/')")
 
 
 def _converted(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -269,19 +403,30 @@ def _converted(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 def _translated(theirs: Iterable[str], mine: Container[str], rename: Rename | None) -> dict[str, str]:
     """Return {name in the source: name in the model}."""
-    if not rename:
-        return {name: _usual(name, mine) for name in theirs}
-    if callable(rename):
-        return {name: _usual(rename(name), mine) for name in theirs}
-    if not isinstance(rename, Mapping):
-        raise TypeError(f"load_weights: rename: expected a dict of names or a function, got {type(rename).__name__}")
+    rules: Any = () if not rename else [rename] if isinstance(rename, Mapping) or callable(rename) else rename
+    if not isinstance(rules, (list, tuple)) or not all(isinstance(r, Mapping) or callable(r) for r in rules):
+        raise TypeError("load_weights: rename: expected a dict of names, a function or a list of these, got "
+                        f"{type(rename).__name__}")
+    names = {name: name for name in theirs}
+    for rule in rules:
+        now = ({name: rule(name) for name in names.values()} if callable(rule)
+               else _replaced_parts(names.values(), mine, rule))
+        if isinstance(rule, Substitution) and names and all(a == b for a, b in now.items()):
+            raise UsageError(f"load_weights: rename: {rule.text} changes none of the {len(now)} names, such as "
+                             f"{next(iter(now))[:MOST_NAME]}")
+        names = {name: now[current] for name, current in names.items()}
+    return {name: _usual(current, mine) for name, current in names.items()}
+
+
+def _replaced_parts(theirs: Iterable[str], mine: Container[str], rename: Mapping[str, str]) -> dict[str, str]:
+    """Return {name: name after the rules of a dict}."""
     rules = {_parts(old): _parts(new) for old, new in rename.items()}
     parts = {name: _parts(name) for name in theirs}
     for old in rules:
         if not any(p[i:i + len(old)] == old for p in parts.values() for i in range(len(p))):
             raise unknown("load_weights: rename", ".".join(old), {*parts, *chain(*parts.values())})
     names = {}
-    for name in theirs:
+    for name in parts:
         everywhere, at_start = (_usual(_replaced(parts[name], rules, n), mine) for n in (len(parts[name]), 1))
         names[name] = everywhere if everywhere in mine else at_start
     return names

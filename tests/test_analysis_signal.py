@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers import normal
 
-from minires import Tensor, init, models, nn, ops, optim, train
+from minires import Tensor, analysis, init, models, nn, ops, optim, train
 from minires.analysis import (
     activations,
     follow,
@@ -264,3 +264,29 @@ def test_update_ratios_leave_out_weights_that_start_at_zero():
     assert "fc" not in found[1] and "layer1.0.conv2" not in found[1] and "fc" in found[2]
     with pytest.raises(ValueError, match="expected every >= 1, got 0"):
         update_ratios(net, [], every=0)
+
+
+class Swish(nn.Module):
+    def forward(self, x): return x * ops.sigmoid(x)
+
+
+class TwiceSwish(nn.Module):
+    """Runs one Swish twice."""
+
+    def __init__(self): self.act, self.fc = Swish(), nn.Linear(3, 3, rng=np.random.default_rng(0))
+
+    def forward(self, x): return self.act(self.fc(self.act(x)))
+
+
+def test_activations_of_kinds_of_modules_and_of_every_call():
+    net, x = TwiceSwish(), np.random.default_rng(1).standard_normal((50, 3), np.float32)
+    assert list(analysis.activations(net, x)) != ["act", "act, call 2"]  # its parts: two sigmoids
+    found = analysis.activations(net, x, kinds=Swish)
+    assert list(found) == ["act", "act, call 2"]
+    assert found["act"].mean == pytest.approx(x.mean(), abs=1e-6) and sum(found["act"].counts) == x.size
+    first = x / (1 + np.exp(-x))
+    second = first @ net.fc.weight.data.T + net.fc.bias.data
+    assert found["act, call 2"].std == pytest.approx(second.std(), rel=1e-5) and found["act"].zero == 0
+    assert analysis.activations(net, x, kinds=(Swish, nn.ReLU)) == found
+    with pytest.raises(ValueError, match="activations: no module of kind ReLU or Dropout ran"):
+        analysis.activations(net, x, kinds=(nn.ReLU, nn.Dropout))

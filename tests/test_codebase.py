@@ -216,7 +216,7 @@ def test_no_state_of_a_module_is_assigned_by_its_functions():
     assert said == [] and any(isinstance(n, ast.Global) for n in ast.walk(ast.parse("def f():\n    global x\n")))
 
 
-BRANCHES = {("losses.py", "cross_entropy")}  # documented there: checking the labels on a GPU would wait for the device
+BRANCHES = {("losses.py", "_check_labels")}  # documented there: checking the labels on a GPU would wait for the device
 TELLERS = {"cli", "commands", "runs"}  # these report to the user which device is used
 
 

@@ -4,16 +4,19 @@ import errno
 import gzip
 import hashlib
 import http.server
+import re
+import shlex
 import socket
 import sys
 import threading
+from pathlib import Path
 
 import cifar_files as make
 import numpy as np
 import pytest
 from fuzz.fuzz_idx import idx
 
-from minires import datasets
+from minires import cli, datasets
 from minires.datasets import cifar, download, mnist_family, places
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
@@ -215,6 +218,74 @@ def test_mnist_files_are_downloaded_where_they_are_missing(server, tmp_path, mon
     train, test = datasets.mnist(tmp_path, download=True)
     assert len(train) == 30 and len(test) == 20 and train.classes == tuple("0123456789")
     assert [path for path, _ in server.asked if "gone" not in path] == [f"/{f}.gz" for f in mnist_family.FILES[2:]]
+
+
+@pytest.fixture
+def tiny_cifar(server, tmp_path, monkeypatch):
+    """Serve a CIFAR-10 of 60 images, and make a folder for data sets that has none yet."""
+    monkeypatch.setattr(cifar, "TRAIN", 50)
+    monkeypatch.setattr(cifar, "TEST", 10)
+    form = cifar.FORMATS["cifar10"][1]
+    packed = make.archive(form.folder, make.files("cifar10", form))
+    server.files["/" + form.archive] = packed
+    monkeypatch.setattr(cifar, "SITE", server.url)
+    changed = (cifar.FORMATS["cifar10"][0], form._replace(md5=hashlib.md5(packed).hexdigest()))
+    monkeypatch.setitem(cifar.FORMATS, "cifar10", changed)
+    monkeypatch.setenv("MINIRES_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    return server
+
+
+def test_the_readmes_command_works_where_there_is_no_data(tiny_cifar, tmp_path, capsys):
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    (line,) = re.findall(r"^    minires (train \S+ --dataset cifar10 .*)$", readme, re.MULTILINE)
+    typed = [*shlex.split(line), "--device", "cpu", "--set", "steps=2", "batch_size=20", "model.width=1"]
+    assert "--download" in typed
+    without = [word for word in typed if word != "--download"]
+    assert cli.main(without) == 2 and not (tmp_path / "runs").exists()
+    said = capsys.readouterr().err
+    assert "cifar10: not found. Looked in" in said and "to download the data set (170 MB), give --download" in said
+    assert cli.main(typed) == 0
+    out, err = capsys.readouterr()
+    assert err.splitlines()[0] == (f"cifar10: fetching {tiny_cifar.url}cifar-10-binary.tar.gz (170 MB) into "
+                                   f"{tmp_path / 'data' / 'cifar10'}")
+    assert "Done: " in out and (tmp_path / typed[typed.index("--out") + 1] / "weights.safetensors").exists()
+    assert len(tiny_cifar.asked) == 1
+    run = typed[typed.index("--out") + 1]
+    assert cli.main(["evaluate", run, "--download", "--json"]) == 0 and len(tiny_cifar.asked) == 1
+
+
+def test_evaluate_downloads_too(tiny_cifar, tmp_path, capsys):
+    from minires import models, save_weights
+
+    save_weights(models.resnet20(width=1), tmp_path / "w.npz")
+    command = ["evaluate", "resnet20", "w.npz", "--width", "1", "--dataset", "cifar10"]
+    assert cli.main(command) == 2 and "give --download" in capsys.readouterr().err
+    assert cli.main(["evaluate", "resnt20", *command[2:], "--download"]) == 2 and not tiny_cifar.asked
+    assert cli.main([*command, "--download", "--json"]) == 0  # JSON alone is on stdout
+    out, err = capsys.readouterr()
+    assert out.startswith("{") and "cifar10: fetching" in err
+    assert len(datasets.load("stripes", download=True)) == 2  # needs no files
+
+
+def test_what_will_be_fetched_is_known_before(tmp_path):
+    assert [one.path.name for one in cifar.missing("cifar100", tmp_path)] == ["cifar-100-binary.tar.gz"]
+    assert sum(one.size for one in mnist_family.missing("mnist", tmp_path)) == 11_594_722
+    assert sum(one.size for one in mnist_family.missing("fashion_mnist", tmp_path)) == 30_878_645
+    (tmp_path / "mnist").mkdir()
+    (tmp_path / "mnist" / mnist_family.FILES[0]).touch()
+    assert [one.path for one in mnist_family.missing("mnist", tmp_path)] == [
+        tmp_path / "mnist" / f"{file}.gz" for file in mnist_family.FILES[1:]]
+    assert [download.megabytes(n) for n in (4_542, 1_648_877, 9_912_422, 170_052_171)] == [
+        "5 kB", "1.6 MB", "9.9 MB", "170 MB"]
+
+
+def test_a_download_that_resumes_says_what_is_left(server, tmp_path, capsys):
+    (tmp_path / "file.part").write_bytes(CONTENT[:1_000_000])
+    one = download.Missing([server.url + "file"], tmp_path / "file", len(CONTENT), MD5)
+    assert download.fetch_all("mine", [one]) == [tmp_path / "file"]
+    assert capsys.readouterr().err.startswith(
+        f"mine: fetching {server.url}file (3.0 MB, 2.0 MB of them left) into {tmp_path}\n")
 
 
 def test_the_places_asked_are_the_published_ones():

@@ -65,7 +65,8 @@ def prose(path):
 
 
 def pages():
-    for pattern in "minires/**/*.py", "tests/**/*.py", "benchmarks/*.py", "data/*.py", "notebooks/*", "**/*.md":
+    for pattern in ("minires/**/*.py", "tests/**/*.py", "benchmarks/*.py", "data/*.py", "docs/*.py", "notebooks/*",
+                    "**/*.md"):
         for path in ROOT.glob(pattern):
             name = path.relative_to(ROOT).as_posix()
             if path.is_file() and path.suffix in (".py", ".md", ".ipynb") and not name.startswith(".") \

@@ -109,9 +109,34 @@ def test_the_command_prints_the_count_and_every_class(tiny, capsys):
     test = stripes()
     score = evaluate.score(net, datasets.to_float(test.images), test.labels, test.classes)
     out = capsys.readouterr().out
-    assert out.startswith(f"resnet20 on stripes, {score.total} test images; input pixels / 255\n"
+    assert out.startswith(f"resnet20 on stripes, {score.total} test images\ninput pixels / 255\n"
+                          "option A shortcuts, zero channels half on each side (--pad both)\n"
                           f"{score.correct}/{score.total} correct, error {score.error:.2f} %, ")
+    assert max(map(len, out.splitlines())) <= 80
     assert "images/s" in out and all(f"{c}/{n}" in out and name in out for name, (c, n) in score.per_class.items())
+
+
+@pytest.mark.parametrize("right, says", [(12, True), (19, True), (20, False), (93, False)])
+def test_an_error_near_chance_names_the_other_padding(right, says):
+    from minires.commands import evaluate as command_of
+    from minires.commands.subject import Subject
+
+    found = evaluate.Score(right, 100, {str(k): (1, 10) for k in range(10)}, 1.0)
+    for pad, other in ("both", "--pad end: "), ("end", "--pad both: "):
+        subject = Subject("ResNet-8", models.cifar(8, width=1, pad=pad), lambda: None)
+        lines = command_of.near_chance(subject, found)
+        assert bool(lines) == says and (not says or any(other in line for line in lines))
+        assert not says or "Guessing gives about 10 correct" in lines[0]
+    plain = Subject("VGG", models.cifar(8, False, width=1), lambda: None)
+    assert not any("--pad" in line for line in command_of.near_chance(plain, found))
+    run = Subject("ResNet-8", models.cifar(8, width=1), lambda: None, words={"recipe": "demo"})  # decides both itself
+    assert not any("--" in line for line in command_of.near_chance(run, found))
+
+
+@pytest.mark.parametrize("wrong, total, percent", [(3182, 10_000, 31.82), (1, 3, 100 / 3), (7, 1000, 0.7),
+                                                   (29, 100, 29)])
+def test_an_error_prints_as_a_person_writes_it(wrong, total, percent):
+    assert repr(evaluate.error_percent(wrong, total)) == repr(float(percent))
 
 
 def test_json_is_all_that_is_on_stdout(tiny, tmp_path):

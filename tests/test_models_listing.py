@@ -181,9 +181,9 @@ def test_summary(capsys):
     assert len({len(line) for line in lines}) == 1  # aligned
     cells = [line.split() for line in lines]
     assert cells[0] == ["layer", "kind", "output", "parameters", "MACs"]
-    assert cells[1][0] == "conv1" and cells[1][-7:] == ["4", "x", "32", "x", "30", "108", "103,680"]
+    assert cells[1] == ["conv1", "Conv2d(3x3)", "4x32x30", "108", "103,680"]
     projection = next(c for c in cells if c[0] == "layer2.0.downsample.0")
-    assert projection[-7:] == ["8", "x", "16", "x", "15", "32", f"{32 * 16 * 15:,}"]
+    assert projection[1:] == ["Conv2d(1x1,", "/2)", "8x16x15", "32", f"{32 * 16 * 15:,}"]
     repeated = next(line for line in lines if "more like" in line)
     assert repeated.startswith("layer1.1 ... layer1.2") and "2 more like layer1.0" in repeated
     assert repeated.split()[-2:] == [str(2 * (2 * 144 + 16)), f"{2 * 2 * 144 * 32 * 30:,}"]
@@ -200,6 +200,15 @@ def test_the_lines_of_a_summary_add_up(capsys, name, options, shape):
     lines = rows(capsys, models.build(name, width=4, **options), shape)
     numbers = [[int(n.replace(",", "")) for n in line.split()[-2:]] for line in lines[1:]]
     assert np.sum(numbers[:-1], 0).tolist() == numbers[-1]
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_summary_fits_80_columns(capsys):
+    with init.undrawn():
+        for name in "resnet152", "vgg19_bn", "googlenet", "preact_resnet1001", "resnet20":
+            lines = rows(capsys, models.build(name), (3, 32, 32) if name in ("preact_resnet1001", "resnet20") else
+                         (3, 224, 224))
+            assert max(map(len, lines)) <= 80 and len({line.split()[0] for line in lines}) > 10, name
 
 
 def test_a_summary_names_what_did_not_run(capsys):

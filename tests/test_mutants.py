@@ -234,6 +234,52 @@ def sgd():
         np.testing.assert_allclose(p.data, w, rtol=1e-12, err_msg="closed form of SGD")
 
 
+def adam():
+    """Two groups; in the second update the parameter of the second group has no gradient."""
+    for rule, decoupled in (optim.Adam, False), (optim.AdamW, True):
+        w, g1, g2 = drawn((3,), (3,), (3,))
+        p, q = Tensor(w, True), Tensor(w.copy(), True)
+        optimizer = rule([optim.Group([p]), optim.Group([q], lr_factor=0.5)], 0.1, (0.8, 0.9), 1e-3, 0.2)
+        at, m, v = [w, w.copy()], [0, 0], [0, 0]
+        for t, g in enumerate((g1, g2, g1), 1):
+            p.grad, q.grad = g, None if t == 2 else g
+            optimizer.step()
+            for i, (lr, count) in enumerate(((0.1, t), (0.05, min(t, 2)))):
+                if i == 1 and t == 2:
+                    continue
+                here = g if decoupled else g + 0.2 * at[i]
+                at[i] = at[i] * (1 - lr * 0.2) if decoupled else at[i]
+                m[i], v[i] = 0.8 * m[i] + 0.2 * here, 0.9 * v[i] + 0.1 * here**2
+                at[i] = at[i] - lr * (m[i] / (1 - 0.8**count)) / (np.sqrt(v[i] / (1 - 0.9**count)) + 1e-3)
+            for t_, expected in zip((p, q), at, strict=True):
+                np.testing.assert_allclose(t_.data, expected, rtol=1e-12, err_msg="closed form of Adam")
+
+
+def clipping_of_small():
+    p, q = Tensor(np.zeros(2), True), Tensor(np.zeros(1), True)
+    for most, factor in (1.0, 1 / 5), (10.0, 1):
+        p.grad, q.grad = np.array([3.0, 0.0]), np.array([4.0])
+        optim.clip_gradients([p, q], most)
+        np.testing.assert_allclose([*p.grad, *q.grad], np.array([3, 0, 4]) * factor, rtol=1e-6,
+                                   err_msg="closed form of clipping")
+
+
+def nesterov_and_clipping():
+    w, g = drawn((3,), (3,))
+    p = Tensor(w, True)
+    optimizer = optim.SGD([p], 0.1, 0.9, 0.01, nesterov=True)
+    v = 0
+    for _ in range(2):
+        p.grad = g
+        norm = optim.clip_gradients([p], 0.5)
+        optimizer.step()
+        here = g * min(1, 0.5 / (np.linalg.norm(g) + 1e-6)) + 0.01 * w
+        v = 0.9 * v + here
+        w = w - 0.1 * (here + 0.9 * v)
+        np.testing.assert_allclose(norm, np.linalg.norm(g), rtol=1e-12, err_msg="closed form of the norm")
+        np.testing.assert_allclose(p.data, w, rtol=1e-12, err_msg="closed form of Nesterov")
+
+
 # ----------------------------------------------------------------------------- checks: residual blocks
 
 KINDS = [(nn.Block, {}), (nn.Block, {"stride": 2}), (nn.Block, {"stride": 2, "pad": "end"}),
@@ -518,6 +564,32 @@ MORE = {
     "SGD: the velocity holds the learning rate": (
         [(kernels, "sgd", "g += ARG5 * v", "g += ARG5 * v * (0.1 / ARG4)")],
         sgd, "closed form"),
+    "Adam: no correction of the bias": (
+        [(optim.Adam, "_unbiased", "beta ** np.maximum(self.updates[members], 1).astype(np.float64)",
+          "0 * np.maximum(self.updates[members], 1).astype(np.float64)")], adam, "closed form"),
+    "Adam: the betas exchanged": (
+        [(optim.Adam, "_rule", "self.betas[1] * v", "self.betas[0] * v")], adam, "closed form"),
+    "Adam: eps inside the root": (
+        [(optim.Adam, "_rule", "self.xp.sqrt(v) / two**0.5 + self.eps", "self.xp.sqrt(v + self.eps) / two**0.5")],
+        adam, "closed form"),
+    "Adam: updates counted for a parameter that rests": (
+        [(optim.Adam, "_count", "more[idle] = 0", "pass")], adam, "closed form"),
+    "AdamW: the decay without the learning rate": (
+        [(optim.AdamW, "_decayed", "1 - lr * decay", "1 - decay")], adam, "closed form"),
+    "groups: one learning rate for all": (
+        [(optim.Optimizer, "_updated", "self.lr * float(group.lr_factor)", "self.lr")], adam, "closed form"),
+    "groups: a parameter in the wrong group": (
+        [(optim.Optimizer, "_updated", "slice(begin, self.ends[last - 1])", "slice(0, self.ends[0])")],
+        adam, "closed form"),
+    "Nesterov: with the old velocity": (
+        [(optim.SGD, "_rule", "w - lr * (g + self.momentum * v)", "w - lr * (g + v - g)")],
+        nesterov_and_clipping, "closed form"),
+    "clipping: small gradients scaled up": (
+        [(optim, "clip_gradients", "xp.minimum(ANY, 1.0)", "float(most) / (norm + 1e-6)")],
+        clipping_of_small, "closed form"),
+    "clipping: the norm of each parameter alone": (
+        [(optim, "clip_gradients", "xp.sqrt(ANY)", "max(xp.sqrt(xp.square(p.grad).sum()) for p in given)")],
+        clipping_of_small, "closed form"),
 }
 
 B = blocked

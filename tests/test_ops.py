@@ -23,6 +23,7 @@ from helpers import (
 
 import minires.ops
 from minires import Function, Tensor, gradcheck, kernels, ops
+from minires.kernels import reference
 from minires.tensor import topological_order
 
 CASES = {}
@@ -70,6 +71,22 @@ case("neg", lambda x: -x, lambda x: -x, (2, 3))
 for power in (2, 3, -1, 0, 1, 0.5, -2.5):
     case(f"pow {power}", lambda x, n=power: x ** n, lambda x, n=power: x ** n, positive(2, 3))
 case("pow 3 of negative numbers", lambda x: x ** 3, lambda x: x ** 3, (2, 3))
+case("power", lambda a, b: a ** b, lambda a, b: a ** b, positive(2, 3), (4, 1, 3))
+case("power of a number", lambda b: 2.0 ** b + ops.pow(3, b), lambda b: 2.0 ** b + 3 ** b, (2, 3))
+case("minimum", ops.minimum, lambda a, b: torch.minimum(a, b), (2, 3), (4, 1, 3))
+case("maximum and minimum of a number", lambda a: ops.maximum(0.1, a) + ops.minimum(0.2, a),
+     lambda a: a.clamp(min=0.1) + a.clamp(max=0.2), (3, 4))
+case("clip", lambda x: x.clip(-0.5, 0.7), lambda x: x.clamp(-0.5, 0.7), (3, 4))
+case("clip from below", lambda x: ops.clip(x, low=-0.3), lambda x: x.clamp(min=-0.3), (3, 4))
+CONDITION = np.arange(4) % 3 == 0
+case("where", lambda a, b: ops.where(CONDITION, a, b), lambda a, b: torch.where(torch.tensor(CONDITION), a, b),
+     (3, 4), (3, 1))
+case("where, a wide condition", lambda a: ops.where(np.arange(6).reshape(2, 3) > 2, 1.5, a),
+     lambda a: torch.where(torch.arange(6).reshape(2, 3) > 2, 1.5, a), (3,))
+case("leaky_relu", ops.leaky_relu, lambda x: nn().leaky_relu(x), (3, 4))
+case("leaky_relu 0.3", lambda x: ops.leaky_relu(x, 0.3), lambda x: nn().leaky_relu(x, 0.3), strided(3, 4))
+case("gelu", ops.gelu, lambda x: nn().gelu(x), normal(5, 40) * 3)
+case("gelu by tanh", lambda x: ops.gelu(x, "tanh"), lambda x: nn().gelu(x, approximate="tanh"), (3, 4))
 case("exp", ops.exp, lambda x: x.exp(), (2, 3))
 case("log", ops.log, lambda x: x.log(), positive(2, 3))
 case("sqrt", ops.sqrt, lambda x: x.sqrt(), positive(2, 3))
@@ -90,6 +107,8 @@ case("matmul strided", ops.matmul, lambda a, b: a @ b, strided(2, 3), strided(3,
 case("linear", ops.linear, lambda x, w: nn().linear(x, w), (5, 3), (4, 3))
 case("linear with bias", ops.linear, lambda x, w, b: nn().linear(x, w, b), (5, 3), (4, 3), (4,))
 case("linear of one", ops.linear, lambda x, w, b: nn().linear(x, w, b), (1, 1), (1, 1), (1,))
+case("linear of three axes", ops.linear, lambda x, w, b: nn().linear(x, w, b), (2, 5, 3), (4, 3), (4,))
+case("linear of a vector", ops.linear, lambda x, w: nn().linear(x, w), (3,), (4, 3))
 
 # reductions
 for axis, keep in product([None, 0, 1, -1, (0, 2), (-1, 0), (2, 1), (0, 1, 2)], [False, True]):
@@ -100,6 +119,10 @@ for axis, keep in product([None, 0, 1, -1, (0, 2), (-1, 0), (2, 1), (0, 1, 2)], 
     case(f"var {n}", lambda x, a=axis, k=keep: x.var(a, k),
          lambda x, a=dims, k=keep: x.var(a, correction=0, keepdim=k), (2, 3, 4))
     case(f"max {n}", lambda x, a=axis, k=keep: x.max(a, k), lambda x, a=dims, k=keep: x.amax(a, k), (2, 3, 4))
+    if keep == (axis in (0, None)):  # half of them: min is -max(-x), and std has the arithmetic of var
+        case(f"min {n}", lambda x, a=axis, k=keep: x.min(a, k), lambda x, a=dims, k=keep: x.amin(a, k), (2, 3, 4))
+        case(f"std {n}", lambda x, a=axis, k=keep: x.std(a, k, correction=0.5),
+             lambda x, a=dims, k=keep: x.std(a, correction=0.5, keepdim=k), (2, 3, 4))
 case("unbiased var", lambda x: x.var((0, 2), correction=1), lambda x: x.var((0, 2), correction=1), (2, 3, 4))
 case("sum of one number", ops.sum, lambda x: x.sum(), ())
 case("max of one number", ops.max, lambda x: x.max(), ())
@@ -118,6 +141,9 @@ case("concatenate", lambda a, b, c: ops.concatenate([a, b, c], 1), lambda a, b, 
 case("concatenate, last axis", lambda a, b: ops.concatenate([a, b], -1), lambda a, b: torch.cat([a, b], -1),
      (2, 3), strided(2, 4))
 case("concatenate one twice", lambda a: ops.concatenate([a, a]), lambda a: torch.cat([a, a]), (2, 3))
+for axis in (0, 1, -1):
+    case(f"stack, axis {axis}", lambda a, b, d=axis: ops.stack([a, b, a], d),
+         lambda a, b, d=axis: torch.stack([a, b, a], d), (2, 3), strided(2, 3))
 case("pad", lambda x: ops.pad(x, [(1, 2), (0, 0), (3, 0)], 1.5),
      lambda x: nn().pad(x, (3, 0, 0, 0, 1, 2), value=1.5), (2, 3, 4))
 INDICES = {"integer": 1, "negative": -1, "slice": slice(1, None), "step": slice(None, None, 2), "ellipsis": (..., 0),
@@ -155,6 +181,17 @@ case("conv2d strided", lambda x, w: ops.conv2d(x, w, None, 2, 1), lambda x, w: n
      strided(2, 3, 6, 8), strided(5, 3, 3, 2, seed=1))
 case("conv2d channels last", lambda x, w: ops.conv2d(x, w, None, 1, 1), lambda x, w: nn().conv2d(x, w, None, 1, 1),
      normal(2, 6, 8, 3).transpose(0, 3, 1, 2), (5, 3, 3, 3))
+# (N, C, H, W), (O, C / groups, kh, kw), stride, padding, dilation, groups
+SPARSE = {"dilation 2": ((2, 3, 7, 8), (5, 3, 3, 2), 1, 0, 2, 1),
+          "d(2,3) s2 p1": ((2, 2, 9, 8), (3, 2, 3, 2), 2, 1, (2, 3), 1),
+          "2 groups": ((2, 6, 5, 7), (4, 3, 3, 3), 1, 1, 1, 2),
+          "depthwise": ((2, 5, 6, 7), (5, 1, 3, 2), 2, (0, 1), 1, 5),
+          "two outputs of each channel": ((2, 3, 4, 5), (6, 1, 1, 1), 1, 0, 1, 3),
+          "3 groups, d(1,2) s(2,3)": ((2, 6, 7, 8), (9, 2, 2, 3), (2, 3), (1, 0), (1, 2), 3),
+          "a pixel that no window contains": ((1, 2, 7, 7), (2, 1, 2, 2), 3, 0, 3, 2)}
+for conv_name, (xs, ws, *rest) in SPARSE.items():
+    case(f"conv2d {conv_name}", lambda x, w, r=rest: ops.conv2d(x, w, None, *r),
+         lambda x, w, r=rest: nn().conv2d(x, w, None, *r), xs, ws)
 
 # pooling: (N, C, H, W), kernel, stride, padding
 POOLS = {"6x8 k2": ((2, 3, 6, 8), 2, None, 0), "7x5 k3x2 s2": ((2, 3, 7, 5), (3, 2), 2, 0),
@@ -168,6 +205,17 @@ for pool_name, (xs, k, s, p) in POOLS.items():
          lambda x, a=(k, s, p): nn().avg_pool2d(x, *a), xs)
 case("max_pool2d strided", lambda x: ops.max_pool2d(x, 3, 2, 1), lambda x: nn().max_pool2d(x, 3, 2, 1),
      strided(2, 3, 5, 6))
+for k, s, p, d, ceil in [(2, 1, 0, 2, False), ((3, 2), 2, 1, (1, 3), True), (3, (1, 2), (0, 1), 2, True)]:
+    case(f"max_pool2d k{k} s{s} p{p} d{d}", lambda x, a=(k, s, p, ceil, d): ops.max_pool2d(x, *a),
+         lambda x, a=(k, s, p, d, ceil): nn().max_pool2d(x, *a), (2, 3, 8, 7))
+for k, s, p, ceil, padded in [(2, 2, 0, True, True), (3, 2, 1, True, True), (3, 2, 1, True, False),
+                              (3, 1, 1, False, False), ((2, 3), (3, 2), (1, 0), True, False)]:
+    case(f"avg_pool2d k{k} s{s} p{p}, ceil {ceil}, padding counts {padded}",
+         lambda x, a=(k, s, p, ceil, padded): ops.avg_pool2d(x, *a),
+         lambda x, a=(k, s, p, ceil, padded): nn().avg_pool2d(x, *a), (2, 3, 5, 8))
+for size in (1, (3, 2), (2, 7), (5, 4)):
+    case(f"adaptive_avg_pool2d {size}", lambda x, s=size: ops.adaptive_avg_pool2d(x, s),
+         lambda x, s=size: nn().adaptive_avg_pool2d(x, s), (2, 3, 5, 4))
 case("global_avg_pool2d", ops.global_avg_pool2d, lambda x: nn().adaptive_avg_pool2d(x, 1).flatten(1), (2, 3, 4, 5))
 for channels, stride, where in [(4, 1, "both"), (7, 2, "both"), (7, 2, "end"), (6, 3, "both"), (3, 2, "end")]:
     before = (channels - 3) // 2 if where == "both" else 0
@@ -203,6 +251,19 @@ case("cross_entropy", lambda z: ops.cross_entropy(z, LABELS), lambda z: nn().cro
      (5, 4))
 case("cross_entropy of one, uint8", lambda z: ops.cross_entropy(z, np.array([1], np.uint8)),
      lambda z: nn().cross_entropy(z, torch.tensor([1])), (1, 3))
+CLASS_WEIGHT, MAP = np.array([0.5, 2.0, 1.0, 3.0]), np.random.default_rng(4).integers(0, 4, (2, 3, 5))
+for options in ({"weight": CLASS_WEIGHT}, {"ignore_index": 3}, {"label_smoothing": 0.3}, {"reduction": "sum"},
+                {"reduction": "none", "weight": CLASS_WEIGHT, "ignore_index": 1, "label_smoothing": 0.2},
+                {"weight": CLASS_WEIGHT, "ignore_index": 1, "label_smoothing": 0.2}):
+    def theirs(z, labels, o=options):
+        o = {k: torch.tensor(v).to(z) if k == "weight" else v for k, v in o.items()}
+        return nn().cross_entropy(z, torch.tensor(labels), **o)
+    case(f"cross_entropy with {', '.join(options)}", lambda z, o=options: ops.cross_entropy(z, LABELS, **o),
+         lambda z, f=theirs: f(z, LABELS), (5, 4))
+    case(f"cross_entropy of maps with {', '.join(options)}", lambda z, o=options: ops.cross_entropy(z, MAP, **o),
+         lambda z, f=theirs: f(z, MAP), (2, 4, 3, 5))
+case("cross_entropy of maps", lambda z: ops.cross_entropy(z, MAP), lambda z: nn().cross_entropy(z, torch.tensor(MAP)),
+     (2, 4, 3, 5))
 DROPPED = np.random.default_rng(3).random((3, 4), np.float32) >= 0.4
 case("dropout", lambda x: ops.dropout(x, 0.4, rng=np.random.default_rng(3)),
      lambda x: x * torch.tensor(DROPPED).to(x) / 0.6, (3, 4))
@@ -321,20 +382,21 @@ def test_astype_goes_there_and_back():
 # -------------------------------------------------------------------------------------- plain loops
 
 
-@pytest.mark.parametrize("xs, ws, s, p", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
-def test_conv2d_is_the_plain_loop(xs, ws, s, p):
+@pytest.mark.parametrize("xs, ws, s, p, d, groups", [(*case, 1, 1) for case in CONVOLUTIONS.values()]
+                         + [*SPARSE.values()], ids=[*CONVOLUTIONS, *SPARSE])
+def test_conv2d_is_the_plain_loop(xs, ws, s, p, d, groups):
     x, w = normal(*xs), normal(*ws, seed=1)
-    (sh, sw), (ph, pw) = ops.pair(s), ops.pair(p)
-    (N, C, H, W), (O, _, kh, kw) = xs, ws
-    y = np.empty((N, O, (H + 2 * ph - kh) // sh + 1, (W + 2 * pw - kw) // sw + 1))
+    (sh, sw), (ph, pw), (dh, dw) = ops.pair(s), ops.pair(p), ops.pair(d)
+    (N, _, H, W), (O, C, kh, kw) = xs, ws
+    y = np.empty((N, O, (H + 2 * ph - dh * (kh - 1) - 1) // sh + 1, (W + 2 * pw - dw * (kw - 1) - 1) // sw + 1))
     for n, o, r, q in np.ndindex(y.shape):
-        total = 0.0
+        total, first = 0.0, o // (O // groups) * C  # of the channels that output o sees
         for c, i, j in product(range(C), range(kh), range(kw)):
-            h, v = r * sh + i - ph, q * sw + j - pw
+            h, v = r * sh + dh * i - ph, q * sw + dw * j - pw
             if 0 <= h < H and 0 <= v < W:
-                total += x[n, c, h, v] * w[o, c, i, j]
+                total += x[n, first + c, h, v] * w[o, c, i, j]
         y[n, o, r, q] = total
-    assert difference(ops.conv2d(Tensor(x), Tensor(w), None, s, p).data, y) < 1e-14
+    assert difference(ops.conv2d(Tensor(x), Tensor(w), None, s, p, d, groups).data, y) < 1e-14
 
 
 @pytest.mark.parametrize("xs, k, s, p", POOLS.values(), ids=POOLS)
@@ -351,6 +413,66 @@ def test_pooling_is_the_plain_loop(xs, k, s, p):
         mean[n, c, r, q] = sum(window) / (kh * kw)
     assert same_bits(ops.max_pool2d(Tensor(x), k, s, p).data, largest)
     assert difference(ops.avg_pool2d(Tensor(x), k, s, p).data, mean) < 1e-14
+
+
+@pytest.mark.parametrize("dtype, rtol", [(np.float32, 2e-6), (np.float64, 1e-11)])
+def test_normal_cdf_is_the_error_function_of_the_standard_library(dtype, rtol):
+    x = np.array([-40, -38.5, -12.25, -3.0078125, -0.7, -1 / 128, 0, 1e-9, 0.4, 5.55, 9, 50], dtype)
+    exact = [0.5 * math.erfc(-v / math.sqrt(2)) for v in x.tolist()]
+    np.testing.assert_allclose(reference.normal_cdf(x)[2:], exact[2:], rtol=rtol)
+    assert abs(reference.normal_cdf(x)[:2] - exact[:2]).max() < 1e-300
+    assert np.isnan(reference.normal_cdf(np.array([np.nan], dtype))).all()
+    assert reference.normal_cdf(np.array([-np.inf, np.inf], dtype)).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 7), (9, 2)])
+def test_adaptive_pooling_is_the_plain_loop(size):
+    x, (rows, columns) = normal(2, 3, 7, 5), size
+    y = np.empty((2, 3, rows, columns))
+    for i, j in np.ndindex(size):
+        y[:, :, i, j] = x[:, :, 7 * i // rows:math.ceil(7 * (i + 1) / rows),
+                          5 * j // columns:math.ceil(5 * (j + 1) / columns)].mean((2, 3))
+    assert difference(ops.adaptive_avg_pool2d(Tensor(x), size).data, y) < 1e-14
+
+
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("size, k, s, p", [((5, 8), (3, 2), (2, 3), (1, 1)), ((6, 7), 3, 2, 0), ((4, 5), 2, 3, 1)])
+def test_avg_pool2d_counts_what_it_should(size, k, s, p, padded):
+    x, (kh, kw), (sh, sw), (ph, pw) = normal(2, 3, *size), ops.pair(k), ops.pair(s), ops.pair(p)
+    y = ops.avg_pool2d(Tensor(x), k, s, p, ceil_mode=True, count_include_pad=padded).data
+    for r, q in np.ndindex(y.shape[2:]):
+        inside = [(h, v) for h in range(r * sh - ph, r * sh - ph + kh) for v in range(q * sw - pw, q * sw - pw + kw)
+                  if 0 <= h < size[0] and 0 <= v < size[1]]
+        count = len(inside)
+        if padded:
+            count = ((min(r * sh + kh - ph, size[0] + ph) - (r * sh - ph))
+                     * (min(q * sw + kw - pw, size[1] + pw) - (q * sw - pw)))
+        np.testing.assert_allclose(y[:, :, r, q], sum(x[:, :, h, v] for h, v in inside) / count, rtol=1e-13)
+    last = [(n - 1) * step - pad for n, step, pad in zip(y.shape[2:], (sh, sw), (ph, pw), strict=True)]
+    assert all(at < n for at, n in zip(last, size, strict=True))  # the last window contains a pixel
+
+
+def test_cross_entropy_with_all_options_is_the_plain_loop():
+    z, labels, w, eps = normal(5, 4), [3, 0, 3, 1, 2], [0.5, 2.0, 1.0, 3.0], 0.2
+    losses, weights = [], []
+    for row, k in zip(z, labels, strict=True):
+        log_p = [v - math.log(sum(math.exp(u) for u in row)) for v in row]
+        counts = k != 1
+        smooth = eps / 4 * sum(a * b for a, b in zip(w, log_p, strict=True))
+        losses.append(-counts * ((1 - eps) * w[k] * log_p[k] + smooth))
+        weights.append(counts * w[k])
+    options = {"weight": w, "ignore_index": 1, "label_smoothing": eps}
+    for reduction, expected in ("none", losses), ("sum", sum(losses)), ("mean", sum(losses) / sum(weights)):
+        got = ops.cross_entropy(Tensor(z), labels, **options, reduction=reduction).data
+        assert difference(got, expected) < 1e-14
+
+
+def test_cross_entropy_of_a_class_that_cannot_be():
+    """A masked class has the logit -inf; 0 times its log-probability would be NaN."""
+    z = Tensor(np.array([[1.0, -np.inf, 2.0]]), True)
+    loss = ops.cross_entropy(z, [0], weight=[1, 1, 1])
+    loss.backward()
+    assert abs(loss.item() - math.log(1 + math.e)) < 1e-15 and z.grad[0, 1] == 0
 
 
 @pytest.mark.parametrize("shape", [(7, 3), (2, 3, 4, 5)])
@@ -392,6 +514,44 @@ def test_slopes_at_kinks():
     assert grads(ops.relu, [-1, 0, 2]) == ([0, 0, 2], [0, 0, 3])
     assert grads(abs, [-2, 0, 2]) == ([2, 0, 2], [-1, 0, 3])
     assert grads(ops.maximum, [1, 2, 3], [3, 2, 1]) == ([3, 2, 3], [0, 2, 3], [1, 0, 0])  # a tie goes to the first
+
+
+def test_slopes_at_kinks_of_what_selects():
+    assert grads(lambda x: ops.leaky_relu(x, 0.5), [-2, 0, 2]) == ([-1, 0, 2], [0.5, 1, 3])
+    assert grads(ops.minimum, [1, 2, 3], [3, 2, 1]) == ([1, 2, 1], [1, 2, 0], [0, 0, 3])  # a tie goes to the first
+    assert grads(lambda x: x.clip(-1, 1), [-2, -1, 0, 1, 2]) == ([-1, -1, 0, 1, 1], [0, 2, 3, 4, 0])
+    assert grads(lambda a, b: ops.where([True, False], a, b), [1, 2], [3, 4]) == ([1, 4], [1, 0], [0, 2])
+    assert grads(lambda x: x.min(), [[5, 1], [1, 1]]) == (1, [[0, 1], [0, 0]])
+
+
+def test_where_hides_what_it_does_not_select():
+    """`where` is the way around a root of 0 or a logarithm of a negative number: no NaN passes, in either direction."""
+    x = Tensor(np.array([0.0, 4.0]), True)
+    safe = ops.where(x > 0, x, 1.0)
+    ops.where(x > 0, safe.sqrt(), 0.0).backward(np.array([1.0, 1.0]))
+    assert x.grad.tolist() == [0, 0.25]
+    a, b = Tensor(np.ones(2), True), Tensor(np.ones(2), True)
+    ops.where([True, False], a, b).backward(np.array([np.inf, 1.0]))
+    assert a.grad.tolist() == [np.inf, 0] and b.grad.tolist() == [0, 1]
+
+
+def test_the_standard_deviation_of_equal_numbers_has_the_gradient_zero():
+    assert grads(lambda x: x.std(1), [[3, 3], [1, 3]]) == ([0, 1], [[0, 0], [-1, 1]])
+
+
+def test_powers_at_zero():
+    assert grads(lambda a, b: a ** b, [0, 0, 2, 2], [0, 3, 0, 1])[:2] == ([1, 0, 1, 2], [0, 0, 0, 4])
+    assert grads(lambda a, b: a ** b, [0, 0, 1], [0, 3, 5])[2] == [0, 0, 0]
+    assert grads(lambda b: 2 ** b, [0, 1, 3])[0] == [1, 2, 8]
+
+
+def test_a_comparison_is_an_array_of_booleans_and_a_condition():
+    x = Tensor([-1.0, 0, 2])
+    assert (x > 0).dtype == bool and (x > 0).tolist() == (1 <= x).tolist() == [False, False, True]  # noqa: SIM300
+    condition = x > 0
+    y = ops.where(condition, x, 0)
+    condition[:] = False  # the caller may change its array
+    assert y.data.tolist() == [0, 0, 2] and x[x > 0].data.tolist() == [2]
 
 
 def test_ties_in_max_go_to_the_first():

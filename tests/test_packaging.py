@@ -127,7 +127,8 @@ def test_dependencies(metadata):
 
 
 def test_extras(metadata):
-    assert set(metadata.get_all("Provides-Extra")) == {"cuda12", "cuda13", "cluster", "notebooks", "test", "oracle"}
+    assert set(metadata.get_all("Provides-Extra")) == {"cuda12", "cuda13", "cluster", "docs", "notebooks", "test",
+                                                       "oracle"}
     for version in ("12", "13"):
         cupy = {f"cupy-cuda{version}x"}
         assert requirements(metadata, f"cuda{version}", sys_platform="linux") == cupy

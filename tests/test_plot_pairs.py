@@ -108,7 +108,7 @@ REFUSED = {
     ("gradients_by_length", "plain"): PATH, ("path_gradients", "plain"): PATH,
 }
 
-LABELLED = "my net", "plain-20, mine", "_underscored"
+LABELLED = "my net", "plain-20, mine", "_underscored", "$odd_{ 5 %"
 PICTURES = {"exciting_patches", "first_filters", "graph"}  # figures without numbers on their axes
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from fuzz import campaign, mutations, programs
 
+from minires import weights
 from minires.datasets import cifar, idx
-from minires.files import archives, pickles, records, torchfile
+from minires.files import archives, arrays, pickles, records, sharded, torchfile
 from minires.runs import sweep
 
 TEXT = (Path(__file__).resolve().parents[1] / "SECURITY.md").read_text(encoding="utf-8")
@@ -29,6 +30,10 @@ MIB = 2**20
     ("CIFAR, `tar.gz` archives", f"most {archives.MOST_MORE // 1024} KiB, and at most {archives.MOST_IN_A_ROW} of"),
     ("MNIST, Fashion-MNIST: IDX, with or without gzip", f"most {idx.FREE // MIB} MiB and {idx.RATIO} times the file"),
     ("`config.json`, `metrics.jsonl`, `results.json`", f"{records.MOST_BYTES // MIB} MiB"),
+    ("weights: pickled NumPy arrays", f"at most {arrays.MOST_BYTES >> 30} GiB and may build "
+     f"{pickles.FREE_MEMORY // MIB} MiB and {pickles.MEMORY} bytes for each byte of the file"),
+    ("weights: an index and its files", f"{sharded.MOST_BYTES // MIB} MiB and names at most {sharded.MOST_FILES} f"),
+    ("any of these, with `read_weights`", f"{weights.MOST_READ // MIB} MiB and {weights.READ_RATIO} times the file"),
     ("the grid of `minires sweep`", f"{sweep.MOST_BYTES // 1024} KiB; in TOML at most {sweep.MOST_DOTS} dots"),
 ])
 def test_the_table_has_the_bounds_of_the_source(row, bound):
@@ -49,7 +54,8 @@ def test_every_operation_of_a_pickle_is_charged():
 def test_every_reader_in_the_table_is_in_the_fuzzing():
     suites = {suite: inspect.getsource(importlib.import_module(f"fuzz.{suite}")) for suite in campaign.SUITES}
     for name in ("safetensors", "npz", "today", "legacy", "tar.gz", "cifar10", "read_idx", "checkpoint", "config.json",
-                 "metrics.jsonl", "results.json", "grid.json", "grid.toml"):
+                 "metrics.jsonl", "results.json", "grid.json", "grid.toml", "arrays, new programs", "weight_map",
+                 "read_weights"):
         assert any(name in source for source in suites.values()), name
     assert re.search(r"100,000 pickles, 1,000,000 damaged files", TEXT)
 

@@ -188,3 +188,45 @@ def test_a_vanishing_gradient_is_not_reported_as_zero():
     assert tap.norm(g) == pytest.approx(4e-30, rel=1e-6)
     assert tap.norm(np.zeros(3, np.float32)) == 0
     assert np.isnan(tap.norm(np.array([1, np.nan], np.float32)))
+
+
+class Shared(nn.Module):
+    """Applies one layer three times."""
+
+    def __init__(self): self.act, self.fc = nn.ReLU(), nn.Linear(3, 3, rng=np.random.default_rng(0))
+
+    def forward(self, x):
+        for _ in range(3):
+            x = self.act(self.fc(x))
+        return x
+
+
+def test_every_call_of_a_shared_module_and_its_arrays():
+    net, x = Shared(), np.random.default_rng(1).standard_normal((4, 3), np.float32)
+    expected, h = [], x
+    for _ in range(3):
+        h = np.maximum(h @ net.fc.weight.data.T + net.fc.bias.data, 0)
+        expected.append(h)
+    with tap.Tap(net, nn.ReLU, arrays=True) as seen:
+        y = net(Tensor(x))
+        assert [call.grad_norm for call in seen.calls["act"]] == [None] * 3 and seen.grad == {}
+        (y * 2.0).sum().backward()
+    calls = seen.calls["act"]
+    for call, y in zip(calls, expected, strict=True):
+        np.testing.assert_allclose(call.output, y, rtol=1e-6)
+        assert call.std == pytest.approx(y.std(), rel=1e-5)
+        assert call.grad_norm == pytest.approx(np.linalg.norm(call.grad), rel=1e-6)
+    assert seen.output["act"] is calls[-1].output and seen.grad["act"] is calls[-1].grad
+    assert (seen.std["act"], seen.grad_norm["act"]) == (calls[-1].std, calls[-1].grad_norm)
+    np.testing.assert_allclose(calls[-1].grad, 2)
+    below = (calls[-1].grad * (expected[-1] > 0)) @ net.fc.weight.data
+    np.testing.assert_allclose(calls[1].grad, below, rtol=1e-5)
+
+
+def test_calls_are_those_of_the_last_pass():
+    net, x = Shared(), np.ones((2, 3), np.float32)
+    with tap.Tap(net) as seen:
+        for _ in range(5):
+            net(Tensor(x))
+    assert {name: len(calls) for name, calls in seen.calls.items()} == {"act": 3, "fc": 3, "": 1}
+    assert seen.runs["act"] == 15 and seen.output == {} and seen.calls["act"][0].output is None

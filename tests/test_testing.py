@@ -575,7 +575,7 @@ def test_whole_again(check_backward):
 def test_the_fixtures_serve_a_teachers_own_suite(tmp_path):
     (tmp_path / "test_mine.py").write_text(SUITE, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mine.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0 and "3 passed" in done.stdout, done.stdout + done.stderr
 
 
@@ -587,7 +587,7 @@ def test_the_checks_need_no_pytest_and_load_at_first_use():
         minires.testing.check_backward
         assert "pytest" not in sys.modules
     """)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import json
 import math
 import shutil
@@ -77,7 +78,8 @@ def test_the_schedules_span_the_run(schedule, rates):
 
 CHOICES = {
     "adam": {"optimizer": "adam"}, "adamw": {"optimizer": "adamw", "decay_vectors": False, "weight_decay": 0.1},
-    "nesterov": {"nesterov": True}, "clip": {"clip": 0.1}, "one cycle": {"schedule": "one-cycle", "drop_last": True},
+    "smooth": {"label_smoothing": 0.2}, "nesterov": {"nesterov": True}, "clip": {"clip": 0.1},
+    "one cycle": {"schedule": "one-cycle", "drop_last": True},
 }
 
 
@@ -166,6 +168,12 @@ def test_targets_that_are_not_classes():
 def test_a_loss_that_is_not_one_number_is_refused(loss, says):
     with pytest.raises(TypeError, match=f"step, loss: expected a Tensor with one number, {says}"):
         trained(loss=loss)
+
+
+def test_label_smoothing_is_that_of_the_operation():
+    smooth = dataclasses.replace(FAST, label_smoothing=0.2)
+    loss = functools.partial(ops.cross_entropy, label_smoothing=0.2)
+    assert same(trained(smooth), trained(loss=loss)) and same(trained(smooth, graph=True), trained(smooth))
 
 
 def test_label_smoothing_beside_a_loss_is_refused():

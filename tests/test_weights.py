@@ -200,7 +200,7 @@ def test_a_rule_for_the_beginning_leaves_the_inside_alone():
 def test_rename_that_fits_nothing_is_an_error():
     with pytest.raises(ValueError, match=r"load_weights: rename: unknown name 'layer1\.0\.conv'; did you mean "):
         load_weights(small(), drawn(small()), {"layer1.0.conv": "layer1.0.conv1"})
-    with pytest.raises(TypeError, match="rename: expected a dict of names or a function, got str"):
+    with pytest.raises(TypeError, match="rename: expected a dict of names, a function or a list of these, got str"):
         load_weights(small(), drawn(small()), "fc=linear")
 
 

@@ -49,7 +49,7 @@ def test_no_weights_at_all(refuses, tmp_path):
     refuses(b"GIF89a", "does not begin like a .safetensors, .npz or PyTorch file; read as a pickle, it is damaged")
     refuses(bytes(257) + b"ustar" + bytes(1000), "a tar file, which PyTorch wrote before 0.2")
     refuses(fuzz_pytorch.zipped([("a.txt", b"a")]), "a zip file without a data.pkl, so torch.save did not write it")
-    refuses(pickle.dumps([1]), "a pickle, but torch.save did not write it")
+    refuses(pickle.dumps([1]), "a pickle, but neither torch.save wrote it, nor does it hold NumPy arrays")
     with pytest.raises(FileNotFoundError, match="nothing"):
         load_weights(small(), tmp_path / "nothing")
     with pytest.raises(OSError, match=str(tmp_path)):
@@ -175,7 +175,7 @@ OTHER_KINDS = {
     "web page": (b"\n<!DOCTYPE html>\n<html><head>", "it is a web page, not the file itself"),
     "error of a site": (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "it is a web page"),
     "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "it is an HDF5 file, which Keras and MATLAB write"),
-    "index": (json.dumps(INDEX, indent=2).encode(), "it is the index of weights that are in several files"),
+    "index": (json.dumps(INDEX, indent=2).encode(), "it names model-00001-of-00002.safetensors, which cannot be read"),
     "JSON": (b'{"architectures": ["ResNet"]}', "it is a JSON file, which holds no weights"),
     "TorchScript": (fuzz_pytorch.zipped([("net/data.pkl", b"x"), ("net/code/a.py", b""), ("net/constants.pkl", b"")]),
                     "it is a TorchScript file, which torch.jit.save writes and which holds code"),

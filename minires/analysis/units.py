@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from .. import device, nn, ops
 from ..tensor import Tensor, topological_order
+from . import common
 
 
 class Activation(NamedTuple):
@@ -18,7 +19,8 @@ class Activation(NamedTuple):
     dead: float        # share of its units (channels) whose output is the same for every image and position
 
 
-def activations(model: nn.Module, images: Any, bins: int = 41, limit: float = 4.0) -> dict[str, Activation]:
+def activations(model: nn.Module, images: Any, bins: int = 41, limit: float = 4.0, *,
+                kinds: type | tuple[type, ...] = ()) -> dict[str, Activation]:
     """Describe every nonlinearity, whether it is a module or not, in train mode.
 
     These are ReLU, sigmoid, tanh, `ops.maximum` (a leaky ReLU, for example), and every Function from outside of minires
@@ -28,6 +30,8 @@ def activations(model: nn.Module, images: Any, bins: int = 41, limit: float = 4.
     images   one batch, (N, C, H, W) or (N, features)
     bins     the number of bins of each histogram
     limit    the histograms cover [-limit, limit]
+    kinds    the types of modules to describe instead, each as a whole: nn.ReLU, or a Swish of your own. A module that
+             runs more than once has the names "act", "act, call 2", ...
 
     Returns {name: Activation} in the order of the computation. A nonlinearity is named after the module whose output it
     computes, or else after the module whose output is its input. In a v1 block the names are "bn1" and, for the ReLU
@@ -35,10 +39,13 @@ def activations(model: nn.Module, images: Any, bins: int = 41, limit: float = 4.
 
     For histograms over a training see `follow`. The model is left unchanged.
 
-    Frozen layers are included. Raises ValueError if bins < 1 or limit <= 0, or if the model has no nonlinearity.
+    Frozen layers are included. Raises ValueError if bins < 1 or limit <= 0, if the model has no nonlinearity, or if no
+    module of these kinds ran.
     """
     if bins < 1 or limit <= 0:
         raise ValueError(f"activations: expected bins >= 1 and limit > 0, got {bins} and {limit}")
+    if kinds:
+        return _of_kinds(model, images, bins, limit, kinds)
     names = {id(m): name for name, m in model.modules()}
     made_by: dict[int, tuple[str, Tensor]] = {}  # the Tensor is kept so that its id is not reused
 
@@ -56,6 +63,23 @@ def activations(model: nn.Module, images: Any, bins: int = 41, limit: float = 4.
                 found[name] = _describe(x.data, t.data, bins, limit)
     if not found:
         raise ValueError("activations: this model has no ReLU, sigmoid, tanh, maximum, or Function of its own")
+    return found
+
+
+def _of_kinds(model: nn.Module, images: Any, bins: int, limit: float, kinds: type | tuple[type, ...]
+              ) -> dict[str, Activation]:
+    found: dict[str, Activation] = {}
+    runs: dict[str, int] = {}
+
+    def see(name: str, module: nn.Module, x: Tensor, out: Tensor) -> None:
+        if isinstance(module, kinds):
+            runs[name] = run = runs.get(name, 0) + 1
+            found[name if run == 1 else f"{name}, call {run}"] = _describe(x.data, out.data, bins, limit)
+
+    common.run(model, images, see, train=True)
+    if not found:
+        wanted = kinds if isinstance(kinds, tuple) else (kinds,)
+        raise ValueError("activations: no module of kind " + " or ".join(k.__name__ for k in wanted) + " ran")
     return found
 
 

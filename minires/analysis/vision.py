@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import device, nn, ops
+from ..kernels.reference import extent
 from ..tensor import Tensor, topological_order
 from . import common
 
@@ -72,7 +73,8 @@ def receptive_fields(model: nn.Module, images: Any) -> dict[str, Field]:
 
 
 _POINTWISE = (ops.Add, ops.Sub, ops.Mul, ops.Div, ops.Neg, ops.Abs, ops.Maximum, ops.Relu, ops.Sigmoid, ops.Tanh,
-              ops.BatchNormEval, ops.Dropout, ops.Concatenate)
+              ops.LeakyRelu, ops.Gelu, ops.Clip, ops.Where, ops.Pow, ops.Power, ops.BatchNormEval, ops.Dropout,
+              ops.Concatenate)
 
 
 def _field(t: Tensor, fields: dict[int, Field]) -> Field | None:
@@ -85,9 +87,11 @@ def _field(t: Tensor, fields: dict[int, Field]) -> Field | None:
         low, high = zip(*((min(s.low[i] for s in seen), max(s.high[i] for s in seen)) for i in (0, 1)), strict=True)
         return Field(seen[0].jump, low, high)
     if isinstance(f, ops.Conv2d):
-        kernel, (stride, padding) = f.w.shape[2:], f.geometry
+        stride, padding, dilation, _ = f.geometry
+        kernel = extent(f.w.shape[2:], dilation)
     elif isinstance(f, (ops.MaxPool2d, ops.AvgPool2d)):
-        _, kernel, stride, padding = f.geometry
+        _, kernel, stride, padding, *dilation = f.geometry
+        kernel = extent(kernel, *dilation) if dilation else kernel
     elif isinstance(f, ops.SubsampleAndPad):
         kernel, stride, padding = (1, 1), (f.geometry[1],) * 2, (0, 0)
     elif isinstance(f, ops.Pad):

@@ -10,15 +10,15 @@ from ..names import UsageError, key
 from .subject import Subject, Told, from_run, from_weights
 
 
-def find(source: str, weights: Path | None, told: Told, *, root: datasets.Root = None, where: str | None = None
-         ) -> Subject:
+def find(source: str, weights: Path | None, told: Told, *, root: datasets.Root = None, where: str | None = None,
+         download: bool = False) -> Subject:
     """Return what to evaluate: the network named `source` with `weights`, or the run in the folder `source`.
 
     Raises UsageError if an argument is missing or not allowed.
     Raises what from_run and from_weights raise.
     """
     if weights is None and Path(source).is_dir():
-        return from_run(Path(source), told, root=root, where=where)
+        return from_run(Path(source), told, root=root, where=where, download=download)
     if weights is not None and Path(source).is_dir() and key(source) not in models.BY_NAME:
         raise UsageError(f"{source} is a folder: leave out {weights} to evaluate the run in it, or name a network")
     if weights is None and key(source) not in models.BY_NAME:
@@ -31,7 +31,7 @@ def find(source: str, weights: Path | None, told: Told, *, root: datasets.Root =
         raise UsageError(f"{' and '.join(missing)} missing: a network's name needs both, as in minires evaluate "
                          f"resnet20 resnet20.th --dataset cifar10. {source} is not the folder of a run; such a folder "
                          "needs neither")
-    return from_weights(weights, source, told, root=root, where=where)
+    return from_weights(weights, source, told, root=root, where=where, download=download)
 
 
 def run(looked_at: Subject, *, batch_size: int = 500, as_json: bool = False) -> str:
@@ -41,10 +41,31 @@ def run(looked_at: Subject, *, batch_size: int = 500, as_json: bool = False) -> 
     if as_json:
         per_class = {name: {"correct": right, "total": of} for name, (right, of) in found.per_class.items()}
         return json.dumps({"model": s.words["network"], "weights": s.words["weights"], "dataset": s.words["data"],
-                           "input": s.words["input"], "correct": found.correct, "total": found.total,
-                           "error": found.error, "per_class": per_class, "images_per_second": found.images_per_second})
-    return (f"{s.words['network']} on {s.words['data']}, {found.total} test images; input {s.words['input']}\n"
-            f"{text(found)}")
+                           "input": s.words["input"], "shortcut": s.shortcut, "pad": s.pad,
+                           "correct": found.correct, "total": found.total,
+                           "error": found.error, "per_class": per_class,
+                           "images_per_second": round(found.images_per_second, 1)})
+    lines = [f"{s.words['network']} on {s.words['data']}, {found.total} test images", f"input {s.words['input']}"]
+    if s.shortcut:
+        where = {"both": "half on each side (--pad both)", "end": "at the end (--pad end)"}.get(s.pad, "")
+        lines.append(f"option {s.shortcut} shortcuts" + (f", zero channels {where}" if where else ""))
+    return "\n".join([*lines, text(found), *near_chance(s, found)])
+
+
+def near_chance(s: Subject, found: Score) -> list[str]:
+    """Return lines that say what may be wrong if hardly more images are right than by chance: fewer than twice as many.
+    """
+    chance = found.total / len(found.per_class)
+    if found.correct >= 2 * chance or len(found.per_class) < 4:
+        return []
+    lines = [f"Guessing gives about {chance:.0f} correct, so the weights and the network or the input do not fit:"]
+    if s.pad and "recipe" not in s.words:
+        other = {"both": "end", "end": "both"}[s.pad]
+        convention = "at the end" if other == "end" else "half on each side"
+        lines.append(f"  --pad {other}: many published networks with option A add the zero channels\n  {convention}")
+    if "recipe" not in s.words:
+        lines.append("  --mean and --std, or --normalize: the input that the network was trained on")
+    return [*lines, "  a network that is not trained, or another order of the classes"]
 
 
 def text(found: Score) -> str:

@@ -33,8 +33,8 @@ class Part(NamedTuple):
     text: str                       # what was measured, what the result shows and what it does not show
 
 
-def find(source: Path, told: Told, *, images: int = 500, root: datasets.Root = None, where: str | None = None
-         ) -> Subject:
+def find(source: Path, told: Told, *, images: int = 500, root: datasets.Root = None, where: str | None = None,
+         download: bool = False) -> Subject:
     """Return what to inspect, with the first `images` test images.
 
     This is the run in the folder `source`, or the network `told.model` with the weights in the file `source`.
@@ -43,13 +43,13 @@ def find(source: Path, told: Told, *, images: int = 500, root: datasets.Root = N
     Raises what from_run and from_weights raise.
     """
     if source.is_dir():
-        found = from_run(source, told, root=root, where=where)
+        found = from_run(source, told, root=root, where=where, download=download)
     elif told.model is None and not source.exists():
         raise UsageError(f"{source} is neither the folder of a run nor a file with weights: it does not exist")
     elif told.model is None:
         raise UsageError(f"--model is missing: say which network {source} holds weights for, as in --model resnet20")
     else:
-        found = from_weights(source, told.model, told, root=root, where=where)
+        found = from_weights(source, told.model, told, root=root, where=where, download=download)
     if found.images is not None:
         found.images, found.labels = found.images[:images], found.labels[:images]
     return found
@@ -132,11 +132,11 @@ def _on(s: Subject) -> str:
 
 def _caption(s: Subject) -> str:
     """Return a caption that says from what a figure was made. The text is escaped, because a file's name may contain
-    characters that a figure cannot draw, or draws as mathematics."""
+    characters that a figure cannot draw."""
     facts = [f"{s.name}, {Path(s.words['weights']).name}"]
     if "data" in s.words:
         facts.append(f"{s.words['data']}, {s.words['input']}")
-    return ". ".join(facts).encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
+    return ". ".join(facts).encode("utf-8", "backslashreplace").decode()
 
 
 # -------------------------------------------------------------------------------------------------- the page

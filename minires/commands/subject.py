@@ -1,14 +1,14 @@
 """Load what `minires evaluate` and `minires inspect` examine: a network with its weights, and prepared images."""
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from .. import datasets, device, models, nn, runs
 from ..names import UsageError, printed
-from ..weights import load_weights
+from ..weights import Rename, load_weights
 
 
 @dataclass
@@ -23,6 +23,17 @@ class Subject:
     words: dict[str, Any] = field(default_factory=dict)  # the sources, as text: "network", "weights", "data", ...
     classes: Sequence[str] = ()     # the classes' names, in the order of the labels
 
+    @property
+    def shortcut(self) -> str:
+        """The option of the network's shortcuts, such as "A", or "" if it has none."""
+        return next((m.option for _, m in self.model.modules() if isinstance(m, nn.ResidualBlock) and m.residual), "")
+
+    @property
+    def pad(self) -> str:
+        """Where the shortcuts add zero channels, "both" or "end", or "" if they add none."""
+        return next((m.pad for _, m in self.model.modules() if isinstance(m, nn.ResidualBlock) and m.residual
+                     and m.option == "A"), "")
+
 
 @dataclass(frozen=True)
 class Told:
@@ -35,7 +46,7 @@ class Told:
     normalize: str | None = None           # one of datasets.NORMALIZE
     image_size: int | None = None          # height and width to which the images are averaged, in pixels
     in_channels: int | None = None         # number of image channels, if no data set is given
-    rename: Mapping[str, str] | None = None  # {layer in the file: layer of the network}
+    rename: Rename | None = None           # from layers in the file to layers of the network
     pad: str | None = None                 # this and the next two: options of the network, as for models.build
     shortcut: str | None = None
     width: int | None = None
@@ -45,11 +56,13 @@ class Told:
         return [f"--{f.name.replace('_', '-')}" for f in fields(self) if getattr(self, f.name) is not None]
 
 
-def from_run(folder: Path, told: Told, *, root: datasets.Root = None, where: str | None = None) -> Subject:
+def from_run(folder: Path, told: Told, *, root: datasets.Root = None, where: str | None = None,
+             download: bool = False) -> Subject:
     """Return the network of a folder that `minires train` wrote, and the test images of the data set of that run.
 
-    root    the data set's folder, if not the one that the run used
-    where   the device, if not the one that the run used
+    root       the data set's folder, if not the one that the run used
+    where      the device, if not the one that the run used
+    download   whether to download files of the data set that are missing
 
     Raises UsageError if `told` has any option, because the run decides all of them.
     Raises what runs.read raises.
@@ -57,7 +70,7 @@ def from_run(folder: Path, told: Told, *, root: datasets.Root = None, where: str
     runs.read_config(folder)  # first, so that a folder without a run is reported before an option
     if given := told.given():
         raise UsageError(f"{folder} is the folder of a run, which decides these options: leave out {', '.join(given)}")
-    run = runs.read(folder, Path(root) if root else None, where or "")
+    run = runs.read(folder, Path(root) if root else None, where or "", download)
     chosen, size = run.config, run.config.data.image_size
     pixels = "pixels / 255" + (f", averaged to {size}x{size}" if size else "")
     words = {"network": chosen.model, "weights": str(folder / "weights.safetensors"), "data": chosen.dataset,
@@ -66,8 +79,8 @@ def from_run(folder: Path, told: Told, *, root: datasets.Root = None, where: str
     return Subject(printed(chosen.model), run.model, run.fresh, run.images, run.labels, words, run.classes)
 
 
-def from_weights(weights: Path, model: str, told: Told, *, root: datasets.Root = None, where: str | None = None
-                 ) -> Subject:
+def from_weights(weights: Path, model: str, told: Told, *, root: datasets.Root = None, where: str | None = None,
+                 download: bool = False) -> Subject:
     """Return the network named `model` with the weights from a file, and the test images if `told` names a data set.
 
     Raises UsageError for names and options that do not fit.
@@ -90,7 +103,7 @@ def from_weights(weights: Path, model: str, told: Told, *, root: datasets.Root =
                          "many channels the images have; leave out --in-channels")
     else:
         data = datasets.prepared(told.dataset, root, normalize=_normalize(told), image_size=told.image_size or 0,
-                                 train=False, where=where)
+                                 train=False, where=where, download=download)
         (images, labels), classes = data.test, data.classes
         options |= {"num_classes": len(classes), "in_channels": images.shape[1]}
         words |= {"input": data.words, "data": told.dataset}

@@ -18,6 +18,15 @@ RDIV_AS: list[Change] = [(RDIV, "return Value(other / self.data, (self,), lambda
 RSUB_SWAPPED: list[Change] = [(RSUB, "return self - other")]
 RDIV_SWAPPED: list[Change] = [(RDIV, "return self / other")]
 
+# Many students write -, / and the sign with + and *. Then a mistake in a product or a power shows in these, too.
+COMPOSED: list[Change] = [
+    (f"def shares(g):\n {NEG}\n return Value(-self.data, (self,), shares)", "return self * -1"),
+    (f"def shares(g):\n {SUB}\n {SUB_RESULT}", "return self + (-other)"),
+    (f"a, b = self.data, other.data\n def shares(g):\n {DIV}\n {DIV_RESULT}", "return self * other ** -1")]
+MUL_BARE, POW_BARE = (MUL, "return b, a"), (POW, "return (exponent * a ** (exponent - 1),)")
+MUL_BOUND: Change = (MUL_RESULT, "a = a * b\nreturn Value(a, (self, other), shares)")
+POW_BOUND: Change = (POW_RESULT, "a = a ** exponent\nreturn Value(a, (self,), shares)")
+
 # 1.3
 PUSH = "for parent in v.parents:\n todo.append((parent, False))"
 UNSEEN = "    if parent not in seen:\n        seen.add(parent)\n        todo.append((parent, False))"
@@ -25,6 +34,7 @@ PREORDER: list[Change] = [("if parents_done:\n order.append(v)", "if parents_don
                           ("seen.add(v)", "seen.add(v)\norder.append(v)"),
                           ("return order", "return order[::-1]")]
 FIRST_FIRST: list[Change] = [("for parent in v.parents:", "for parent in reversed(v.parents):")]
+SAME: list[Change] = [("elif v not in seen", "elif v.data not in seen"), ("seen.add(v)", "seen.add(v.data)")]
 BREADTH: list[Change] = [("todo.pop()", "todo.pop(0)")]
 
 # 1.4
@@ -35,12 +45,13 @@ BUGS = [
     Bug(1, "the gradients of a Value that is used several times are assigned, not added (= for +=)",
         {"a1.4": [[(SHARE, "parent.grad = share")]]}),
     Bug(2, "a Value that one operation uses twice, as in x * x, counts once",
-        {"a1.1": [ONCE, [*ONCE, (SUB_RESULT, "if other is self:\n    return Value(0.0, (self,), lambda g: (-g,))\n"
-                                 + SUB_RESULT)]],
+        {"a1.1": [ONCE, [*COMPOSED, *ONCE],
+                  [*ONCE, (SUB_RESULT, "if other is self:\n    return Value(0.0, (self,), lambda g: (-g,))\n"
+                                       + SUB_RESULT)]],
          "a1.4": [[(LOOP, "dict(" + LOOP + ").items()")]]}),
     Bug(3, "the gradient of the result with respect to itself is not 1",
         {"a1.4": [[(START, "order[-1].grad += 0.0")], [(START, "order[-1].grad += order[-1].data")]]}),
-    Bug(4, "the sweep begins at the inputs, not at the result",
+    Bug(4, "the list is in the wrong direction, or read in the wrong direction: the sweep begins at the inputs",
         {"a1.3": [[("return order", "return order[::-1]")]], "a1.4": [[("reversed(order)", "order")]]}),
     Bug(5, "the Values are in the order in which a depth-first search meets them, which is not a topological order",
         {"a1.3": [PREORDER, [*PREORDER, *FIRST_FIRST]]}),
@@ -54,14 +65,13 @@ BUGS = [
          "a1.4": [[(START, START + "\nmet = set()"),
                    (SHARE, "if parent not in met:\n    met.add(parent)\n    parent.grad += share")]]}),
     Bug(8, "the derivative of a product with respect to a factor is the factor itself, not the other one",
-        {"a1.1": [[(MUL, "return g * a, g * b")]]}),
+        {"a1.1": [[(MUL, "return g * a, g * b")], [*COMPOSED, (MUL, "return g * a, g * b")]]}),
     Bug(9, "the gradient that arrives is not multiplied in",
-        {"a1.1": [[(MUL, "return b, a")], [(DIV, "return 1 / b, -a / (b * b)")],
-                  [(POW, "return (exponent * a ** (exponent - 1),)")], [(SUB, "return 1.0, -1.0")],
+        {"a1.1": [[MUL_BARE], [POW_BARE], [(DIV, "return 1 / b, -a / (b * b)")], [(SUB, "return 1.0, -1.0")],
                   [(NEG, "return (-1.0,)")],
-                  [(MUL, "return b, a"), (DIV, "return 1 / b, -a / (b * b)"),
-                   (POW, "return (exponent * a ** (exponent - 1),)"), (SUB, "return 1.0, -1.0"),
-                   (NEG, "return (-1.0,)")]],
+                  [MUL_BARE, POW_BARE, (DIV, "return 1 / b, -a / (b * b)"), (SUB, "return 1.0, -1.0"),
+                   (NEG, "return (-1.0,)")],
+                  [*COMPOSED, MUL_BARE], [*COMPOSED, POW_BARE], [*COMPOSED, MUL_BARE, POW_BARE]],
          "a1.2": [[("return (g * y,)", "return (y,)")], [("return (g / a,)", "return (1 / a,)")],
                   [("return (g * (1 - y * y),)", "return (1 - y * y,)")],
                   [("return (g * (y > 0),)", "return (float(y > 0),)")],
@@ -72,7 +82,8 @@ BUGS = [
     Bug(10, "relu passes a gradient where its output is 0 (>= for >)",
         {"a1.2": [[("g * (y > 0)", "g * (y >= 0)")], [("g * (y > 0)", "g * (x.data >= 0)")]]}),
     Bug(11, "the derivative of a power keeps the exponent: n x^n for n x^(n - 1)",
-        {"a1.1": [[(POW, "return (g * exponent * a ** exponent,)")]]}),
+        {"a1.1": [[(POW, "return (g * exponent * a ** exponent,)")],
+                  [*COMPOSED, (POW, "return (g * exponent * a ** exponent,)")]]}),
     Bug(12, "the derivative of exp is taken to be its input, not its output",
         {"a1.2": [[("return (g * y,)", "return (g * x.data,)")]]}),
     Bug(13, "the derivative of tanh is computed from its input, 1 - x^2, not from its output",
@@ -87,11 +98,10 @@ BUGS = [
                                    "        order.append(v)\n\nvisit(result)\nwhile False:")]]},
         "exception"),
     Bug(17, "shares reads a variable that was bound again after it was defined",
-        {"a1.1": [[(MUL_RESULT, "a = a * b\nreturn Value(a, (self, other), shares)")],
-                  [(DIV_RESULT, "a = a / b\nreturn Value(a, (self, other), shares)")],
-                  [(POW_RESULT, "a = a ** exponent\nreturn Value(a, (self,), shares)")]],
+        {"a1.1": [[MUL_BOUND], [(DIV_RESULT, "a = a / b\nreturn Value(a, (self, other), shares)")], [POW_BOUND],
+                  [*COMPOSED, MUL_BOUND], [*COMPOSED, POW_BOUND]],
          "a1.2": [[("return Value(math.log(a), (x,), shares)",
                     "a = math.log(a)\nreturn Value(a, (x,), shares)")]]}),
     Bug(18, "two Values with the same number are taken for one",
-        {"a1.3": [[("elif v not in seen", "elif v.data not in seen"), ("seen.add(v)", "seen.add(v.data)")]]}),
+        {"a1.3": [SAME, [*SAME, *FIRST_FIRST]]}),
 ]

@@ -7,6 +7,7 @@ ZERO = "for t in net.parameters():\n    t.grad = None"
 NORMS = "{name: np.linalg.norm(m.weight.grad) / np.linalg.norm(m.weight.data) for name, m in layers.items()}"
 EVERY = "range(0, len(x), batch_size)"
 FULL = "range(0, len(x) - len(x) % batch_size, batch_size)"
+ORDER = "order = rng.permutation(len(x))"
 WRONG = "int((predicted != labels[rows]).sum())"
 SHARING = """
 for name, t in residual.state().items():
@@ -28,7 +29,7 @@ BUGS = [
     Bug(4, "images and labels are shuffled apart, so that an image gets another image's label",
         {"a6.5": [[("labels[rows]", "labels[start:start + batch_size]")],
                   [("x[rows]", "x[start:start + batch_size]")],
-                  [("order = rng.permutation(len(x))", "order = rng.permutation(len(x))\nother = rng.permutation(len(x))"),
+                  [(ORDER, f"{ORDER}\n{ORDER.replace('order', 'other')}"),
                    ("labels[rows]", "labels[other[start:start + batch_size]]")]]}),
     Bug(5, "a short last batch counts as much as a full one",
         {"a6.5": [[("loss.item() * len(rows)", "loss.item()"), ("total / len(x)", "total / -(-len(x) // batch_size)")],

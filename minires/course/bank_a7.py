@@ -35,7 +35,12 @@ AXES = "axes = tuple(range(1, t.ndim))"
 SMALL = "if t.ndim < 2:\n    found[name] = np.zeros_like(t.data)\n    continue"
 MOVED = "weights[name].data = w + float(a) * d1[name] + float(b) * d2[name]"
 LOSS = "surface[i, j] = ops.cross_entropy(Tensor(logits(net, x)), labels).item()"
-BACK = f"{LOSS}\nfor name in start:\n    weights[name].data = weights[name].data - float(a) * d1[name] - float(b) * d2[name]"
+BACK = f"""
+{LOSS}
+for name in start:
+    weights[name].data = weights[name].data - float(a) * d1[name] - float(b) * d2[name]
+"""
+FINALLY = "finally:\n    for name, w in start.items():\n        weights[name].data = w"
 STATE = "state = rng.bit_generator.state\nfound = {}"
 
 BUGS = [
@@ -80,7 +85,7 @@ BUGS = [
                   [("np.zeros_like(t.data)", "rng.standard_normal(t.shape).astype(t.dtype)")]]}),
     Bug(16, "the weights are restored by subtraction, which leaves rounding errors in them",
         {"a7.6": [[(MOVED, MOVED.replace("= w +", "= weights[name].data +")), (LOSS, BACK),
-                   ("finally:\n    for name, w in start.items():\n        weights[name].data = w", "finally:\n    pass")]]}),
+                   (FINALLY, "finally:\n    pass")]]}),
     Bug(17, "both directions come from one state of the generator, so that they are equal",
         {"a7.5": [[("found = {}", "rng = np.random.default_rng(0)\nfound = {}")],
                   [("found = {}", STATE), ("return found", "rng.bit_generator.state = state\nreturn found")]]}),

@@ -6,7 +6,7 @@ derivatives with respect to them. The last entry is the result.
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,15 @@ class Node:
     """A Node is a Value whose derivatives are given numbers."""
 
     def __init__(self, data: float, parents: tuple[Node, ...], derivatives: Sequence[float], grad: float = 0.0) -> None:
-        self.data, self.parents, self.derivatives, self.grad = data, parents, tuple(derivatives), grad
-        self.shares = self._shares if parents else None
+        self.data, self.parents, self.derivatives, self.grad = data, parents, derivatives, grad
+
+    @property
+    def shares(self) -> Callable[[float], tuple[float, ...]] | None:
+        """A function: g -> one number for each parent; None for a leaf."""
+        return self._shares if self.parents else None
 
     def _shares(self, g: float) -> tuple[float, ...]:
-        return tuple(g * derivative for derivative in self.derivatives)
+        return tuple([g * derivative for derivative in self.derivatives])
 
     def __repr__(self) -> str:
         return f"Value({self.data}, grad={self.grad})"

@@ -86,12 +86,12 @@ def graphs_counted(optimizer: Any) -> Iterator[list[int]]:
         alive.append(sum(t.creator is not None and bool(t.creator.inputs) for t in living))
         step()
 
-    Function.apply = classmethod(applied)  # type: ignore[method-assign, assignment]
+    Function.apply = classmethod(applied)  # type: ignore[method-assign,assignment]
     optimizer.step = counting
     try:
         yield alive
     finally:
-        Function.apply = apply
+        Function.apply = apply  # type: ignore[method-assign]
         del optimizer.step
 
 

@@ -42,8 +42,8 @@ def without(space: Space, net: Settings, x: np.ndarray, names: Sequence[str], in
             for name in names:
                 context = space["without"](model, name)
                 if not hasattr(context, "__enter__"):
-                    raise TypeError(f"without must return a context manager, not {described(context)}; is @contextmanager "
-                                    "above the function, and yield inside it?")
+                    raise TypeError(f"without must return a context manager, not {described(context)}; is "
+                                    "@contextmanager above the function, and yield inside it?")
                 stack.enter_context(context)
             inside = outputs(model, x)
             if interrupted:
@@ -125,7 +125,8 @@ def direction(space: Space, net: Settings, seed: int, scale: float, single: bool
             if np.shape(drawn[name]) != state[name].shape:
                 raise TypeError(f"direction: {name} must have the shape {state[name].shape} of the parameter, not "
                                 f"{np.shape(drawn[name])}")
-        found[f"places of the {which} direction's arrays in net.state()"] = np.array([places[name] for name in names], int)
+        found[f"places of the {which} direction's arrays in net.state()"] = np.array(
+            [places[name] for name in names], int)
         for what, chosen in (("filters", [n for n in names if state[n].ndim > 1]),
                              ("BN and biases", [n for n in names if state[n].ndim == 1])):
             parts = [np.ravel(drawn[name]) for name in chosen]

@@ -121,6 +121,7 @@ SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {
 
 def graphs_visible(rng: np.random.Generator) -> list[Case]:
     return [*(Case(name, {"graph": graph(rng, *parents)}) for name, parents in SHAPES.items()),
+            Case("a single leaf", {"graph": graph(rng, L)}),
             Case("a = x * w; b = a + x; y = b * a, where x and w are the same number, and a and b are",
                  {"graph": graph(rng, *SHAPES["a = x * w; b = a + x; y = b * a"], data=(2.0, 2.0, 4.0, 4.0, 16.0))})]
 
@@ -153,8 +154,7 @@ def skips(rng: np.random.Generator, count: int) -> Graph:
 
 def order_hidden(rng: np.random.Generator) -> list[Case]:
     return [Case(f"{MANY} random graphs", {"graphs": [random_graph(rng) for _ in range(MANY)]}, "order_all"),
-            Case("eight stacked skips", {"graph": skips(rng, 8)}), Case("a single leaf", {"graph": graph(rng, L)}),
-            chain(rng, "order_chain")]
+            Case("eight stacked skips", {"graph": skips(rng, 8)}), chain(rng, "order_chain")]
 
 
 def sweep_hidden(rng: np.random.Generator) -> list[Case]:
@@ -162,7 +162,7 @@ def sweep_hidden(rng: np.random.Generator) -> list[Case]:
     return [Case(f"{MANY} random graphs", {"graphs": [random_graph(rng) for _ in range(MANY)]}, "sweep_all"),
             Case("leaves whose .grad is not 0 at the start", {"graph": graph(rng, *SHAPES["x + x * w"]),
                                                               "grads": rng.uniform(1, 3, 2).tolist()}),
-            Case("eight stacked skips", {"graph": skips(rng, 8)}), Case("a single leaf", {"graph": graph(rng, L)}),
+            Case("eight stacked skips", {"graph": skips(rng, 8)}),
             Case("two results that share their leaves", {"graph": shared, "first": 3}, "sweep_two"),
             chain(rng, "sweep_chain")]
 

@@ -150,7 +150,8 @@ def reductions_hidden(rng: Rng) -> list[Case]:
 def moved(rng: Rng, operation: str, label: str, shape: Shape, option: Any, order: str = "C") -> Case:
     """Return one case of a Function that moves numbers. order: the memory order of dy, "C" or "F" """
     x = rng.standard_normal(shape)
-    y: Any = {"Reshape": x.reshape, "Transpose": x.transpose, "GetItem": x.__getitem__}[operation](option)
+    forward: dict[str, Any] = {"Reshape": x.reshape, "Transpose": x.transpose, "GetItem": x.__getitem__}
+    y = forward[operation](option)
     dy = np.asarray(rng.standard_normal(np.shape(y)))
     name = {"Reshape": "shape", "Transpose": "axes", "GetItem": "index"}[operation]
     return Case(f"{operation} of shape {shape}, {label}",

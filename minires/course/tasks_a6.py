@@ -66,7 +66,8 @@ def pair_visible(rng: Rng) -> list[Case]:
 
 def pair_hidden(rng: Rng) -> list[Case]:
     """Other sizes."""
-    return [Case("depth 20, width 2", pair_of(rng, 20, 2, 2, 7, 7)), Case("depth 8, width 5", pair_of(rng, 8, 5, 4, 9, 5))]
+    return [Case("depth 20, width 2", pair_of(rng, 20, 2, 2, 7, 7)),
+            Case("depth 8, width 5", pair_of(rng, 8, 5, 4, 9, 5))]
 
 
 # ------------------------------------------------------------------------------------------ 6.3 and 6.4
@@ -74,8 +75,8 @@ def pair_hidden(rng: Rng) -> list[Case]:
 
 def steps(rng: Rng, shape: tuple[int, ...], lr: list[float], momentum: float, weight_decay: float) -> dict[str, Any]:
     """Draw a weight, its velocity, and one gradient for each learning rate."""
-    return {"w": rng.standard_normal(shape), "g": rng.standard_normal((len(lr), *shape)), "v": rng.standard_normal(shape),
-            "lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+    return {"w": rng.standard_normal(shape), "g": rng.standard_normal((len(lr), *shape)),
+            "v": rng.standard_normal(shape), "lr": lr, "momentum": momentum, "weight_decay": weight_decay}
 
 
 def sgd_visible(rng: Rng) -> list[Case]:
@@ -124,13 +125,15 @@ def train_epoch_visible(rng: Rng) -> list[Case]:
     """A short last batch and a network in eval mode; and two epochs of full batches."""
     return [Case("11 images, batches of 4, network in eval mode before",
                  epoch_of(rng, network(rng, 8, 2, True, "eval"), 11, (8, 8), 4, 1)),
-            Case("two epochs of 6 images, batches of 3", epoch_of(rng, network(rng, 8, 3, False, "train"), 6, (6, 8), 3, 2))]
+            Case("two epochs of 6 images, batches of 3",
+                 epoch_of(rng, network(rng, 8, 3, False, "train"), 6, (6, 8), 3, 2))]
 
 
 def train_epoch_hidden(rng: Rng) -> list[Case]:
     """A last batch of one image, and a batch larger than the set."""
     return [Case("9 images, batches of 4", epoch_of(rng, network(rng, 8, 2, False, "eval"), 9, (8, 6), 4, 1)),
-            Case("two epochs of 5 images, batches of 3", epoch_of(rng, network(rng, 8, 2, True, "train"), 5, (8, 8), 3, 2)),
+            Case("two epochs of 5 images, batches of 3",
+                 epoch_of(rng, network(rng, 8, 2, True, "train"), 5, (8, 8), 3, 2)),
             Case("5 images, batches of 8", epoch_of(rng, network(rng, 8, 3, True, "train"), 5, (6, 6), 8, 1))]
 
 
@@ -184,7 +187,8 @@ def gradient_norms_visible(rng: Rng) -> list[Case]:
 
 def gradient_norms_hidden(rng: Rng) -> list[Case]:
     """A network without gradients, and one with projections and layers in eval mode."""
-    return [Case("network without gradients before", norms_of(rng, network(rng, 8, 3, True, "train"), 4, (8, 8), False)),
+    return [Case("network without gradients before",
+                 norms_of(rng, network(rng, 8, 3, True, "train"), 4, (8, 8), False)),
             Case("network with projections, some layers in eval mode before",
                  norms_of(rng, network(rng, 8, 2, True, "mixed", "B"), 7, (8, 6), True))]
 

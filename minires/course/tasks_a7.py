@@ -12,7 +12,8 @@ Rng = np.random.Generator
 MEASUREMENTS = ("analysis", "cuda_graph", "evaluate", "nn.modes_kept", "nn.untouched", "runs", "tap", "train")
 
 
-def network(rng: Rng, depth: int, width: int, residual: bool, mode: str = "train", shortcut: str = "A") -> dict[str, Any]:
+def network(rng: Rng, depth: int, width: int, residual: bool, mode: str = "train", shortcut: str = "A"
+            ) -> dict[str, Any]:
     """Draw the settings of a network with four classes."""
     return {"depth": depth, "width": width, "residual": residual, "shortcut": shortcut, "classes": 4, "mode": mode,
             "seed": int(rng.integers(1 << 30))}
@@ -43,7 +44,8 @@ def responses_hidden(rng: Rng) -> list[Case]:
     """Other networks and modes."""
     return [Case("residual network, some layers in eval mode before",
                  {"net": network(rng, 14, 2, True, "mixed"), "x": images(rng, 6, 8, 6)}),
-            Case("projections in every block", {"net": network(rng, 8, 3, True, "train", "C"), "x": images(rng, 3, 8, 8)})]
+            Case("projections in every block",
+                 {"net": network(rng, 8, 3, True, "train", "C"), "x": images(rng, 3, 8, 8)})]
 
 
 # ------------------------------------------------------------------------------------------------ 7.2
@@ -150,8 +152,8 @@ def direction_hidden(rng: Rng) -> list[Case]:
 
 def grid(rng: Rng, net: dict[str, Any], alphas: int, betas: int, single: bool = False) -> dict[str, Any]:
     """Draw the inputs of a surface."""
-    return {"net": net, **labelled(rng, 5, 8, 6), "alphas": rng.uniform(-1, 1, alphas), "betas": rng.uniform(-1, 1, betas),
-            "single": single}
+    return {"net": net, **labelled(rng, 5, 8, 6), "alphas": rng.uniform(-1, 1, alphas),
+            "betas": rng.uniform(-1, 1, betas), "single": single}
 
 
 def loss_surface_visible(rng: Rng) -> list[Case]:
@@ -162,7 +164,8 @@ def loss_surface_visible(rng: Rng) -> list[Case]:
 
 def loss_surface_hidden(rng: Rng) -> list[Case]:
     """Other sizes, float32, and a network with projections."""
-    return [Case("1 alpha, 4 betas, some layers in eval mode before", grid(rng, network(rng, 8, 2, True, "mixed"), 1, 4)),
+    return [Case("1 alpha, 4 betas, some layers in eval mode before",
+                 grid(rng, network(rng, 8, 2, True, "mixed"), 1, 4)),
             Case("float32", grid(rng, network(rng, 8, 2, True), 2, 3, True)),
             Case("network with projections", grid(rng, network(rng, 8, 2, True, "train", "B"), 2, 1))]
 

@@ -389,6 +389,9 @@ def load_drivers(settings: dict[str, Any]) -> tuple[Any, set[str]]:
 def withhold(names: Sequence[str]) -> None:
     """Delete modules, and classes and functions wherever minires has them: "residual", "nn.ResidualBlock".
 
+    Their functions also raise when they are called, because a deleted class can still be found, for example among
+    `nn.Module.__subclasses__()`.
+
     Raises AttributeError if there is no such name.
     """
     owners = [module for name, module in list(sys.modules.items()) if name.split(".")[0] == "minires" and module]
@@ -396,11 +399,38 @@ def withhold(names: Sequence[str]) -> None:
         what = sys.modules["minires"]
         for part in name.split("."):
             what = getattr(what, part)
+        disable(what, name)
         if isinstance(what, types.ModuleType):
             sys.modules[what.__name__] = None  # type: ignore[assignment]
         for owner in owners:
             for key in [key for key, value in vars(owner).items() if value is what]:
                 delattr(owner, key)
+
+
+def disable(what: Any, name: str) -> None:
+    """Replace the code of a function, of a class' methods, or of all functions and classes that a module defines."""
+    if isinstance(what, types.ModuleType):
+        parts = [part for part in vars(what).values() if getattr(part, "__module__", None) == what.__name__]
+    elif isinstance(what, type):
+        parts = [getattr(part, "fget", None) or getattr(part, "__func__", part) for part in vars(what).values()]
+    else:
+        parts = []
+    for part in parts:
+        disable(part, name)
+    if isinstance(what, types.FunctionType):
+        what.__code__ = refusing(name, what.__code__.co_freevars)
+
+
+def refusing(name: str, closure: Sequence[str]) -> types.CodeType:
+    """Return the code of a function that raises NotHere. It has the same closure as the code that it replaces."""
+    space: dict[str, Any] = {}
+    exec(f"def outer({', '.join(closure)}):\n"
+         f"    def refuse(*args, **kwargs):\n"
+         f"        raise NameError({name + ' is not available to this task'!r}) from None\n"
+         f"        return {', '.join(closure) or None}\n"
+         f"    return refuse\n", space)
+    code: types.CodeType = space["outer"](*closure).__code__
+    return code
 
 
 def main() -> None:

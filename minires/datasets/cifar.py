@@ -20,11 +20,12 @@ import numpy as np
 from ..files import archives, pickles
 from ..files.kinds import HEAD, other_kind
 from ..names import unknown
-from .download import fetch
+from .download import Missing, fetch_all, megabytes
 from .places import Root, absent, folders
 from .split import Split, read_only
 
 SITE = "https://www.cs.toronto.edu/~kriz/"
+SIZES = {"cifar10": 170_052_171, "cifar100": 168_513_733}  # bytes of the binary archives
 TRAIN, TEST = 50_000, 10_000  # images, in both data sets
 PIXELS = 3 * 32 * 32
 MORE = 10_000           # bytes for what a file holds beside images
@@ -112,10 +113,10 @@ def cifar100(root: Root = None, *, labels: str = "fine", download: bool = False)
 def _load(name: str, kind: str, root: Root, download: bool) -> tuple[Split, Split]:
     found = _find(name, root)
     if found is None and download:
-        form = FORMATS[name][1]  # the binary format is smaller and is not a pickle
-        found = form, fetch([SITE + form.archive], folders(root, name)[0] / form.archive, form.md5)
+        found = FORMATS[name][1], fetch_all(name, missing(name, root))[0]
     if found is None:
-        raise absent(name, folders(root, name), " or ".join(f"{f.folder}/ or {f.archive}" for f in FORMATS[name]))
+        raise absent(name, folders(root, name), " or ".join(f"{f.folder}/ or {f.archive}" for f in FORMATS[name]),
+                     megabytes(SIZES[name]))
     form, place = found
     files = _read_folder(place, form) if place.is_dir() else _read_archive(place, form)
     for file in (*form.train, form.test):
@@ -123,6 +124,13 @@ def _load(name: str, kind: str, root: Root, download: bool) -> tuple[Split, Spli
             raise FileNotFoundError(f"{place}: expected the files {', '.join((*form.train, form.test))}, but {file} "
                                     "is missing")
     return _splits(str(place), files, form, CLASSES[name], kind)
+
+
+def missing(name: str, root: Root) -> list[Missing]:
+    """Return what has to be downloaded: the binary archive, which is smaller and not a pickle, if nothing is found."""
+    form = FORMATS[name][1]
+    path = folders(root, name)[0] / form.archive
+    return [] if _find(name, root) else [Missing([SITE + form.archive], path, SIZES[name], form.md5)]
 
 
 def _find(name: str, root: Root) -> tuple[Format, Path] | None:

@@ -4,14 +4,54 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
+from typing import NamedTuple
+
+from ..files import streams
 
 _PIECE = 1 << 20
 TIMEOUT = 30  # seconds without a byte
+
+
+class Missing(NamedTuple):
+    """Describes a published file that is not on this machine."""
+
+    urls: Sequence[str]  # which all offer the same file
+    path: Path           # where it will be
+    size: int            # in bytes
+    md5: str
+
+
+def fetch_all(name: str, missing: Sequence[Missing]) -> list[Path]:
+    """Download the missing files of the data set `name`, after a line on stderr for each that says what will come.
+
+    Raises what `fetch` raises.
+    """
+    for one in missing:
+        left = one.size - (part.stat().st_size if (part := _part(one.path)).exists() else 0)
+        line = (f"{name}: fetching {one.urls[0]} ({megabytes(one.size)}"
+                f"{f', {megabytes(left)} of them left' if 0 < left < one.size else ''}) into {one.path.parent}")
+        if sys.stderr is not None:
+            streams.attempt(partial(print, line, file=sys.stderr, flush=True))
+        fetch(one.urls, one.path, one.md5)
+    return [one.path for one in missing]
+
+
+def megabytes(size: int) -> str:
+    """Return a number of bytes as text: "170 MB", "1.6 MB" or "29 kB"."""
+    if size < 10**6:
+        return f"{max(size / 1000, 1):.0f} kB"
+    return f"{size / 10**6:.0f} MB" if size >= 10**7 else f"{size / 10**6:.1f} MB"
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
 
 
 def fetch(urls: Sequence[str], path: Path, md5: str) -> Path:
@@ -29,7 +69,7 @@ def fetch(urls: Sequence[str], path: Path, md5: str) -> Path:
         raise FileExistsError(f"{path}: expected no file of that name, because it is about to be downloaded; nothing "
                               "was changed")
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    part = _part(path)
     failed = []
     for url in urls:
         try:

@@ -32,7 +32,7 @@ class Prepared(NamedTuple):
 
 def prepared(name: str, root: Root = None, *, normalize: str | MeanAndStd = "channel", image_size: int = 0,
              train_images: int = 0, test_images: int = 0, validation: int = 0, train: bool = True,
-             where: str = "cpu") -> Prepared:
+             where: str = "cpu", download: bool = False) -> Prepared:
     """Load the data set with this name and return its images as the arrays that a network takes.
 
     Images are averaged to `image_size`, pixels are divided by 255, and then normalised:
@@ -48,6 +48,7 @@ def prepared(name: str, root: Root = None, *, normalize: str | MeanAndStd = "cha
     validation     N: hold out the last N training images, which replace the test set; 0: none
     train          False leaves the training arrays empty, which saves their memory
     where          "cpu" or "gpu"
+    download       whether to download files that are missing
 
     "channel" and "pixel-mean" are computed from the training images that are used.
 
@@ -60,7 +61,7 @@ def prepared(name: str, root: Root = None, *, normalize: str | MeanAndStd = "cha
     if validation and test_images:
         raise UsageError(f"{name}: test_images={test_images} has no effect with validation={validation}, whose images "
                          "replace the test set; leave one of the two out")
-    stored = load(name, root)
+    stored = load(name, root, download=download)
     learn, test = _chosen(name, *stored, train_images, test_images, validation)
     images, words = _normalised(learn.images, test.images, normalize, image_size, train)
     x, y = ((device.to(part, where), device.to(split.labels[:len(part)], where))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .download import fetch
+from .download import Missing, fetch_all, megabytes
 from .idx import read_idx
 from .places import Root, absent, folders
 from .split import Split, read_only
@@ -30,6 +30,7 @@ class Source(NamedTuple):
     elsewhere: tuple[str, ...]  # where other programs put the files: torchvision (in its root) and Debian's package
     sites: tuple[str, ...]
     md5: tuple[str, ...]        # of each of FILES with .gz
+    sizes: tuple[int, ...]      # of these, in bytes
 
 
 # The MD5 sums are those of the files as first published. Fashion-MNIST's are in Zalando's README. MNIST's page gives
@@ -40,12 +41,14 @@ SOURCES = {
         # yann.lecun.com refuses most requests; these are its well-known mirrors, run by PyTorch and the CVDF
         ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
         ("f68b3c2dcbeaaa9fbdd348bbdeb94873", "d53e105ee54ea40749a09fcbcd1e9432",
-         "9fb629c4189551a2d022fa330f9573f3", "ec29112dd5afa0611ce80d1b7f02629c")),
+         "9fb629c4189551a2d022fa330f9573f3", "ec29112dd5afa0611ce80d1b7f02629c"),
+        (9_912_422, 28_881, 1_648_877, 4_542)),
     "fashion_mnist": Source(
         CLASSES, [9, 0, 0, 3, 0, 2, 7, 2, 5, 5], ("FashionMNIST/raw", "/usr/share/datasets/fashion-mnist"),
         ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),  # the address in Zalando's README
         ("8d4fb7e6c68d591d4c3dfef9ec88bf0d", "25c81989df183df01b3e8a0aad5dffbe",
-         "bef4ecab320f06d8554ea6380940ec79", "bb300cfdad3c16e7a12a480ee83cd310")),
+         "bef4ecab320f06d8554ea6380940ec79", "bb300cfdad3c16e7a12a480ee83cd310"),
+        (26_421_880, 29_515, 4_422_102, 5_148)),
 }
 
 
@@ -75,21 +78,37 @@ def fashion_mnist(root: Root = None, *, download: bool = False) -> tuple[Split, 
     return _load("fashion_mnist", root, download)
 
 
-def _load(name: str, root: Root, download: bool) -> tuple[Split, Split]:
-    source = SOURCES[name]
+def missing(name: str, root: Root) -> list[Missing]:
+    """Return what has to be downloaded: those of the four files that are not found."""
+    source, (looked, folder) = SOURCES[name], _place(name, root)
+    into = folder or looked[0]
+    return [Missing([f"{site}{file}.gz" for site in source.sites], into / f"{file}.gz", size, md5)
+            for file, size, md5 in zip(FILES, source.sizes, source.md5, strict=True)
+            if folder is None or _find(folder, file) is None]
+
+
+def _place(name: str, root: Root) -> tuple[list[Path], Path | None]:
+    """Return the folders to search, and the first of them that has one of the files; None if there is none."""
     looked = folders(root, name)
-    looked += [looked[-1] / place for place in source.elsewhere if root is None or not place.startswith("/")]
-    folder = next((folder for folder in looked if any(_find(folder, file) for file in FILES)), None)
-    if folder is None and not download:
-        raise absent(name, looked, f"{FILES[0]}.gz and the other three files, unpacked or not")
+    looked += [looked[-1] / place for place in SOURCES[name].elsewhere if root is None or not place.startswith("/")]
+    return looked, next((folder for folder in looked if any(_find(folder, file) for file in FILES)), None)
+
+
+def _load(name: str, root: Root, download: bool) -> tuple[Split, Split]:
+    source, (looked, folder) = SOURCES[name], _place(name, root)
+    if download:
+        fetch_all(name, missing(name, root))
+    elif folder is None:
+        raise absent(name, looked, f"{FILES[0]}.gz and the other three files, unpacked or not",
+                     megabytes(sum(source.sizes)))
     folder = folder or looked[0]
     paths = []
-    for file, md5 in zip(FILES, source.md5, strict=True):
+    for file in FILES:
         path = _find(folder, file)
-        if path is None and not download:
+        if path is None:
             raise FileNotFoundError(f"{name}: {folder} holds some of its files, but neither {file} nor {file}.gz; "
-                                    f"datasets.{name}(download=True) downloads it")
-        paths.append(path or fetch([f"{site}{file}.gz" for site in source.sites], folder / f"{file}.gz", md5))
+                                    f"--download, or in Python datasets.{name}(download=True) downloads it")
+        paths.append(path)
     train, test = _read(paths[0], paths[1], source.classes), _read(paths[2], paths[3], source.classes)
     if len(train) < len(test):
         raise ValueError(f"{paths[0]}: expected more images than in {paths[2]}, got {len(train)} and {len(test)}; "

@@ -25,9 +25,12 @@ def folders(root: Root, name: str) -> list[Path]:
     return [root / name, root]
 
 
-def absent(name: str, looked: list[Path], wanted: str) -> FileNotFoundError:
-    """Return the error to raise when none of the folders `looked` has the files of a data set."""
+def absent(name: str, looked: list[Path], wanted: str, size: str) -> FileNotFoundError:
+    """Return the error to raise when none of the folders `looked` has the files of a data set.
+
+    size: of the download, as text
+    """
     return FileNotFoundError(
         f"{name}: not found. Looked in {', '.join(map(str, looked))} for {wanted}. "
-        "To search another folder, set root, --data-dir or MINIRES_DATA; to download the data set: "
-        f'python -c "from minires import datasets; datasets.{name}(download=True)"')
+        "To search another folder, set root, --data-dir or MINIRES_DATA; to download the data set "
+        f"({size}), give --download, or in Python datasets.{name}(download=True)")

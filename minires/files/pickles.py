@@ -175,6 +175,19 @@ class _Reader(_InPython):  # type: ignore[misc]
         return self.persistent(pid)
 
 
+def _byte_array(reader: Any) -> None:
+    """Push the numbers of a writable array, which protocol 5 writes as a byte array, as bytes, which nothing changes.
+    """
+    reader.append(reader.read(int.from_bytes(reader.read(8), "little")))
+
+
+class _ByteArrays(_Reader):
+    """Also reads byte arrays, as bytes."""
+
+    dispatch: ClassVar = _Operations({**_Reader.dispatch,
+                                      pickle.BYTEARRAY8[0]: _charged(pickle.BYTEARRAY8, _byte_array)})
+
+
 class _Bounded:
     """Reads a file from its position on, without reserving memory for bytes that it does not have."""
 
@@ -185,21 +198,21 @@ class _Bounded:
         file.seek(start)
 
     def read(self, size: int) -> bytes:
-        return self._taken(self.file.read(min(size, self.left)), size)
+        if size > self.left and self.size > self.most:  # before anything is read
+            raise Refused(f"its pickle has more than {self.most} bytes")
+        return self._taken(self.file.read(min(size, self.left)))
 
     def readline(self) -> bytes:
-        return self._taken(self.file.readline(self.left), 0)
+        return self._taken(self.file.readline(self.left))
 
-    def _taken(self, piece: bytes, size: int) -> bytes:
-        if size > self.left and self.size > self.most:
-            raise Refused(f"its pickle has more than {self.most} bytes")
+    def _taken(self, piece: bytes) -> bytes:
         self.left -= len(piece)
         return piece
 
 
 def read(file: BinaryIO, allowed: Allowed, *, persistent: Callable[[Any], Any] | None = None,
          encoding: str = "ASCII", explained: Explained | None = None, memory: int | None = None,
-         most: int = MOST_BYTES) -> Any:
+         most: int = MOST_BYTES, byte_arrays: bool = False) -> Any:
     """Return the object of the pickle that starts at the file's position, and leave `file` after the pickle's end.
 
     allowed      the names that the pickle may use, each with its stand-in
@@ -209,6 +222,7 @@ def read(file: BinaryIO, allowed: Allowed, *, persistent: Callable[[Any], Any] |
     memory       bytes that the objects may take, apart from the contents of text and bytes; if not given, FREE_MEMORY
                  and MEMORY for each byte of the file after its position
     most         bytes that the pickle may have
+    byte_arrays  whether to read byte arrays, as bytes; without, they are refused
 
     Every stand-in must be harmless with ANY arguments, and its time and memory must grow no faster than the length of
     the arguments. A pickle can change the lists and dicts that it has passed: a stand-in that checks something must
@@ -219,7 +233,8 @@ def read(file: BinaryIO, allowed: Allowed, *, persistent: Callable[[Any], Any] |
     `memory`, passes more than ITEMS to its calls, has more than `most` bytes, or is damaged.
     """
     try:
-        return _Reader(file, allowed, persistent, encoding, explained or {}, memory, most).load()
+        kind = _ByteArrays if byte_arrays else _Reader
+        return kind(file, allowed, persistent, encoding, explained or {}, memory, most).load()
     except Refused:
         raise
     except (MemoryError, RecursionError) as e:

@@ -32,6 +32,7 @@ STORAGES = {"DoubleStorage": "f8", "FloatStorage": "f4", "HalfStorage": "f2", "B
             "BoolStorage": "?", "ComplexFloatStorage": "c8", "ComplexDoubleStorage": "c16"}
 ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+LEGACY_START = b"\x80\x02\x8a\n" + LEGACY_MAGIC.to_bytes(10, "little")  # the pickle of LEGACY_MAGIC, which comes first
 LEGACY_VERSION = 1001
 MOST_AXES = 64  # NumPy's limit
 MOST_KEY = 200  # characters of a storage's key; PyTorch writes a number

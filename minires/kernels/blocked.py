@@ -9,7 +9,7 @@
                     kept per block and added in the order of the blocks, never in the order in which threads finish.
                     So the same input and thread count give the same bits (parallel.py).
 
-reference.py defines every kernel; the docstrings here name that definition.
+reference.py defines every kernel; the docstrings here name that definition. Windows with dilation come from there, too.
 """
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from . import grouped, reference
 from .parallel import LARGE, Block, Blocks, blocks_of, empty, longest, share
 from .reference import (
+    ONE,
     Pair,
     copy_all,
     cross_entropy,
@@ -131,8 +133,12 @@ def _conv_blocks(images: int, w: Any, out: Pair) -> Blocks:
     return blocks_of(images, need, -(-w.nbytes // need))
 
 
-def conv2d(x: Any, w: Any, stride: Pair, padding: Pair) -> Any:
+def conv2d(x: Any, w: Any, stride: Pair, padding: Pair, dilation: Pair = ONE, groups: int = 1) -> Any:
     """Compute reference.conv2d."""
+    if dilation != ONE:
+        return reference.conv2d(x, w, stride, padding, dilation, groups)
+    if groups != 1:
+        return grouped.conv2d(conv2d, x, w, groups, stride, padding)
     O, _, kh, kw = w.shape
     out = output_size(x.shape[2:], (kh, kw), stride, padding)
     y = empty((len(x), *out, O), x.dtype)
@@ -149,9 +155,13 @@ def conv2d(x: Any, w: Any, stride: Pair, padding: Pair) -> Any:
     return y.transpose(0, 3, 1, 2)
 
 
-def conv2d_backward(g: Any, x: Any, w: Any, stride: Pair, padding: Pair, need_x: bool = True,
-                    need_w: bool = True) -> tuple[Any, Any]:
+def conv2d_backward(g: Any, x: Any, w: Any, stride: Pair, padding: Pair, need_x: bool = True, need_w: bool = True,
+                    dilation: Pair = ONE, groups: int = 1) -> tuple[Any, Any]:
     """Compute reference.conv2d_backward. With stride 1 both gradients come from the same `rows` of g."""
+    if dilation != ONE:
+        return reference.conv2d_backward(g, x, w, stride, padding, need_x, need_w, dilation, groups)
+    if groups != 1:
+        return grouped.conv2d_backward(conv2d_backward, g, x, w, groups, stride, padding, need_x, need_w)
     gx = gw = None
     if need_x:
         gx, gw = _gradient_of_input(g, x, w, stride, padding, need_w and stride == (1, 1))
@@ -465,8 +475,10 @@ def _taps(kernel: Pair, stride: Pair, out: Pair) -> Iterator[tuple[int, Any]]:
         yield k, (slice(None), rows, columns)
 
 
-def max_pool2d(x: Any, kernel: Pair, stride: Pair, padding: Pair) -> tuple[Any, Any]:
+def max_pool2d(x: Any, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair = ONE) -> tuple[Any, Any]:
     """Compute reference.max_pool2d. The number of the winner is stored in one byte if that is enough."""
+    if dilation != ONE:
+        return reference.max_pool2d(x, kernel, stride, padding, dilation)
     (N, C, H, W), out = x.shape, output_size(x.shape[2:], kernel, stride, padding)
     X, y = x.transpose(0, 2, 3, 1), empty((N, *out, C), x.dtype)
     winner = np.zeros(y.shape, np.uint8 if kernel[0] * kernel[1] <= 256 else np.int32)
@@ -489,9 +501,11 @@ def max_pool2d(x: Any, kernel: Pair, stride: Pair, padding: Pair) -> tuple[Any, 
     return y.transpose(0, 3, 1, 2), winner
 
 
-def max_pool2d_backward(g: Any, winner: Any, shape: tuple[int, ...], kernel: Pair, stride: Pair,
-                        padding: Pair) -> Any:
+def max_pool2d_backward(g: Any, winner: Any, shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair,
+                        dilation: Pair = ONE) -> Any:
     """Compute reference.max_pool2d_backward."""
+    if dilation != ONE:
+        return reference.max_pool2d_backward(g, winner, shape, kernel, stride, padding, dilation)
     (N, C, H, W), (ph, pw) = shape, padding
     G, gx = g.transpose(0, 2, 3, 1), empty((N, H, W, C), g.dtype)
     blocks = blocks_of(N, 3 * gx[0].nbytes)

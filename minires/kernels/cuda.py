@@ -6,7 +6,7 @@ result already is the next activation, and a channel is one contiguous row of M 
 additions, and every sum has a fixed order: the same inputs give the same bits.
 
 cuBLAS computes the matrix products (cublas.py, which also sets their precision). Operations without a kernel here use
-reference.py unchanged.
+reference.py unchanged, and so do convolutions with dilation or groups and max pooling with dilation.
 """
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import numpy as np
 from .. import device
 from . import reference
 from .cublas import matmul
-from .reference import Pair, batch_norm_eval, batch_norm_eval_backward, log_softmax, output_size
+from .reference import ONE, Pair, batch_norm_eval, batch_norm_eval_backward, log_softmax, output_size
 
 __all__ = ["add", "avg_pool2d", "avg_pool2d_backward", "batch_norm", "batch_norm_backward", "batch_norm_eval",
            "batch_norm_eval_backward", "batch_norm_relu", "batch_norm_relu_backward", "col2im", "conv2d",
@@ -188,16 +188,20 @@ def col2im(cols: Any, shape: tuple[int, ...], kernel: Pair, stride: Pair, paddin
     return x.transpose(1, 0, 2, 3)
 
 
-def conv2d(x: Any, w: Any, stride: Pair, padding: Pair) -> Any:
-    """Compute reference.conv2d."""
+def conv2d(x: Any, w: Any, stride: Pair, padding: Pair, dilation: Pair = ONE, groups: int = 1) -> Any:
+    """Compute reference.conv2d, which also serves dilation and groups."""
+    if dilation != ONE or groups != 1:
+        return reference.conv2d(x, w, stride, padding, dilation, groups)
     out = output_size(x.shape[2:], w.shape[2:], stride, padding)
     y = matmul(w.reshape(len(w), -1), im2col(x, w.shape[2:], stride, padding))
     return y.reshape(len(w), len(x), *out).transpose(1, 0, 2, 3)
 
 
-def conv2d_backward(g: Any, x: Any, w: Any, stride: Pair, padding: Pair, need_x: bool = True,
-                    need_w: bool = True) -> tuple[Any, Any]:
+def conv2d_backward(g: Any, x: Any, w: Any, stride: Pair, padding: Pair, need_x: bool = True, need_w: bool = True,
+                    dilation: Pair = ONE, groups: int = 1) -> tuple[Any, Any]:
     """Compute reference.conv2d_backward. With stride 1 both gradients come from one gather of g."""
+    if dilation != ONE or groups != 1:
+        return reference.conv2d_backward(g, x, w, stride, padding, need_x, need_w, dilation, groups)
     if stride == (1, 1) and need_x and need_w and w.shape[2:] != (1, 1):
         return _both_gradients(g, x, w, padding)
     g = _rows(g).reshape(len(w), -1)
@@ -452,8 +456,10 @@ extern "C" __global__ void pool2d_backward(const float* g, const int* winner, fl
 """)
 
 
-def max_pool2d(x: Any, kernel: Pair, stride: Pair, padding: Pair) -> tuple[Any, Any]:
+def max_pool2d(x: Any, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair = ONE) -> tuple[Any, Any]:
     """Compute reference.max_pool2d."""
+    if dilation != ONE:
+        return reference.max_pool2d(x, kernel, stride, padding, dilation)
     N, C, H, W = x.shape
     out = output_size((H, W), kernel, stride, padding)
     y, winner = _empty(x, C, N, *out), device.of(x).empty((C, N, *out), np.int32)
@@ -462,9 +468,11 @@ def max_pool2d(x: Any, kernel: Pair, stride: Pair, padding: Pair) -> tuple[Any, 
     return y.transpose(1, 0, 2, 3), winner.transpose(1, 0, 2, 3)
 
 
-def max_pool2d_backward(g: Any, winner: Any, shape: tuple[int, ...], kernel: Pair, stride: Pair,
-                        padding: Pair) -> Any:
+def max_pool2d_backward(g: Any, winner: Any, shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair,
+                        dilation: Pair = ONE) -> Any:
     """Compute reference.max_pool2d_backward."""
+    if dilation != ONE:
+        return reference.max_pool2d_backward(g, winner, shape, kernel, stride, padding, dilation)
     return _pool2d_backward(g, _rows(winner), shape, kernel, stride, padding)
 
 

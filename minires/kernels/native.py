@@ -24,13 +24,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import blocked, compiler, parallel, reference
+from . import blocked, compiler, grouped, parallel, reference
 from .parallel import empty
 from .reference import (
+    ONE,
     Pair,
     copy_all,
     cross_entropy,
     cross_entropy_backward,
+    extent,
     join,
     log_softmax,
     matmul,
@@ -275,30 +277,35 @@ def _group(out: Pair, weights: tuple[int, ...]) -> int:
 
 
 @functools.lru_cache(1024)
-def _forward_plan(image: tuple[int, ...], weights: tuple[int, ...], stride: Pair, padding: Pair) -> _Plan | None:
+def _forward_plan(image: tuple[int, ...], weights: tuple[int, ...], stride: Pair, padding: Pair,
+                  dilation: Pair = ONE) -> _Plan | None:
     """Return the product for y, or None if its offsets do not fit into 32 bits."""
-    (C, H, W), (O, _, kh, kw), (sh, sw), (ph, pw) = image, weights, stride, padding
-    out = Ho, Wo = output_size((H, W), (kh, kw), stride, padding)
-    rows, columns = ((Ho - 1) * sh + kh, (Wo - 1) * sw + kw) if (ph, pw) != (0, 0) else (H, W)
+    (C, H, W), (O, _, kh, kw), (sh, sw), (ph, pw), (dh, dw) = image, weights, stride, padding, dilation
+    out = Ho, Wo = output_size((H, W), (kh, kw), stride, padding, dilation)
+    span = extent((kh, kw), dilation)
+    rows, columns = ((Ho - 1) * sh + span[0], (Wo - 1) * sw + span[1]) if (ph, pw) != (0, 0) else (H, W)
     group = _group(out, weights)
     if group * max(rows * columns * C, Ho * Wo * O) > LARGEST or O * C * kh * kw > LARGEST:
         return None
     pixel = _grid(np.arange(Ho) * sh, np.arange(Wo) * sw, columns * C, C)
-    tap = np.arange(kh) * (columns * C)  # the values of a kernel row are adjacent
+    # Without dilation, the values of a kernel row are adjacent: one run. With dilation, those of a pixel are.
+    tap = _grid(np.arange(kh) * dh, np.arange(1 if dw == 1 else kw) * dw, columns * C, C)
     taken = np.add.outer(_grid(np.arange(kh), np.arange(kw), kw, 1), np.arange(C) * kh * kw)
-    return _plan([_product((C, H, W), (rows, columns, ph, pw), group, pixel, np.arange(Ho * Wo) * O, tap, kw * C,
-                           taken, O, Ho * Wo * O, C * kh * kw)], out, True)
+    return _plan([_product((C, H, W), (rows, columns, ph, pw), group, pixel, np.arange(Ho * Wo) * O, tap,
+                           kw * C if dw == 1 else C, taken, O, Ho * Wo * O, C * kh * kw)], out, True)
 
 
 @functools.lru_cache(1024)
-def _backward_plan(image: tuple[int, ...], weights: tuple[int, ...], stride: Pair, padding: Pair) -> _Plan | None:
-    """Return the products for dL/dx, one for each pair of remainders (a, b) by the stride. On an axis with padding p,
+def _backward_plan(image: tuple[int, ...], weights: tuple[int, ...], stride: Pair, padding: Pair,
+                   dilation: Pair = ONE) -> _Plan | None:
+    """Return the products for dL/dx, one for each pair of remainders (a, b) by the stride. On an axis with padding p
+    and dilation d,
 
-        dL/dx[s q + a - p] = sum over t of g[q - t] w[a + s t]              0 <= a < s, 0 <= a + s t < k
+        dL/dx[s q + a - p] = sum over i of g[q - (d i - a) / s] w[i]        0 <= a < s, 0 <= i < k, d i = a modulo s
     """
-    (C, H, W), (O, _, kh, kw), (sh, sw), (ph, pw) = image, weights, stride, padding
-    out = Ho, Wo = output_size((H, W), (kh, kw), stride, padding)
-    th, tw = -(-kh // sh), -(-kw // sw)
+    (C, H, W), (O, _, kh, kw), (sh, sw), (ph, pw), (dh, dw) = image, weights, stride, padding, dilation
+    out = Ho, Wo = output_size((H, W), (kh, kw), stride, padding, dilation)
+    th, tw = dh * (kh - 1) // sh + 1, dw * (kw - 1) // sw + 1
     rows, columns = th + max((H - 1 + ph) // sh, Ho - 1), tw + max((W - 1 + pw) // sw, Wo - 1)
     group = _group(out, weights)
     if group * max(rows * columns * O, H * W * C) > LARGEST or O * C * kh * kw > LARGEST:
@@ -306,14 +313,14 @@ def _backward_plan(image: tuple[int, ...], weights: tuple[int, ...], stride: Pai
     made, complete = [], True
     for a in range(sh):
         for b in range(sw):
-            i, j = np.arange(a, kh, sh), np.arange(b, kw, sw)
+            i, j = (np.flatnonzero(np.arange(k) * d % s == r) for k, d, s, r in ((kh, dh, sh, a), (kw, dw, sw, b)))
             q = np.arange(max(0, -(-(ph - a) // sh)), (H - 1 + ph - a) // sh + 1)
             u = np.arange(max(0, -(-(pw - b) // sw)), (W - 1 + pw - b) // sw + 1)
             if not (len(i) and len(j)):
                 complete &= not (len(q) and len(u))
             elif len(q) and len(u):
                 pixel = _grid(q + th - 1, u + tw - 1, columns * O, O)
-                tap = -_grid(np.arange(len(i)), np.arange(len(j)), columns * O, O)
+                tap = -_grid((dh * i - a) // sh, (dw * j - b) // sw, columns * O, O)
                 taken = np.add.outer(_grid(i, j, kw, 1), np.arange(O) * C * kh * kw)
                 to = _grid(q * sh + a - ph, u * sw + b - pw, W * C, C)
                 made.append(_product((O, Ho, Wo), (rows, columns, th - 1, tw - 1), group, pixel, to, tap, O, taken,
@@ -321,13 +328,15 @@ def _backward_plan(image: tuple[int, ...], weights: tuple[int, ...], stride: Pai
     return _plan(made, out, complete)
 
 
-def conv2d(x: Any, w: Any, stride: Pair, padding: Pair) -> Any:
+def conv2d(x: Any, w: Any, stride: Pair, padding: Pair, dilation: Pair = ONE, groups: int = 1) -> Any:
     """Reference: reference.conv2d."""
-    return conv2d_bias_relu(x, w, stride, padding)
+    if groups != 1:
+        return grouped.conv2d(conv2d, x, w, groups, stride, padding, dilation)
+    return conv2d_bias_relu(x, w, stride, padding, dilation=dilation)
 
 
 def conv2d_bias_relu(x: Any, w: Any, stride: Pair, padding: Pair, bias: Any = None, skip: Any = None,
-                     relu: bool = False) -> Any:
+                     relu: bool = False, dilation: Pair = ONE) -> Any:
     """Return conv2d(x, w) + bias + skip, then ReLU, in one pass. Each of the three may be absent.
 
     bias: (O,).
@@ -337,9 +346,9 @@ def conv2d_bias_relu(x: Any, w: Any, stride: Pair, padding: Pair, bias: Any = No
     _of_shape(w, (len(w), C, *w.shape[2:]), "weights")
     if not (x.size and w.size):
         raise ValueError(f"native kernels: nothing to convolve, x {x.shape}, w {w.shape}")
-    plan = _forward_plan((C, H, W), w.shape, stride, padding)
+    plan = _forward_plan((C, H, W), w.shape, stride, padding, dilation)
     if plan is None:
-        y = blocked.conv2d(x, w, stride, padding)
+        y = blocked.conv2d(x, w, stride, padding, dilation)
         y = y if bias is None else y + bias.reshape(1, -1, 1, 1)
         y = y if skip is None else y + skip
         return reference.relu(y)[0] if relu else y
@@ -356,19 +365,21 @@ def conv2d_bias_relu(x: Any, w: Any, stride: Pair, padding: Pair, bias: Any = No
     return _first(y)
 
 
-def conv2d_backward(g: Any, x: Any, w: Any, stride: Pair, padding: Pair, need_x: bool = True,
-                    need_w: bool = True) -> tuple[Any, Any]:
+def conv2d_backward(g: Any, x: Any, w: Any, stride: Pair, padding: Pair, need_x: bool = True, need_w: bool = True,
+                    dilation: Pair = ONE, groups: int = 1) -> tuple[Any, Any]:
     """Reference: reference.conv2d_backward."""
     if not (need_x or need_w):
         return None, None
+    if groups != 1:
+        return grouped.conv2d_backward(conv2d_backward, g, x, w, groups, stride, padding, need_x, need_w, dilation)
     (N, C, H, W), O = x.shape, len(w)
     _of_shape(w, (O, C, *w.shape[2:]), "weights")
     if not (x.size and w.size):
         raise ValueError(f"native kernels: nothing to convolve, x {x.shape}, w {w.shape}")
-    forward = _forward_plan((C, H, W), w.shape, stride, padding)
-    backward = _backward_plan((C, H, W), w.shape, stride, padding) if need_x else forward
+    forward = _forward_plan((C, H, W), w.shape, stride, padding, dilation)
+    backward = _backward_plan((C, H, W), w.shape, stride, padding, dilation) if need_x else forward
     if forward is None or backward is None:
-        return blocked.conv2d_backward(g, x, w, stride, padding, need_x, need_w)
+        return blocked.conv2d_backward(g, x, w, stride, padding, need_x, need_w, dilation)
     G, X, w = _last(_of_shape(g, (N, O, *forward.out), "g")), _last(x), _flat(w)
     blocks = min(N, BLOCKS // 2)
     threads = _threads(N * (forward.work * need_w + backward.work * need_x))
@@ -550,10 +561,10 @@ def _windows(shape: Sequence[int], kernel: Pair, stride: Pair, padding: Pair) ->
     return _Windows(N, H, W, C, *kernel, *stride, *padding, *out), out, min(N, 64), _threads(elements)
 
 
-def max_pool2d(x: Any, kernel: Pair, stride: Pair, padding: Pair) -> tuple[Any, Any]:
+def max_pool2d(x: Any, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair = ONE) -> tuple[Any, Any]:
     """Reference: reference.max_pool2d. The winner's number is kept in a byte where that is enough."""
-    if kernel[0] * kernel[1] > 256:
-        return blocked.max_pool2d(x, kernel, stride, padding)
+    if kernel[0] * kernel[1] > 256 or dilation != ONE:
+        return blocked.max_pool2d(x, kernel, stride, padding, dilation)
     windows, out, blocks, threads = _windows(x.shape, kernel, stride, padding)
     X = _last(x)
     y = empty((len(x), *out, x.shape[1]), np.float32)
@@ -562,11 +573,11 @@ def max_pool2d(x: Any, kernel: Pair, stride: Pair, padding: Pair) -> tuple[Any, 
     return _first(y), winner
 
 
-def max_pool2d_backward(g: Any, winner: Any, shape: tuple[int, ...], kernel: Pair, stride: Pair,
-                        padding: Pair) -> Any:
+def max_pool2d_backward(g: Any, winner: Any, shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair,
+                        dilation: Pair = ONE) -> Any:
     """Reference: reference.max_pool2d_backward."""
-    if winner.dtype != np.uint8:
-        return blocked.max_pool2d_backward(g, winner, shape, kernel, stride, padding)
+    if winner.dtype != np.uint8 or dilation != ONE:
+        return blocked.max_pool2d_backward(g, winner, shape, kernel, stride, padding, dilation)
     windows, out, blocks, threads = _windows(shape, kernel, stride, padding)
     G = _last(_of_shape(g, (*shape[:2], *out), "g"))
     _of_shape(winner, G.shape, "winner")

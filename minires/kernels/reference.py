@@ -1,7 +1,9 @@
 """This module has the kernels in textbook form, for NumPy and CuPy arrays. Every faster version must equal them.
 
 Notation: x (N, C, H, W) input, w (O, C, kh, kw) weights, y (N, O, Ho, Wo) output, g = dL/dy.
-`kernel`, `stride` and `padding` are pairs (vertical, horizontal).
+`kernel`, `stride`, `padding` and `dilation` are pairs (vertical, horizontal). With dilation d, the elements of a window
+are d pixels apart. `groups` divides the channels of a convolution into groups of equal size that do not meet: then w is
+(O, C/groups, kh, kw).
 
 All arguments and results have the shape (N, C, H, W). In memory the channel comes first, (C, N, H, W). A convolution
 is then ONE matrix product, whose result already is the next activation, and the statistics of a channel are sums over
@@ -9,12 +11,17 @@ contiguous memory. `x.transpose(1, 0, 2, 3)` changes between the two views witho
 """
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Iterator
 from typing import Any
+
+import numpy as np
 
 from .. import device
 
 Pair = tuple[int, int]
+ONE = (1, 1)
 
 
 # ------------------------------------------------------------------------------------ addition
@@ -26,26 +33,34 @@ def add(a: Any, b: Any) -> Any:
 
 # ------------------------------------------------------------------------------------- windows
 
-def output_size(size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> Pair:
+def output_size(size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair = ONE) -> Pair:
     """Return (Ho, Wo), the number of windows that fit. Rows and columns that do not fill a window are left over.
 
     Raises ValueError if not even one window fits, or if a number is too small.
     """
-    if min(kernel) < 1 or min(stride) < 1 or min(padding) < 0:
-        raise ValueError(f"windows: expected kernel >= 1, stride >= 1 and padding >= 0, got kernel {kernel}, "
-                         f"stride {stride}, padding {padding}")
-    out = tuple((n + 2 * p - k) // s + 1 for n, k, s, p in zip(size, kernel, stride, padding, strict=True))
+    if min(*kernel, *stride, *dilation) < 1 or min(padding) < 0:
+        raise ValueError(f"windows: expected kernel >= 1, stride >= 1, padding >= 0 and dilation >= 1, got kernel "
+                         f"{kernel}, stride {stride}, padding {padding}, dilation {dilation}")
+    span = extent(kernel, dilation)
+    out = tuple((n + 2 * p - k) // s + 1 for n, k, s, p in zip(size, span, stride, padding, strict=True))
     if min(out) < 1:
-        raise ValueError(f"windows: a kernel of {kernel[0]}x{kernel[1]} is larger than the input of {size[0]}x"
+        dilated = "" if dilation == ONE else f" with dilation {dilation}"
+        raise ValueError(f"windows: a kernel of {kernel[0]}x{kernel[1]}{dilated} is larger than the input of {size[0]}x"
                          f"{size[1]} padded by {padding}; use a smaller kernel or more padding")
     return out[0], out[1]
 
 
-def windows(kernel: Pair, stride: Pair, out: Pair) -> Iterator[tuple[int, int, Any]]:
+def extent(kernel: Pair, dilation: Pair) -> Pair:
+    """Return the rows and columns that a window spans: d (k - 1) + 1 with k elements that are d pixels apart."""
+    return dilation[0] * (kernel[0] - 1) + 1, dilation[1] * (kernel[1] - 1) + 1
+
+
+def windows(kernel: Pair, stride: Pair, out: Pair, dilation: Pair = ONE) -> Iterator[tuple[int, int, Any]]:
     """Yield (i, j, index): `index` selects element (i, j) of every window from a padded array."""
     for i in range(kernel[0]):
         for j in range(kernel[1]):
-            yield i, j, (..., slice(i, i + stride[0] * out[0], stride[0]), slice(j, j + stride[1] * out[1], stride[1]))
+            h, w = i * dilation[0], j * dilation[1]
+            yield i, j, (..., slice(h, h + stride[0] * out[0], stride[0]), slice(w, w + stride[1] * out[1], stride[1]))
 
 
 def pad2d(x: Any, padding: Pair, value: float = 0.0) -> Any:
@@ -69,52 +84,66 @@ def matmul(a: Any, b: Any) -> Any:
     return a @ b
 
 
-def im2col(x: Any, kernel: Pair, stride: Pair, padding: Pair) -> Any:
+def im2col(x: Any, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair = ONE) -> Any:
     """Return the windows of the padded input as columns: (N, C, H, W) -> (C*kh*kw, N*Ho*Wo)."""
     N, C, H, W = x.shape
-    out = output_size((H, W), kernel, stride, padding)
+    out = output_size((H, W), kernel, stride, padding, dilation)
     x = pad2d(x.transpose(1, 0, 2, 3), padding)
     cols = device.of(x).empty((C, *kernel, N, *out), x.dtype)
-    for i, j, at in windows(kernel, stride, out):
+    for i, j, at in windows(kernel, stride, out, dilation):
         cols[:, i, j] = x[at]
     return cols.reshape(C * kernel[0] * kernel[1], -1)
 
 
-def col2im(cols: Any, shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair) -> Any:
+def col2im(cols: Any, shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair, dilation: Pair = ONE) -> Any:
     """Compute the transpose of im2col: (C*kh*kw, N*Ho*Wo) -> (N, C, H, W).
 
     The loop is that of im2col with the two sides of the assignment swapped. The = becomes += because windows overlap.
     """
     N, C, H, W = shape
-    out = output_size((H, W), kernel, stride, padding)
+    out = output_size((H, W), kernel, stride, padding, dilation)
     cols = cols.reshape(C, *kernel, N, *out)
     x = device.of(cols).zeros((C, N, H + 2 * padding[0], W + 2 * padding[1]), cols.dtype)
-    for i, j, at in windows(kernel, stride, out):
+    for i, j, at in windows(kernel, stride, out, dilation):
         x[at] += cols[:, i, j]
     return crop2d(x, padding).transpose(1, 0, 2, 3)
 
 
-def conv2d(x: Any, w: Any, stride: Pair, padding: Pair) -> Any:
+def by_group(rows: Any, groups: int) -> Any:
+    """Return a matrix (groups*n, k) as one matrix for each group, (groups, n, k), or the matrix itself if there is one.
+
+    Output and input channels come first in W, X_col and G, so the rows of a group are adjacent in all three.
+    """
+    return rows if groups == 1 else rows.reshape(groups, -1, rows.shape[1])
+
+
+def conv2d(x: Any, w: Any, stride: Pair, padding: Pair, dilation: Pair = ONE, groups: int = 1) -> Any:
     """Return the cross-correlation of x with w, which deep learning calls convolution:
 
-        Y = W X_col      (O, N*Ho*Wo) = (O, C*kh*kw) (C*kh*kw, N*Ho*Wo)
+        Y = W X_col      (O, N*Ho*Wo) = (O, C*kh*kw) (C*kh*kw, N*Ho*Wo)          for each group
     """
-    out = output_size(x.shape[2:], w.shape[2:], stride, padding)
-    y = w.reshape(len(w), -1) @ im2col(x, w.shape[2:], stride, padding)
+    out = output_size(x.shape[2:], w.shape[2:], stride, padding, dilation)
+    cols = im2col(x, w.shape[2:], stride, padding, dilation)
+    y = by_group(w.reshape(len(w), -1), groups) @ by_group(cols, groups)
     return y.reshape(len(w), len(x), *out).transpose(1, 0, 2, 3)
 
 
-def conv2d_backward(g: Any, x: Any, w: Any, stride: Pair, padding: Pair, need_x: bool = True,
-                    need_w: bool = True) -> tuple[Any, Any]:
+def conv2d_backward(g: Any, x: Any, w: Any, stride: Pair, padding: Pair, need_x: bool = True, need_w: bool = True,
+                    dilation: Pair = ONE, groups: int = 1) -> tuple[Any, Any]:
     """Return (dL/dx, dL/dw), with None for a gradient that is not needed. Both follow from the matrix product:
 
-        dL/dW = G X_col^T          dL/dx = col2im(W^T G)
+        dL/dW = G X_col^T          dL/dx = col2im(W^T G)          for each group
 
     X_col is built again, because keeping it from the forward pass would take kh*kw times the memory of x.
     """
-    g = g.transpose(1, 0, 2, 3).reshape(len(w), -1)
-    gw = (g @ im2col(x, w.shape[2:], stride, padding).T).reshape(w.shape) if need_w else None
-    gx = col2im(w.reshape(len(w), -1).T @ g, x.shape, w.shape[2:], stride, padding) if need_x else None
+    geometry = w.shape[2:], stride, padding, dilation
+    g = by_group(g.transpose(1, 0, 2, 3).reshape(len(w), -1), groups)
+    gx = gw = None
+    if need_w:
+        gw = (g @ by_group(im2col(x, *geometry), groups).swapaxes(-1, -2)).reshape(w.shape)
+    if need_x:
+        gcols = by_group(w.reshape(len(w), -1), groups).swapaxes(-1, -2) @ g
+        gx = col2im(gcols.reshape(-1, gcols.shape[-1]), x.shape, *geometry)
     return gx, gw
 
 
@@ -188,6 +217,32 @@ def relu(x: Any) -> tuple[Any, Any]:
     return device.of(x).maximum(x, 0), on
 
 
+STEPS, REACH = 64, 39  # of the table below: its points for each unit, and its last point, whose P is 1 - 1e-333
+
+
+@functools.cache
+def _cdf_table(xp: Any, dtype: Any) -> Any:
+    points = range(-STEPS * REACH, STEPS * REACH + 1)
+    return xp.asarray(np.array([0.5 * math.erfc(-k / STEPS / math.sqrt(2)) for k in points], dtype))
+
+
+def normal_cdf(x: Any) -> Any:
+    """Return P(Z <= x) for a standard normal Z, with the digits of x's dtype. NumPy has no error function.
+
+    A table has P at the points c = k / STEPS. Around the nearest point, with d = x - c and the density p(c), five terms
+    of Taylor's series give the rest: |d| <= 1/128, so the sixth is below 1e-15.
+    """
+    xp = device.of(x)
+    near = xp.where(x == x, xp.clip(x, -REACH, REACH), 0)
+    k = xp.rint(near * STEPS)
+    c = k / STEPS
+    d = xp.clip(x, -REACH, REACH) - c  # NaN stays NaN
+    density = xp.exp(c * c * -0.5) * (1 / math.sqrt(2 * math.pi))
+    series = (d - c * d**2 / 2 + (c**2 - 1) * d**3 / 6 - (c**3 - 3 * c) * d**4 / 24
+              + (c**4 - 6 * c**2 + 3) * d**5 / 120)
+    return _cdf_table(xp, x.dtype)[k.astype(np.int32) + STEPS * REACH] + density * series
+
+
 def batch_norm_relu(x: Any, gamma: Any, beta: Any, eps: float, skip: Any = None) -> tuple[Any, Any, Any, Any]:
     """Compute relu(batch_norm(x)) or relu(batch_norm(x) + skip), the two operations that follow the convolutions of a
     residual block, in one kernel. Returns what batch_norm returns, with y after the ReLU."""
@@ -206,15 +261,15 @@ def batch_norm_relu_backward(g: Any, gamma: Any, saved: Any) -> tuple[Any, Any, 
 
 # ------------------------------------------------------------------------------------- pooling
 
-def max_pool2d(x: Any, kernel: Pair, stride: Pair, padding: Pair) -> tuple[Any, Any]:
+def max_pool2d(x: Any, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair = ONE) -> tuple[Any, Any]:
     """Return the maximum of every window, and the number of its element among the kh*kw. The first wins a tie.
 
     NaN wins over every number. The padding counts as -inf, so it never wins.
     """
-    xp, out = device.of(x), output_size(x.shape[2:], kernel, stride, padding)
+    xp, out = device.of(x), output_size(x.shape[2:], kernel, stride, padding, dilation)
     x = pad2d(x, padding, -float("inf"))
     best = winner = None
-    for i, j, at in windows(kernel, stride, out):
+    for i, j, at in windows(kernel, stride, out, dilation):
         v = x[at]
         if best is None:
             best, winner = v.copy(), xp.zeros(v.shape, xp.int32)
@@ -225,10 +280,10 @@ def max_pool2d(x: Any, kernel: Pair, stride: Pair, padding: Pair) -> tuple[Any, 
     return best, winner
 
 
-def max_pool2d_backward(g: Any, winner: Any, shape: tuple[int, ...], kernel: Pair, stride: Pair,
-                        padding: Pair) -> Any:
+def max_pool2d_backward(g: Any, winner: Any, shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair,
+                        dilation: Pair = ONE) -> Any:
     """Return dL/dx: the gradient of each window goes to the element that was its maximum."""
-    return _spread(lambda i, j: g * (winner == i * kernel[1] + j), g, shape, kernel, stride, padding)
+    return _spread(lambda i, j: g * (winner == i * kernel[1] + j), g, shape, kernel, stride, padding, dilation)
 
 
 def avg_pool2d(x: Any, kernel: Pair, stride: Pair, padding: Pair) -> Any:
@@ -245,10 +300,11 @@ def avg_pool2d_backward(g: Any, shape: tuple[int, ...], kernel: Pair, stride: Pa
     return _spread(lambda i, j: share, g, shape, kernel, stride, padding)
 
 
-def _spread(part: Any, g: Any, shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair) -> Any:
+def _spread(part: Any, g: Any, shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair,
+            dilation: Pair = ONE) -> Any:
     """Add part(i, j), the gradient of element (i, j) of every window, to the places these elements came from."""
     gx = device.of(g).zeros((*shape[:2], shape[2] + 2 * padding[0], shape[3] + 2 * padding[1]), g.dtype)
-    for i, j, at in windows(kernel, stride, g.shape[2:]):
+    for i, j, at in windows(kernel, stride, g.shape[2:], dilation):
         gx[at] += part(i, j)
     return crop2d(gx, padding)
 

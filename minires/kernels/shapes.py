@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import device
-from .reference import Pair, cross_entropy, log_softmax, output_size
+from .reference import ONE, Pair, cross_entropy, log_softmax, output_size
 
 __all__ = ["add", "avg_pool2d", "batch_norm", "batch_norm_eval", "batch_norm_relu", "conv2d", "cross_entropy",
            "log_softmax", "matmul", "max_pool2d", "relu", "running_statistics", "shortcut"]
@@ -34,9 +34,9 @@ def matmul(a: Any, b: Any) -> Any:
     return zero(a, *np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
 
 
-def conv2d(x: Any, w: Any, stride: Pair, padding: Pair) -> Any:
+def conv2d(x: Any, w: Any, stride: Pair, padding: Pair, dilation: Pair = ONE, groups: int = 1) -> Any:
     """Return the shape of a convolution: (N, C, H, W) -> (N, O, Ho, Wo)."""
-    return zero(x, len(x), len(w), *output_size(x.shape[2:], w.shape[2:], stride, padding))
+    return zero(x, len(x), len(w), *output_size(x.shape[2:], w.shape[2:], stride, padding, dilation))
 
 
 def batch_norm(x: Any, gamma: Any, beta: Any, eps: float) -> tuple[Any, Any, Any, Any]:
@@ -65,9 +65,9 @@ def relu(x: Any) -> tuple[Any, Any]:
     return zero(x, *x.shape), None
 
 
-def max_pool2d(x: Any, kernel: Pair, stride: Pair, padding: Pair) -> tuple[Any, Any]:
+def max_pool2d(x: Any, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair = ONE) -> tuple[Any, Any]:
     """Return the shape after pooling: (N, C, H, W) -> (N, C, Ho, Wo)."""
-    return avg_pool2d(x, kernel, stride, padding), None
+    return zero(x, *x.shape[:2], *output_size(x.shape[2:], kernel, stride, padding, dilation)), None
 
 
 def avg_pool2d(x: Any, kernel: Pair, stride: Pair, padding: Pair) -> Any:

@@ -31,7 +31,18 @@ from .cifar_resnet import (
     resnet1001,
     resnet1202,
 )
-from .imagenet_resnet import imagenet, plain18, plain34, resnet18, resnet34, resnet50, resnet101, resnet152
+from .imagenet_resnet import (
+    imagenet,
+    plain18,
+    plain34,
+    resnet18,
+    resnet34,
+    resnet50,
+    resnet101,
+    resnet152,
+    resnext50_32x4d,
+    wide_resnet50_2,
+)
 from .inception import GoogLeNet, googlenet
 from .resnet import ResNet
 from .study import placement_study, shortcut_study
@@ -53,6 +64,8 @@ FAMILIES: dict[str, tuple[tuple[int, int, int], dict[str, Callable[..., nn.Modul
     "ImageNet, residual, option B, v1.5 strides (2015)": ((3, 224, 224), {
         "resnet18": resnet18, "resnet34": resnet34, "resnet50": resnet50, "resnet101": resnet101,
         "resnet152": resnet152}),
+    "ImageNet, wide or grouped bottlenecks (2016, 2017)": ((3, 224, 224), {
+        "wide_resnet50_2": wide_resnet50_2, "resnext50_32x4d": resnext50_32x4d}),
     "VGG (2014)": ((3, 224, 224), {"vgg16": vgg16, "vgg16_bn": vgg16_bn, "vgg19": vgg19, "vgg19_bn": vgg19_bn}),
     "GoogLeNet, with BN (2014)": ((3, 224, 224), {"googlenet": googlenet}),
 }
@@ -63,7 +76,8 @@ __all__ = ["BY_NAME", "FAMILIES", "VGG", "CifarNet", "GoogLeNet", "Listed", "Res
            "plain56", "plain110", "preact_resnet20", "preact_resnet32", "preact_resnet44", "preact_resnet56",
            "preact_resnet110", "preact_resnet164", "preact_resnet1001", "resnet18", "resnet20", "resnet32", "resnet34",
            "resnet44", "resnet50", "resnet56", "resnet101", "resnet110", "resnet152", "resnet164", "resnet1001",
-           "resnet1202", "shortcut_study", "vgg", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn"]
+           "resnet1202", "resnext50_32x4d", "shortcut_study", "vgg", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
+           "wide_resnet50_2"]
 
 
 def canonical(name: str) -> str:

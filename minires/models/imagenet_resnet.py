@@ -10,6 +10,10 @@
                1 x 1        average pool, 1000-way linear, softmax
 
 The output of a bottleneck has 4 times these channels. The paper calls the stages conv2_x to conv5_x.
+
+Two later networks change only the 3x3 convolution of the 50-layer network's bottlenecks: it is twice as wide in
+wide_resnet50_2 (Zagoruyko & Komodakis 2016, arXiv 1605.07146), and has 32 groups in resnext50_32x4d (Xie et al. 2017,
+arXiv 1611.05431). Both have torchvision's names and numbers.
 """
 from __future__ import annotations
 
@@ -31,7 +35,7 @@ TABLE_1: dict[int, tuple[Any, tuple[int, ...]]] = {
 
 
 def imagenet(depth: int, residual: bool = True, *, shortcut: str = "B", pad: str = "both", version: str = "v1.5",
-             num_classes: int = 1000, in_channels: int = 3, width: int = 64,
+             num_classes: int = 1000, in_channels: int = 3, width: int = 64, groups: int = 1, width_per_group: int = 64,
              rng: np.random.Generator | None = None) -> ResNet:
     """Build a network of 18, 34, 50, 101 or 152 layers for images (N, in_channels, H, W), 224 x 224 in the paper.
 
@@ -41,9 +45,10 @@ def imagenet(depth: int, residual: bool = True, *, shortcut: str = "B", pad: str
     shortcut, pad: see `nn.ResidualBlock`. Published weights have shortcut "B".
     version: which convolution of a bottleneck has the stride (see `nn.Bottleneck`): "v1.5" for torchvision's weights,
         "v1" as in the paper. Networks of 18 and 34 layers have no bottleneck, so both versions are the same.
+    groups, width_per_group: of the 3x3 convolution in each bottleneck (see `nn.Bottleneck`).
     rng: draws the weights. Without it they are drawn with seed 0.
 
-    Raises ValueError for another depth or version.
+    Raises ValueError for another depth or version, or for groups or another width_per_group without bottlenecks.
     """
     if depth not in TABLE_1:
         raise ValueError(f"imagenet: expected depth 18, 34, 50, 101 or 152, got {depth}")
@@ -53,11 +58,16 @@ def imagenet(depth: int, residual: bool = True, *, shortcut: str = "B", pad: str
     block, blocks = TABLE_1[depth]
     build = partial(block, residual=residual, shortcut=shortcut, pad=pad)
     if block is nn.Bottleneck:
-        build = partial(build, version=version)
+        build = partial(build, version=version, groups=groups, width_per_group=width_per_group)
+    elif (groups, width_per_group) != (1, 64):
+        raise ValueError(f"imagenet: groups={groups} and width_per_group={width_per_group} need the bottlenecks of "
+                         f"depth 50, 101 or 152, got depth {depth}")
     stages = [(width * 2**i * block.expansion, n, 1 if i == 0 else 2) for i, n in enumerate(blocks)]
     conv1 = nn.Conv2d(in_channels, width, 7, 2, 3, rng=rng)
     return ResNet(conv1, nn.BatchNorm2d(width), stages, build, num_classes, maxpool=nn.MaxPool2d(3, 2, 1), rng=rng)
 
 
 resnet18, resnet34, resnet50, resnet101, resnet152 = (partial(imagenet, d) for d in (18, 34, 50, 101, 152))
+wide_resnet50_2 = partial(imagenet, 50, width_per_group=128)             # twice the channels in the 3x3 convolutions
+resnext50_32x4d = partial(imagenet, 50, groups=32, width_per_group=4)    # 32 groups of 4 channels in layer1
 plain18, plain34 = (partial(imagenet, d, False) for d in (18, 34))

@@ -14,6 +14,7 @@ from .blocks import (
 )
 from .hooks import being_watched, modes_kept, untouched, watched
 from .layers import (
+    GELU,
     AdaptiveAvgPool2d,
     AvgPool2d,
     BatchNorm,
@@ -24,6 +25,7 @@ from .layers import (
     Flatten,
     GlobalAvgPool2d,
     Identity,
+    LeakyReLU,
     Linear,
     MaxPool2d,
     ReLU,
@@ -31,7 +33,7 @@ from .layers import (
 )
 from .module import Module, is_exactly, misfits
 
-__all__ = ["AdaptiveAvgPool2d", "AvgPool2d", "BatchNorm", "BatchNorm1d", "BatchNorm2d", "Block", "Bottleneck", "Conv2d",
-           "Dropout", "FixupBlock", "Flatten", "GlobalAvgPool2d", "Identity", "Linear", "MaxPool2d", "Module",
-           "PreactBlock", "PreactBottleneck", "ReLU", "ResidualBlock", "Sequential", "being_watched", "bn_relu",
-           "conv_bn_relu", "is_exactly", "misfits", "modes_kept", "untouched", "watched"]
+__all__ = ["GELU", "AdaptiveAvgPool2d", "AvgPool2d", "BatchNorm", "BatchNorm1d", "BatchNorm2d", "Block", "Bottleneck",
+           "Conv2d", "Dropout", "FixupBlock", "Flatten", "GlobalAvgPool2d", "Identity", "LeakyReLU", "Linear",
+           "MaxPool2d", "Module", "PreactBlock", "PreactBottleneck", "ReLU", "ResidualBlock", "Sequential",
+           "being_watched", "bn_relu", "conv_bn_relu", "is_exactly", "misfits", "modes_kept", "untouched", "watched"]

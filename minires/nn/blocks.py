@@ -38,17 +38,20 @@ def conv_bn_relu(conv: Conv2d, bn: Any, x: Tensor, skip: Tensor | None = None) -
     scale = bn.weight.data * (bn.running_var.data + float(bn.eps)) ** -0.5
     shift = bn.bias.data + ((0 if conv.bias is None else conv.bias.data) - bn.running_mean.data) * scale
     w = Tensor(conv.weight.data * scale.reshape(-1, 1, 1, 1))
-    return conv_bias_relu(x, w, Tensor(shift), skip, conv.stride, conv.padding)
+    return conv_bias_relu(x, w, Tensor(shift), skip, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
-def conv_bias_relu(x: Tensor, w: Tensor, bias: Tensor, skip: Tensor | None, stride: Any, padding: Any) -> Tensor:
+def conv_bias_relu(x: Tensor, w: Tensor, bias: Tensor, skip: Tensor | None, stride: Any, padding: Any,
+                   dilation: Any = 1, groups: int = 1) -> Tensor:
     """Return relu(conv2d(x, w, bias) + skip). One pass over memory if the kernels can and no graph is recorded."""
-    fused = None if recording() else getattr(kernels.of(x.data), "conv2d_bias_relu", None)
+    dilation = ops.pair(dilation)
+    dense = dilation == (1, 1) and groups == 1
+    fused = getattr(kernels.of(x.data), "conv2d_bias_relu", None) if dense and not recording() else None
     if fused is not None:
         with contextlib.suppress(TypeError, ValueError):  # the separate operations below say what is wrong
             return Tensor(fused(x.data, w.data, ops.pair(stride), ops.pair(padding), bias.data,
                                 None if skip is None else skip.data, True))
-    h = ops.conv2d(x, w, bias, stride, padding)
+    h = ops.conv2d(x, w, bias, stride, padding, dilation, groups)
     return ops.relu(h if skip is None else h + skip)
 
 
@@ -162,21 +165,29 @@ class Bottleneck(ResidualBlock):
         6 % more work, and no pixel is skipped.
         Shapes and names are the same in both versions. So weights of one version load into the other, but the
         network then computes something else.
+    groups, width_per_group: The 3x3 convolution has `groups` groups, and out_channels / 4 * width_per_group / 64
+        channels in each. The defaults are the paper's bottleneck; more channels make it wide (Zagoruyko & Komodakis
+        2016), more groups make it ResNeXt's (Xie et al. 2017). The names are torchvision's.
     The other arguments are those of Block. There is no hand-written backward.
 
-    Raises ValueError for an unknown version, or if out_channels is not a multiple of 4.
+    Raises ValueError for an unknown version, if out_channels is not a multiple of 4, or if a group gets no channel.
     """
 
     expansion = 4
     kind = ", bottleneck"
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, *, residual: bool = True,
-                 shortcut: str = "A", pad: str = "both", version: str = "v1", rng: np.random.Generator):
+                 shortcut: str = "A", pad: str = "both", version: str = "v1", groups: int = 1,
+                 width_per_group: int = 64, rng: np.random.Generator):
         super().__init__(out_channels, stride, residual, shortcut, pad)
         width, first, second = _bottleneck(out_channels, stride, version)
+        if width * width_per_group < 64 or groups < 1:
+            raise ValueError(f"Bottleneck: expected one channel or more in each of 1 or more groups, got groups="
+                             f"{groups} and {width} * width_per_group={width_per_group} / 64 channels")
+        width = width * width_per_group // 64 * groups
         self.conv1 = Conv2d(in_channels, width, 1, first, rng=rng)
         self.bn1 = BatchNorm2d(width)
-        self.conv2 = Conv2d(width, width, 3, second, 1, rng=rng)
+        self.conv2 = Conv2d(width, width, 3, second, 1, groups=groups, rng=rng)
         self.bn2 = BatchNorm2d(width)
         self.conv3 = Conv2d(width, out_channels, 1, rng=rng)
         self.bn3 = BatchNorm2d(out_channels)
@@ -321,6 +332,7 @@ def _can_run_by_hand(block: Any, layers_of_projection: int) -> bool:
         norms += inside[1:]
     return (all(is_exactly(bn, BatchNorm2d) and bn.training for bn in norms)
             and all(is_exactly(conv, Conv2d) and conv.bias is None and (conv.stride, conv.padding) == (s, p)
+                    and conv.is_dense
                     for conv, s, p in convolutions))
 
 

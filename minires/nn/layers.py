@@ -1,14 +1,13 @@
 """This module has the layers: convolution, linear, BatchNorm, activations, pooling, dropout and Sequential."""
 from __future__ import annotations
 
-import functools
 import operator
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from .. import device, init, kernels, ops
+from .. import init, kernels, ops
 from ..tensor import Tensor
 from .module import Module
 
@@ -17,30 +16,43 @@ class Conv2d(Module):
     """Conv2d is a convolution layer.
 
     Input and output: (N, in_channels, H, W) -> (N, out_channels, Ho, Wo).
-    kernel, stride, padding: integers or pairs (vertical, horizontal).
+    kernel, stride, padding, dilation: integers or pairs (vertical, horizontal).
+    groups: see `ops.conv2d`. The weight is (out_channels, in_channels / groups, kh, kw).
     Weights start as in He et al. 2015b with fan-in, biases at 0.
 
-    Raises ValueError if a number of channels or a kernel size is less than 1.
+    Raises ValueError if a number of channels or a kernel size is less than 1, or if `groups` does not divide both
+    numbers of channels.
     """
 
     multiplies = True
 
     def __init__(self, in_channels: int, out_channels: int, kernel: Any, stride: Any = 1, padding: Any = 0,
-                 bias: bool = False, *, rng: np.random.Generator):
-        shape = (out_channels, in_channels, *ops.pair(kernel))
-        if min(shape) < 1:
+                 bias: bool = False, *, dilation: Any = 1, groups: int = 1, rng: np.random.Generator):
+        kernel = ops.pair(kernel, "Conv2d, kernel")
+        if min(out_channels, in_channels, *kernel) < 1:
             raise ValueError(f"Conv2d: expected channels and a kernel >= 1, got {in_channels} -> {out_channels}, "
                              f"kernel {kernel}")
+        if groups < 1 or in_channels % groups or out_channels % groups:
+            raise ValueError(f"Conv2d, groups: expected a divisor of {in_channels} input and {out_channels} output "
+                             f"channels, got {groups}")
+        shape = (out_channels, in_channels // groups, *kernel)
         self.weight = Tensor(init.he_normal(shape, rng=rng), True)
         self.bias = Tensor(init.constant((out_channels,), 0), True) if bias else None
-        self.stride, self.padding = ops.pair(stride), ops.pair(padding)
+        self.stride, self.padding = ops.pair(stride, "Conv2d, stride"), ops.pair(padding, "Conv2d, padding")
+        self.dilation, self.groups = ops.pair(dilation, "Conv2d, dilation"), groups
+
+    @property
+    def is_dense(self) -> bool:
+        """True if the windows have no gaps and every output channel sees all input channels."""
+        return self.dilation == (1, 1) and self.groups == 1
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
     def describe(self) -> str:
         o, c, kh, kw = self.weight.shape
-        return f"{c} -> {o}, {kh}x{kw}, stride {self.stride}, padding {self.padding}"
+        more = f", dilation {self.dilation}" * (self.dilation != (1, 1)) + f", groups {self.groups}" * (self.groups > 1)
+        return f"{c * self.groups} -> {o}, {kh}x{kw}, stride {self.stride}, padding {self.padding}{more}"
 
 
 class Linear(Module):
@@ -134,65 +146,80 @@ class Identity(Module):
         return x
 
 
+class LeakyReLU(Module):
+    """LeakyReLU computes x for x > 0 and slope * x elsewhere, for any shape."""
+
+    def __init__(self, slope: float = 0.01):
+        self.slope = slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.leaky_relu(x, self.slope)
+
+    def describe(self) -> str:
+        return f"{self.slope}"
+
+
+class GELU(Module):
+    """GELU computes x P(Z <= x) for a standard normal Z, for any shape. `approximate` is that of `ops.gelu`."""
+
+    def __init__(self, approximate: str = "none"):
+        self.approximate = approximate
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.gelu(x, self.approximate)
+
+    def describe(self) -> str:
+        return "" if self.approximate == "none" else self.approximate
+
+
 class MaxPool2d(Module):
     """MaxPool2d computes the maximum of every window. The arguments are those of `ops.max_pool2d`."""
 
-    def __init__(self, kernel: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False):
+    def __init__(self, kernel: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False, dilation: Any = 1):
         self.kernel, self.stride, self.padding, self.ceil_mode = kernel, stride, padding, ceil_mode
+        self.dilation = dilation
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.max_pool2d(x, self.kernel, self.stride, self.padding, self.ceil_mode)
+        return ops.max_pool2d(x, self.kernel, self.stride, self.padding, self.ceil_mode, self.dilation)
 
     def describe(self) -> str:
-        rounded = ", ceil" if self.ceil_mode else ""
-        return f"{self.kernel}, stride {self.stride or self.kernel}, padding {self.padding}{rounded}"
+        more = ", ceil" * self.ceil_mode + f", dilation {self.dilation}" * (ops.pair(self.dilation) != (1, 1))
+        return f"{self.kernel}, stride {self.stride or self.kernel}, padding {self.padding}{more}"
 
 
 class AvgPool2d(Module):
     """AvgPool2d computes the mean of every window. The arguments are those of `ops.avg_pool2d`."""
 
-    def __init__(self, kernel: Any, stride: Any = None, padding: Any = 0):
+    def __init__(self, kernel: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
+                 count_include_pad: bool = True):
         self.kernel, self.stride, self.padding = kernel, stride, padding
+        self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.avg_pool2d(x, self.kernel, self.stride, self.padding)
+        return ops.avg_pool2d(x, self.kernel, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
 
     def describe(self) -> str:
-        return f"{self.kernel}, stride {self.stride or self.kernel}, padding {self.padding}"
+        more = ", ceil" * self.ceil_mode + ", padding not counted" * (not self.count_include_pad)
+        return f"{self.kernel}, stride {self.stride or self.kernel}, padding {self.padding}{more}"
 
 
 class AdaptiveAvgPool2d(Module):
-    """AdaptiveAvgPool2d averages an image of any size to `size` x `size` pixels.
+    """AdaptiveAvgPool2d averages images of any size to `size` pixels: (N, C, H, W) -> (N, C, rows, columns).
 
-    Input and output: (N, C, H, W) -> (N, C, size, size).
-    Each output pixel is the mean over a band of rows and a band of columns; band i goes from floor(i H / size) to
-    ceil((i + 1) H / size). This is a product with two matrices of weights: Y = A X B^T.
+    size: an integer or a pair (rows, columns), as for `ops.adaptive_avg_pool2d`.
+    Raises ValueError for a size below 1.
     """
 
-    def __init__(self, size: int):
+    def __init__(self, size: Any):
+        if min(ops.pair(size, "AdaptiveAvgPool2d, size")) < 1:
+            raise ValueError(f"AdaptiveAvgPool2d, size: expected at least 1, got {size}")
         self.size = size
 
     def forward(self, x: Tensor) -> Tensor:
-        N, C, H, W = x.shape
-        if x.shape[2:] == (self.size, self.size):
-            return x
-        rows, columns = (Tensor(_bands(device.of(x.data), x.dtype, self.size, n)) for n in (H, W))
-        y = x.reshape(-1, W) @ columns  # two 2-d products: a CUDA graph cannot record products of stacked matrices
-        y = y.reshape(N, C, H, self.size).transpose(0, 1, 3, 2).reshape(-1, H) @ rows
-        return y.reshape(N, C, self.size, self.size).transpose(0, 1, 3, 2)
+        return ops.adaptive_avg_pool2d(x, self.size)
 
     def describe(self) -> str:
         return f"{self.size}"
-
-
-@functools.cache  # because a CUDA graph cannot record a copy from the host, and the arrays it reads must persist
-def _bands(xp: Any, dtype: Any, size: int, n: int) -> Any:
-    """Return the matrix (n, size) whose column i computes the mean of band i."""
-    a = np.zeros((n, size))
-    for i in range(size):
-        band = slice(i * n // size, -(-(i + 1) * n // size))
-        a[band, i] = 1 / (band.stop - band.start)
-    return xp.asarray(a, dtype)
 
 
 class GlobalAvgPool2d(Module):

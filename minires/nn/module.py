@@ -5,16 +5,16 @@ from the argument `rng`.
 """
 from __future__ import annotations
 
+import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
 from itertools import chain, groupby
 from typing import Any
 
 import numpy as np
 
 from .. import device, kernels, ops
-from ..names import unknown
+from ..names import fits, unknown
 from ..tensor import Tensor, recording, topological_order
 from .hooks import modes_kept, watched, watchers
 
@@ -177,7 +177,7 @@ class Module:
         chosen: set[int] = set()
         for one in which or [self]:
             known = {**state, **modules}
-            names = [name for name, m in known.items() if one is m or (isinstance(one, str) and _fits(name, one))]
+            names = [name for name, m in known.items() if one is m or (isinstance(one, str) and fits(name, one))]
             if not names:
                 raise unknown("freeze" if frozen else "unfreeze", one if isinstance(one, str) else type(one).__name__,
                               filter(None, modules))
@@ -246,18 +246,24 @@ class Module:
         """Print a table of all layers: output shape, parameters and MACs for ONE input.
 
         input_shape: (C, H, W). Consecutive equal blocks share a line.
+
+        A line has 80 characters at most: "/2" is a stride, the padding is left out, and if necessary the middle of a
+        long name.
         """
         _, ran = _traced(self, input_shape)
-        shapes = {id(m): " x ".join(map(str, shape)) for m, shape, _ in ran}
+        shapes = {id(m): "x".join(map(str, shape)) for m, shape, _ in ran}
         macs: Counter[int] = Counter()
         for m, _, n in ran:
             macs[id(m)] += n
         table = [("layer", "kind", "output", "parameters", "MACs"), *_rows("", self, shapes, macs),
                  ("total", "", "", f"{self.count_parameters():,}", f"{macs.total():,}")]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        room = max(WIDTH - sum(widths[1:]) - len("      "), 8)  # for the names
+        table = [(_shortened(name, room), *rest) for name, *rest in table]
+        widths[0] = min(widths[0], room)
         for row in table:
             texts, numbers = zip(row[:2], widths[:2], strict=True), zip(row[2:], widths[2:], strict=True)
-            print("  ".join([*(text.ljust(w) for text, w in texts), *(n.rjust(w) for n, w in numbers)]))
+            print("  ".join([*(text.ljust(w) for text, w in texts), " ".join(n.rjust(w) for n, w in numbers)]))
 
     def describe(self) -> str:
         """Return the text between the parentheses of repr, without the children."""
@@ -283,12 +289,6 @@ class Module:
                     stack += [(depth, ")", None), *((depth + 1, name, child) for name, child in reversed(below))]
             lines.append(("\n" + text).replace("\n", "\n" + "  " * depth)[1:])
         return "\n".join(lines)
-
-
-def _fits(name: str, pattern: str) -> bool:
-    """Return True if the name, or the name of something that contains it, has this pattern."""
-    parts = name.split(".")
-    return any(fnmatchcase(".".join(parts[:i]), pattern) for i in range(1, len(parts) + 1))
 
 
 def _held(module: Module) -> Iterator[tuple[str, Any]]:
@@ -326,13 +326,30 @@ def _alike(children: Iterable[tuple[str, Module]], key: Callable[[Module], Any])
     return [list(group) for _, group in groupby(children, kind)]
 
 
+WIDTH = 80  # characters of a line of a summary
+
+
+def _shortened(name: str, most: int) -> str:
+    """Return a name of at most `most` characters, without its middle if it is longer."""
+    if len(name) <= most:
+        return name
+    return f"{name[:(most - 1) // 2]}…{name[len(name) - most // 2:]}"
+
+
+def _brief(module: Module) -> str:
+    """Return a module's kind and options for a summary, which shows the channels in its column of shapes."""
+    text = re.sub(r"\((\d+), \1\)", r"\1", module.describe())
+    text = re.sub(r", stride (\d+)", r", /\1", text)  # as He et al. 2015 write it in Fig. 3
+    text = re.sub(r", /1(?!\d)|, padding (?:\d+|\(\d+, \d+\))|^\d+ -> \d+, ", "", text)
+    return f"{type(module).__name__}({text})"
+
+
 def _rows(name: str, module: Module, shapes: Mapping[int, str], macs: Counter[int]) -> Iterator[tuple[str, ...]]:
     """Yield the lines of a summary for `module` and below, given the output shape and own MACs of each module by id."""
     own = sum(t.size for t in vars(module).values() if isinstance(t, Tensor) and t.requires_grad)
     children = list(module.children())
     if own or not children:
-        kind = f"{type(module).__name__}({module.describe()})"
-        yield name, kind, shapes.get(id(module), "not used"), f"{own:,}", f"{macs[id(module)]:,}"
+        yield name, _brief(module), shapes.get(id(module), "not used"), f"{own:,}", f"{macs[id(module)]:,}"
     prefix = f"{name}." if name else ""
     for (first, block), *more in _alike(children, lambda m: (repr(m), shapes.get(id(m)))):
         yield from _rows(prefix + first, block, shapes, macs)
@@ -349,7 +366,7 @@ def _traced(model: Module, input_shape: Sequence[int]) -> tuple[Tensor, list[tup
     ran = []
 
     def see(module: Any, inputs: tuple[Tensor, ...], out: Tensor) -> None:
-        macs = module.weight.size * out.size // out.shape[1] if module.multiplies else 0
+        macs = module.weight.size * out.size // len(module.weight) if module.multiplies else 0
         ran.append((module, out.shape[1:], macs))
 
     first = next((t.data for t in model.state().values()), np.zeros(0, np.float32))

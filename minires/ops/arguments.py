@@ -21,6 +21,16 @@ def as_tensor(value: Any, like: Tensor) -> Tensor:
     return Tensor(value)
 
 
+def both(name: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
+    """Return both arguments of the operation `name` as Tensors. Raises TypeError if neither is a Tensor."""
+    if isinstance(a, Tensor):
+        return a, as_tensor(b, a)
+    if isinstance(b, Tensor):
+        return as_tensor(a, b), b
+    raise TypeError(f"{name}: expected at least one Tensor, got {type(a).__name__} and {type(b).__name__}; write "
+                    "Tensor(array) for an array")
+
+
 def pair(value: Any, what: str = "pair") -> tuple[int, int]:
     """Return 3 as (3, 3), and (3, 2) unchanged. Raises ValueError, naming the argument `what`, for anything else."""
     if type(value) is tuple and [*map(type, value)] == [int, int]:  # what layers keep
@@ -60,5 +70,5 @@ def check_not_empty(x: Any) -> None:
 def check_image(x: Any) -> None:
     """Raise ValueError unless x is a batch of images (N, C, H, W) with at least one element."""
     if x.ndim != 4:
-        raise ValueError("expected x (N, C, H, W)")
+        raise ValueError("expected x (N, C, H, W); write one image x as x.reshape(1, *x.shape)")
     check_not_empty(x)

@@ -1,9 +1,12 @@
 """Functions of one element: exponential, logarithm, root, activations, and dropout."""
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from .. import device
+from ..kernels.reference import normal_cdf
 from ..tensor import Function, Tensor
 
 
@@ -74,6 +77,46 @@ class Relu(Function):
 
 
 def relu(x: Tensor) -> Tensor: return Relu.apply(x)
+
+
+class LeakyRelu(Function):
+    """LeakyRelu computes x for x > 0 and slope * x elsewhere. Its derivative at 0 is defined as the slope."""
+
+    def forward(self, x, slope):
+        self.on, self.slope = x > 0, slope
+        return self.xp.where(self.on, x, x * slope)
+
+    def backward(self, g): return self.xp.where(self.on, g, g * self.slope)
+
+
+def leaky_relu(x: Tensor, slope: float = 0.01) -> Tensor:
+    """Return x for x > 0 and slope * x elsewhere."""
+    return LeakyRelu.apply(x, slope=float(slope))
+
+
+class Gelu(Function):
+    """Gelu computes x P(Z <= x) for a standard normal Z: Hendrycks & Gimpel 2016, arXiv 1606.08415."""
+
+    def forward(self, x):
+        self.x, self.below = x, normal_cdf(x)
+        return x * self.below
+
+    def backward(self, g):
+        density = self.xp.exp(self.x * self.x * -0.5) * (1 / math.sqrt(2 * math.pi))
+        return g * (self.below + self.x * density)
+
+
+def gelu(x: Tensor, approximate: str = "none") -> Tensor:
+    """Return x P(Z <= x) for a standard normal Z.
+
+    approximate: "tanh" computes 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) instead, as GPT-2 does.
+    Raises ValueError for another word.
+    """
+    if approximate not in ("none", "tanh"):
+        raise ValueError(f'gelu, approximate: expected "none" or "tanh", got {approximate!r}')
+    if approximate == "none":
+        return Gelu.apply(x)
+    return 0.5 * x * (1 + tanh((x + 0.044715 * x ** 3) * math.sqrt(2 / math.pi)))
 
 
 class Abs(Function):

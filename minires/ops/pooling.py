@@ -1,9 +1,14 @@
 """Pooling, and the subsampling of the shortcut without weights."""
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
+import numpy as np
+
+from .. import device
+from ..kernels.reference import extent
 from ..tensor import Function, Tensor
 from .arguments import Pair, check_image, pair
 from .reductions import mean
@@ -11,32 +16,46 @@ from .shapes import pad as pad_axes
 
 
 class MaxPool2d(Function):
-    def forward(self, x, kernel, stride, padding):
+    def forward(self, x, kernel, stride, padding, dilation):
         check_image(x)
         if any(2 * p > k for k, p in zip(kernel, padding, strict=True)):
             raise ValueError(f"padding {padding} is more than half of the kernel {kernel}: a window would be empty")
-        self.geometry = x.shape, kernel, stride, padding
-        y, self.winner = self.K.max_pool2d(x, kernel, stride, padding)
+        self.geometry = x.shape, kernel, stride, padding, dilation
+        y, self.winner = self.K.max_pool2d(x, kernel, stride, padding, dilation)
         return y
 
     def backward(self, g): return self.K.max_pool2d_backward(g, self.winner, *self.geometry)
 
 
-def max_pool2d(x: Tensor, kernel: Pair, stride: Pair | None = None, padding: Pair = 0, ceil_mode: bool = False
-               ) -> Tensor:
+def max_pool2d(x: Tensor, kernel: Pair, stride: Pair | None = None, padding: Pair = 0, ceil_mode: bool = False,
+               dilation: Pair = 1) -> Tensor:
     """Return the maximum of every window. In a tie the gradient goes to the first element of the window.
 
-    x: (N, C, H, W). kernel, stride, padding: integers or pairs (vertical, horizontal). The stride defaults to kernel.
+    x: (N, C, H, W). kernel, stride, padding, dilation: integers or pairs (vertical, horizontal). The stride defaults to
+        kernel. Neighbours in a window are `dilation` pixels apart.
     ceil_mode: Rows and columns at the end that do not fill a window are dropped. With ceil_mode=True they get a
         window that extends beyond the border, unless this window would contain only padding.
     """
-    kernel, padding = pair(kernel, "max_pool2d, kernel"), pair(padding, "max_pool2d, padding")
-    stride = kernel if stride is None else pair(stride, "max_pool2d, stride")
-    if ceil_mode and x.ndim == 4 and min(stride) > 0:
-        over = [_overhang(*sizes) for sizes in zip(x.shape[2:], kernel, stride, padding, strict=True)]
-        if any(over):
-            x = pad_axes(x, ((0, 0), (0, 0), (0, over[0]), (0, over[1])), -math.inf)
-    return MaxPool2d.apply(x, kernel=kernel, stride=stride, padding=padding)
+    kernel, stride, padding = _geometry("max_pool2d", kernel, stride, padding)
+    dilation = pair(dilation, "max_pool2d, dilation")
+    if ceil_mode:
+        x = _filled(x, extent(kernel, dilation), stride, padding, -math.inf)
+    return MaxPool2d.apply(x, kernel=kernel, stride=stride, padding=padding, dilation=dilation)
+
+
+def _geometry(name: str, kernel: Pair, stride: Pair | None, padding: Pair) -> tuple[tuple[int, int], ...]:
+    """Return kernel, stride and padding as pairs. The stride defaults to the kernel."""
+    kernel = pair(kernel, f"{name}, kernel")
+    return kernel, kernel if stride is None else pair(stride, f"{name}, stride"), pair(padding, f"{name}, padding")
+
+
+def _filled(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], value: float) \
+        -> Tensor:
+    """Return x with `value` at the end of rows and columns, as far as the last window of ceil_mode extends."""
+    if x.ndim != 4 or min(stride) < 1:
+        return x  # an error follows
+    over = [_overhang(*sizes) for sizes in zip(x.shape[2:], kernel, stride, padding, strict=True)]
+    return pad_axes(x, ((0, 0), (0, 0), (0, over[0]), (0, over[1])), value) if any(over) else x
 
 
 def _overhang(size: int, kernel: int, stride: int, padding: int) -> int:
@@ -55,14 +74,64 @@ class AvgPool2d(Function):
     def backward(self, g): return self.K.avg_pool2d_backward(g, *self.geometry)
 
 
-def avg_pool2d(x: Tensor, kernel: Pair, stride: Pair | None = None, padding: Pair = 0) -> Tensor:
-    """Return the mean of every window, with the zeros of the padding included.
+def avg_pool2d(x: Tensor, kernel: Pair, stride: Pair | None = None, padding: Pair = 0, ceil_mode: bool = False,
+               count_include_pad: bool = True) -> Tensor:
+    """Return the mean of every window.
 
     x: (N, C, H, W). kernel, stride, padding: integers or pairs (vertical, horizontal). The stride defaults to kernel.
+    ceil_mode: as for max_pool2d. What extends beyond the padding does not count in the mean.
+    count_include_pad: whether the zeros of the padding count in the mean.
     """
-    return AvgPool2d.apply(x, kernel=pair(kernel, "avg_pool2d, kernel"),
-                           stride=pair(kernel if stride is None else stride, "avg_pool2d, stride"),
-                           padding=pair(padding, "avg_pool2d, padding"))
+    kernel, stride, padding = _geometry("avg_pool2d", kernel, stride, padding)
+    filled = _filled(x, kernel, stride, padding, 0.0) if ceil_mode else x
+    y = AvgPool2d.apply(filled, kernel=kernel, stride=stride, padding=padding)
+    if filled is x and (count_include_pad or padding == (0, 0)):
+        return y
+    if not count_include_pad and any(2 * p > k for k, p in zip(kernel, padding, strict=True)):
+        raise ValueError(f"avg_pool2d: padding {padding} is more than half of the kernel {kernel}: a window would be "
+                         "empty; use count_include_pad=True or less padding")
+    axes = zip(x.shape[2:], y.shape[2:], kernel, stride, padding, strict=True)
+    rows, columns = (_over_counted(device.of(x.data), x.dtype, *sizes, count_include_pad) for sizes in axes)
+    return y * Tensor(rows[:, None] * columns)
+
+
+@functools.cache  # because a CUDA graph cannot record a copy from the host, and the arrays it reads must persist
+def _over_counted(xp: Any, dtype: Any, size: int, out: int, kernel: int, stride: int, padding: int,
+                  padded: bool) -> Any:
+    """Return, for each of `out` windows on an axis, the kernel divided by the number of its elements that count."""
+    first, last = (-padding, size + padding) if padded else (0, size)
+    starts = range(-padding, out * stride - padding, stride)
+    return xp.asarray([kernel / (min(at + kernel, last) - max(at, first)) for at in starts], dtype)
+
+
+def adaptive_avg_pool2d(x: Tensor, size: Pair) -> Tensor:
+    """Return the mean of an image of any size over `size` bands of rows and columns: (N, C, H, W) -> (N, C, *size).
+
+    size: an integer or a pair (rows, columns), each at least 1. Band i of n rows goes from row floor(i H / n) to row
+        ceil((i + 1) H / n). This is a product with two matrices of weights: Y = A X B^T.
+    Raises ValueError for another size, or if x is not a batch of images.
+    """
+    size = pair(size, "adaptive_avg_pool2d, size")
+    if min(size) < 1 or x.ndim != 4 or x.size == 0:
+        raise ValueError(f"adaptive_avg_pool2d: expected x (N, C, H, W), not empty, and a size >= 1, got {x.shape} and "
+                         f"{size}")
+    N, C, H, W = x.shape
+    if size == (H, W):
+        return x
+    rows, columns = (Tensor(_bands(device.of(x.data), x.dtype, *both)) for both in zip(size, (H, W), strict=True))
+    y = x.reshape(-1, W) @ columns  # two 2-d products: a CUDA graph cannot record products of stacked matrices
+    y = y.reshape(N, C, H, size[1]).transpose(0, 1, 3, 2).reshape(-1, H) @ rows
+    return y.reshape(N, C, size[1], size[0]).transpose(0, 1, 3, 2)
+
+
+@functools.cache  # as above
+def _bands(xp: Any, dtype: Any, size: int, n: int) -> Any:
+    """Return the matrix (n, size) whose column i computes the mean of band i."""
+    a = np.zeros((n, size))
+    for i in range(size):
+        band = slice(i * n // size, -(-(i + 1) * n // size))
+        a[band, i] = 1 / (band.stop - band.start)
+    return xp.asarray(a, dtype)
 
 
 def global_avg_pool2d(x: Tensor) -> Tensor:

@@ -32,18 +32,21 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 
 
 class Linear(Function):
-    """Linear computes x w^T + bias: x (N, I), w (O, I), optional bias (O,) -> (N, O)."""
+    """Linear computes x w^T + bias: x (..., I), w (O, I), optional bias (O,) -> (..., O)."""
 
     def forward(self, x, w, *bias):
-        if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[1] or any(b.shape != w.shape[:1] for b in bias):
-            raise ValueError("expected x (N, I), w (O, I) and bias (O,)")
-        self.x, self.w = x, w
-        y = self.K.matmul(x, w.T)
-        return y + bias[0] if bias else y
+        if x.ndim < 1 or w.ndim != 2 or x.shape[-1] != w.shape[1] or any(b.shape != w.shape[:1] for b in bias):
+            raise ValueError("expected x (..., I), w (O, I) and bias (O,)")
+        self.shape, self.x, self.w = x.shape, x.reshape(-1, x.shape[-1]), w  # one matrix: a row for each vector of x
+        y = self.K.matmul(self.x, w.T)
+        return (y + bias[0] if bias else y).reshape(*x.shape[:-1], len(w))
 
-    def backward(self, g): return (self.K.matmul(g, self.w), self.K.matmul(g.T, self.x), g.sum(0))[:len(self.inputs)]
+    def backward(self, g):
+        g = g.reshape(-1, len(self.w))
+        gx = self.K.matmul(g, self.w).reshape(self.shape)
+        return (gx, self.K.matmul(g.T, self.x), g.sum(0))[:len(self.inputs)]
 
 
 def linear(x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return x w^T + bias: x (N, I), w (O, I), bias (O,) -> (N, O)."""
+    """Return x w^T + bias: x (..., I), w (O, I), bias (O,) -> (..., O)."""
     return Linear.apply(x, w) if bias is None else Linear.apply(x, w, bias)

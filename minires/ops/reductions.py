@@ -21,6 +21,15 @@ def _unreduced(g: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> Any:
     return g.reshape([1 if a in axes else n for a, n in enumerate(shape)])
 
 
+def _deviations(x: Any, axis: Any, correction: float) -> tuple[Any, float, Any]:
+    """Return the axes, the divisor of the variance, and x minus its mean over the axes."""
+    axes = axes_of(axis, x.ndim)
+    count = _count(x.shape, axes)
+    if count <= correction:
+        raise ValueError(f"expected more elements than correction={correction}, got {count}")
+    return axes, count - correction, x - x.mean(axes, keepdims=True)
+
+
 class Sum(Function):
     def forward(self, x, axis, keepdims):
         self.shape, self.axes = x.shape, axes_of(axis, x.ndim)
@@ -51,20 +60,34 @@ class Var(Function):
     """Var computes the sum of squared deviations from the mean, divided by count - correction."""
 
     def forward(self, x, axis, keepdims, correction):
-        self.axes = axes_of(axis, x.ndim)
-        self.divisor = _count(x.shape, self.axes) - correction
-        if self.divisor <= 0:
-            raise ValueError(f"expected more elements than correction={correction}, got {_count(x.shape, self.axes)}")
-        self.centred = x - x.mean(self.axes, keepdims=True)
+        self.axes, self.divisor, self.centred = _deviations(x, axis, correction)
         return (self.centred * self.centred).sum(self.axes, keepdims=keepdims) / self.divisor
 
     def backward(self, g):  # the gradient through the mean is zero, because the deviations sum to zero
         return _unreduced(g, self.centred.shape, self.axes) * self.centred * (2 / self.divisor)
 
 
-def var(x: Tensor, axis: Axis = None, keepdims: bool = False, correction: int = 0) -> Tensor:
+def var(x: Tensor, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Tensor:
     """Return the variance: biased with correction=0, as in batch normalisation, or unbiased with correction=1."""
-    return Var.apply(x, axis=axis, keepdims=keepdims, correction=int(correction))
+    return Var.apply(x, axis=axis, keepdims=keepdims, correction=correction)
+
+
+class Std(Function):
+    """Std computes the root of the variance that Var computes. Its derivative is defined as 0 where it is 0."""
+
+    def forward(self, x, axis, keepdims, correction):
+        self.axes, self.divisor, self.centred = _deviations(x, axis, correction)
+        self.y = self.xp.sqrt((self.centred * self.centred).sum(self.axes, keepdims=keepdims) / self.divisor)
+        return self.y
+
+    def backward(self, g):
+        g = g / (self.xp.where(self.y == 0, 1, self.y) * self.divisor)
+        return _unreduced(g, self.centred.shape, self.axes) * self.centred
+
+
+def std(x: Tensor, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Tensor:
+    """Return the standard deviation, the root of the variance: see `var`."""
+    return Std.apply(x, axis=axis, keepdims=keepdims, correction=correction)
 
 
 class Max(Function):
@@ -91,3 +114,8 @@ class Max(Function):
 def max(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Return the largest element over the axes. In a tie the gradient goes to the first."""
     return Max.apply(x, axis=axis, keepdims=keepdims)
+
+
+def min(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Return the smallest element over the axes. In a tie the gradient goes to the first."""
+    return -max(-x, axis, keepdims)

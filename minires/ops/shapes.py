@@ -74,6 +74,15 @@ def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     return Concatenate.apply(*tensors, axis=axis)
 
 
+def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
+    """Join Tensors of one shape along a new axis. Raises ValueError if there is none, or if the shapes differ."""
+    if not tensors or len({t.shape for t in tensors}) > 1:
+        raise ValueError("stack: expected Tensors of one shape, got "
+                         + (", ".join(str(t.shape) for t in tensors) or "no Tensor"))
+    (at,), shape = axes_of(axis, tensors[0].ndim + 1), tensors[0].shape
+    return concatenate([reshape(t, *shape[:at], 1, *shape[at:]) for t in tensors], at)
+
+
 class Pad(Function):
     def forward(self, x, widths, value):
         if len(widths) != x.ndim or any(len(w) != 2 or min(w) < 0 for w in widths):

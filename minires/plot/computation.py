@@ -16,7 +16,7 @@ import matplotlib.patches
 from matplotlib.axes import Axes
 from matplotlib.path import Path
 
-from .labels import labelled
+from .labels import labelled, shortened
 from .style import GREY, INK, LABEL, NODES, Figure, new_figure
 
 WIDTH, HEIGHT, GAP = 1.75, 0.62, 0.22  # width and height of a node's box, and the gap between two boxes, in inches
@@ -62,16 +62,11 @@ def _draw(axes: Axes, nodes: Sequence[Any], boxes: list[Point], edges: list[list
             facecolor=NODES[node.kind], edgecolor=INK, linestyle=EDGE[node.kind],
             linewidth=1.8 if node.kind == "parameter" else 1.0))
         for i, text in enumerate(lines):
-            axes.text(x, y + HEIGHT * (0.5 - (i + 0.5) / len(lines)), _short(text), ha="center", va="center", zorder=3,
-                      fontsize=8.5, color=INK, fontweight="bold" if i == 0 else "normal")
+            axes.text(x, y + HEIGHT * (0.5 - (i + 0.5) / len(lines)), shortened(text, 22), ha="center", va="center",
+                      zorder=3, fontsize=8.5, color=INK, fontweight="bold" if i == 0 else "normal")
     axes.set_xlim(-0.1, size[0] + 0.1)
     axes.set_ylim(-0.1, size[1] + 0.1)
     axes.set_aspect("equal")
-
-
-def _short(text: str, most: int = 22) -> str:
-    """Shorten a name that is too long for its box by leaving out its middle."""
-    return text if len(text) <= most else f"{text[:most // 2 - 1]}…{text[-most // 2:]}"
 
 
 def layout(inputs: list[tuple[int, ...]]) -> tuple[list[Point], list[list[Point]], Point]:

@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from .labels import shortened
 from .style import DASHES, GREY, INK, TICK, Figure, dress, kind, legend_below, new_figure, series
 
 Metrics = Sequence[Mapping[str, Any]]  # a run's epochs, in order
@@ -82,8 +83,8 @@ def _ends(axes: Axes, ends: Mapping[str, float], colours: Mapping[str, str], top
     height = 0.0
     for label in sorted(ends, key=lambda label: ends[label]):
         height = max(ends[label], height + 0.06 * top if height else 0.02 * top)
-        axes.annotate(f"{label}  {ends[label]:.1f}", xy=(1, min(ends[label], top)), xytext=(1.04, height / top),
-                      xycoords=("axes fraction", "data"), textcoords="axes fraction", fontsize=TICK, fontweight="bold",
-                      color=colours[label], va="center", annotation_clip=False,
+        axes.annotate(f"{shortened(label)}  {ends[label]:.1f}", xy=(1, min(ends[label], top)),
+                      xytext=(1.04, height / top), xycoords=("axes fraction", "data"), textcoords="axes fraction",
+                      fontsize=TICK, fontweight="bold", color=colours[label], va="center", annotation_clip=False,
                       arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "relpos": (0, 0.5), "shrinkA": 1,
                                   "shrinkB": 1})

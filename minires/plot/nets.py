@@ -28,7 +28,7 @@ from .findings import (
     responses_smaller,
     skip_repairs,
 )
-from .labels import labelled, listed
+from .labels import labelled, listed, shortened
 from .numbers import number, percent
 from .style import (
     COLOURS,
@@ -302,7 +302,7 @@ def _label_ends(axes: Axes, ends: Mapping[str, tuple[int, float]], styles: Mappi
         # The leader of an interrupted net crosses epochs that were not trained. It is dotted, unlike a curve.
         stopped = epoch < last
         axes.annotate(
-            f"{printed(name)}  {value:.1f}" + (f" (ep. {epoch})" if stopped else ""),
+            f"{shortened(printed(name))}  {value:.1f}" + (f" (ep. {epoch})" if stopped else ""),
             xy=(epoch, value),
             xytext=(right + 0.04 * span, height),
             fontsize=TICK,

@@ -13,7 +13,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.text import Text
+from matplotlib.ticker import FixedFormatter, FuncFormatter, LogLocator, NullFormatter
 
 from ..names import network
 from .numbers import number
@@ -49,6 +50,17 @@ class Figure(matplotlib.figure.Figure):
         """Make the layout leave this share of the height empty at the bottom."""
         engine: Any = self.get_layout_engine()
         engine.set(rect=(0, share, 1, 1 - share))
+
+    def draw(self, renderer: Any) -> None:
+        """Draw the figure. A name that contains $ is not mathematics; only the numbers on axes are."""
+        numbers = {id(text) for axes in self.axes for axis in (axes.xaxis, axes.yaxis)
+                   if not isinstance(axis.get_major_formatter(), FixedFormatter)
+                   for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())
+                   for text in (axis.offsetText, tick.label1, tick.label2)}
+        for text in self.findobj(Text):
+            if id(text) not in numbers:
+                text.set_parse_math(False)
+        super().draw(renderer)
 
     def _repr_png_(self) -> bytes:
         return png(self, dpi=100, colours=256)

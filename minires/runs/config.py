@@ -156,16 +156,17 @@ class RunConfig:
         keys = [key for key in CHOSEN if key not in but]
         return [f"{text} asked for" for text in _differences(self._choices(), other._choices(), keys)]
 
-    def inputs(self, root: Path | None = None) -> Prepared:
+    def inputs(self, root: Path | None = None, download: bool = False) -> Prepared:
         """Return the data set as the network sees it: pixels / 255, minus the training images' mean at every pixel.
 
         root: the data set's folder; None: the default folder
+        download: whether to download files that are missing
 
         Raises FileNotFoundError if the data set is not found.
         Raises ValueError if the data set has too few images.
         """
         return datasets.prepared(self.dataset, root, normalize="pixel-mean", where=self.device,
-                                 **dataclasses.asdict(self.data))
+                                 download=download, **dataclasses.asdict(self.data))
 
     def build(self, in_channels: int, num_classes: int) -> nn.Module:
         """Return the model with its initial weights, which are drawn from the seed.

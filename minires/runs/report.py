@@ -129,20 +129,26 @@ def rows(found: Sequence[Run]) -> list[Row]:
 def table(lines: Sequence[Row]) -> str:
     """Return the rows as a Markdown table that is also readable as plain text.
 
-    The errors are mean ± standard deviation over seeds. The text below the table says how the networks were trained.
+    The errors are in percent, mean ± standard deviation over seeds. The text below the table says how the networks
+    were trained.
     """
     ways = list(dict.fromkeys(row["trained"] for row in lines))
-    cells = [["network", "parameters", "seeds", "training error %", "test error %", "paper, test error %"]]
+    cells = [["network", "parameters", "seeds", "training %", "test %", "paper %"]]
     for row in lines:
         test = _spread(row["test_error"]) if "test_error" in row else f"{_spread(row['validation_error'])} (validation)"
         cells.append([_marked(row["network"], row["trained"], ways), f"{row['parameters']:,}", str(len(row["seeds"])),
-                      _spread(row["train_error"]), test, row.get("paper", "")])
+                      _spread(row["train_error"]), test, _mean_of(row.get("paper", ""))])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     texts = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
              for line in cells]
     trained = [_marked(f"Trained with {way}.", way, ways, before=True) for way in ways]
     return "\n".join([texts[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *texts[1:], "",
                       "\n\n".join(trained)])
+
+
+def _mean_of(published: str) -> str:
+    """Return "6.61 ± 0.16" for "6.43 (6.61 ± 0.16)", the best of several runs and their mean; other text unchanged."""
+    return published.partition("(")[2].rstrip(")") or published
 
 
 def _marked(text: str, way: str, ways: Sequence[str], before: bool = False) -> str:
@@ -194,9 +200,9 @@ def _page(found: Sequence[Run], lines: Sequence[Row], shown: str) -> str:
             "several seeds they are mean ± standard deviation."]
     if any(row.get("paper") for row in lines):
         text.append("The paper's values are from He et al. 2015. Those of residual networks are quoted from Table 6 "
-                    "(with 110 layers: the best of five runs, and their mean ± standard deviation). Those of plain "
-                    "networks are read off the curves of Fig. 6. They are given only for networks that were trained "
-                    "with the paper's recipe on all of CIFAR-10.")
+                    "(with 110 layers: mean ± standard deviation of five runs, of which the best is 6.43). Those of "
+                    "plain networks are read off the curves of Fig. 6. They are given only for networks that were "
+                    "trained with the paper's recipe on all of CIFAR-10.")
     if unfinished := [f"{run.folder.name} (step {run.metrics[-1]['step'] if run.metrics else 0} of "
                       f"{run.config.recorded.steps})" for run in found if not run.finished]:
         text.append(f"These runs are not finished and are shown only in the figure: {', '.join(unfinished)}.")

@@ -89,11 +89,12 @@ class Trained(NamedTuple):
     classes: Sequence[str]
 
 
-def read(folder: Path, root: Path | None = None, where: str = "") -> Trained:
+def read(folder: Path, root: Path | None = None, where: str = "", download: bool = False) -> Trained:
     """Return the network of a finished run, and its test images.
 
     root: the data set's folder; None: the folder that the run used
     where: "auto", "cpu" or "gpu"; "": the device of the run, which may have been trained on another machine
+    download: whether to download files of the data set that are missing
 
     Raises FileNotFoundError if `folder` is not the folder of a run, if the run is not finished, or if the data set is
     not found.
@@ -106,7 +107,7 @@ def read(folder: Path, root: Path | None = None, where: str = "") -> Trained:
     if not weights.exists():
         raise FileNotFoundError(f"{folder}: the run is not finished, so there is no weights.safetensors in it; "
                                 f"minires train --resume --out {folder} resumes it")
-    sets = inputs(config, folder, root)
+    sets = inputs(config, folder, root, download)
     (images, labels), classes = sets.test, sets.classes
     fresh = functools.partial(_built, config, folder, sets)
     model = fresh().eval()
@@ -114,17 +115,18 @@ def read(folder: Path, root: Path | None = None, where: str = "") -> Trained:
     return Trained(config, model, fresh, images, labels, classes)
 
 
-def inputs(config: RunConfig, folder: Path, root: Path | None = None) -> Prepared:
+def inputs(config: RunConfig, folder: Path, root: Path | None = None, download: bool = False) -> Prepared:
     """Return the images of the run in `folder`.
 
     root: the data set's folder; None: the folder that the run used
+    download: whether to download files that are missing
 
     Raises ValueError if the images are not the ones that the run was trained on.
     """
     recorded = config.recorded
     root = root or (Path(recorded.root) if recorded.root else None)
     with _naming(folder):
-        sets = config.inputs(root)
+        sets = config.inputs(root, download)
     if sets.sha256 != (recorded.data_sha256 or sets.sha256):
         raise ValueError(f"{folder / 'config.json'}: expected the {config.dataset} that the run was trained on, with "
                          f"data_sha256 {recorded.data_sha256[:12]}..., got other pixels or labels "
@@ -222,7 +224,7 @@ class Outcome:
 def train(chosen: RunConfig | None, out: Path, *, resume: bool = False, root: Path | None = None,
           time_limit: float = math.inf, every_seconds: float = 600, every_steps: int = 0,
           command: str = "", say: Callable[[str], None] | None = None,
-          watch: Callable[[Passed], None] | None = None) -> Outcome:
+          watch: Callable[[Passed], None] | None = None, download: bool = False) -> Outcome:
     """Begin the run `chosen` in the folder `out`, or with `resume` resume the run in that folder. Return how it ended.
 
     chosen: the config of the run (see `configure`); with `resume` it may be None, and config.json decides
@@ -231,6 +233,7 @@ def train(chosen: RunConfig | None, out: Path, *, resume: bool = False, root: Pa
     every_seconds, every_steps: how often to write a checkpoint, besides after every epoch; every_steps=0: not by steps
     say: is called with a line of text at the start and after every epoch; None: print the line
     watch: is called before the first step and after every step; None: draw a bar in a terminal or in Jupyter
+    download: whether to download files of the data set that are missing
 
     The time limit, Ctrl-C, SIGTERM and SIGHUP stop the run after a checkpoint. On one CPU, with the same number of
     threads, the weights and the metrics of a finished run (except for the seconds) have the same bits, no matter how
@@ -248,7 +251,7 @@ def train(chosen: RunConfig | None, out: Path, *, resume: bool = False, root: Pa
     with _folder(out, chosen, resume) as there, stop_signals() as stop:
         config = there or chosen
         assert config is not None  # _folder raises if there is neither
-        run = _Run(config, out, root, pace, new=there is None, command=command)
+        run = _Run(config, out, root, pace, new=there is None, command=command, download=download)
         try:
             with progress.Bar(out.name) as bar:
                 return run.go(stop, say or progress.say, watch or bar)
@@ -291,10 +294,11 @@ class _Pace:
 class _Run:
     """Does the work of one call on a run, and holds the model, its progress and its metrics."""
 
-    def __init__(self, config: RunConfig, out: Path, root: Path | None, pace: _Pace, new: bool, command: str):
+    def __init__(self, config: RunConfig, out: Path, root: Path | None, pace: _Pace, new: bool, command: str,
+                 download: bool = False):
         self.out, self.pace, self.notes = out, pace, list[str]()
         device.use(config.device)  # raises if the device is missing: the run may have begun on another machine
-        sets = inputs(config, out, root)
+        sets = inputs(config, out, root, download)
         self.train, self.test = sets.train, sets.test
         self.model = _built(config, out, sets)
         self.images = len(self.train[0])

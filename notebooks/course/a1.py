@@ -268,14 +268,16 @@ Value.exp, Value.log, Value.tanh, Value.relu = exp, log, tanh, relu
 #   first or breadth first), nor its reverse, is topological in general. A Value is finished only after all its
 #   parents are.
 # - Do not call the function inside itself. Python stops a recursion after about a thousand calls; a network has longer
-#   chains. Keep a list of what is still to do. One way: an entry is a pair (Value, "are its parents done?"). Taking out
-#   (v, no), you put back (v, yes) and on top of it the parents with "no". Taking out (v, yes), you know that v is next.
-#   Another way: count for every Value how many of its uses are not placed yet.
+#   chains. Keep a list of what is still to do. One way: an entry is a pair (Value, "are its parents done?"). When
+#   you take out (v, no) for the first time, put back (v, yes), and on top of it the parents with "no"; skip v if you
+#   take it out with "no" again. When you take out (v, yes), v is the next in the list. Another way: count for every
+#   Value how many of its uses are not placed yet.
 # - Two Values with the same number are two Values. Use a `set` of the Values themselves, not of their `data`.
 #
-# The check hands you graphs of its own Values, which have `data`, `parents`, `shares` and `grad` like yours, and no
-# arithmetic. It sweeps your list from the end and looks at the gradient that each Value has at its turn. For the
-# mark: 50 random graphs, skips of every length, and a chain of 20,000 Values.
+# The check hands you graphs of its own Values, which have `data`, `parents`, `shares` and `grad` like yours, but no
+# arithmetic. A name like `a = x * w; b = a + x` says who the parents are; the derivatives are other numbers. The
+# check sweeps your list from the end and compares the gradient that each Value has at its turn. For the mark: 50
+# random graphs, skips of every length, and a chain of 20,000 Values.
 
 # %% task="a1.3" kind="answer"
 def topological(result):
@@ -304,9 +306,9 @@ check("a1.3", topological);
 # `.grad`. It returns nothing. After `sweep(order)`
 #
 # - the `.grad` of every **computed** Value is $\partial L/\partial v$ of this sweep, whatever it was before;
-# - the `.grad` of every **leaf** has grown by $\partial L/\partial v$. So a second sweep of the same list doubles the
-#   gradients that the first one left in new leaves, and two losses with common weights add their gradients. That is why
-#   a training loop sets the gradients of its weights to 0 before each step.
+# - the `.grad` of every **leaf** has grown by $\partial L/\partial v$. So two losses with common weights add their
+#   gradients, and a second sweep of the same list adds the same gradients again. That is why a training loop sets the
+#   gradients of its weights to 0 before each step.
 #
 # Start with $\partial L/\partial L = 1$. A result can be a leaf, then `order` has one element, and its `.grad` grows
 # by 1. A Value that is used several times, also twice by one operation as in `x * x`, gets the **sum** of all shares.
@@ -439,12 +441,13 @@ figure
 # %% [markdown] task="a1.5" kind="free" points=15
 # ## 1.5 Predict, then explain (15 points)
 #
-# Replace tanh by relu: `train(network, points, sides, last, lr=0.3, bend=relu)`, and
+# Replace tanh by relu. Copy the cell of the figure into a new cell, start from a new network, train with
+# `train(network, points, sides, last, lr=0.3, bend=relu)`, and take
 # `scores(network, LINE_1, LINE_2, bend=lambda v: np.maximum(v, 0))` for the picture.
 #
 # 1. **Before you run it**, write down: what will the boundary look like, and why? Where in the plane can its shape
-#    change? What is the largest number of such places along a straight path through the plane?
-# 2. Run it, with the figure of your own run. Was your prediction right?
+#    change? At how many places at most can the slope of $s$ change along a straight path through the plane?
+# 2. Run it, and look at the figure of your run. Was your prediction right?
 # 3. Some hidden units may be 0 at all 60 points, at the start or after some steps. What do your rules of 1.2 say about
 #    the gradients of their four weights, and can such a unit come back? Count these units in your trained network.
 #    Can the same happen with tanh?
@@ -465,7 +468,8 @@ figure
 # partial is the unit's output, and $u_{j1}, u_{j2}, c_j$ get $g\, w_j \cdot 0 \cdot x$. All four gradients are
 # exactly 0. Nothing that the other units do changes this, since the unit's own weights decide its input: it never
 # comes back. tanh' is positive everywhere (in exact arithmetic), so a saturated unit learns slowly but is not lost.
-# The count is the number of units with `max over the points of u1 x1 + u2 x2 + c` $\le 0$; it is often 0 to 3 here.
+# The count is the number of units with `max over the points of u1 x1 + u2 x2 + c` $\le 0$. With the
+# seed of the figure's network it is 1, from the start; other seeds have 0 to 3.
 #
 # **Rubric.** 3 points: the prediction is there and was written before the run (a wrong one earns them too, if the
 # answer says what was wrong). 4: linear on each polygon, so straight pieces. 3: corners only on the units' lines, at

@@ -124,9 +124,9 @@ check("a2.1", unbroadcast);
 #
 # For the maximum, the gradient goes to the larger of the two. In a **tie**, $a = b$, all of it goes to $a$.
 #
-# An example to try: $a = (3, 1)$, $b = 2$ and $g = (1, 10)$. `Div` gives $y = (1.5, 0.5)$, $\partial L/\partial a =
-# (0.5, 5)$ and $\partial L/\partial b = -(1 \cdot 3 + 10 \cdot 1)/4 = -3.25$, and `Maximum` gives $y = (3, 2)$,
-# $(1, 0)$ and $10$.
+# An example to try: $a = (3, 1)$, $b = 2$ and $g = (1, 10)$. `Div` gives $y = (1.5, 0.5)$,
+# $\partial L/\partial a = (0.5, 5)$ and $\partial L/\partial b = -(1 \cdot 3 + 10 \cdot 1)/4 = -3.25$. `Maximum` gives
+# $y = (3, 2)$, $(1, 0)$ and $10$.
 #
 # Test with `gradcheck(Div.apply, a, b)`, with float64 arrays of different shapes. It cannot judge a tie.
 
@@ -264,18 +264,20 @@ check("a2.3", MatMul);
 # **Backward of the sum.** Every element of $x$ has the factor 1 in exactly one element of $y$, so it gets that
 # element's gradient. In arrays: put the summed axes back into $g$, with length 1 and **each at its own place**, then
 # repeat along them. For $x$ of shape (2, 3, 4) and `axis=(0, 2)`, $g$ has shape (3,) or (1, 3, 1); make it (1, 3, 1),
-# then (2, 3, 4). `np.broadcast_to` repeats without copying.
+# then (2, 3, 4). `np.broadcast_to` repeats without copying. Write this first, as `put_back`: sum and mean both use it.
 #
 # **Backward of the mean.** The mean is the sum divided by $n$, the number of elements that are averaged into *one*
 # element of $y$.
 #
 # **Backward of the maximum.** All of the gradient goes to the largest element; in a tie, to the **first** in the
 # order of `argmax`: reading the reduced axes in C order. `to_rows` below turns $x$ into rows of elements that compete
-# with each other, so that you can work along the last axis; `from_rows` is its inverse. For example `Max` of `[[1, 3,
-# 3], [5, 5, 2]]` over axis 1 with $g = (1, 10)$ has the gradient `[[0, 1, 0], [10, 0, 0]]`, and over all axes with $g
-# = 1$ it has `[[0, 0, 0], [1, 0, 0]]`.
+# with each other, so that you can work along the last axis; `from_rows` is its inverse. In each row, $g$ has one
+# number, whatever `keepdims` was: reshape it to fit. For example, `Max` of `[[1, 3, 3], [5, 5, 2]]` over axis 1 with
+# $g = (1, 10)$ has the gradient `[[0, 1, 0], [10, 0, 0]]`, and over all axes with $g = 1$ it has
+# `[[0, 0, 0], [1, 0, 0]]`.
 #
-# The engine calls `forward(x, axis=..., keepdims=...)`, so keep these names: `Sum.apply(t, axis=1, keepdims=False)`.
+# The engine calls `forward(x, axis=..., keepdims=...)`, so keep these names. Test with
+# `gradcheck(lambda t: Sum.apply(t, axis=(0, 2), keepdims=False), x)`.
 
 # %%
 def axes_of(axis, ndim):
@@ -375,10 +377,11 @@ check("a2.4", Sum, Mean, Max);
 # - `Transpose(x, axes)`: axis $i$ of $y$ is axis `axes[i]` of $x$, as in `x.transpose(axes)`. `axes` is a permutation
 #   of $0 \ldots$ ndim $- 1$. Backward needs the permutation that undoes it. For `(1, 2, 0)`, which is not its own
 #   inverse, that is `(2, 0, 1)`.
-# - `GetItem(x, index)`: $y =$ `x[index]`, with numbers, slices, arrays of integers or a boolean array, alone or in a
-#   tuple. An element that was not taken gets 0. An element that was taken several times, as in `x[[0, 2, 0]]`, gets
-#   the sum. `dx[index] += g` does not do that: it reads, adds and writes once for each index, and the last one wins.
-#   Use `np.add.at`. For $g = (1, 10, 100)$ and $x$ of length 4, the gradient is $(101, 0, 10, 0)$.
+# - `GetItem(x, index)`: $y =$ `x[index]`, for every index that NumPy takes: numbers, slices, arrays of integers, a
+#   boolean array, alone or in a tuple. An element that was not taken gets 0. An element that was taken several times,
+#   as in `x[[0, 2, 0]]`, gets the sum. `dx[index] += g` does not do that: it adds to the *old* values, and where it
+#   writes twice the last number stays. Use `np.add.at`. For $g = (1, 10, 100)$ and $x$ of length 4, the gradient is
+#   $(101, 0, 10, 0)$.
 
 # %% task="a2.5" kind="answer"
 class Reshape(Function):

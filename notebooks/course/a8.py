@@ -409,8 +409,8 @@ check("a8.5", preact_net);
 # The cell trains a v1 and a v2 network of 32 layers for one epoch, and follows 100 images through them, block by
 # block. $x_0$ is the output of the first block; where option A changes the shape, it carries $x_0$ and the sum along.
 # Above: how far $x_l$ has moved from $x_0$, how large each $F_l$ is, and what the sum of all $F$ so far does *not*
-# explain of the way from $x_0$ to $x_l$. Below: v1's network with your shortcuts, trained for two epochs, beside what
-# v2 reports. It takes about a minute on two cores.
+# explain of the way from $x_0$ to $x_l$. Below: v1's network with your shortcuts, trained for two epochs, next to
+# what v2 reports. It takes about a minute on two cores.
 
 # %%
 PAPER = {"identity": 6.61, "0.5 and 0.5": 12.35, "gate, bias -6": 8.70, "1x1 convolution": 12.22}
@@ -472,7 +472,7 @@ if ready("a8.1", "a8.3", "a8.5"):
     import os
     from functools import partial
 
-    from minires.plot.style import GREY, INK, TICK, dress, every, new_figure, series
+    from minires.plot.style import GREY, INK, TICK, dress, every, layer_ticks, new_figure, series
 
     depth, width, many = (14, 4, 600) if os.environ.get("MINIRES_FAST") else (32, 8, 10_000)
     x, labels = data(many)
@@ -488,8 +488,9 @@ if ready("a8.1", "a8.3", "a8.5"):
 
     figure = new_figure("The sum of the branches explains the whole way in v2, and not in v1", 7.6,
                         f"Above: {depth} layers, width {width}, one epoch on {len(x):,} images of Fashion-MNIST at "
-                        "14 x 14; eval mode, mean over 100 images. Below left: the same data and v1's network, two "
-                        "epochs, running mean of 20 steps; one seed. Below right: He et al. 2016, Table 1, quoted.")
+                        "14 x 14; eval mode, mean over 100 images. x_0: output of block 1. Below left: the same data "
+                        "and v1's network, two epochs, running mean of 20 steps; one seed. Below right: He et al. "
+                        "2016, Table 1, quoted.")
     (left, right), (curves, bars) = figure.subplots(2, 2)
     lines = {"moved": ("$|x_l - x_0|$", INK, "solid", "o"), "branch": ("$|F_l|$", GREY, (0, (1.2, 1.2)), "^"),
              "missed": ("$|x_l - x_0 - \\sum F|$", "#9e5db5", (0, (5, 1.8)), "s")}
@@ -498,7 +499,13 @@ if ready("a8.1", "a8.3", "a8.5"):
             axes.plot(range(2, len(way[what]) + 2), way[what], color=colour, linestyle=dashes, marker=marker,
                       markersize=5, label=label)
         dress(axes, heading, "block l", "Euclidean norm")
-        axes.set_ylim(0, 1.25 * max(max(way[what]) for way in ways.values() for what in lines))
+        top = 1.3 * max(max(way[what]) for way in ways.values() for what in lines)
+        axes.set_ylim(0, top)
+        axes.set_xticks(layer_ticks(depth // 2 - 1, 2))
+        for stage in 2, 3:  # its first block, where option A changes the shape
+            first = (stage - 1) * (depth - 2) // 6 + 1
+            axes.axvline(first, color=GREY, linewidth=0.8, linestyle=(0, (1, 2)))
+            axes.text(first + 0.15, 0.81 * top, f"stage {stage}", color=GREY, fontsize=TICK)
         axes.legend(fontsize=TICK, frameon=False, ncols=3, loc="upper center", handlelength=2, columnspacing=1)
     for name, style in series(losses).items():
         smooth = np.convolve(losses[name], np.ones(20) / 20, "valid") if len(losses[name]) > 20 else losses[name]
@@ -508,7 +515,7 @@ if ready("a8.1", "a8.3", "a8.5"):
     dress(curves, "training, measured here", "step", "training loss")
     dress(bars, "ResNet-110 on CIFAR-10, quoted", "test error in %", "")
     curves.legend(fontsize=TICK, frameon=False)
-    bars.set_xlim(0, 15)
+    bars.set_xlim(0, 16)
     bars.invert_yaxis()
     for name, way in ways.items():
         print(f"{name}: of the way {way['moved'][-1]:.3g} to the last block, the sum misses {way['missed'][-1]:.2g}")
@@ -535,25 +542,26 @@ figure
 #
 # ### BEGIN SOLUTION
 # **Model answer.** 1. $x_L=2^{-L}x_0+\sum_l 2^{-(L-l)}h_l$. $x_0$ arrives with $2^{-54}=5.6\cdot10^{-17}$, and the
-# gradient through the shortcuts alone has the same factor: in float32 both are gone. The weights of the branches are
-# $\frac12,\frac14,\frac18,\dots$ from the last one back. They sum to 1, and the last seven hold $1-2^{-7}=99.2\,\%$:
-# the network remembers about seven blocks, however deep it is. The gradient does not vanish altogether, because the
-# branches carry it too; but nothing passes unchanged.
+# gradient through the shortcuts alone has the same factor: added to a number of size 1, float32 loses both. The
+# weights of the branches are $\frac12,\frac14,\frac18,\dots$ from the last one back. They sum to 1, and the last seven
+# hold $1-2^{-7}=99.2\,\%$: $x_L$ depends on the last seven branches directly, however deep the network is, and on
+# everything earlier only through them. The whole gradient need not vanish, because the branches carry it too; but
+# nothing passes unchanged.
 #
 # 2. $g=\sigma(-6)=0.0025$, so the shortcuts carry $(1-0.0025)^{54}=0.87$ of $x_0$, and only 0.25 % of each branch
 #    gets through. To use its branch a block must open the gate, and every bit of $g$ closes its shortcut: $1-g$ can
 #    be near 1 or $g$ can be, not both. With the gate on the shortcut alone the branch always has its full size, and
 #    the bias $-6$ leaves the shortcut nearly clean, so the block is nearly the identity plus a branch.
 #
-# 3. The numbers of the run: in v2 the sum misses about $10^{-6}$, the rounding of float32; in v1 as much as the way
-#    itself. The curves are training losses after two epochs, the quoted numbers are test errors after a full
-#    schedule; 32 layers against 110; one seed against a median of five; grey images of 14 x 14 against CIFAR-10. (Two
-#    suffice, if the order that the student saw is stated.)
+# 3. The numbers of our run: in v2 the sum misses 5e-6 of a way of 89, which is the rounding of float32; in v1 it misses
+#    68 of a way of 45. Training loss, from low to high: identity, 1x1 convolution, 0.5 and 0.5, gate. The curves are
+#    training losses after two epochs, the quoted numbers are test errors after a full schedule; 32 layers against 110;
+#    one seed against a median of five; grey images of 14 x 14 against CIFAR-10. The gate begins slowly because it lets
+#    so little of each branch through, and two epochs show mostly the beginning.
 #
 # 4. $\mathrm{relu}(z)=z+\max(0,-z)$, so $x_L=x_l+\sum_i F(x_i)+\sum_i\max\bigl(0,-(x_i+F(x_i))\bigr)$. Every entry of
-#    the additional terms is zero or positive: what a branch subtracts below zero is put back. Each block can lower
-#    the signal only to zero, and the signal of v1 tends to grow, from block to block; a negative correction cannot be
-#    stored.
+#    the additional terms is zero or positive: what a branch subtracts below zero is put back. A branch can take away
+#    only what is there, and each ReLU pushes the signal up by an amount that no branch has computed.
 #
 # **Points.** 1: the sum 2, the factor for signal and gradient 1, about seven branches 1. 2: 0.87 and 0.0025 1, the
 # conflict between $g$ and $1-g$ 2, the comparison 1. 3: both numbers 1, the order 1, two reasons 1. 4: the sum 2, the

@@ -85,7 +85,8 @@ def test_all_paths_add_up_to_the_gradient():
     whole = ANSWERS["input_gradient"](net, IMAGES, LABELS)
     np.testing.assert_allclose(sum(analysis.gradients_by_length(net, IMAGES, LABELS)), whole, atol=1e-12)
     names = ANSWERS["block_names"](net)
-    paths = [analysis.path_gradient(net, IMAGES, LABELS, through) for k in range(4) for through in combinations(names, k)]
+    paths = [analysis.path_gradient(net, IMAGES, LABELS, through)
+             for k in range(4) for through in combinations(names, k)]
     np.testing.assert_allclose(sum(paths), whole, atol=1e-12)
 
 
@@ -125,7 +126,8 @@ def test_the_surface_is_that_of_analysis():
     expected = np.array(analysis.loss_surface(net, IMAGES, LABELS, first, second, 3).loss)
     at = np.linspace(-1, 1, 3)
     np.testing.assert_allclose(ANSWERS["loss_surface"](net, IMAGES, LABELS, d1, d2, at, at), expected, rtol=1e-12)
-    np.testing.assert_allclose(ANSWERS["loss_surface"](net, IMAGES, LABELS, d1, d2, at[:1], at), expected[:1], rtol=1e-12)
+    row = ANSWERS["loss_surface"](net, IMAGES, LABELS, d1, d2, at[:1], at)
+    np.testing.assert_allclose(row, expected[:1], rtol=1e-12)
 
 
 def test_the_scale_of_a_weight_before_bn_does_not_change_the_surface():
@@ -143,7 +145,7 @@ def test_the_scale_of_a_weight_before_bn_does_not_change_the_surface():
 
 
 def test_the_input_gradient_is_that_of_pytorch():
-    """The library's own twin in PyTorch computes dL/dx of the same network in eval mode."""
+    """PyTorch computes dL/dx of the same network in eval mode."""
     torch = pytest.importorskip("torch")
     net = small(False)
     state = {name: torch.tensor(t.data) for name, t in net.state().items()}

@@ -26,7 +26,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from fuzz import mutations
 
-SUITES = ["fuzz_pytorch", "fuzz_cifar", "fuzz_idx", "fuzz_arrays", "fuzz_runs"]
+SUITES = ["fuzz_pytorch", "fuzz_cifar", "fuzz_idx", "fuzz_arrays", "fuzz_parts", "fuzz_runs"]
 MEMORY, SECONDS = 1 << 30, 5
 PIECE = 4000  # files that one process reads
 

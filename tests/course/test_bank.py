@@ -1,0 +1,205 @@
+"""The graders accept the solution and every alternate, and reject and tell apart every bug of the bank.
+
+All tests look at every assignment that there is. The short ones use few seeds; the slow ones use a hundred.
+"""
+import numpy as np
+import pytest
+from alternates import all_alternates, all_planted, defined, module
+
+from minires.course import diagnose, kill, solution
+from minires.course.bank import Bug, bugs, changed
+from minires.course.task import FREE_POINTS, HALVES, CourseError, assignments, find, tasks
+
+BUGS = {"a1": 18, "a2": 21, "a3": 25, "a4": 26, "a5": 24, "a6": 16, "a7": 19, "a8": 16}  # 165
+SEEDS = 100
+TASKS = [task for name in assignments() for task in tasks(name)]
+ALTERNATES, PLANTED = all_alternates(), all_planted()
+SHORT = 17  # a seed of the short tests that no other test uses
+
+
+def all_right(task, names, seeds):
+    """Return the seeds and halves in which the names are not right."""
+    return [(seed, half) for seed in seeds for half in HALVES for cases, expected in [solution.drawn(task, half, seed)]
+            if not diagnose.all_right(solution.outcomes(task, names, cases), expected)]
+
+
+def clear():
+    """Forget what was drawn: a hundred seeds of every task need much memory."""
+    solution.drawn.cache_clear()
+    diagnose.known_bugs.cache_clear()
+
+
+@pytest.mark.parametrize("name", assignments())
+def test_points_and_numbers_of_bugs(name):
+    assert sum(task.points for task in tasks(name).values()) == 100 - FREE_POINTS
+    assert [bug.number for bug in bugs(name)] == list(range(1, BUGS[name] + 1))
+    assert {task for bug in bugs(name) for task in bug.changes} <= set(tasks(name))
+    assert all(bug.changes and all(bug.changes.values()) for bug in bugs(name))
+
+
+@pytest.mark.parametrize("name", assignments())
+def test_a_sentence_completes_what_the_student_reads(name):
+    for bug in bugs(name):
+        assert bug.sentence[-1] not in ".!?," and bug.sentence == bug.sentence.strip()
+        first = bug.sentence.split()[0]
+        assert not first.istitle() or first.upper() == first or "'" in first or len(first) == 1, bug.sentence
+
+
+@pytest.mark.parametrize("name", assignments())
+def test_every_bug_fits_the_solution(name):
+    """Every old text occurs exactly once, and the syntax tree changes."""
+    for bug in bugs(name):
+        for task, realisations in bug.changes.items():
+            for changes in realisations:
+                assert changed(solution.answer(find(task)), *changes) != solution.answer(find(task))
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_solution_is_right_and_a_bug_is_rejected(name):
+    task = find(name)
+    assert all_right(task, solution.space(task.assignment), [SHORT]) == []
+    mine = [bug for bug in bugs(task.assignment) if name in bug.changes]
+    bug = mine[SHORT % len(mine)]
+    names = solution.space(task.assignment, {name: bug.changes[name][-1]})
+    assert all_right(task, names, [SHORT]), f"bug {bug.number} survives"
+    clear()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TASKS)
+def test_every_bug_is_rejected_on_a_hundred_seeds(name):
+    survivors = []
+    for start in range(0, SEEDS, 10):
+        seeds = range(start, start + 10)
+        survivors += [row for row in kill.matrix(find(name), seeds) if row.either < len(seeds)]
+        clear()
+    assert survivors == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TASKS)
+def test_the_solution_is_accepted_on_a_hundred_seeds(name):
+    task = find(name)
+    for seed in range(SEEDS):
+        assert all_right(task, solution.space(task.assignment), [seed]) == []
+        clear()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TASKS)
+def test_two_bugs_differ_or_share_a_sentence(name):
+    for seed in range(3):
+        assert kill.too_near(find(name), seed) == []
+    clear()
+
+
+@pytest.mark.parametrize("name", ["a4.3", *(pytest.param(n, marks=pytest.mark.slow) for n in TASKS if n != "a4.3")])
+def test_every_realisation_of_a_bug_is_named_by_its_sentence(name):
+    """A bug that shows itself in values is named, and nothing else is, when the student makes exactly this mistake."""
+    task = find(name)
+    cases, expected = solution.drawn(task, "visible", 0)
+    for bug, _, names in solution.planted(task):
+        got = solution.outcomes(task, names, cases)
+        found = diagnose.verdict(task, cases, expected, got, bank=diagnose.known_bugs(task, "visible", 0))
+        numbers = any(isinstance(g, dict) and diagnose.wrong(g, r) for g, r in zip(got, expected, strict=True))
+        if numbers:
+            assert bug.sentence in found.hint and "either" not in found.hint, (bug.number, found)
+    clear()
+
+
+# ---------------------------------------------------------------------------------------------- alternates
+
+
+@pytest.mark.parametrize("name", [name for name in assignments() if module(name)])
+def test_every_task_has_three_alternates(name):
+    for task in tasks(name):
+        assert len(module(name).ALTERNATES.get(task, ())) >= 3, task
+
+
+@pytest.mark.parametrize("name, style, source", ALTERNATES, ids=[f"{task}-{style}" for task, style, _ in ALTERNATES])
+def test_alternates_are_accepted(name, style, source):
+    assert all_right(find(name), defined(name, source), [SHORT]) == []
+    clear()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, style, source", ALTERNATES, ids=[f"{task}-{style}" for task, style, _ in ALTERNATES])
+def test_alternates_are_accepted_on_a_hundred_seeds(name, style, source):
+    names = defined(name, source)
+    for seed in range(SEEDS):
+        assert all_right(find(name), names, [seed]) == []
+        clear()
+
+
+def named(name, source):
+    """Return the numbers of the bugs that are named for a source, first on the visible and then on the hidden cases."""
+    task, names = find(name), defined(name, source)
+    for half in HALVES:
+        cases, expected = solution.drawn(task, half, 0)
+        found = diagnose.verdict(task, cases, expected, solution.outcomes(task, names, cases),
+                                 bank=diagnose.known_bugs(task, half, 0))
+        if not found.right:
+            return found
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in assignments() if module(name)])
+def test_bugs_planted_into_alternates_are_named_and_never_wrongly(name):
+    """At least 80 % of the bugs are named, in solutions that were written in another style than the bank's."""
+    planted = [entry for entry in PLANTED if entry[0].startswith(f"{name}.")]
+    silent, false = [], []
+    for task, style, number, source in planted:
+        found = named(task, source)
+        assert not found.right, (task, style, number)
+        if not found.causes:
+            silent.append((task, style, number))
+        elif number not in found.causes:
+            false.append((task, style, number, found))
+    print(f"{name}: {len(planted) - len(silent) - len(false)} of {len(planted)} named, silent: {silent}")
+    assert false == [] and len(silent) <= 0.2 * len(planted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TASKS)
+def test_twenty_other_wrong_answers_have_no_cause(name):
+    """Noise, a shuffle, a cut, a rounded number: silence, because nobody knows the cause."""
+    task, rng = find(name), np.random.default_rng(5)
+    _, expected = solution.drawn(task, "visible", 0)
+    bank, tried = diagnose.known_bugs(task, "visible", 0), 0
+    changes = [lambda a: a + 0.1 * rng.standard_normal(a.shape), lambda a: rng.permutation(a.ravel()).reshape(a.shape),
+               lambda a: a * rng.uniform(0.5, 1.5, a.shape), lambda a: a.astype(np.float16).astype(a.dtype) * 1.01]
+    for turn in range(20):
+        got = [{n: changes[turn % 4](a) if a.dtype.kind == "f" and a.size > 3 else a for n, a in r.items()}
+               for r in expected]
+        if diagnose.all_right(got, expected):
+            continue  # the task answers with whole numbers only
+        tried += 1
+        assert diagnose.cause(got, expected, bank) == ("", ())
+    assert tried == 20 or all(a.dtype.kind != "f" or a.size <= 3 for r in expected for a in r.values())
+    clear()
+
+
+# ------------------------------------------------------------------------------------------------- changed
+
+
+def test_changed_ignores_white_space_and_matches_words_whole():
+    source = "def f(x):\n    if x:\n        y = x +  1\n    return yy\n"
+    assert changed(source, ("y=x+1", "y = x")) == source.replace("x +  1", "x")
+    assert changed(source, ("y = x + 1", "y = x\nz = y")) == source.replace("y = x +  1", "y = x\n        z = y")
+    assert changed(source, ("return yy", "return y"), ("x + 1", "2")) == \
+        "def f(x):\n    if x:\n        y = 2\n    return y\n"
+
+
+@pytest.mark.parametrize("changes, words", [
+    ([("x", "z")], "found it 4 times"), ([("nowhere", "z")], "found it 0 times"), ([("y = x + 1", "y = (x+1)")],
+    "change nothing"), ([("x + 1", "x +")], "not valid Python"), ([("return y", "return 1")], "found it 0 times")])
+def test_changed_refuses(changes, words):
+    source = "def f(x):\n    if x:\n        y = x +  1\n    return yy + x\n"
+    with pytest.raises(CourseError, match=words):
+        changed(source, *changes)
+
+
+def test_a_bug_says_how_it_is_seen():
+    with pytest.raises(ValueError, match="one of values, fact"):
+        Bug(1, "s", {}, seen="smell")
