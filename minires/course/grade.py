@@ -72,7 +72,7 @@ def line(mark: Mark) -> str:
 
 
 def words(mark: Mark) -> str:
-    """Return what is said about a mark: the first half that is not right."""
+    """Return the report on a mark: on the first half that is not right."""
     for half in marks.halves(mark):
         if not half.verdict.right:
             other = "" if half is mark.visible else "with other inputs, "
