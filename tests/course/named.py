@@ -125,7 +125,7 @@ def plantings(task: Task) -> Iterator[tuple[Planted, str]]:
 
 
 def _noise(size: float) -> object:
-    return lambda a, rng: a + size * (np.abs(a).max() + 1e-3) * rng.standard_normal(a.shape)
+    return lambda a, rng: a + size * (np.abs(a).max(initial=0) + 1e-3) * rng.standard_normal(a.shape)
 
 
 DISTORTIONS = {
