@@ -223,7 +223,7 @@ def broken(site):
         for link in re.findall(r'<a [^>]*href="([^"]*)"', text):
             file, _, place = html.unescape(link).partition("#")
             there = (path.parent / file).resolve() if file else path
-            if not re.match(r"[a-z]+:", link) and (not there.exists() or place and place not in places[there]):
+            if not re.match(r"[a-z]+:", link) and (not there.exists() or (place and place not in places[there])):
                 found.append(f"{path.name}: {link}")
     return found
 
