@@ -192,6 +192,13 @@ def test_solutions_of_the_course_are_not_on_the_site(staged):
         assert "NotImplementedError" in text and "BEGIN SOLUTION" not in text
 
 
+def test_a_folder_that_holds_something_else_is_kept(tmp_path):
+    (tmp_path / "mine").write_text("1")
+    with pytest.raises(ValueError, match=r"holds something other than a site; choose another --out"):
+        build.build(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
 LOADS = re.compile(r"""<(?:script|img|iframe|source)\b[^>]*\bsrc=["']?(?:https?:)?//
                        |<link\b[^>]*\bhref=["']?(?:https?:)?//|@import|url\(["']?(?:https?:)?//""", re.VERBOSE)
 
