@@ -27,7 +27,8 @@ ROOT = DOCS.parent
 PROJECT = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "data/README.md", "benchmarks/README.md"]
 SHOWN = {".py": "python", ".c": "c", ".h": "c", ".toml": "toml", ".json": "json", ".cff": "yaml", "": "bash"}
 MOST_BYTES = 200_000  # of a source file that is shown
-COURSE = "<!-- the course's chapters -->"
+COURSE, MESSAGES = "<!-- the course's chapters -->", "<!-- every error message -->"
+CONVENTIONS = "<!-- the README's table -->"
 TARGET = re.compile(r"\]\(([^)\s]+)\)")  # the second half of a link
 
 
@@ -41,6 +42,12 @@ def documents() -> dict[str, str]:
         folder, _, file = name.rpartition("/")
         found[name] = f"project/{folder or Path(file).stem.lower()}"
     return found
+
+
+def _conventions() -> str:
+    """Return the README's table of conventions."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Conventions")[2].partition("\n## ")[0]
+    return "\n".join(line for line in text.splitlines() if line.startswith("|") and "conventions.md" not in line)
 
 
 class Stage:
@@ -81,7 +88,7 @@ class Stage:
         """Return a page's text with what is generated filled in, and with links that fit the site."""
         if name.startswith("docs/guides/"):  # what a block prints, in which long lines are wrapped
             text = text.replace("```text\n", "```{code-block} text\n:class: printed\n\n")
-        for marker, write in ("<!-- every error message -->", errors.page), (COURSE, self._course):
+        for marker, write in (MESSAGES, errors.page), (COURSE, self._course), (CONVENTIONS, _conventions):
             if marker in text:
                 text = text.replace(marker, write())
         parts = re.split(r"(^(?P<ticks>`{3,}).*?^(?P=ticks)$)", text, flags=re.DOTALL | re.MULTILINE)
@@ -90,7 +97,11 @@ class Stage:
         return "".join(part if prose.match(part) else self._linked(part, name, page) for part in parts)
 
     def _course(self) -> str:
-        found = [f"/{page}" for name, page in self.pages.items() if name.startswith("notebooks/course/")]
+        """Return the list of the course's chapters, after the pages of docs/ that index.md does not list."""
+        listed = (DOCS / "index.md").read_text(encoding="utf-8").split()
+        found = [f"/{page}" for name, page in self.pages.items() if name.startswith("docs/") and page != "index"
+                 and page not in listed]
+        found += [f"/{page}" for name, page in self.pages.items() if name.startswith("notebooks/course/")]
         head = ["```{toctree}", ":caption: The course", ":maxdepth: 1", ":hidden:", ""]
         return "\n".join([*head, *found, "```"] if found else [])
 

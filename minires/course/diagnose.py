@@ -146,7 +146,7 @@ def exception(e: Raised) -> str:
     """Describe an exception in a submission."""
     if "read-only" in e.text and e.error == "ValueError":
         what = "you write into an array that you were given: work on a copy"
-    elif e.error in ("Died", "TypeError") and not e.place:
+    elif e.error.startswith("Died") or (e.error == "TypeError" and not e.place):
         what = e.text
     elif e.error == "NotImplementedError":
         what = "not written yet"

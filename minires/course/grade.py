@@ -27,8 +27,10 @@ Say = Callable[[str], None]
 def mark_all(listed: Sequence[Task], cells: Cells, seed: int, pairs: bool = False) -> Iterator[Mark]:
     """Yield the mark of each task. A failure that may come from another task's answer says so."""
     failed: dict[str, str] = {}
+    died: dict[bool, str] = {}  # with and without minires: a file that ends its worker does so in every task
     for task in listed:
-        mark = judge.mark(task, cells, seed, pairs)
+        mark = judge.mark(task, cells, seed, pairs, died.get(task.minires, ""))
+        died[task.minires] = mark.died
         if not mark.right and (used := [name for name in uses(task) if name in failed]):
             words = " ".join(f"{', '.join(uses(task)[name])} of {name} is not right yet, and this task uses it."
                              for name in used)
