@@ -1,10 +1,9 @@
-"""The graders accept the solution and every alternate, and reject and tell apart every bug of the bank.
+"""The graders accept the solution, and reject and tell apart every bug of the bank.
 
 All tests look at every assignment that there is. The short ones use few seeds; the slow ones use a hundred.
 """
 import numpy as np
 import pytest
-from alternates import all_alternates, all_planted, defined, module
 
 from minires.course import diagnose, kill, solution
 from minires.course.bank import Bug, bugs, changed
@@ -13,7 +12,6 @@ from minires.course.task import FREE_POINTS, HALVES, CourseError, assignments, f
 BUGS = {"a1": 18, "a2": 21, "a3": 25, "a4": 26, "a5": 24, "a6": 16, "a7": 19, "a8": 16}  # 165
 SEEDS = 100
 TASKS = [task for name in assignments() for task in tasks(name)]
-ALTERNATES, PLANTED = all_alternates(), all_planted()
 SHORT = 17  # a seed of the short tests that no other test uses
 
 
@@ -105,59 +103,6 @@ def test_every_realisation_of_a_bug_is_named_by_its_sentence(name):
         if numbers:
             assert bug.sentence in found.hint and "either" not in found.hint, (bug.number, found)
     clear()
-
-
-# ---------------------------------------------------------------------------------------------- alternates
-
-
-@pytest.mark.parametrize("name", [name for name in assignments() if module(name)])
-def test_every_task_has_three_alternates(name):
-    for task in tasks(name):
-        assert len(module(name).ALTERNATES.get(task, ())) >= 3, task
-
-
-@pytest.mark.parametrize("name, style, source", ALTERNATES, ids=[f"{task}-{style}" for task, style, _ in ALTERNATES])
-def test_alternates_are_accepted(name, style, source):
-    assert all_right(find(name), defined(name, source), [SHORT]) == []
-    clear()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name, style, source", ALTERNATES, ids=[f"{task}-{style}" for task, style, _ in ALTERNATES])
-def test_alternates_are_accepted_on_a_hundred_seeds(name, style, source):
-    names = defined(name, source)
-    for seed in range(SEEDS):
-        assert all_right(find(name), names, [seed]) == []
-        clear()
-
-
-def named(name, source):
-    """Return the numbers of the bugs that are named for a source, first on the visible and then on the hidden cases."""
-    task, names = find(name), defined(name, source)
-    for half in HALVES:
-        cases, expected = solution.drawn(task, half, 0)
-        found = diagnose.verdict(task, cases, expected, solution.outcomes(task, names, cases),
-                                 bank=diagnose.known_bugs(task, half, 0))
-        if not found.right:
-            return found
-    return found
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in assignments() if module(name)])
-def test_bugs_planted_into_alternates_are_named_and_never_wrongly(name):
-    """At least 80 % of the bugs are named, in solutions that were written in another style than the bank's."""
-    planted = [entry for entry in PLANTED if entry[0].startswith(f"{name}.")]
-    silent, false = [], []
-    for task, style, number, source in planted:
-        found = named(task, source)
-        assert not found.right, (task, style, number)
-        if not found.causes:
-            silent.append((task, style, number))
-        elif number not in found.causes:
-            false.append((task, style, number, found))
-    print(f"{name}: {len(planted) - len(silent) - len(false)} of {len(planted)} named, silent: {silent}")
-    assert false == [] and len(silent) <= 0.2 * len(planted)
 
 
 @pytest.mark.slow
