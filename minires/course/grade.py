@@ -85,7 +85,7 @@ def line(mark: Mark) -> str:
 
 
 def words(mark: Mark) -> str:
-    """Return what is said about a mark: the first half that is not right."""
+    """Return the words about a mark: those of the first half that is not right."""
     for half in marks.halves(mark):
         if not half.verdict.right:
             other = "" if half is mark.visible else "with other inputs, "
