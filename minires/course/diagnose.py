@@ -337,12 +337,17 @@ def cause(got: Sequence[Outcome], expected: Sequence[Arrays], bank: Sequence[Kno
     said: dict[str, list[str]] = {}
     numbers: list[int] = []
     for n in names:
-        if fitting := [b for b in bank if fits(got, b, n, expected)]:
+        if not zero(got, n) and (fitting := [b for b in bank if fits(got, b, n, expected)]):
             words, more = _either(fitting, start="this is what you get when")
             said.setdefault(words, []).append(n)
             numbers += more
     return " ".join(f"For {' and '.join(arrays)}, {words}" for words, arrays in said.items()), \
         tuple(dict.fromkeys(numbers))
+
+
+def zero(got: Sequence[Outcome], name: str) -> bool:
+    """Return whether an array is zero everywhere in every case: then many causes fit it, and it names none of them."""
+    return not any(isinstance(g, dict) and name in g and g[name].any() for g in got)
 
 
 def _either(fitting: Sequence[Known], start: str = "This is what you get when") -> tuple[str, tuple[int, ...]]:

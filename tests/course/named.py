@@ -6,8 +6,8 @@ the diagnosis says about them is counted:
 
 named     the bug that was planted, and no other
 among     the planted bug and another that gives the same numbers
-fact      no cause, but the bug is one that shows itself as an exception or a fact, and the report states that
-silent    no cause
+fact      no cause, but the report states the exception with its line, or a wrong shape, type or factor
+silent    no cause, only how many entries are right
 wrongly   only other bugs
 
 Other wrong answers (noise, shuffles, signs, half precision, mistakes that the bank does not hold) must be named never.
@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minires.course import diagnose, solution
-from minires.course.bank import bugs, changed
+from minires.course.bank import changed
 from minires.course.diagnose import Verdict
 from minires.course.task import HALVES, Task, tasks
 from minires.course.worker import Outcome, Raised, Space, define
@@ -110,8 +110,7 @@ def kind(task: Task, bug: int, found: dict[str, Verdict]) -> str:
         return "wrongly"
     if causes:
         return "named" if causes[0] == (bug,) else "among"
-    (one,) = (b for b in bugs(task.assignment) if b.number == bug)
-    return "silent" if one.seen == "values" else "fact"
+    return "silent" if "of the entries" in wrong[0].words else "fact"
 
 
 def plantings(task: Task) -> Iterator[tuple[Planted, str]]:
