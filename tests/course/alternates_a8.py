@@ -487,7 +487,8 @@ PLANTED = {
                 ("self.bn1 = nn.BatchNorm2d(k)", "self.bn1 = nn.BatchNorm2d(out_channels)"),
                 ("nn.Conv2d(k, k, 3", "nn.Conv2d(out_channels, k, 3")),
         Planted(0, 8, ('version == "v1"', 'version != "v1"')),
-        Planted(1, 8, ('{"v1": (stride, 1, 1), "v1.5": (1, stride, 1)}', '{"v1.5": (stride, 1, 1), "v1": (1, stride, 1)}')),
+        Planted(1, 8,
+                ('{"v1": (stride, 1, 1), "v1.5": (1, stride, 1)}', '{"v1.5": (stride, 1, 1), "v1": (1, stride, 1)}')),
         Planted(2, 8, ('self.late = version != "v1"', 'self.late = version == "v1"')),
         Planted(0, 8, ('(stride, 1) if version == "v1" else (1, stride)', "(stride, 1)")),
         Planted(1, 8, ('"v1": (stride, 1, 1)', '"v1": (1, stride, 1)')),
@@ -510,7 +511,8 @@ PLANTED = {
                         "closed = ops.sigmoid(ops.mean(-self.gate(x), (1, 2, 3), keepdims=True))")),
         Planted(1, 12, ("s + ops.sigmoid(self.gate(x)) * (h - s)",
                         "s + ops.sigmoid(ops.mean(self.gate(x), (2, 3), True)) * (h - s)")),
-        Planted(1, 9, ("3, stride, 1, rng", "3, stride, 1, bias=True, rng"), ("3, 1, 1, rng", "3, 1, 1, bias=True, rng")),
+        Planted(1, 9, ("3, stride, 1, rng", "3, stride, 1, bias=True, rng"),
+                ("3, 1, 1, rng", "3, 1, 1, bias=True, rng")),
         Planted(2, 9, ("3, step, 1, rng", "3, step, 1, bias=True, rng")),
     ],
     "a8.4": [
@@ -521,18 +523,23 @@ PLANTED = {
         Planted(1, 13, ("side //= stride", "side //= 1")),
         Planted(2, 13, ("pixels = [1024, 256, 64]", "pixels = [1024, 1024, 1024]")),
         Planted(0, 13, ("sum(w * side * side for", "sum(w * 32 * 32 for")),
-        Planted(0, 16, ("zip(weights, convolutions))", "zip(weights, convolutions)) - sum(a * b * side * side for a, b, k,"
-                        " side in convolutions if shortcut == 'B' and k == 1 and not (deep and (a == 4 * b or b == 4 * a)"
+        Planted(0, 16,
+                ("zip(weights, convolutions))", "zip(weights, convolutions)) - sum(a * b * side * side for a, b, k,"
+                        " side in convolutions if shortcut == 'B' and k == 1 and not (deep and (a == 4 * b or b == 4"
+                        " * a)"
                         " and (a, b) != (width, 4 * width)))")),
         Planted(1, 16, ("purse.conv(now, end, 1, side ** 2)", "purse.conv(now, end, 1, 0)")),
         Planted(2, 16, ("macs += (weights + projection) * area", "macs += weights * area")),
         Planted(0, 7, ("out = 4 * narrow if deep else narrow", "out = narrow")),
-        Planted(1, 7, ("k = width * 2 ** stage", "k = width * 2 ** stage * expansion"), ("end = k * expansion", "end = k")),
+        Planted(1, 7, ("k = width * 2 ** stage", "k = width * 2 ** stage * expansion"),
+                ("end = k * expansion", "end = k")),
         Planted(2, 7, ("k = end // 4", "k = end // 2")),
         Planted(0, 9, ("+ 2 * sum(norms)", "+ sum(c[1] for c in convolutions) + 2 * sum(norms)")),
-        Planted(1, 9, ("self.parameters += before * after * kernel ** 2", "self.parameters += before * after * kernel ** 2"
+        Planted(1, 9,
+                ("self.parameters += before * after * kernel ** 2", "self.parameters += before * after * kernel ** 2"
                        " + after")),
-        Planted(0, 8, ("layers = [(channels, narrow, 1, side), (", "layers = [(channels, narrow, 1, side << (stage > 0 and"
+        Planted(0, 8,
+                ("layers = [(channels, narrow, 1, side), (", "layers = [(channels, narrow, 1, side << (stage > 0 and"
                        " i == 0)), (")),
     ],
     "a8.5": [
@@ -555,10 +562,12 @@ PLANTED = {
 
 # Mistakes of the same kind that the bank does not hold.
 OTHERS = {
-    "a8.1": [Other(0, ("return s + h", "return s - h")), Other(1, ("return ops.relu(bn(t))", "return ops.sigmoid(bn(t))"))],
+    "a8.1": [Other(0, ("return s + h", "return s - h")),
+             Other(1, ("return ops.relu(bn(t))", "return ops.sigmoid(bn(t))"))],
     "a8.2": [Other(0, ("return ops.relu(h + s)", "return ops.relu(h - s)")),
              Other(2, ("s + self.branch(x)", "s + s * self.branch(x)"))],
     "a8.3": [Other(1, ("(s + h) / 2", "(s - h) / 2"), ("* (h - s)", "* (h + s)")), Other(0, ("-6.0", "-3.0"))],
     "a8.4": [Other(0, ("+ linear + 10, macs", "+ linear, macs")), Other(1, ("purse.macs += 10 * now", "pass"))],
-    "a8.5": [Other(0, ("ops.relu(self.bn(h))", "self.bn(ops.relu(h))")), Other(1, ("ops.relu(self.bn(x))", "self.bn(x)"))],
+    "a8.5": [Other(0, ("ops.relu(self.bn(h))", "self.bn(ops.relu(h))")),
+             Other(1, ("ops.relu(self.bn(x))", "self.bn(x)"))],
 }
