@@ -1,4 +1,6 @@
 """Right answers of another hand are accepted, and the bugs planted in them are named: see named.py."""
+from pathlib import Path
+
 import named
 import pytest
 
@@ -6,6 +8,7 @@ from minires.course import diagnose, solution
 from minires.course.bank import bugs, changed
 from minires.course.task import HALVES, tasks
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "course" / "teachers.md"
 TASKS = [pytest.param(task, id=task.name) for a in named.written() for task in tasks(a).values()]
 
 
@@ -64,3 +67,19 @@ def test_planted_bugs_are_named_and_nothing_else_is(assignment):
     assert found.kinds["wrongly"] == found.kinds["survived"] == found.others_named == 0, "\n".join(found.lines)
     explained = found.kinds["named"] + found.kinds["among"] + found.kinds["fact"]
     assert explained >= 0.85 * found.planted, "\n".join(found.lines)
+    assert found.counts == named.recorded().get(assignment), "run python tests/course/named.py --write " + PAGE.name
+
+
+def test_the_teachers_page_has_what_was_counted():
+    text, record = PAGE.read_text(encoding="utf-8"), named.recorded()
+    assert record and named.page_with(text, record) == text
+    assert named.row("A4", record["a4"]) in text and named.row("all", named.total(record.values())) in text
+
+
+def test_a_table_is_written_between_its_marks():
+    counts = dict.fromkeys((*named.KINDS, "survived", "others", "others named"), 0) | {"named": 3, "silent": 1}
+    text = named.page_with(f"a\n{named.BEGIN}old\n{named.END}\nb\n", {"a1": counts})
+    assert text.startswith("a\n") and text.endswith("\nb\n") and "old" not in text
+    assert "| A1 | 4 | 3 | 0 | 0 | 1 | 0 | 75 % | 0 | 0 |" in text
+    with pytest.raises(ValueError, match="expected the lines"):
+        named.page_with("no marks", {})
