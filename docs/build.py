@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 
 import errors
@@ -177,15 +176,25 @@ nosearch: true
 """)
 
 
-def build(out: Path, options: Iterable[str] = ()) -> int:
-    """Build the site in `out` and return Sphinx's exit status, which is not 0 after a warning."""
+def build(out: Path) -> int:
+    """Build the site in `out` and return Sphinx's exit status, which is not 0 after a warning.
+
+    Raises ValueError if `out` holds something other than a site that this program wrote.
+    """
+    if out.exists() and not (out / ".buildinfo").is_file() and (out.is_file() or any(out.iterdir())):
+        raise ValueError(f"{out} holds something other than a site; choose another --out, or delete it")
     with tempfile.TemporaryDirectory() as work:
-        stage = Stage(Path(work, "pages"))
+        stage, made = Stage(Path(work, "pages")), Path(work, "html")
         stage.folder.mkdir()
         stage.write()
         command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-j", "auto", "-d",
-                   str(Path(work, "doctrees")), *options, str(stage.folder), str(out)]
-        return subprocess.run(command, check=False).returncode
+                   str(Path(work, "doctrees")), str(stage.folder), str(made)]
+        if status := subprocess.run(command, check=False).returncode:
+            return status
+        if out.exists():
+            shutil.rmtree(out)
+        shutil.copytree(made, out)  # alone, because MyST-NB writes a folder of its own next to the pages
+    return 0
 
 
 def main() -> int:
@@ -197,7 +206,10 @@ def main() -> int:
     if reference.PACKAGE.parent != ROOT:
         parser.error(f"expected minires from {ROOT}, got {reference.PACKAGE}; install it there with: "
                      'pip install -e ".[docs]"')
-    status = build(args.out)
+    try:
+        status = build(args.out)
+    except ValueError as e:
+        parser.error(str(e))
     if status == 0:
         print(f"Open {args.out / 'index.html'}")
     return status

@@ -296,8 +296,8 @@ check("a4.6", BatchNorm2d);
 #
 # Each group of bars is one of the twelve values of a channel: 3 images of 2 by 2 pixels. The white bar is the gradient
 # that arrives, times $\gamma\,s$. The next two are what your closed form subtracts from it. The dark bar is $dx$, the
-# sum. The last panel shows the lengths of the projections of $\gamma\,s\,dy$ and of $dx$ onto the vector of ones and
-# onto $\hat x$.
+# sum. The panel on the right shows how long the projections of $\gamma\,s\,dy$ (white) and of $dx$ (dark) onto the
+# vector of ones and onto $\hat x$ are.
 
 # %%
 figure = None
@@ -332,6 +332,8 @@ if ready("a4.1", "a4.3"):
     for k, (values, colour) in enumerate(((g, "#ffffff"), (dx, "#08519c"))):
         lengths.bar(np.arange(2) + 0.4 * (k - 0.5), [abs(values @ u) for u in unit.values()], 0.4, color=colour,
                     edgecolor="#1a1a1a", linewidth=0.6)
+        for i, u in enumerate(unit.values()):
+            lengths.text(i + 0.4 * (k - 0.5), abs(values @ u), f"{abs(values @ u):.1f}", ha="center", va="bottom")
     lengths.set_xticks(range(2), list(unit))
     dress(lengths, "", "direction", "length of the projection")
     legend_below(figure, [bars])

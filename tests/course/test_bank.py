@@ -1,8 +1,8 @@
 """The graders accept the solution, and reject and tell apart every bug of the bank.
 
-All tests look at every assignment that there is. The short ones use few seeds; the slow ones use a hundred.
+All tests look at every assignment that there is. The short ones use one seed; the slow ones use a hundred.
+test_alternates.py does the same with right answers of other hands.
 """
-import numpy as np
 import pytest
 
 from minires.course import diagnose, kill, solution
@@ -38,10 +38,7 @@ def test_points_and_numbers_of_bugs(name):
 @pytest.mark.parametrize("name", assignments())
 def test_a_sentence_completes_what_the_student_reads(name):
     for bug in bugs(name):
-        assert bug.sentence[-1] not in ".!?," and bug.sentence == bug.sentence.strip()
-        first = bug.sentence.split()[0]
-        name = len(first) == 1 or "'" in first or first in ("Python", "Maximum", ".T")
-        assert name or not first.istitle(), bug.sentence
+        assert bug.sentence[-1] not in ".!?," and bug.sentence == " ".join(bug.sentence.split()), bug.sentence
 
 
 @pytest.mark.parametrize("name", assignments())
@@ -53,7 +50,10 @@ def test_every_bug_fits_the_solution(name):
                 assert changed(solution.answer(find(task)), *changes) != solution.answer(find(task))
 
 
-@pytest.mark.parametrize("name", TASKS)
+QUICK = [list(tasks(name))[SHORT % len(tasks(name))] for name in assignments()]  # one task of each assignment
+
+
+@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(n, marks=pytest.mark.slow) for n in TASKS if n not in QUICK)])
 def test_the_solution_is_right_and_a_bug_is_rejected(name):
     task = find(name)
     assert all_right(task, solution.space(task.assignment), [SHORT]) == []
@@ -103,26 +103,6 @@ def test_every_realisation_of_a_bug_is_named_by_its_sentence(name):
         numbers = any(isinstance(g, dict) and diagnose.wrong(g, r) for g, r in zip(got, expected, strict=True))
         if numbers:
             assert bug.sentence in found.hint and "either" not in found.hint, (bug.number, found)
-    clear()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", TASKS)
-def test_twenty_other_wrong_answers_have_no_cause(name):
-    """Noise, a shuffle, a cut, a rounded number: silence, because nobody knows the cause."""
-    task, rng = find(name), np.random.default_rng(5)
-    _, expected = solution.drawn(task, "visible", 0)
-    bank, tried = diagnose.known_bugs(task, "visible", 0), 0
-    changes = [lambda a: a + 0.1 * rng.standard_normal(a.shape), lambda a: rng.permutation(a.ravel()).reshape(a.shape),
-               lambda a: a * rng.uniform(0.5, 1.5, a.shape), lambda a: a.astype(np.float16).astype(a.dtype) * 1.01]
-    for turn in range(20):
-        got = [{n: changes[turn % 4](a) if a.dtype.kind == "f" and a.size > 3 else a for n, a in r.items()}
-               for r in expected]
-        if diagnose.all_right(got, expected):
-            continue  # the task answers with whole numbers only
-        tried += 1
-        assert diagnose.cause(got, expected, bank) == ("", ())
-    assert tried == 20 or all(a.dtype.kind != "f" or a.size <= 3 for r in expected for a in r.values())
     clear()
 
 
