@@ -345,7 +345,7 @@ def cause(got: Sequence[Outcome], expected: Sequence[Arrays], bank: Sequence[Kno
     for family, listed in families.items():
         fitting = [b for b in bank if all(fits(got, b, n, expected) is not None for n in listed)
                    and any(fits(got, b, n, expected) for n in listed)]
-        if fitting and not all(zero(got, n) for n in listed):
+        if fitting and not any(vanishes(got, n, expected) for n in listed):
             words, more = _either(fitting, start="this is what you get when")
             said.setdefault(words, []).append(family)
             numbers += more
@@ -358,9 +358,11 @@ def kin(name: str) -> str:
     return re.split(r", | of float32| in float32", name)[0]
 
 
-def zero(got: Sequence[Outcome], name: str) -> bool:
-    """Return whether an array is zero everywhere in every case: then many causes fit it, and it names none of them."""
-    return not any(isinstance(g, dict) and name in g and g[name].any() for g in got)
+def vanishes(got: Sequence[Outcome], name: str, expected: Sequence[Arrays]) -> bool:
+    """Return whether an array is zero everywhere in some case, and should not be. Many causes fit such an array, and it
+    names none of them."""
+    return any(isinstance(g, dict) and name in g and not g[name].any() and r[name].any()
+               for g, r in zip(got, expected, strict=True) if name in r)
 
 
 def _either(fitting: Sequence[Known], start: str = "This is what you get when") -> tuple[str, tuple[int, ...]]:
