@@ -78,7 +78,7 @@ def test_an_array_of_zeros_is_not_explained_alone():
     bank = [diagnose.Known((10,), ("dx is zero",), bug, frozenset({"dx"}))]
     assert diagnose.cause([arrays(dx=[0, 0], dw=[5, 6])], right, bank)[1] == (10,)
     assert diagnose.cause([arrays(dx=[0, 0], dw=[0, 0])], right, bank) == ("", ())
-    right, bug = right + [arrays(dx=[1], dw=[3])], bug + [arrays(dx=[4], dw=[3])]
+    right, bug = [*right, arrays(dx=[1], dw=[3])], [*bug, arrays(dx=[4], dw=[3])]
     bank = [diagnose.Known((10,), ("dx stays as it was",), bug, frozenset({"dx"}))]
     assert diagnose.cause([arrays(dx=[0, 0], dw=[0, 0]), arrays(dx=[4], dw=[3])], right, bank) == ("", ())
 
