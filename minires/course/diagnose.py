@@ -7,12 +7,15 @@ Right   same names, shapes and kinds of numbers, and |s - r| <= t (|s| + |r|) in
         and booleans are compared exactly. "seconds" may be 20 times the solution's.
 Facts   hold by construction: the shape, NaN, a constant factor, the share of right entries, the worst entry.
 Cause   a bug fits if the student's numbers are the bug's, in every case: |s - b| <= 1e-7 (|s| + |b|). In exact
-        arithmetic the same mistake gives the same numbers, whoever wrote it. If no bug fits, no cause is named.
+        arithmetic the same mistake gives the same numbers, whoever wrote it. If no bug fits all wrong arrays, each
+        array is explained by itself, together with its variants ("dx" and "dx, backward called twice"), unless it is
+        zero everywhere. If no bug fits, no cause is named.
 """
 from __future__ import annotations
 
 import itertools
 import math
+import re
 import time
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -336,18 +339,30 @@ def cause(got: Sequence[Outcome], expected: Sequence[Arrays], bank: Sequence[Kno
             return f"There are two causes: {b.sentences[0]}; and {b.sentences[1]}.", b.numbers
     said: dict[str, list[str]] = {}
     numbers: list[int] = []
+    families: dict[str, list[str]] = {}
     for n in names:
-        if not zero(got, n) and (fitting := [b for b in bank if fits(got, b, n, expected)]):
+        families.setdefault(kin(n), []).append(n)
+    for family, listed in families.items():
+        fitting = [b for b in bank if all(fits(got, b, n, expected) is not None for n in listed)
+                   and any(fits(got, b, n, expected) for n in listed)]
+        if fitting and not any(vanishes(got, n, expected) for n in listed):
             words, more = _either(fitting, start="this is what you get when")
-            said.setdefault(words, []).append(n)
+            said.setdefault(words, []).append(family)
             numbers += more
     return " ".join(f"For {' and '.join(arrays)}, {words}" for words, arrays in said.items()), \
         tuple(dict.fromkeys(numbers))
 
 
-def zero(got: Sequence[Outcome], name: str) -> bool:
-    """Return whether an array is zero everywhere in every case: then many causes fit it, and it names none of them."""
-    return not any(isinstance(g, dict) and name in g and g[name].any() for g in got)
+def kin(name: str) -> str:
+    """Return the array that a name is a variant of: "dx" for "dx, backward called twice" and "dx of float32 inputs"."""
+    return re.split(r", | of float32| in float32", name)[0]
+
+
+def vanishes(got: Sequence[Outcome], name: str, expected: Sequence[Arrays]) -> bool:
+    """Return whether an array is zero everywhere in some case, and should not be. Many causes fit such an array, and it
+    names none of them."""
+    return any(isinstance(g, dict) and name in g and not g[name].any() and r[name].any()
+               for g, r in zip(got, expected, strict=True) if name in r)
 
 
 def _either(fitting: Sequence[Known], start: str = "This is what you get when") -> tuple[str, tuple[int, ...]]:

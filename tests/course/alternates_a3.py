@@ -569,6 +569,9 @@ for n in range(seen.shape[0]):
 
 # Mistakes of the same kind that the bank does not hold.
 OTHERS = {
+    "a3.1": [Other(0, ("// s + 1", "// s + 3")), Other(0, ("2 * p", "3 * p")),
+             Other(1, ("return len(tops), len(lefts)", "return len(tops) * len(lefts), len(lefts)")),
+             Other(2, ("end += step", "end += step + 1"))],
     "a3.2": [Other(1, ("return np.stack(windows, axis=1)", "return np.stack(windows[::-1], axis=1)")),
              Other(3, ("(c, h, w, n, sh * h, sw * w)", "(c, w, h, n, sh * h, sw * w)"))],
     "a3.3": [Other(1, ("+= cols[:, column]", "-= cols[:, column]")),

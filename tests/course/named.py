@@ -156,8 +156,9 @@ def distorted(outcome: Outcome, how: str, only_last: bool, rng: np.random.Genera
         return outcome
     names = [n for n, a in outcome.items() if a.dtype.kind in "fiu" and n != "seconds"]
     changed_names = names[-1:] if only_last else names
-    return {n: np.asarray(DISTORTIONS[how](a, rng)).astype(a.dtype) if n in changed_names else a
-            for n, a in outcome.items()}
+    made = {n: np.asarray(DISTORTIONS[how](a, rng)) for n, a in outcome.items() if n in changed_names}
+    made = {n: a for n, a in made.items() if outcome[n].dtype.kind == "f" or np.array_equal(a, a.astype(int))}
+    return {n: made.get(n, a).astype(a.dtype) for n, a in outcome.items()}
 
 
 def other_answers(task: Task, seed: int) -> Iterator[tuple[str, dict[str, list[Outcome]]]]:

@@ -2,6 +2,7 @@
 from pathlib import Path
 
 import named
+import numpy as np
 import pytest
 
 from minires.course import diagnose, solution
@@ -58,6 +59,31 @@ def test_planted_bugs_of_one_task_are_named():
 def test_other_wrong_answers_to_one_task_are_not_named():
     found = named.count("a4", only="a4.1")
     assert found.others == named.OTHER_ANSWERS and found.others_named == 0, "\n".join(found.lines)
+
+
+def arrays(**values):
+    return {name.replace("_", " "): np.array(value, float) for name, value in values.items()}
+
+
+def test_an_array_that_is_explained_alone_is_explained_in_all_its_variants():
+    """A single variant of an array has few numbers, which a bug may give by chance."""
+    right = [arrays(dx=[1, 2], dw=[5, 6]), arrays(dx_of_float32_inputs=[3], dw_of_float32_inputs=[4])]
+    bug = [arrays(dx=[-1, -2], dw=[5, 6]), arrays(dx_of_float32_inputs=[-3], dw_of_float32_inputs=[4])]
+    bank = [diagnose.Known((7,), ("the sign is wrong",), bug, frozenset({"dx", "dx of float32 inputs"}))]
+    both = [arrays(dx=[-1, -2], dw=[9, 9]), arrays(dx_of_float32_inputs=[-3], dw_of_float32_inputs=[9])]
+    assert diagnose.cause(both, right, bank) == ("For dx, this is what you get when the sign is wrong.", (7,))
+    chance = [arrays(dx=[-1, 2], dw=[9, 9]), arrays(dx_of_float32_inputs=[-3], dw_of_float32_inputs=[9])]
+    assert diagnose.cause(chance, right, bank) == ("", ())
+
+
+def test_an_array_of_zeros_is_not_explained_alone():
+    right, bug = [arrays(dx=[1, 2], dw=[5, 6])], [arrays(dx=[0, 0], dw=[5, 6])]
+    bank = [diagnose.Known((10,), ("dx is zero",), bug, frozenset({"dx"}))]
+    assert diagnose.cause([arrays(dx=[0, 0], dw=[5, 6])], right, bank)[1] == (10,)
+    assert diagnose.cause([arrays(dx=[0, 0], dw=[0, 0])], right, bank) == ("", ())
+    right, bug = [*right, arrays(dx=[1], dw=[3])], [*bug, arrays(dx=[4], dw=[3])]
+    bank = [diagnose.Known((10,), ("dx stays as it was",), bug, frozenset({"dx"}))]
+    assert diagnose.cause([arrays(dx=[0, 0], dw=[0, 0]), arrays(dx=[4], dw=[3])], right, bank) == ("", ())
 
 
 @pytest.mark.slow
