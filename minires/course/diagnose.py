@@ -383,10 +383,19 @@ def fits(got: Sequence[Outcome], bug: Known, name: str, expected: Sequence[Array
             if not (isinstance(g, Raised) and isinstance(b, Raised)):
                 return None
             continue
-        if name not in g or name not in b or not alike(name, g[name], b[name]):
+        if name not in g or name not in b:
+            return None
+        both_drifted = drifted(name, g[name], r[name]) and drifted(name, b[name], r[name])
+        if not both_drifted and not alike(name, g[name], b[name]):
             return None
         shown = shown or not accepted(name, b[name], r[name])
     return shown
+
+
+def drifted(name: str, s: np.ndarray, r: np.ndarray) -> bool:
+    """Return whether an array that must be exact is right up to rounding errors, which depend on the order of steps."""
+    return name.endswith("(exact)") and s.dtype.kind in "fc" and not accepted(name, s, r) \
+        and distance(s, r) <= FIT * tolerance(r)
 
 
 def alike(name: str, s: np.ndarray, b: np.ndarray) -> bool:
