@@ -32,6 +32,8 @@ NETWORKS = {
     "vgg16": ("VGG-16", ["VGG16", "vgg-16"]),
     "vgg16_bn": ("VGG-16 with BN", ["vgg-16-bn", "VGG-16_BN"]),
     "googlenet": ("GoogLeNet", ["GoogleNet"]),
+    "wide_resnet50_2": ("Wide ResNet-50-2", ["wide-resnet-50-2", "WideResNet50-2"]),
+    "resnext50_32x4d": ("ResNeXt-50 32x4d", ["resnext-50-32x4d", "ResNeXt50_32x4d"]),
 }
 
 

@@ -1,5 +1,6 @@
 """Every notebook runs from a fresh kernel without warnings or errors, and has the common form and solved exercises."""
 import importlib.util
+import itertools
 import os
 import re
 import shutil
@@ -146,6 +147,44 @@ def test_keeps_to_the_form(path):
     assert len(tagged(notebook, "exercise")) == len(tagged(notebook, "check")) == len(solutions(notebook)) == 3
     assert text.count("<summary>Hint</summary>") == 3
     assert all(len(cell.source.splitlines()) <= 40 for cell in code(notebook))
+
+
+def test_every_prompt_has_a_place_to_write_and_a_folded_answer(path):
+    """The answer opens with a click, on GitHub too. Jupyter shows the next cells' outputs folded until they run."""
+    cells = READ[path.stem].cells
+    asked = [i for i, cell in enumerate(cells) if cell.cell_type == "markdown" and "**Predict" in cell.source]
+    places = [i for i, cell in enumerate(cells) if "prediction" in cell.metadata.get("tags", ())]
+    assert [i + 1 for i in asked] == places
+    for i in asked:
+        question, place, answer = cells[i:i + 3]
+        assert question.source.count("**Predict") == 1 and "**Predict" in question.source.split("\n\n")[-1]
+        assert place.source == "*Your prediction (double-click here to write):*"
+        assert re.fullmatch(r"<details><summary>Answer</summary>\n\n.+\n\n</details>", answer.source, re.DOTALL)
+        shown = list(itertools.takewhile(lambda cell: cell.cell_type == "code", cells[i + 3:]))
+        assert any(cell.outputs for cell in shown)
+        for cell in shown:
+            assert not cell.outputs or cell.metadata["jupyter"]["outputs_hidden"], cell.source
+
+
+def following():
+    """Return {number of a notebook: the assignments whose first lines say that they follow it}."""
+    found = {number: [] for number in range(1, 11)}
+    for master in sorted((FOLDER / "course").glob("a*.py")):
+        first = master.read_text(encoding="utf-8")[:400].replace("[", "").replace("]", "")
+        for number in filter(None, re.search(r"ollows notebooks? (\d)(?:, [^,]+, and (\d))?", first).groups()):
+            found[int(number)].append(master.stem)
+    return found
+
+
+def test_says_first_how_long_it_takes_and_which_assignment_follows(path):
+    number = int(path.stem[:2])
+    line = " ".join(READ[path.stem].cells[0].source.split("\n\n")[1].split())
+    assert re.match(r"\*About \d+ minutes with the exercises; the cells run in ", line)
+    named = re.findall(r"`minires course new course (a[1-8 a]*)`", line)
+    # A6 uses notebooks 4 and 5, and follows when both are read.
+    expected = {4: ["a6"]}.get(number) or following()[number]
+    assert " ".join(named).split() == expected
+    assert expected or "No assignment follows" in line
 
 
 def test_links_lead_somewhere(path):

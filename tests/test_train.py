@@ -237,7 +237,7 @@ def test_a_blow_up_is_reported_and_nothing_else_is(options, lr, which):
     ):
         list(run)
     number = int(re.match(r"step (\d+): the loss is (nan|inf)", str(caught.value))[1])
-    assert 2 <= number <= 180 and f"a smaller learning rate than {lr}, or" in str(caught.value)
+    assert 2 <= number <= 180 and f"a smaller learning rate than {lr:g}, or" in str(caught.value)
 
 
 def test_steps_before_the_blow_up_are_kept_and_finite():

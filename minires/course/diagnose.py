@@ -118,7 +118,7 @@ def verdict(task: Task, cases: Sequence[Case], expected: Sequence[Arrays], got: 
     if not bad:
         return Verdict(True, "right")
     errors = [g for g in got if isinstance(g, Raised)]
-    if errors and all(e.error == "NotImplementedError" for e in errors) and len(errors) == len(got):
+    if len(errors) == len(bad) and all(e.error == "NotImplementedError" for e in errors):
         return Verdict(False, "not written yet")
     if errors and errors[0].error == "Missing":
         return Verdict(False, f"not yet: {errors[0].text}")
@@ -146,7 +146,7 @@ def exception(e: Raised) -> str:
     """Describe an exception in a submission."""
     if "read-only" in e.text and e.error == "ValueError":
         what = "you write into an array that you were given: work on a copy"
-    elif e.error in ("Died", "TypeError") and not e.place:
+    elif e.error.startswith("Died") or (e.error == "TypeError" and not e.place):
         what = e.text
     elif e.error == "NotImplementedError":
         what = "not written yet"

@@ -429,9 +429,9 @@ PLANTED = {
     ],
     "a3.2": [
         Planted(0, 5, ("N, C, H, W = x.shape", "N, C, W, H = x.shape")),
-        Planted(1, 5, ("[:, top:top + kh, left:left + kw].ravel()",
+        Planted(1, 6, ("[:, top:top + kh, left:left + kw].ravel()",
                        "[:, top:top + kh, left:left + kw].swapaxes(1, 2).ravel()")),
-        Planted(2, 5, ("row = np.arange(kh)[:, None, None, None]", "row = np.arange(kh)[None, :, None, None]"),
+        Planted(2, 6, ("row = np.arange(kh)[:, None, None, None]", "row = np.arange(kh)[None, :, None, None]"),
                 ("column = np.arange(kw)[None, :, None, None]", "column = np.arange(kw)[:, None, None, None]")),
         Planted(0, 6, ("kh, kw = kernel", "kh = kw = kernel[0]")),
         Planted(1, 6, ("left:left + kw", "left:left + kh")),
