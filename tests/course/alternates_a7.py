@@ -432,18 +432,11 @@ PLANTED = {
         Planted(1, 11, ("for name, t in net.state().items():\n        t.data = before[name]", "pass")),
         Planted(2, 11, ("for t, t.data, t.grad in kept", "for t, _, t.grad in kept")),
         Planted(0, 6, ("with no_grad(), nn.watched(see):\n            net(Tensor(images))",
-                       "nn.watched(see).__enter__()\nwith no_grad():\n    net(Tensor(images))")),
-        Planted(1, 6, ("stack.enter_context(nn.watched(probe))", "nn.watched(probe).__enter__()")),
-        Planted(0, 7, ("with no_grad(), nn.watched(see):\n            net(Tensor(images))",
-                       "with nn.watched(see):\n    ops.sum(net(Tensor(images))).backward()")),
-        Planted(2, 7, ("for t, t.data, t.grad in kept", "for t, t.data, _ in kept"),
-                ("with no_grad(), nn.watched", "with nn.watched"),
-                ("net(Tensor(images))", "ops.mean(net(Tensor(images))).backward()")),
-        Planted(0, 2, ("if isinstance(module, nn.BatchNorm2d):", "if isinstance(module, nn.Block):\n"
-                       "    found[names[id(module)] + '.bn2'] = float((made[-1][1] and"
-                       " module.shortcut(inputs[0]).data + kept[-1]).std())\n"
-                       "if isinstance(module, nn.BatchNorm2d):\n    kept.append(out.data)"),
-                ("made, found = [], {}", "made, found, kept = [], {}, []")),
+                       "global KEPT\nKEPT = nn.watched(see)\nKEPT.__enter__()\n"
+                       "with no_grad():\n    net(Tensor(images))")),
+        Planted(1, 6, ("stack.enter_context(nn.watched(probe))",
+                        "KEPT.append(nn.watched(probe))\nKEPT[-1].__enter__()"),
+                ("class Probe:", "KEPT = []\n\n\nclass Probe:")),
         Planted(2, 2, ("return answer", "for module, inputs, out in calls:\n    if isinstance(module, nn.Block):\n"
                                         "        (bn2,) = [o for m, _, o in calls if m is module.bn2]\n"
                                         "        (key,) = [n for n, m in net.modules() if m is module.bn2]\n"
@@ -455,9 +448,6 @@ PLANTED = {
         Planted(0, 8, ("ops.relu(block.shortcut(x))", "ops.relu(0 * block.shortcut(x))")),
         Planted(1, 8, ("return ops.relu(self.block.shortcut(x))", "return self.block.shortcut(x) * 0.0")),
         Planted(2, 8, ("return ops.maximum(s, 0.0)", "return Tensor(np.zeros_like(s.data))")),
-        Planted(0, 8, ("block.forward = lambda x: ops.relu(block.shortcut(x))",
-                       "block.forward = lambda x:"
-                       " ops.relu(block.bn2(block.conv2(ops.relu(block.bn1(block.conv1(x))))))")),
         Planted(0, 9,
                 ("ops.relu(block.shortcut(x))", "x if block.shortcut(x).shape == x.shape else 0 * block.shortcut(x)")),
         Planted(1, 9, ("return ops.relu(self.block.shortcut(x))",
@@ -479,15 +469,11 @@ PLANTED = {
         Planted(2, 13, ("wrong / len(labels) * 100", "wrong / len(labels)")),
         Planted(0, 13, ("argmax(1) != labels", "argmax(1) == labels")),
         Planted(1, 13, ("100.0 * (len(labels) - right) / len(labels)", "right / len(labels)")),
-        Planted(0, 10, ("with without(net, name):\n            errors[name] = percent_wrong(net, x, labels)",
-                        "without(net, name).__enter__()\nerrors[name] = percent_wrong(net, x, labels)")),
         Planted(1, 10, ("with without(net, names[0]):\n        return error_without(net, names[1:], x, labels)",
                         "KEPT.append(without(net, names[0]))\nKEPT[-1].__enter__()\nreturn error_without(net,"
                         " names[1:], x, labels)"),
                 ("def error_without(net, names, x, labels):",
                  "KEPT = []\n\n\ndef error_without(net, names, x, labels):")),
-        Planted(2, 10, ("with cut(net, [name]):\n            found[name] = count_errors(net, x, labels)",
-                        "stack = cut(net, [name])\nfound[name] = count_errors(net, x, labels)")),
     ],
     "a7.4": [
         Planted(0, 19, ("math.comb(n, k) * norms[k]", "norms[k]")),
@@ -496,8 +482,6 @@ PLANTED = {
         Planted(0, 7, ("for t, grad in grads:\n            t.grad = grad", "pass")),
         Planted(1, 7, ("t.grad = grads[name]", "pass")),
         Planted(2, 7, ("parameter.grad = g", "pass")),
-        Planted(0, 7, ("t.grad = grad\n", "t.grad = None\n")),
-        Planted(2, 7, ("parameter.grad = g", "parameter.grad = None")),
         Planted(0, 11, ("net.eval()", "net.train()")),
         Planted(1, 11, ("net.eval()", "net.train()")),
     ],
@@ -535,17 +519,18 @@ PLANTED = {
         Planted(2, 16, ("t.data = w + (a * u + b * v)", "t.data = t.data + (a * u + b * v)"),
                 ("values.append(-log.mean())", "values.append(-log.mean())\nfor t, w, u, v in copies:\n"
                  "    t.data = t.data - (a * u + b * v)"), ("for t, w, *_ in copies:\n            t.data = w", "pass")),
-        Planted(0, 17, ("kept = {name", "d2 = d1\nkept = {name")),
     ],
 }
 
 # Mistakes of the same kind that the bank does not hold.
 OTHERS = {
     "a7.1": [Other(0, ("out.data.std()", "out.data.var()")), Other(2, ("np.std(out.data)", "np.abs(out.data).mean()"))],
-    "a7.2": [Other(0, ("ops.relu(block.shortcut(x))", "ops.relu(-block.shortcut(x))")),
+    "a7.2": [Other(0, ("lambda x: ops.relu(block.shortcut(x))",
+                       "lambda x: ops.relu(block.bn2(block.conv2(ops.relu(block.bn1(block.conv1(x))))))")),
+             Other(0, ("ops.relu(block.shortcut(x))", "ops.relu(-block.shortcut(x))")),
              Other(1, ("ops.relu(self.block.shortcut(x))", "0.5 * ops.relu(self.block.shortcut(x))"))],
     "a7.3": [Other(0, (".argmax(1)", ".argmin(1)")), Other(2, ("/ len(labels) * 100", "/ (len(labels) + 1) * 100"))],
-    "a7.4": [Other(0, ("math.comb(n, k)", "math.comb(n + 1, k)")),
+    "a7.4": [Other(0, ("t.grad = grad\n", "t.grad = None\n")), Other(0, ("math.comb(n, k)", "math.comb(n + 1, k)")),
              Other(1, ("np.array(inputs.grad)", "len(x) * np.array(inputs.grad)"))],
     "a7.5": [Other(0, ("rng.standard_normal(t.shape)", "rng.random(t.shape)")),
              Other(2, ("length(t.data) / length(draw)", "1 / length(draw)"))],

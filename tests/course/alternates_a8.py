@@ -466,7 +466,7 @@ PLANTED = {
         Planted(2, 5, ("ops.maximum(self.bn1(x), 0.0)", "self.bn1(ops.maximum(x, 0.0))"),
                 ("ops.maximum(self.bn2(first), 0.0)", "self.bn2(ops.maximum(first, 0.0))")),
         Planted(0, 5, ("a = ops.relu(self.bn1(x))", "a = self.bn1(ops.relu(x))")),
-        Planted(0, 6, ("a = ops.relu(self.bn1(x))", "a = self.bn1(x)\na = x = ops.relu(a)")),
+        Planted(0, 6, ("a = ops.relu(self.bn1(x))", "np.maximum(x.data, 0, out=x.data)\na = ops.relu(self.bn1(x))")),
         Planted(1, 6, ("active = self.activated(self.bn1, x)", "active = self.activated(self.bn1, x)\n"
                                                                "np.maximum(x.data, 0, out=x.data)")),
         Planted(2, 6, ("start = x if self.early else a", "start = ops.maximum(x, 0.0) if self.early else a")),
@@ -510,7 +510,7 @@ PLANTED = {
         Planted(2, 12, ("closed = ops.sigmoid(-self.gate(x))",
                         "closed = ops.sigmoid(ops.mean(-self.gate(x), (1, 2, 3), keepdims=True))")),
         Planted(1, 12, ("s + ops.sigmoid(self.gate(x)) * (h - s)",
-                        "s + ops.sigmoid(ops.mean(self.gate(x), (2, 3), True)) * (h - s)")),
+                        "s + ops.sigmoid(ops.mean(self.gate(x), (1, 2, 3), True)) * (h - s)")),
         Planted(1, 9, ("3, stride, 1, rng", "3, stride, 1, bias=True, rng"),
                 ("3, 1, 1, rng", "3, 1, 1, bias=True, rng")),
         Planted(2, 9, ("3, step, 1, rng", "3, step, 1, bias=True, rng")),
@@ -523,11 +523,7 @@ PLANTED = {
         Planted(1, 13, ("side //= stride", "side //= 1")),
         Planted(2, 13, ("pixels = [1024, 256, 64]", "pixels = [1024, 1024, 1024]")),
         Planted(0, 13, ("sum(w * side * side for", "sum(w * 32 * 32 for")),
-        Planted(0, 16,
-                ("zip(weights, convolutions))", "zip(weights, convolutions)) - sum(a * b * side * side for a, b, k,"
-                        " side in convolutions if shortcut == 'B' and k == 1 and not (deep and (a == 4 * b or b == 4"
-                        " * a)"
-                        " and (a, b) != (width, 4 * width)))")),
+        Planted(0, 16, ("convolutions.append((channels, out, 1, side))", "convolutions.append((channels, out, 1, 0))")),
         Planted(1, 16, ("purse.conv(now, end, 1, side ** 2)", "purse.conv(now, end, 1, 0)")),
         Planted(2, 16, ("macs += (weights + projection) * area", "macs += weights * area")),
         Planted(0, 7, ("out = 4 * narrow if deep else narrow", "out = narrow")),
@@ -549,7 +545,7 @@ PLANTED = {
         Planted(0, 2, ("self.bn = nn.BatchNorm2d(4 * width)", "pass"), ("h = ops.relu(self.bn(h))", "pass")),
         Planted(0, 14, ("ops.mean(h, (2, 3))", "ops.mean(h, (1, 2))"), ),
         Planted(1, 14, ("x = ops.sum(ops.sum(x, 3), 2) / (x.shape[2] * x.shape[3])",
-                        "x = ops.mean(x, (0, 2, 3), True)[:, :, 0, 0] + 0 * ops.mean(x, (2, 3))")),
+                        "x = ops.sum(ops.sum(x, 2), 1) / (x.shape[1] * x.shape[2])")),
         Planted(0, 14, ("ops.mean(h, (2, 3))", "ops.mean(h, (0, 2))"), ),
         Planted(0, 15, ("h = self.conv1(x)", "h = ops.relu(self.conv1(x))")),
         Planted(1, 15, ("x = self.conv1(x)", "x = ops.relu(self.conv1(x))")),
@@ -569,5 +565,6 @@ OTHERS = {
     "a8.3": [Other(1, ("(s + h) / 2", "(s - h) / 2"), ("* (h - s)", "* (h + s)")), Other(0, ("-6.0", "-3.0"))],
     "a8.4": [Other(0, ("+ linear + 10, macs", "+ linear, macs")), Other(1, ("purse.macs += 10 * now", "pass"))],
     "a8.5": [Other(0, ("ops.relu(self.bn(h))", "self.bn(ops.relu(h))")),
-             Other(1, ("ops.relu(self.bn(x))", "self.bn(x)"))],
+             Other(1, ("ops.relu(self.bn(x))", "self.bn(x)")),
+             Other(0, ("split_after_activation=i == 0, ", ""))],
 }
