@@ -115,7 +115,8 @@ def test_a_command_that_is_shown_exists(words, whole, parsed_only):
         assert extras <= {*PROJECT["optional-dependencies"]}
     elif program.startswith("python") and "-m" in arguments:
         module = arguments[arguments.index("-m") + 1]
-        assert module in {"venv", "minires", "pip"} or (ROOT / "tests" / f"{module.replace('.', '/')}.py").is_file()
+        file = f"{module.replace('.', '/')}.py"
+        assert module in {"venv", "minires", "pip"} or any((ROOT / top / file).is_file() for top in ("tests", "."))
     else:
         scripts = [ROOT / word for word in arguments if word.endswith((".py", ".ipynb"))]
         assert [script for script in scripts if not script.is_file()] == []

@@ -68,11 +68,11 @@ def line(mark: Mark) -> str:
     """Return a mark on one line: "a3.3 col2im   8 / 20   not yet: ..."."""
     parts = marks.halves(mark)
     points, most = sum(half.points for half in parts), sum(half.most for half in parts)
-    return f"{mark.task:5} {mark.title:26} {points:4.3g} / {most:2.3g}   {marks.clean(words(mark))}"
+    return f"{mark.task:5} {mark.title:30} {points:4.3g} / {most:2.3g}   {marks.clean(words(mark))}"
 
 
 def words(mark: Mark) -> str:
-    """Return what is said about a mark: the first half that is not right."""
+    """Return the report on a mark: on the first half that is not right."""
     for half in marks.halves(mark):
         if not half.verdict.right:
             other = "" if half is mark.visible else "with other inputs, "
