@@ -75,7 +75,7 @@ REPORTED = {  # a phrase that the page explains: what of it is in the source tha
     "you write into an array that you were given": "you write into an array that you were given",
     "IndexError: ... (cell 12, line 4: ...)": "{e.error}: {e.text}", "either ..., or ...": "either ",
     "was stopped after 10 s of computing": "was stopped after {self.task.cpu_seconds} s of computing",
-    "col2im of a3.3 is not right yet, and this task uses it": "is not right yet, and this task uses it.",
+    "col2im of a3.3 is not right yet, and this task uses it": "not right yet, and this task uses {",
     "This is what you get when ...": "This is what you get when", "There are two causes: ...; and ...": "two causes: {",
 }
 
