@@ -219,6 +219,17 @@ READS = re.compile(r"pickles\.read\(|np\.load\(|read_array\(|safe_open\(|deseria
                    r"json\.loads\((?!json)")
 
 
+def test_the_core_has_as_many_lines_as_the_readme_says():
+    """The paragraph that says so links the core's files."""
+    text = TEXTS["README.md"]
+    about = text[text.index("This core is"):text.index("minires trains the plain")]
+    paths = [ROOT / link for link in re.findall(r"\]\((minires/[^)]+)\)", about)]
+    files = [path for link in paths for path in (sorted(link.glob("*.py")) if link.is_dir() else [link])]
+    count = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files)
+    said = int(re.search(r"([\d,]+) lines", about)[1].replace(",", ""))
+    assert len(paths) == 5 and abs(count - said) < 100, f"the core has {count} lines"
+
+
 def test_the_security_page_names_every_module_that_reads_files():
     readers = {path.relative_to(ROOT).as_posix() for path in (ROOT / "minires").rglob("*.py")
                if READS.search(path.read_text(encoding="utf-8"))}
