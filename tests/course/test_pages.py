@@ -70,7 +70,8 @@ REPORTED = {  # a phrase that the page explains: what of it is in the source tha
     "right in 42 % of the entries": "of the entries. Index", "zero everywhere": "zero everywhere",
     "NaN in 3 % of the entries": "NaN in {", "twice what is expected": "{words} what is expected",
     "1/(N·H·W) of what is expected": "of what is expected", "Right: y, dgamma": " Right: {",
-    "the right numbers, with the axes in the order (0, 1, 3, 2)": "the right numbers, with the axes in the order {axes}",
+    "the right numbers, with the axes in the order (0, 1, 3, 2)":
+        "the right numbers, with the axes in the order {axes}",
     "expected float32, got float64": "expected {r.dtype}, got {s.dtype}",
     "you write into an array that you were given": "you write into an array that you were given",
     "IndexError: ... (cell 12, line 4: ...)": "{e.error}: {e.text}", "either ..., or ...": "either ",
