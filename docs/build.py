@@ -7,6 +7,7 @@ nothing is written into the repository, and then Sphinx makes HTML of them. A wa
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import re
@@ -207,6 +208,8 @@ def main() -> int:
     if reference.PACKAGE.parent != ROOT:
         parser.error(f"expected minires from {ROOT}, got {reference.PACKAGE}; install it there with: "
                      'pip install -e ".[docs]"')
+    if importlib.util.find_spec("sphinx") is None:
+        parser.error('Sphinx is missing; install it with: pip install -e ".[docs]"')
     try:
         status = build(args.out)
     except ValueError as e:

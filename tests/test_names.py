@@ -74,6 +74,9 @@ def test_an_unknown_name_is_an_error_of_use_that_lists_no_more_names_than_a_pers
     assert isinstance(error, names.UsageError) and isinstance(error, ValueError)
     assert str(error).startswith("layer: unknown name '???'; there are layer000, layer001, ")
     assert str(error).endswith(", layer059 and 40 more")
+    weights = [f"layer{i}.conv{j}.weight" for i in range(9) for j in range(9)]
+    layers = ", ".join(f"layer{i}" for i in range(9))
+    assert str(names.unknown("only", "???", weights)) == f"only: unknown name '???'; there are {layers}"
     assert str(names.unknown("layer", "???", "ab")) == "layer: unknown name '???'; there are a, b"
 
 

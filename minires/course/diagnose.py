@@ -7,9 +7,10 @@ Right   same names, shapes and kinds of numbers, and |s - r| <= t (|s| + |r|) in
         and booleans are compared exactly. "seconds" may be 20 times the solution's.
 Facts   hold by construction: the shape, NaN, a constant factor, the share of right entries, the worst entry.
 Cause   a bug fits if the student's numbers are the bug's, in every case: |s - b| <= 1e-7 (|s| + |b|). In exact
-        arithmetic the same mistake gives the same numbers, whoever wrote it. If no bug fits all wrong arrays, each
-        array is explained by itself, together with its variants ("dx" and "dx, backward called twice"), unless it is
-        zero everywhere. If no bug fits, no cause is named.
+        arithmetic the same mistake gives the same numbers, whoever wrote it. Rounding errors in an array that must be
+        exact depend on the order of the steps, so all of them are alike. If no bug fits all wrong arrays, each array is
+        explained by itself, together with its variants ("dx" and "dx, backward called twice"), unless it is zero
+        everywhere. If no bug fits, no cause is named.
 """
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ def test_misbehaviour_ends_in_its_sentence_and_earns_nothing(source, sentence):
 @pytest.mark.system
 def test_a_right_answer_has_all_points():
     mark = tried("x = (\n%matplotlib inline\n" + RIGHT)  # a cell that is not valid Python has a note
-    assert mark.notes and "no valid Python" in mark.notes[0] and not mark.right
+    assert mark.notes and "not valid Python" in mark.notes[0] and not mark.right
     mark = judge.mark(TASK, [("cell 1", "import nothing_of_this_name\nx = 1 / 0"), ("cell 2", inside()),
                              ("cell 3", "%time\n" + RIGHT + "print('hello')"), ("cell 4", "while True: pass")], 3)
     assert mark.right and (mark.visible.points, mark.hidden.points) == (4.0, 6.0)

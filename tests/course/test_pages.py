@@ -1,10 +1,12 @@
 """docs/course says what the course does: its commands exist, its reports are real, its numbers are the source's."""
 import contextlib
 import csv
+import importlib.util
 import io
 import json
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,8 +72,7 @@ REPORTED = {  # a phrase that the page explains: what of it is in the source tha
     "right in 42 % of the entries": "of the entries. Index", "zero everywhere": "zero everywhere",
     "NaN in 3 % of the entries": "NaN in {", "twice what is expected": "{words} what is expected",
     "1/(N·H·W) of what is expected": "of what is expected", "Right: y, dgamma": " Right: {",
-    "the right numbers, with the axes in the order (0, 1, 3, 2)":
-        "the right numbers, with the axes in the order {axes}",
+    "the right numbers, with the axes in the order (0, 1, 3, 2)": "right numbers, with the axes in the order {axes}",
     "expected float32, got float64": "expected {r.dtype}, got {s.dtype}",
     "you write into an array that you were given": "you write into an array that you were given",
     "IndexError: ... (cell 12, line 4: ...)": "{e.error}: {e.text}", "either ..., or ...": "either ",
@@ -135,3 +136,18 @@ def test_the_marks_that_teachers_see_are_real(tmp_path, monkeypatch):
     feedback = (tmp_path / "marks" / "bob.md").read_text(encoding="utf-8")
     (line,) = [line for line in feedback.splitlines() if line.startswith("**a4.3 batch_norm_backward**")]
     assert f"{line}\n" == shown("teachers", "**a4.3")
+
+
+@pytest.mark.system
+def test_a_small_class_is_measured(monkeypatch, capsys):
+    """benchmarks/course.py, with one of each kind of submission and one task."""
+    spec = importlib.util.spec_from_file_location("course_benchmark", ROOT / "benchmarks" / "course.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    for module in script, grade, marks:
+        monkeypatch.setattr(module, "tasks", lambda name: {"a4.4": tasks("a4")["a4.4"]})
+    monkeypatch.setattr(sys, "argv", ["course.py", "--assignment", "a4", "--students", "5"])
+    script.main()
+    said = capsys.readouterr().out
+    assert re.fullmatch(r"5 students x 1 tasks of a4: \d+ s in the judge, \d+ s in the workers, [\d.]+ CPU minutes; "
+                        r"every mark is as it must be\n", said)
