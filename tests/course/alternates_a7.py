@@ -432,11 +432,10 @@ PLANTED = {
         Planted(1, 11, ("for name, t in net.state().items():\n        t.data = before[name]", "pass")),
         Planted(2, 11, ("for t, t.data, t.grad in kept", "for t, _, t.grad in kept")),
         Planted(0, 6, ("with no_grad(), nn.watched(see):\n            net(Tensor(images))",
-                       "global KEPT\nKEPT = nn.watched(see)\nKEPT.__enter__()\n"
+                       "nn.hooks.watchers.set((*nn.hooks.watchers.get(), see))\n"
                        "with no_grad():\n    net(Tensor(images))")),
         Planted(1, 6, ("stack.enter_context(nn.watched(probe))",
-                        "KEPT.append(nn.watched(probe))\nKEPT[-1].__enter__()"),
-                ("class Probe:", "KEPT = []\n\n\nclass Probe:")),
+                        "nn.hooks.watchers.set((*nn.hooks.watchers.get(), probe))")),
         Planted(2, 2, ("return answer", "for module, inputs, out in calls:\n    if isinstance(module, nn.Block):\n"
                                         "        (bn2,) = [o for m, _, o in calls if m is module.bn2]\n"
                                         "        (key,) = [n for n, m in net.modules() if m is module.bn2]\n"
