@@ -7,6 +7,7 @@ nothing is written into the repository, and then Sphinx makes HTML of them. A wa
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import re
@@ -14,7 +15,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 
 import errors
@@ -27,7 +27,8 @@ ROOT = DOCS.parent
 PROJECT = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "data/README.md", "benchmarks/README.md"]
 SHOWN = {".py": "python", ".c": "c", ".h": "c", ".toml": "toml", ".json": "json", ".cff": "yaml", "": "bash"}
 MOST_BYTES = 200_000  # of a source file that is shown
-COURSE = "<!-- the course's chapters -->"
+COURSE, MESSAGES = "<!-- the course's chapters -->", "<!-- every error message -->"
+CONVENTIONS = "<!-- the README's table -->"
 TARGET = re.compile(r"\]\(([^)\s]+)\)")  # the second half of a link
 
 
@@ -41,6 +42,12 @@ def documents() -> dict[str, str]:
         folder, _, file = name.rpartition("/")
         found[name] = f"project/{folder or Path(file).stem.lower()}"
     return found
+
+
+def _conventions() -> str:
+    """Return the README's table of conventions."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Conventions")[2].partition("\n## ")[0]
+    return "\n".join(line for line in text.splitlines() if line.startswith("|") and "conventions.md" not in line)
 
 
 class Stage:
@@ -79,9 +86,9 @@ class Stage:
 
     def rewritten(self, text: str, name: str, page: str) -> str:
         """Return a page's text with what is generated filled in, and with links that fit the site."""
-        if name.startswith("docs/guides/"):  # what a block prints, in which long lines are wrapped
+        if name.startswith(("docs/guides/", "docs/course/")):  # what a block prints, in which long lines are wrapped
             text = text.replace("```text\n", "```{code-block} text\n:class: printed\n\n")
-        for marker, write in ("<!-- every error message -->", errors.page), (COURSE, self._course):
+        for marker, write in (MESSAGES, errors.page), (COURSE, self._course), (CONVENTIONS, _conventions):
             if marker in text:
                 text = text.replace(marker, write())
         parts = re.split(r"(^(?P<ticks>`{3,}).*?^(?P=ticks)$)", text, flags=re.DOTALL | re.MULTILINE)
@@ -90,7 +97,11 @@ class Stage:
         return "".join(part if prose.match(part) else self._linked(part, name, page) for part in parts)
 
     def _course(self) -> str:
-        found = [f"/{page}" for name, page in self.pages.items() if name.startswith("notebooks/course/")]
+        """Return the list of the course's chapters, after the pages of docs/ that index.md does not list."""
+        listed = (DOCS / "index.md").read_text(encoding="utf-8").split()
+        found = [f"/{page}" for name, page in self.pages.items() if name.startswith("docs/") and page != "index"
+                 and page not in listed]
+        found += [f"/{page}" for name, page in self.pages.items() if name.startswith("notebooks/course/")]
         head = ["```{toctree}", ":caption: The course", ":maxdepth: 1", ":hidden:", ""]
         return "\n".join([*head, *found, "```"] if found else [])
 
@@ -112,6 +123,7 @@ class Stage:
     def _link(self, text: str, target: str, picture: bool, name: str, page: str) -> str:
         """Return one link as Markdown."""
         path, sharp, part = target.partition("#")
+        path = re.sub(r"(notebooks/course/a\d+)\.ipynb$", r"\1.py", path)  # the page is made from the master
         there = path[1:] if path.startswith("/") else os.path.normpath(os.path.join(os.path.dirname(name), path))
         if re.match(r"[a-z]+:", target) or not path or there.startswith("docs/reference/"):
             return f"{'!' * picture}[{text}]({target})"
@@ -166,15 +178,25 @@ nosearch: true
 """)
 
 
-def build(out: Path, options: Iterable[str] = ()) -> int:
-    """Build the site in `out` and return Sphinx's exit status, which is not 0 after a warning."""
+def build(out: Path) -> int:
+    """Build the site in `out` and return Sphinx's exit status, which is not 0 after a warning.
+
+    Raises ValueError if `out` holds something other than a site that this program wrote.
+    """
+    if out.exists() and not (out / ".buildinfo").is_file() and (out.is_file() or any(out.iterdir())):
+        raise ValueError(f"{out} holds something other than a site; choose another --out, or delete it")
     with tempfile.TemporaryDirectory() as work:
-        stage = Stage(Path(work, "pages"))
+        stage, made = Stage(Path(work, "pages")), Path(work, "html")
         stage.folder.mkdir()
         stage.write()
         command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-j", "auto", "-d",
-                   str(Path(work, "doctrees")), *options, str(stage.folder), str(out)]
-        return subprocess.run(command, check=False).returncode
+                   str(Path(work, "doctrees")), str(stage.folder), str(made)]
+        if status := subprocess.run(command, check=False).returncode:
+            return status
+        if out.exists():
+            shutil.rmtree(out)
+        shutil.copytree(made, out)  # alone, because MyST-NB writes a folder of its own next to the pages
+    return 0
 
 
 def main() -> int:
@@ -186,7 +208,12 @@ def main() -> int:
     if reference.PACKAGE.parent != ROOT:
         parser.error(f"expected minires from {ROOT}, got {reference.PACKAGE}; install it there with: "
                      'pip install -e ".[docs]"')
-    status = build(args.out)
+    if importlib.util.find_spec("sphinx") is None:
+        parser.error('Sphinx is missing; install it with: pip install -e ".[docs]"')
+    try:
+        status = build(args.out)
+    except ValueError as e:
+        parser.error(str(e))
     if status == 0:
         print(f"Open {args.out / 'index.html'}")
     return status

@@ -1,8 +1,8 @@
 """Find every error message of minires in its source, and write the page that lists them all, with what to do.
 
-The list cannot become outdated, because it is read from the `raise` statements. What to do is often part of the
-message, after its last semicolon. For the other messages ADVICE below says it. A test requires that every entry of
-ADVICE still fits a message, and that every message has an advice.
+The list cannot become outdated, because it is read from the source. What to do is often part of the message: what was
+expected, or an instruction after a semicolon. For other messages ADVICE says it. A test requires that every entry of
+ADVICE still fits a message, and that every message is on the page.
 """
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import reference
 from reference import PACKAGE, tree_of
 
 HOLE = "…"  # what a message fills in: a name, a shape, a number
@@ -106,12 +107,10 @@ ADVICE: list[tuple[str, str]] = [
      "another folder."),
     (r"UsageError: .*unknown name", "Correct the spelling; the message lists the names that are most similar."),
     (r"NotImplementedError", "Define this method in your class."),
-    (r": expected .* got ", "Give what is expected; the message shows what was given."),
-    (r": expected ", "Give what is expected."),
     (r"this model has no|the model has no", "The analysis or initialisation is for networks with this kind of layer; "
      "choose another one, or a network that has such layers."),
-    (r"is missing|there is no |no such|does not exist|not found", "Name something that exists: check the spelling, the "
-     "folder, and the options."),
+    (r"does not exist|there is no config|there is no option|is not found", "Name something that exists: check the "
+     "spelling, the folder, and the options."),
 ]
 # Where none of these fits: by the part of minires that raises it.
 ELSEWHERE = {
@@ -159,18 +158,37 @@ def room_of(path: str) -> str:
 
 
 def advice(message: Message) -> str | None:
-    """Return what to do about a message, as Markdown; None if the message itself says it."""
+    """Return what to do about a message, as Markdown; None if the message itself says it.
+
+    A message says it with an instruction, or with what was expected. Then the advice is at most where to read more.
+    """
+    function = functions().get(re.split(r"[:,(]", message.text)[0])
+    more = f"See `{function}`." if function else None
     if says_what_to_do(message.text):
-        return None
+        return more
     for pattern, text in ADVICE:
         if re.search(pattern, f"{message.error}: {message.text}"):
             return text
-    return ELSEWHERE.get(room_of(message.path), "Compare the arguments with the [reference](../reference/index.md).")
+    if "expected" in message.text:
+        return more
+    return more or ELSEWHERE.get(room_of(message.path),
+                                 "Compare the arguments with the [reference](../reference/index.md).")
+
+
+@functools.cache
+def functions() -> dict[str, str]:
+    """Return {name: name with its module} of the public functions and classes whose name is in one module only."""
+    found: dict[str, list[str]] = {}
+    for module in reference.modules():
+        for name in reference.names(module):
+            if callable(getattr(module, name)):
+                found.setdefault(name, []).append(f"{reference.title(module)}.{name}")
+    return {name: places[0] for name, places in found.items() if len(places) == 1}
 
 
 def says_what_to_do(text: str) -> bool:
     """Return whether the part after a semicolon, or a last sentence, begins like an instruction."""
-    return any(DO.match(part) for part in re.split(r"[;.] ", text)[1:])
+    return "pip install" in text or any(DO.match(part) for part in re.split(r"[;.] ", text)[1:])
 
 
 # -------------------------------------------------------------------------------------------------- the page

@@ -121,6 +121,7 @@ def gradcheck(f: Callable[..., Any], *arrays: Any, wrt: Any = None, rtol: float 
     are wrong, where no step resolves the slope, where f leaves its domain. TypeError if an array is not float64;
     ValueError if f is not a function of its arguments alone, or not finite.
     """
+    __tracebackhide__ = True  # pytest shows the caller's line and the message
     rng = np.random.default_rng([seed, 1202])  # not default_rng(seed): with that the caller may have drawn the arrays
     names = _names(f, len(arrays))
     chosen = _chosen(wrt, names)
@@ -160,6 +161,7 @@ def gradcheck_module(module: nn.Module, *inputs: Any, jitter: float = 0.1, rtol:
     The function checks a copy of the module in float64, in the current mode of the module. It leaves the module
     unchanged. Returns and raises what gradcheck does.
     """
+    __tracebackhide__ = True  # pytest shows the caller's line and the message
     net = copy.deepcopy(module).astype(np.float64)
     parameters: dict[int, tuple[str, Tensor]] = {}
     for name, t in net.state().items():

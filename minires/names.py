@@ -143,9 +143,11 @@ SHOWN = 60  # how many names an error lists: enough for all networks, but not fo
 
 def unknown(what: str, given: object, known: Iterable[str]) -> UsageError:
     """Return the error to raise if `given` is not a known name. It lists the most similar names, or, if there are none,
-    all known names."""
+    all known names. Of many names with dots it lists the first parts: of all weights of a network, its layers."""
     names = sorted(known)
     near = difflib.get_close_matches(str(given), names, n=3)
+    if len(names) > SHOWN:
+        names = sorted({name.partition(".")[0] for name in names})
     more = f" and {len(names) - SHOWN} more" * (len(names) > SHOWN)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names[:SHOWN])}{more}"
     return UsageError(f"{what}: unknown name {given!r}; {hint}")

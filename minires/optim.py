@@ -25,11 +25,21 @@ class Group:
     weight_decay: of this group; None: the optimiser's
 
     Both may change between two steps.
+
+    Raises TypeError if the parameters are not a list of Tensors.
     """
 
     parameters: Sequence[Tensor]
     lr_factor: float = 1.0
     weight_decay: float | None = None
+
+    def __post_init__(self) -> None:
+        given: Any = self.parameters
+        if isinstance(given, str) or not hasattr(given, "__len__"):
+            raise TypeError("Group: expected a list of Tensors, such as net.fc.parameters(), got "
+                            f"{type(given).__name__}")
+        if wrong := [type(p).__name__ for p in given if not isinstance(p, Tensor)]:
+            raise TypeError(f"Group: expected a list of Tensors, such as net.fc.parameters(), got a {wrong[0]} in it")
 
 
 def decay_matrices_only(parameters: Sequence[Tensor]) -> list[Group]:

@@ -249,15 +249,19 @@ def _check_labels(any_kind: bool, **sets: Any) -> None:
     for name, data in sets.items():
         if not _are_arrays(data):
             if not callable(data) and not hasattr(data, "__iter__"):
+                hint = ("; a Split holds stored images: give (datasets.to_float(split.images), split.labels)"
+                        if hasattr(data, "images") and hasattr(data, "labels") else "")
                 raise TypeError(f"fit, {name}: expected (images, labels) or an iterable of such batches, got "
-                                f"{type(data).__name__}")
+                                f"{type(data).__name__}{hint}")
             if isinstance(data, Iterator):
                 raise ValueError(f"fit, {name}: expected batches that can be read once for each epoch, got a "
                                  f"{type(data).__name__}; {ONCE}")
             continue
         x, y = data
-        if not hasattr(y, "shape"):
-            raise TypeError(f"fit, {name}: expected labels as an array, got {type(y).__name__}; np.asarray makes one")
+        for what, array, make in ("images", x, "np.stack"), ("labels", y, "np.asarray"):
+            if not hasattr(array, "shape"):
+                raise TypeError(f"fit, {name}: expected {what} as an array, got {type(array).__name__}; "
+                                f"{make} makes one")
         if y.shape[:1] != (len(x),) or (y.ndim != 1 and not any_kind):
             hint = "; for labels of another shape, give loss= and measure=" if y.shape[:1] == (len(x),) else ""
             raise ValueError(f"fit, {name}: expected one label for each of {len(x)} images, got shape {y.shape}{hint}")

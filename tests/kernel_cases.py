@@ -76,14 +76,28 @@ CONVOLUTIONS = [  # N, C, H, W, O, kernel, stride, padding
 ]
 
 
-def check_convolution(K, N, C, H, W, O, kernel, stride, padding, layout=LAYOUTS["channels last"], seed=0):
-    x, w = normal(seed, N, C, H, W), normal(seed + 1, O, C, *kernel)
-    y = K.conv2d(layout(x), w, stride, padding)
-    expected = reference.conv2d(*f64(x, w), stride, padding)
+SPARSE = [  # N, C, H, W, O, kernel, stride, padding, dilation, groups
+    (3, 5, 11, 12, 7, (3, 3), (1, 1), (2, 2), (2, 2), 1),
+    (3, 4, 11, 12, 6, (3, 2), (2, 3), (1, 0), (2, 3), 1),
+    (2, 3, 13, 12, 4, (3, 3), (2, 2), (1, 1), (2, 2), 1),  # pixels between the taps, which no window contains
+    (2, 2, 9, 9, 3, (2, 2), (3, 3), (0, 0), (3, 3), 1),
+    (3, 8, 7, 6, 12, (3, 3), (1, 1), (1, 1), (1, 1), 4),
+    (3, 64, 9, 8, 64, (3, 3), (2, 2), (1, 1), (1, 1), 32),  # eight groups are joined
+    (2, 40, 6, 7, 40, (3, 3), (1, 1), (1, 1), (1, 1), 40),
+    (2, 36, 6, 7, 12, (1, 1), (1, 1), (0, 0), (1, 1), 3),
+    (2, 12, 9, 10, 6, (3, 2), (2, 1), (2, 1), (2, 3), 3),
+]
+
+
+def check_convolution(K, N, C, H, W, O, kernel, stride, padding, layout=LAYOUTS["channels last"], seed=0,
+                      dilation=(1, 1), groups=1):
+    x, w, sparse = normal(seed, N, C, H, W), normal(seed + 1, O, C // groups, *kernel), (dilation, groups)
+    y = K.conv2d(layout(x), w, stride, padding, *sparse)
+    expected = reference.conv2d(*f64(x, w), stride, padding, *sparse)
     assert_close(y, expected, name="y")
     g = normal(seed + 2, *expected.shape)
-    expected_x, expected_w = reference.conv2d_backward(*f64(g, x, w), stride, padding)
-    gx, gw = K.conv2d_backward(layout(g), layout(x), w, stride, padding)
+    expected_x, expected_w = reference.conv2d_backward(*f64(g, x, w), stride, padding, True, True, *sparse)
+    gx, gw = K.conv2d_backward(layout(g), layout(x), w, stride, padding, True, True, *sparse)
     assert_close(gx, expected_x, name="gx")
     assert_close(gw, expected_w, name="gw")
 

@@ -79,7 +79,7 @@ WRONG = [
     (("evaluate", *NETWORK, "--image-size", "5"), "expected extents that divide the images' 16x16, got 5x5"),
     (("evaluate", *NETWORK, "--width", "9" * 30), "there is not enough memory: Maximum allowed dimension exceeded"),
     (("evaluate", *NETWORK, "--pad", "left"), "argument --pad: invalid choice: 'left'"),
-    (("evaluate", *NETWORK, "--rename", "fc"), "argument --rename: expected OLD=NEW, got fc"),
+    (("evaluate", *NETWORK, "--rename", "fc"), "argument --rename: expected OLD=NEW or s/OLD/NEW/, got fc"),
     (("evaluate", *NETWORK, "--normalize", "none", "--mean", "0", "--std", "1"), "contradicts --mean and --std"),
 
     (("inspect", ""), "argument WEIGHTS|RUN: expected a name or a path, got an empty string"),

@@ -25,6 +25,11 @@ UNARY = {
              "the mask multiplies, and 0 times a gradient that is not finite is NaN, so an overflow is seen; the mask "
              "is `x > 0`, which is false for NaN"),
     "abs": (ops.abs, lambda x: torch.abs(x), "the sign of NaN is NaN"),
+    "leaky_relu": (ops.leaky_relu, lambda x: torch.nn.functional.leaky_relu(x), ""),
+    "gelu": (ops.gelu, lambda x: torch.nn.functional.gelu(x), ""),
+    "clip(x, -1, 1)": (lambda x: x.clip(-1, 1), lambda x: x.clamp(-1, 1), "the mask multiplies"),
+    "2 ** x": (lambda x: 2 ** x, lambda x: 2 ** x, ""),
+    "where(x > 0, x, 1)": (lambda x: ops.where(x > 0, x, 1), lambda x: torch.where(x > 0, x, 1.0), ""),
     "exp": (ops.exp, lambda x: torch.exp(x), ""), "log": (ops.log, lambda x: torch.log(x), ""),
     "sqrt": (ops.sqrt, lambda x: torch.sqrt(x), ""), "tanh": (ops.tanh, lambda x: torch.tanh(x), ""),
     "sigmoid": (ops.sigmoid, lambda x: torch.sigmoid(x), ""), "-x": (lambda x: -x, lambda x: -x, ""),
@@ -41,10 +46,13 @@ ROWS = {
     "max(x, axis), amax": (lambda x: ops.max(x, 1), lambda x: x.amax(1),
                            "a tie goes to the first, and so do several NaN; the mask multiplies"),
     "max(x, axis), max": (lambda x: ops.max(x, 1), lambda x: x.max(1)[0], "the mask multiplies"),
+    "minimum(a, b)": (lambda x: ops.minimum(x[:, 0], x[:, 1]), lambda x: torch.minimum(x[:, 0], x[:, 1]),
+                      "as maximum(-a, -b)"),
     "max_pool2d": (lambda x: ops.max_pool2d(x.reshape(-1, 1, 1, 2), (1, 2)),
                    lambda x: torch.max_pool2d(x.reshape(-1, 1, 1, 2), (1, 2)), "the mask multiplies"),
     "sum": (lambda x: x.sum(1), lambda x: x.sum(1), ""), "mean": (lambda x: x.mean(1), lambda x: x.mean(1), ""),
     "var": (lambda x: x.var(1), lambda x: x.var(1, correction=0), ""),
+    "std": (lambda x: x.std(1), lambda x: x.std(1, correction=0), "where the result is 0, the gradient is g times 0"),
     "softmax": (lambda x: ops.softmax(x, 1), lambda x: torch.softmax(x, 1), ""),
     "log_softmax": (lambda x: ops.log_softmax(x, 1), lambda x: torch.log_softmax(x, 1), ""),
     "cross_entropy": (lambda x: ops.cross_entropy(x, np.zeros(len(x), int)),
@@ -56,7 +64,9 @@ ROWS = {
     "x @ w": (lambda x: x @ Tensor(np.eye(2)), lambda x: x @ torch.eye(2, dtype=float), ""),
 }
 DIVISION = {"a * b": (lambda x: x[:, 0] * x[:, 1], lambda x: x[:, 0] * x[:, 1], ""),
-            "a / b": (lambda x: x[:, 0] / x[:, 1], lambda x: x[:, 0] / x[:, 1], "")}
+            "a / b": (lambda x: x[:, 0] / x[:, 1], lambda x: x[:, 0] / x[:, 1], ""),
+           "a ** b": (lambda x: x[:, 0] ** x[:, 1], lambda x: x[:, 0] ** x[:, 1],
+                      "the gradient by a is g times b times the rest, computed as b a ** (b - 1)")}
 
 
 def both(mine, theirs, x, g):

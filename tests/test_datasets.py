@@ -233,6 +233,13 @@ def test_split_accepts_grey_and_colour():
     assert len(Split(np.zeros((2, 4, 5, 3), np.uint8), labels, ("a", "b"))) == 2
 
 
+def test_a_split_is_printed_in_one_line():
+    images = np.zeros((1, 4, 5), np.uint8)
+    assert repr(Split(images, np.zeros(1, np.uint8), ("a",))) == "Split(1 image of 4 x 5; 1 class: a)"
+    many = Split(images.repeat(9, 0)[..., None], np.zeros(9, np.uint8), tuple("abcdefghijkl"))
+    assert repr(many) == "Split(9 images of 4 x 5 x 1; 12 classes: a, b, c, d, e, f, g, h, i, j, ...)"
+
+
 @pytest.mark.parametrize(
     "change, error, message",
     [
@@ -242,7 +249,11 @@ def test_split_accepts_grey_and_colour():
             "images: expected a uint8 NumPy array, got float32",
         ),
         ({"images": [[1]]}, TypeError, "images: expected a uint8 NumPy array, got list"),
-        ({"labels": np.zeros(2, np.int64)}, TypeError, "labels: expected a uint8 NumPy array, got int64"),
+        (
+            {"labels": np.zeros(2, np.int64)},
+            TypeError,
+            r"labels: expected a uint8 NumPy array, got int64; np.asarray\(labels, np.uint8\) makes one",
+        ),
         (
             {"images": np.zeros((2, 20), np.uint8)},
             ValueError,

@@ -1,4 +1,5 @@
 """The documentation site misses no public name and no error message, and Sphinx builds it without a network."""
+import html
 import importlib
 import importlib.util
 import re
@@ -110,7 +111,8 @@ def test_the_page_has_every_message_and_what_to_do(found):
     for m in found:
         at = page.find(f"#L-{m.line})")
         assert at >= 0 and f"(/{m.path}#L-{m.line})" in page and re.split("[`\\n]", m.text)[0].strip() in page
-        if not errors.says_what_to_do(m.text) and errors.advice(m) not in page:
+        says = errors.says_what_to_do(m.text) or "expected" in m.text
+        if not says and not (errors.advice(m) and errors.advice(m) in page):
             without.append(m)
     assert len(found) > 400 and without == []
 
@@ -160,6 +162,13 @@ def test_every_notebook_guide_and_assignment_is_a_page(staged):
         assert listed, f"index.md does not lead to {page}"
 
 
+def test_generated_parts_are_in_their_pages(staged):
+    for page, says in ("conventions", "| derivative of ReLU"), ("guides/errors", "### Weights and other files"), \
+            ("index", "/notebooks/course/a5"):
+        text = (staged.folder / f"{page}.md").read_text(encoding="utf-8")
+        assert says in text and "<!-- every" not in text and "<!-- the README's" not in text
+
+
 def test_a_link_to_a_file_that_does_not_exist_is_found(tmp_path):
     stage = build.Stage(tmp_path)
     text = stage.rewritten("See [a *file*](../../minires/ops/x.py) and `[x](y)`.\n", "docs/guides/x.md", "guides/x")
@@ -170,6 +179,7 @@ def test_links_within_the_repository_lead_to_pages_of_the_site(tmp_path):
     stage = build.Stage(tmp_path)
     for link, becomes in [
             ("[a](../../notebooks/10-gpu.ipynb)", "[a](../notebooks/10-gpu.ipynb)"),
+            ("[a](../../notebooks/course/a3.ipynb)", "[a](../notebooks/course/a3.ipynb)"),
             ("[`a`](../../minires/nn)", "[`a`](../reference/nn.md)"),
             ("[a](../../README.md#same-bits)", "[a](../project/readme.md#same-bits)"),
             ("[a](/minires/tensor.py#L-3)", '<a href="../source/minires/tensor.py.html#L-3">a</a>'),
@@ -181,6 +191,13 @@ def test_solutions_of_the_course_are_not_on_the_site(staged):
     for path in staged.folder.glob("notebooks/course/*.ipynb"):
         text = path.read_text(encoding="utf-8")
         assert "NotImplementedError" in text and "BEGIN SOLUTION" not in text
+
+
+def test_a_folder_that_holds_something_else_is_kept(tmp_path):
+    (tmp_path / "mine").write_text("1")
+    with pytest.raises(ValueError, match=r"holds something other than a site; choose another --out"):
+        build.build(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 LOADS = re.compile(r"""<(?:script|img|iframe|source)\b[^>]*\bsrc=["']?(?:https?:)?//
@@ -202,6 +219,27 @@ def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tm
     assert chapter.count("<math") > 30 and "MathJax" not in chapter
     assert 'class="reference external"' in (site / "reference" / "ops.html").read_text(encoding="utf-8")
     assert list(tmp_path.iterdir()) == [site]
+    assert broken(site) == []
+
+
+def broken(site):
+    """Return "page: link" of every link within the site that leads to no page, or to no place on it."""
+    texts = {path.resolve(): path.read_text(encoding="utf-8") for path in site.rglob("*.html")}
+    places = {path: set(re.findall(r'\b(?:id|name)="([^"]+)"', text)) for path, text in texts.items()}
+    found = []
+    for path, text in texts.items():
+        for link in re.findall(r'<a [^>]*href="([^"]*)"', text):
+            file, _, place = html.unescape(link).partition("#")
+            there = (path.parent / file).resolve() if file else path
+            if not re.match(r"[a-z]+:", link) and (not there.exists() or (place and place not in places[there])):
+                found.append(f"{path.name}: {link}")
+    return found
+
+
+def test_a_broken_link_is_found(tmp_path):
+    (tmp_path / "a.html").write_text('<p id="x"><a href="#x"> <a href="b.html"> <a class="c" href="a.html#y">',
+                                     encoding="utf-8")
+    assert broken(tmp_path) == ["a.html: b.html", "a.html: a.html#y"]
 
 
 def test_the_search_for_loads_from_elsewhere_finds_them():

@@ -108,6 +108,7 @@ def test_a_command_that_is_shown_exists(words, whole, parsed_only):
         assert cli.main(arguments) == 0
     elif program == "minires":
         command = [word for word in arguments[:1] if word in names_of_commands()]
+        command += arguments[1:2] if command == ["course"] else []
         assert command or arguments[:1] in ([], ["COMMAND"], ["--version"])
         assert [option for option in options if not re.search(rf"{option}\b", help_of(*command))] == []
     elif program == "pip":
@@ -115,7 +116,8 @@ def test_a_command_that_is_shown_exists(words, whole, parsed_only):
         assert extras <= {*PROJECT["optional-dependencies"]}
     elif program.startswith("python") and "-m" in arguments:
         module = arguments[arguments.index("-m") + 1]
-        assert module in {"venv", "minires", "pip"} or (ROOT / "tests" / f"{module.replace('.', '/')}.py").is_file()
+        file = f"{module.replace('.', '/')}.py"
+        assert module in {"venv", "minires", "pip"} or any((ROOT / top / file).is_file() for top in ("tests", "."))
     else:
         scripts = [ROOT / word for word in arguments if word.endswith((".py", ".ipynb"))]
         assert [script for script in scripts if not script.is_file()] == []

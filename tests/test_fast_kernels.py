@@ -10,6 +10,7 @@ from kernel_cases import (
     LAYOUTS,
     NORMS,
     POOLS,
+    SPARSE,
     all_kernels,
     arguments,
     assert_close,
@@ -20,7 +21,7 @@ from kernel_cases import (
     normal,
 )
 
-from minires.kernels import blocked, native, parallel, reference
+from minires.kernels import blocked, grouped, native, parallel, reference
 
 
 @pytest.fixture(scope="module", params=[blocked, native], ids=["blocked", "native"])
@@ -45,6 +46,48 @@ def _share_small_work_too(monkeypatch):
 @pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
 def test_convolution_equals_reference(K, case):
     check_convolution(K, *case)
+
+
+@pytest.mark.parametrize("layout", ["channels last", "every other"])
+@pytest.mark.parametrize("case", SPARSE, ids=str)
+def test_convolution_with_dilation_and_groups_equals_reference(K, case, layout):
+    *dense, dilation, groups = case
+    check_convolution(K, *dense, layout=LAYOUTS[layout], dilation=dilation, groups=groups)
+
+
+def test_gradients_of_groups_that_are_not_needed_are_none(K):
+    x, w = normal(0, 2, 6, 5, 4), normal(1, 6, 3, 3, 3)
+    g, geometry = normal(2, 2, 6, 5, 4), ((1, 1), (1, 1))
+    gx, gw = K.conv2d_backward(g, x, w, *geometry, groups=2)
+    for need_x, need_w in (True, False), (False, True), (False, False):
+        one, other = K.conv2d_backward(g, x, w, *geometry, need_x, need_w, groups=2)
+        assert (one is None) != need_x and (other is None) != need_w
+        for got, want in (one, gx), (other, gw):
+            if got is not None:
+                assert_close(got, want.astype(np.float64), 1e-6)
+
+
+@pytest.mark.parametrize("groups, channels, n", [(4, 8, 2), (4, 16, 1), (32, 4, 4), (6, 3, 6), (5, 1, 5), (9, 6, 3)])
+def test_groups_are_joined_until_they_fill_a_vector(groups, channels, n):
+    w = normal(0, groups * channels, channels, 2, 1)
+    assert grouped.joined(w, groups) == n
+    dense = grouped.dense(w, groups, n)
+    assert dense.shape == (groups // n, n * channels, n * channels, 2, 1)
+    assert (dense != 0).sum() == w.size
+    assert (grouped.diagonal(dense, w, groups, n) == w).all()
+    c = normal(1, *dense.shape)  # <dense(w), c> = <w, diagonal(c)>
+    np.testing.assert_allclose((dense * c).sum(dtype=np.float64),
+                               (w * grouped.diagonal(c, w, groups, n)).sum(dtype=np.float64), rtol=1e-4, atol=1e-4)
+
+
+def test_max_pooling_with_dilation_equals_reference(K):
+    x, window = normal(0, 3, 5, 9, 8), ((2, 3), (2, 1), (1, 1), (2, 2))
+    y, winner = K.max_pool2d(x, *window)
+    expected, places = reference.max_pool2d(x.astype(np.float64), *window)
+    assert_close(y, expected)
+    g = normal(1, *y.shape)
+    assert_close(K.max_pool2d_backward(g, winner, x.shape, *window),
+                 reference.max_pool2d_backward(g.astype(np.float64), places, x.shape, *window))
 
 
 @pytest.mark.parametrize("case", [CONVOLUTIONS[i] for i in (3, 4, 8)], ids=str)

@@ -295,7 +295,7 @@ def test_a_kernel_larger_than_its_input_is_refused(kernel, padding):
 @pytest.mark.parametrize("kernel, stride, padding", [((0, 1), (1, 1), (0, 0)), ((1, 1), (0, 1), (0, 0)),
                                                      ((1, 1), (1, 1), (-1, 0))])
 def test_impossible_windows_are_refused(kernel, stride, padding):
-    with pytest.raises(ValueError, match="expected kernel >= 1, stride >= 1 and padding >= 0"):
+    with pytest.raises(ValueError, match="expected kernel >= 1, stride >= 1, padding >= 0 and dilation >= 1"):
         K.output_size((4, 5), kernel, stride, padding)
 
 

@@ -1,6 +1,7 @@
 """Test networks by name, the listing of their sizes, summaries, and the kernels that compute only shapes."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def test_an_unknown_name_or_option_is_refused():
     with pytest.raises(ValueError, match=r"model: unknown name 'resnet21'; did you mean resnet"):
         models.build("resnet21")
     with pytest.raises(ValueError, match=r"model resnet20: there is no option 'widht'; the options are block, "
-                                         r"shortcut, pad, num_classes, in_channels, width, norm, by_hand, rng$"):
+                                         r"shortcut, pad, num_classes, in_channels, width, norm, bias, by_hand, rng$"):
         models.build("resnet20", widht=4)
     with pytest.raises(ValueError, match=r"model vgg16: there is no option 'shortcut'; the options are batch_norm, "
                                          r".*hidden"):
@@ -55,11 +56,15 @@ def test_undrawn_weights_have_the_same_shapes():
 def test_the_listing_is_what_the_networks_say(listed):
     by_name = {net.name: net for net in listed}
     for name, net in by_name.items():
-        digits = "".join(c for c in name if c.isdigit())
-        assert net.layers == (int(digits) if digits else 22)  # GoogLeNet: 22 layers
+        found = re.search(r"(?<=net)\d+|(?<=n|g|t)\d+|(?<=plain)\d+", name)
+        assert net.layers == (int(found[0]) if found else 22)  # GoogLeNet: 22 layers
     for name in "resnet20", "preact_resnet32", "resnet164":
         net, entry = models.build(name), by_name[name]
         assert (entry.parameters, entry.macs) == (net.count_parameters(), net.macs(entry.input_shape))
+    # torchvision's documentation gives these numbers of parameters, and 11.4 and 4.23 billion multiply-accumulates.
+    wide, grouped = by_name["wide_resnet50_2"], by_name["resnext50_32x4d"]
+    assert wide[2:4] == (50, 68_883_240) and round(wide.macs / 1e9, 1) == 11.4
+    assert grouped[2:4] == (50, 25_028_904) and round(grouped.macs / 1e9, 2) == 4.23
     assert by_name["resnet1202"][2:] == (1202, 19_421_274, 442_368 + 2_359_296 * 1199 + 640, (3, 32, 32))
     # v2, section 4, gives "1.7M" and "10.2M". The exact numbers are sums over stem, three stages of bottlenecks, head.
     for name, n in ("preact_resnet164", 18), ("preact_resnet1001", 111):
@@ -77,7 +82,7 @@ def test_the_command(capsys, listed):
     assert cli.main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "CIFAR, plain (2015); images 3 x 32 x 32"
-    assert [line.split() for line in lines if "resnet50" in line] == [["resnet50", "50", "25,557,032", "4,089.18"]]
+    assert [line.split() for line in lines if " resnet50 " in line] == [["resnet50", "50", "25,557,032", "4,089.18"]]
     assert sum(line.startswith("    ") for line in lines) == len(listed) + len(models.FAMILIES)
     assert max(map(len, lines)) <= 80
 
@@ -95,6 +100,7 @@ def test_the_command_as_json(capsys, listed, monkeypatch):
 
 NETS = {"A": ("resnet20", {}), "C": ("resnet20", {"shortcut": "C"}), "preact": ("preact_resnet164", {}),
         "fixup": ("resnet20", {"norm": "fixup"}), "by hand": ("resnet20", {"by_hand": True}), "50": ("resnet50", {}),
+        "grouped": ("resnet50", {"groups": 2, "width_per_group": 64}), "biases": ("resnet50", {"bias": True}),
         "vgg": ("vgg16", {"hidden": 8}), "vgg_bn": ("vgg19_bn", {"hidden": 8}), "googlenet": ("googlenet", {})}
 
 

@@ -11,6 +11,7 @@ identity <im2col(x), c> = <x, col2im(c)> in integers, and the comparison of the 
 import ast
 import contextlib
 import inspect
+import math
 
 import numpy as np
 import pytest
@@ -136,6 +137,66 @@ def windows_of(x, kernel, stride, padding, border=0):
 def conv_gradient():
     for H, W, k, s, p in GEOMETRY:
         gradcheck(lambda x, w, b, s=s, p=p: ops.conv2d(x, w, b, s, p), *drawn((2, 3, H, W), (4, 3, *k), (4,)))
+
+
+SPARSE = [(7, 8, (3, 2), (1, 2), (1, 0), (2, 3), 1), (6, 7, (2, 3), (2, 1), (0, 1), (1, 2), 2)]  # ... dilation, groups
+
+
+def sparse_conv_gradient():
+    for H, W, k, s, p, d, groups in SPARSE:
+        x, w = drawn((2, 4, H, W), (6, 4 // groups, *k))
+        gradcheck(lambda x, w, a=(s, p, d, groups): ops.conv2d(x, w, None, *a), x, w)
+
+
+def sparse_conv_value():
+    for H, W, k, s, p, d, groups in SPARSE:
+        x, w = drawn((2, 4, H, W), (6, 4 // groups, *k))
+        got = ops.conv2d(Tensor(x), Tensor(w), None, s, p, d, groups).data
+        span = tuple(step * (n - 1) + 1 for step, n in zip(d, k, strict=True))
+        cut = windows_of(x, span, s, p)[..., ::d[0], ::d[1]]
+        expected = np.zeros((2, 6, *cut.shape[2:4]))
+        for n, o, i, j in np.ndindex(expected.shape):
+            first = o // (6 // groups) * (4 // groups)
+            expected[n, o, i, j] = (cut[n, first:first + 4 // groups, i, j] * w[o]).sum()
+        np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12, err_msg="plain loop")
+
+
+def pooling_options():
+    (x,) = drawn((2, 3, 7, 8))
+    got = ops.max_pool2d(Tensor(x), 2, 1, 0, dilation=(2, 3)).data
+    np.testing.assert_array_equal(got, windows_of(x, (3, 4), (1, 1), (0, 0))[..., ::2, ::3].max((4, 5)), "plain loop")
+    gradcheck(lambda a: ops.max_pool2d(a, 2, 1, 0, dilation=(2, 3)), x)
+    for padded in True, False:
+        got = ops.avg_pool2d(Tensor(np.ones((1, 1, 4, 4))), 3, 2, 1, True, padded).data[0, 0]
+        expected = np.outer((2, 3, 1), (2, 3, 1)) / np.outer((3, 3, 2), (3, 3, 2)) if padded else np.ones((3, 3))
+        np.testing.assert_allclose(got, expected, rtol=1e-15, err_msg="plain loop")
+    got = ops.adaptive_avg_pool2d(Tensor(x), (3, 5)).data
+    np.testing.assert_allclose(got[:, :, 1, 2], x[:, :, 2:5, 3:5].mean((2, 3)), rtol=1e-12, err_msg="plain loop")
+
+
+def choices():
+    x, y = drawn((2, 3, 4), (3, 1))
+    gradcheck(lambda a, b: ops.where(x > 0, a, b), x, y)
+    gradcheck(lambda a: ops.clip(a, -0.5, 0.5), x)
+    gradcheck(lambda a: ops.leaky_relu(a, 0.2), x)
+    gradcheck(ops.gelu, x)
+    gradcheck(ops.minimum, x, y)
+    gradcheck(lambda a, b: (a * a + 1.0) ** b, x, y)
+    gradcheck(lambda a: ops.std(a, (0, 2), correction=1), x)
+    gradcheck(lambda a, b: ops.linear(a, b), *drawn((2, 5, 3), (4, 3)))
+    between = [0.99, -2.005, 0.31]  # the points of the table
+    expected = [0.5 * v * math.erfc(-v / math.sqrt(2)) for v in between]
+    np.testing.assert_allclose(ops.gelu(Tensor(np.array(between))).data, expected, 1e-13, err_msg="closed form of gelu")
+
+
+def cross_entropy_options():
+    z, labels, w = drawn((5, 4))[0], np.array([0, 3, 1, 3, 2]), np.array([0.5, 2.0, 1.0, 3.0])
+    log_p = z - np.log(np.exp(z).sum(1, keepdims=True))
+    counts = labels != 1
+    each = -1.0 * counts * (0.8 * w[labels] * log_p[range(5), labels] + 0.05 * (w * log_p).sum(1))
+    got = ops.cross_entropy(Tensor(z), labels, w, 1, 0.2).item()
+    np.testing.assert_allclose(got, each.sum() / (counts * w[labels]).sum(), rtol=1e-13, err_msg="closed form")
+    gradcheck(lambda a: ops.cross_entropy(a, labels, w, 1, 0.2), z)
 
 
 def conv_value():
@@ -407,9 +468,9 @@ SHIPPED = {
     "col2im assigns": ([(K, "col2im", "x[at] += ANY", "x[at] = ANY")], adjoint, "not adjoint"),
     "col2im assigns, seen by gradcheck": ([(K, "col2im", "x[at] += ANY", "x[at] = ANY")], conv_gradient, WRONG),
     "stride missing in col2im": (
-        [(K, "col2im", "windows(kernel, stride, out)", "windows(kernel, (1, 1), out)")], adjoint, "not adjoint"),
+        [(K, "col2im", "windows(ARG3, ARG4, out, ARG6)", "windows(ARG3, (1, 1), out, ARG6)")], adjoint, "not adjoint"),
     "stride missing in col2im, seen by gradcheck": (
-        [(K, "col2im", "windows(kernel, stride, out)", "windows(kernel, (1, 1), out)")], conv_gradient, WRONG),
+        [(K, "col2im", "windows(ARG3, ARG4, out, ARG6)", "windows(ARG3, (1, 1), out, ARG6)")], conv_gradient, WRONG),
     "kernel height used for width, output size": (
         [(K, "output_size", "zip(size, kernel, stride, padding, strict=True)",
           "zip(size, kernel[:1] * 2, stride, padding, strict=True)")], conv_value, "could not broadcast"),
@@ -503,8 +564,54 @@ MORE = {
         [(nn.BatchNorm, "update", "momentum = float(self.momentum)", "momentum = 1 - float(self.momentum)")],
         running_statistics, "running mean"),
     "kernel flipped, consistently": (
-        [(K, "windows", "slice(i, i + stride[0] * out[0], stride[0])",
-          "slice(ARG1[0] - 1 - i, ARG1[0] - 1 - i + stride[0] * out[0], stride[0])")], conv_value, LOOP),
+        [(K, "windows", "i * dilation[0]", "(ARG1[0] - 1 - i) * dilation[0]")], conv_value, LOOP),
+    "dilation of the columns used for rows": (
+        [(K, "windows", "i * dilation[0]", "i * dilation[1]")], sparse_conv_value, "broadcast|plain loop"),
+    "dilation forgotten in the gradient of x": (
+        [(K, "col2im", "windows(ARG3, ARG4, out, ARG6)", "windows(ARG3, ARG4, out)")],
+        sparse_conv_gradient, WRONG),
+    "groups: the weights of another group": (
+        [(K, "conv2d_backward", "by_group(w.reshape(len(w), -1), groups).swapaxes(-1, -2) @ g",
+          "by_group(w.reshape(len(w), -1), groups)[::-1].swapaxes(-1, -2) @ g")], sparse_conv_gradient,
+        WRONG),
+    "max pooling: dilation forgotten in backward": (
+        [(K, "max_pool2d_backward", "_spread(ANY, ARG1, ARG3, ARG4, ARG5, ARG6, ARG7)",
+          "_spread(ANY, ARG1, ARG3, ARG4, ARG5, ARG6, (1, 1))")], pooling_options, "differs|broadcast"),
+    "mean pooling: what extends beyond the padding counts": (
+        [(ops, "avg_pool2d", "y * Tensor(rows[:, None] * columns)", "y")], pooling_options, LOOP),
+    "adaptive pooling: rows and columns exchanged": (
+        [(ops, "adaptive_avg_pool2d", "zip(size, (H, W), strict=True)", "zip(size[::-1], (H, W), strict=True)")],
+        pooling_options, "reshape"),
+    "where: both sides get the gradient": (
+        [(ops.Where, "backward", "self.xp.where(self.condition, 0, g)", "g")], choices, WRONG),
+    "clip: the gradient passes everywhere": ([(ops.Clip, "backward", "g * self.inside", "g + 0")], choices, WRONG),
+    "leaky ReLU: the slope of a ReLU": (
+        [(ops.LeakyRelu, "backward", "g * self.slope", "g * 0")], choices, WRONG),
+    "GELU: the density forgotten": (
+        [(ops.Gelu, "backward", "self.below + self.x * density", "self.below + 0 * density")], choices, WRONG),
+    "GELU: two terms of the series": (
+        [(ops.elementwise, "normal_cdf", "(c**2 - 1) * d**3 / 6", "0 * d")], choices,
+        "closed form of gelu|differs from finite"),
+    "power: the derivative by the exponent without the logarithm": (
+        [(ops.Power, "backward", "g * self.y * xp.log(ANY)", "g * self.y")], choices, WRONG),
+    "power: the exponent kept": (
+        [(ops.Power, "backward", "xp.where(b == 0, 1, b) - 1", "b")], choices, WRONG),
+    "standard deviation: the root forgotten": (
+        [(ops.Std, "backward", "self.xp.where(self.y == 0, 1, self.y) * self.divisor", "self.divisor")], choices,
+        WRONG),
+    "linear: only the first matrix counts": (
+        [(ops.Linear, "backward", "self.K.matmul(g.T, self.x)", "self.K.matmul(g[:5].T, self.x[:5])")], choices, WRONG),
+    "cross-entropy: the mean over all labels": (
+        [(ops.losses, "_general_cross_entropy", "(w * one_hot).sum(dtype=logits.dtype)",
+          "np.asarray(ARG2.size, logits.dtype)")], cross_entropy_options, "closed form"),
+    "cross-entropy: ignored labels count": (
+        [(ops.losses, "_general_cross_entropy", "labels != ignore_index", "labels == labels")],
+        cross_entropy_options, "closed form"),
+    "cross-entropy: smoothing without the weights": (
+        [(ops.losses, "_general_cross_entropy",
+          "w * (one_hot * (1 - float(label_smoothing)) + float(label_smoothing) / K)",
+          "w * one_hot * (1 - float(label_smoothing)) + float(label_smoothing) / K")],
+        cross_entropy_options, "closed form"),
     "kernel's rows and columns exchanged in im2col": (
         [(K, "im2col", "cols.reshape(ANY, -1)", "cols.swapaxes(1, 2).reshape(ANY, -1)")], adjoint, "not adjoint"),
     "kernel's rows and columns exchanged in both": (

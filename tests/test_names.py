@@ -32,6 +32,8 @@ NETWORKS = {
     "vgg16": ("VGG-16", ["VGG16", "vgg-16"]),
     "vgg16_bn": ("VGG-16 with BN", ["vgg-16-bn", "VGG-16_BN"]),
     "googlenet": ("GoogLeNet", ["GoogleNet"]),
+    "wide_resnet50_2": ("Wide ResNet-50-2", ["wide-resnet-50-2", "WideResNet50-2"]),
+    "resnext50_32x4d": ("ResNeXt-50 32x4d", ["resnext-50-32x4d", "ResNeXt50_32x4d"]),
 }
 
 
@@ -72,6 +74,9 @@ def test_an_unknown_name_is_an_error_of_use_that_lists_no_more_names_than_a_pers
     assert isinstance(error, names.UsageError) and isinstance(error, ValueError)
     assert str(error).startswith("layer: unknown name '???'; there are layer000, layer001, ")
     assert str(error).endswith(", layer059 and 40 more")
+    weights = [f"layer{i}.conv{j}.weight" for i in range(9) for j in range(9)]
+    layers = ", ".join(f"layer{i}" for i in range(9))
+    assert str(names.unknown("only", "???", weights)) == f"only: unknown name '???'; there are {layers}"
     assert str(names.unknown("layer", "???", "ab")) == "layer: unknown name '???'; there are a, b"
 
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from helpers import difference, needs_torch, normal, same_bits, torch
+from helpers import difference, needs_torch, normal, randomise, same_bits, torch
 
-from minires import Tensor, init, kernels, nn, no_grad, ops
+from minires import Tensor, init, kernels, models, nn, no_grad, ops
 from minires.nn.blocks import conv_bias_relu
 
 
@@ -435,3 +435,67 @@ def test_convolution_bias_skip_and_relu_in_one_pass_is_the_separate_operations(w
     x.requires_grad = True
     conv_bias_relu(x, w, b, skip, 2, 1).sum().backward()
     assert x.grad is not None
+
+
+# ------------------------------------------------------------------------- dilation, groups, biases, activations
+
+
+def test_a_convolution_with_dilation_and_groups():
+    conv = nn.Conv2d(6, 4, (3, 2), 2, 1, True, dilation=(1, 2), groups=2, rng=np.random.default_rng(0))
+    assert conv.weight.shape == (4, 3, 3, 2) and not conv.is_dense
+    assert conv.describe() == "6 -> 4, 3x2, stride (2, 2), padding (1, 1), dilation (1, 2), groups 2"
+    x = Tensor(normal(2, 6, 7, 8, dtype=np.float32))
+    expected = ops.conv2d(x, conv.weight, conv.bias, 2, 1, (1, 2), 2)
+    assert same_bits(conv(x).data, expected.data)
+    assert conv.macs((6, 7, 8)) == 4 * 3 * 3 * 2 * expected.shape[2] * expected.shape[3]
+
+
+def test_eval_mode_folds_batch_norm_into_grouped_and_biased_convolutions():
+    net = nn.Bottleneck(8, 8, shortcut="B", stride=2, groups=2, rng=np.random.default_rng(0))
+    for conv, _ in net.branch():
+        conv.bias = Tensor(np.zeros(conv.weight.shape[0], np.float32), True)
+    randomise(net)
+    net.eval()
+    x = Tensor(normal(2, 8, 6, 5, dtype=np.float32))
+    with no_grad():
+        folded = net(x).data
+    assert difference(folded, net(x).data) < 1e-5
+
+
+@pytest.mark.parametrize("name, options", [("resnet20", {}), ("preact_resnet20", {}), ("resnet20", {"norm": "fixup"}),
+                                           ("resnet50", {"num_classes": 3})])
+def test_biases_beside_batch_norm(name, options):
+    with_bias, without = (models.build(name, width=4, bias=b, **options) for b in (True, False))
+    added = set(with_bias.state()) - set(without.state())
+    convs = [n for n, m in with_bias.modules() if isinstance(m, nn.Conv2d)]
+    assert {f"{n}.bias" for n in convs} - set(without.state()) == added
+    assert not any(with_bias.state()[n].data.any() for n in added)
+    assert all(same_bits(t.data, with_bias.state()[n].data) for n, t in without.state().items())  # the same draws
+
+
+def test_activations_as_modules():
+    x = Tensor(normal(2, 3))
+    assert same_bits(nn.LeakyReLU(0.3)(x).data, ops.leaky_relu(x, 0.3).data) and nn.LeakyReLU().describe() == "0.01"
+    assert same_bits(nn.GELU("tanh")(x).data, ops.gelu(x, "tanh").data) and nn.GELU("tanh").describe() == "tanh"
+    assert same_bits(nn.GELU()(x).data, ops.gelu(x).data) and nn.GELU().describe() == ""
+
+
+def test_a_linear_layer_of_three_axes_counts_every_vector():
+    class Rows(nn.Module):
+        def __init__(self):
+            self.fc = nn.Linear(5, 3, rng=np.random.default_rng(0))
+
+        def forward(self, x):
+            return self.fc(x)
+
+    assert Rows().macs((2, 4, 5)) == 2 * 4 * 5 * 3
+
+
+def test_pools_with_their_options():
+    x = Tensor(normal(2, 3, 7, 8))
+    pool = nn.MaxPool2d(2, 1, 0, True, 2)
+    assert same_bits(pool(x).data, ops.max_pool2d(x, 2, 1, 0, True, 2).data) and "ceil, dilation 2" in pool.describe()
+    pool = nn.AvgPool2d(3, 2, 1, True, False)
+    assert same_bits(pool(x).data, ops.avg_pool2d(x, 3, 2, 1, True, False).data)
+    assert pool.describe() == "3, stride 2, padding 1, ceil, padding not counted"
+    assert nn.AdaptiveAvgPool2d((2, 5))(x).shape == (2, 3, 2, 5)

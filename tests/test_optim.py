@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers import difference, needs_torch, normal, same_bits, torch
 
-from minires import Tensor, optim
+from minires import Tensor, nn, optim
 from minires.optim import SGD
 
 
@@ -169,3 +169,10 @@ def test_a_gradient_of_another_shape_or_dtype_is_refused(grad):
     sgd, p.grad = SGD([p], 0.1), grad
     with pytest.raises(ValueError, match=r"parameter 0: expected a float64\(2, 3\) gradient"):
         sgd.step()
+
+
+@pytest.mark.parametrize("given, got", [("fc", "str"), (nn.Linear(2, 2, rng=np.random.default_rng(0)), "Linear"),
+                                        ([np.zeros(2)], "a ndarray in it"), (iter([]), "list_iterator")])
+def test_a_group_of_something_else_than_tensors_is_refused(given, got):
+    with pytest.raises(TypeError, match=rf"Group: expected a list of Tensors, such as .*, got {got}$"):
+        optim.Group(given)

@@ -568,6 +568,9 @@ def test_wrong(check_backward, mutate):
 
 def test_whole_again(check_backward):
     check_backward(forward, backward, np.array([1.0, 2.0]))
+
+def test_fails(check_backward):
+    check_backward(forward, lambda dy, x: dy * x, np.array([1.0, 2.0]))
 '''
 
 
@@ -576,7 +579,8 @@ def test_the_fixtures_serve_a_teachers_own_suite(tmp_path):
     (tmp_path / "test_mine.py").write_text(SUITE, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mine.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0 and "3 passed" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 1 and "1 failed, 3 passed" in done.stdout, done.stdout + done.stderr
+    assert "ratio 0.5" in done.stdout and "def check_backward" not in done.stdout  # the message, not minires' source
 
 
 @pytest.mark.system

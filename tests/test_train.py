@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers import needs_torch, torch
 
-from minires import Tensor, kernels, models, nn, train
+from minires import Tensor, datasets, kernels, models, nn, train
 from minires.optim import SGD
 from minires.train import Epoch, NotFinite, Recipe, Step, error, fit, step
 
@@ -237,7 +237,7 @@ def test_a_blow_up_is_reported_and_nothing_else_is(options, lr, which):
     ):
         list(run)
     number = int(re.match(r"step (\d+): the loss is (nan|inf)", str(caught.value))[1])
-    assert 2 <= number <= 180 and f"a smaller learning rate than {lr}, or" in str(caught.value)
+    assert 2 <= number <= 180 and f"a smaller learning rate than {lr:g}, or" in str(caught.value)
 
 
 def test_steps_before_the_blow_up_are_kept_and_finite():
@@ -321,3 +321,13 @@ def test_labels_of_another_shape_are_refused(shape):
         next(train.fit(net, (images, labels), (images, labels), train.Recipe(), rng=np.random.default_rng(0)))
     with pytest.raises(ValueError, match="label"):
         train.error(net, images, labels)
+
+
+def test_a_split_and_a_list_of_images_are_refused_with_what_to_give():
+    split = datasets.Split(np.zeros((4, 8, 8), np.uint8), np.zeros(4, np.uint8), ("a", "b"))
+    arrays = np.zeros((4, 1, 8, 8), np.float32), split.labels
+    net = models.cifar(8, width=2, in_channels=1)
+    with pytest.raises(TypeError, match=r"fit, train: .* got Split; .*give \(datasets.to_float\(split.images\), "):
+        next(train.fit(net, split, arrays, train.Recipe(), rng=0))
+    with pytest.raises(TypeError, match=r"fit, test: expected images as an array, got list; np\.stack makes one"):
+        next(train.fit(net, arrays, (list(arrays[0]), arrays[1]), train.Recipe(), rng=0))

@@ -20,7 +20,8 @@ def blocks(model: nn.Module) -> dict[str, Any]:
     """
     found = {name: m for name, m in model.modules() if isinstance(m, nn.ResidualBlock)}
     if not found:
-        raise ValueError("this model has no residual or plain block (nn.Block and its relatives)")
+        raise ValueError("this model has no residual or plain block; this analysis needs blocks of the kinds "
+                         f"{', '.join(kind.__name__ for kind in ACTIVATES_LAST)} of minires.nn")
     return found
 
 
@@ -32,7 +33,8 @@ def activates_last(block: Any) -> bool:
     if type(block) not in ACTIVATES_LAST:
         known = ", ".join(kind.__name__ for kind in ACTIVATES_LAST)
         raise ValueError(f"expected blocks of the kinds {known}, got {type(block).__name__}, whose structure is not "
-                         "known here")
+                         "known here; to add a layer to a block, replace one of its parts, such as bn2, by "
+                         "nn.Sequential(block.bn2, layer)")
     return ACTIVATES_LAST[type(block)]
 
 

@@ -19,7 +19,8 @@ def prepare(space: Space, train_images: np.ndarray, test_images: np.ndarray) -> 
 
 def pair(space: Space, depth: int, width: int, seed: int, x: np.ndarray) -> dict[str, Any]:
     """Build both networks, compare their arrays, and run them on x."""
-    from minires import Tensor, nn, no_grad
+    from .. import nn
+    from ..tensor import Tensor, no_grad
 
     found = named("pair", space["pair"](depth, width, seed), ("plain", "residual"))
     for name, net in found.items():
@@ -54,7 +55,7 @@ def learning_rate(space: Space, steps: int, base: float, warm_up: int, drops: Se
 def train_epoch(space: Space, net: Settings, x: np.ndarray, labels: np.ndarray, batch_size: int, seed: int,
                 epochs: int) -> dict[str, Any]:
     """Train a network, and look at the losses, the network, and what stays in memory from step to step."""
-    from minires import optim
+    from .. import optim
 
     model, rng, losses = network(net), np.random.default_rng(seed), []
     optimizer = optim.SGD(model.parameters(), 0.05, 0.9, 0.01)
@@ -70,7 +71,7 @@ def train_epoch(space: Space, net: Settings, x: np.ndarray, labels: np.ndarray, 
 @contextmanager
 def graphs_counted(optimizer: Any) -> Iterator[list[int]]:
     """Count, at every step of the optimizer, the results whose graph is still in memory after backward."""
-    from minires import Function
+    from ..tensor import Function
 
     made: list[weakref.ref[Any]] = []
     alive: list[int] = []

@@ -14,7 +14,7 @@ from .networks import Settings, lent, network, number, numbers, outputs, partly_
 
 def responses(space: Space, net: Settings, x: np.ndarray) -> dict[str, Any]:
     """Measure the responses, and look at what that leaves in the network."""
-    from minires import nn
+    from .. import nn
 
     model = network(net)
     context = contextvars.copy_context()  # a hook that is left in it does not reach other measurements
@@ -56,7 +56,7 @@ def without(space: Space, net: Settings, x: np.ndarray, names: Sequence[str], in
 @contextmanager
 def right_without(net: Any, name: str) -> Iterator[None]:
     """Reduce one block to its shortcut. It stands for the submission's own `without` in the tasks that use it."""
-    from minires import ops
+    from .. import ops
 
     block = dict(net.modules())[name]
     before = vars(block).get("forward")

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -27,11 +28,15 @@ Say = Callable[[str], None]
 def mark_all(listed: Sequence[Task], cells: Cells, seed: int, pairs: bool = False) -> Iterator[Mark]:
     """Yield the mark of each task. A failure that may come from another task's answer says so."""
     failed: dict[str, str] = {}
+    died: dict[bool, str] = {}  # with and without minires: a file that ends its worker does so in every task
     for task in listed:
-        mark = judge.mark(task, cells, seed, pairs)
-        if not mark.right and (used := [name for name in uses(task) if name in failed]):
-            words = " ".join(f"{', '.join(uses(task)[name])} of {name} is not right yet, and this task uses it."
-                             for name in used)
+        mark = judge.mark(task, cells, seed, pairs, died.get(task.minires, ""))
+        died[task.minires] = mark.died
+        needed = {} if mark.right or not failed else uses(task, cells)
+        if wrong := [name for name in needed if name in failed]:
+            one = sum(len(needed[name]) for name in wrong) == 1
+            names = " and ".join(f"{' and '.join(needed[name])} of {name}" for name in wrong)
+            words = f"{names} {'is' if one else 'are'} not right yet, and this task uses {'it' if one else 'them'}."
             mark = mark._replace(**{half: part._replace(verdict=part.verdict._replace(
                 hint=f"{part.verdict.hint} {words}".strip())) for half in HALVES
                 if (part := getattr(mark, half)) is not None and part.verdict.words.startswith("not yet")})
@@ -40,17 +45,27 @@ def mark_all(listed: Sequence[Task], cells: Cells, seed: int, pairs: bool = Fals
         yield mark
 
 
-@cache
-def uses(task: Task) -> dict[str, list[str]]:
-    """Return {another task: the names that this task needs from its answer}."""
-    found: dict[str, list[str]] = {}
+def uses(task: Task, cells: Cells) -> dict[str, list[str]]:
+    """Return {another task: names of its answer that this task is tried with, or that the submission's answer calls}.
+
+    Only the texts are searched: a submission is never parsed in this process.
+    """
+    answer = "\n".join(found[0] for _, source in cells for name in task.needs if name in defined(task)
+                       for found in re.finditer(rf"(?ms)^(?:def|class) {name}\b.*?(?=^[A-Za-z@#%]|\Z)", source))
+    found = {}
     for other in tasks(task.assignment).values():
-        if other.name != task.name:
-            defined = {node.name for node in ast.parse(solution.answer(other)).body
-                       if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
-            if shared := [name for name in task.needs if name in defined]:
-                found[other.name] = shared
+        if other.name != task.name and (shared := [
+                name for name in defined(other) if name in other.needs and name not in defined(task)
+                and (name in task.needs or re.search(rf"(?<![\w.]){name}\(", answer))]):
+            found[other.name] = shared
     return found
+
+
+@cache
+def defined(task: Task) -> tuple[str, ...]:
+    """Return the functions and classes that the task's answer defines."""
+    return tuple(node.name for node in ast.parse(solution.answer(task)).body
+                 if isinstance(node, (ast.FunctionDef, ast.ClassDef)))
 
 
 def tried(path: Path, task: str) -> Mark:
@@ -66,11 +81,11 @@ def line(mark: Mark) -> str:
     """Return a mark on one line: "a3.3 col2im   8 / 20   not yet: ..."."""
     parts = marks.halves(mark)
     points, most = sum(half.points for half in parts), sum(half.most for half in parts)
-    return f"{mark.task:5} {mark.title:26} {points:4.3g} / {most:2.3g}   {marks.clean(words(mark))}"
+    return f"{mark.task:5} {mark.title:30} {points:4.3g} / {most:2.3g}   {marks.clean(words(mark))}"
 
 
 def words(mark: Mark) -> str:
-    """Return what is said about a mark: the first half that is not right."""
+    """Return the report on a mark: on the first half that is not right."""
     for half in marks.halves(mark):
         if not half.verdict.right:
             other = "" if half is mark.visible else "with other inputs, "

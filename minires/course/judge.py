@@ -33,19 +33,25 @@ from . import diagnose, solution
 from .diagnose import Verdict
 from .master import PLACES
 from .task import HERE, VISIBLE_SHARE, Case, Task
-from .worker import TEXT, NoAnswer, Outcome, Raised, message, next_message, packed
+from .worker import TEXT, NoAnswer, Outcome, Raised, define, message, next_message, packed
 
 MEMORY, FILE = 1 << 30, 16 << 20  # bytes
 START = 120.0                     # seconds of wall time for Python and NumPy to load, on a machine that is busy
 LEAST_WALL, WALL = 60.0, 6.0      # seconds of wall time: at least, and for each second of computing time
 BUSY, PATIENCE = 0.02, 10         # a worker that computes for this share of its wall time gets it again, so many times
+NO_PROCESSES = sys.platform in ("emscripten", "wasi")
 PRINTED = 4096                    # bytes of what a submission prints that are kept
+EARLY = "Died early"              # a Raised's error if the worker died before any case
 Cells = Sequence[tuple[str, str]]
 _alone = threading.Lock()         # one thread at a time runs the solution or its bugs in this process
 
 
 class Died(Exception):
     """A worker gives no answer any more; the message completes "your code ..."."""
+
+
+class DiedEarly(Died):
+    """A worker died while it defined the submission's names, before any case."""
 
 
 def computing_time(pid: int) -> float:
@@ -93,7 +99,10 @@ class Worker:
             self._allow(START)
             self._receive()  # hello
             self._allow(self.wall)
-            head, _ = self._exchange({"cells": list(map(list, cells))})
+            try:
+                head, _ = self._exchange({"cells": list(map(list, cells))})
+            except Died as e:
+                raise DiedEarly(f"{e}, before any of it was called") from None
             self.notes = [str(note)[:TEXT] for note in head.get("notes", ())]
         except BaseException:
             self.close()
@@ -226,7 +235,8 @@ class Mark(NamedTuple):
     visible: Half
     hidden: Half | None      # None where only the visible cases were tried
     notes: tuple[str, ...]   # what was left out of the file
-    printed: str             # the beginning of what it printed
+    printed: str = ""        # the beginning of what it printed
+    died: str = ""           # how the worker died before any case, or ""
 
     @property
     def right(self) -> bool:
@@ -238,8 +248,13 @@ def answers(task: Task, cells: Cells, cases: Sequence[Case], memory: int = MEMOR
             wall: float | None = None) -> tuple[list[Outcome], tuple[str, ...], str]:
     """Return (the submission's answer to each case, notes about the file, what it printed).
 
-    A case has a `Raised` if the worker died before it.
+    A case has a `Raised` if the worker died before it. Where there are no processes, in a browser, the submission runs
+    in this one, without limits.
     """
+    if NO_PROCESSES:
+        names: dict[str, Any] = {"__name__": "submission"}
+        left_out = define(cells, names, {"minires"})
+        return solution.outcomes(task, names, cases), tuple(left_out), ""
     found: list[Outcome] = []
     notes: tuple[str, ...] = ()
     printed = ""
@@ -252,22 +267,26 @@ def answers(task: Task, cells: Cells, cases: Sequence[Case], memory: int = MEMOR
             finally:
                 printed = worker.printed()
     except Died as e:
-        found += [Raised("Died", f"your code {e}")] * (len(cases) - len(found))
+        error = EARLY if isinstance(e, DiedEarly) else "Died"
+        found += [Raised(error, f"your code {e}")] * (len(cases) - len(found))
     return found, notes, printed
 
 
-def mark(task: Task, cells: Cells, seed: int | None, pairs: bool = False) -> Mark:
+def mark(task: Task, cells: Cells, seed: int | None, pairs: bool = False, died: str = "") -> Mark:
     """Mark one task of a submission.
 
     seed: draws the hidden cases; None to try only the visible ones
     pairs: whether to explain a failure by two bugs at once, too, which takes seconds
+    died: how a worker for another task died before any case; then no worker is started for this one
 
     Raises CourseError if the task's own solution fails.
     """
     seeds = {"visible": 0} if seed is None else {"visible": 0, "hidden": seed}
     with _alone:
         drawn = [solution.drawn(task, half, number) for half, number in seeds.items()]
-    got, notes, printed = answers(task, cells, [case for cases, _ in drawn for case in cases])
+    tried = [case for cases, _ in drawn for case in cases]
+    got, notes, printed = ([Raised(EARLY, died)] * len(tried), (), "") if died else answers(task, cells, tried)
+    died = died or next((g.text for g in got if isinstance(g, Raised) and g.error == EARLY), "")
     made, at = [], 0
     for (half, number), (cases, expected) in zip(seeds.items(), drawn, strict=True):
         mine = got[at:at + len(cases)]
@@ -279,7 +298,7 @@ def mark(task: Task, cells: Cells, seed: int | None, pairs: bool = False) -> Mar
                                            pairs=diagnose.known_pairs(task, half, number) if pairs else ())
         most = points_of(task, half)
         made.append(Half(most if verdict.right else 0.0, most, verdict))
-    return Mark(task.name, task.title, made[0], made[1] if len(made) > 1 else None, notes, printed)
+    return Mark(task.name, task.title, made[0], made[1] if len(made) > 1 else None, notes, printed, died)
 
 
 def points_of(task: Task, half: str) -> float:

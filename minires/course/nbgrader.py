@@ -24,13 +24,14 @@ c.ExecutePreprocessor.timeout = 60         # seconds for a cell; the marks come 
 
 
 def write_marks(gradebook: str, assignment: str, results: Mapping[str, Mapping[str, Any]]) -> int:
-    """Set the automatic score of every task in nbgrader's gradebook, and return how many students it had.
+    """Set the automatic score of every task in nbgrader's gradebook, and return how many students were marked.
 
     gradebook: address of the database, such as sqlite:///gradebook.db
     results: {student: the JSON of a mark}
 
-    Run `nbgrader autograde` first, because it makes the entries. Points of free responses are not changed.
-    Raises CourseError if the gradebook does not know the assignment or none of the students.
+    Run `nbgrader autograde` first. A submission that it could not run gets its entry here. A submission that was not
+    marked is left out, and points of free responses are not changed.
+    Raises CourseError if the gradebook does not know the assignment.
     """
     try:
         from nbgrader.api import Gradebook, MissingEntry
@@ -38,9 +39,16 @@ def write_marks(gradebook: str, assignment: str, results: Mapping[str, Mapping[s
         raise CourseError("--gradebook needs nbgrader: pip install nbgrader==0.9.6") from None
     if gradebook.startswith("sqlite:///") and not Path(gradebook.removeprefix("sqlite:///")).is_file():
         raise CourseError(f"{gradebook}: there is no such gradebook; nbgrader autograde makes it")
-    known = 0
+    marked = 0
     with Gradebook(gradebook) as book:
+        try:
+            book.find_notebook(assignment, assignment)
+        except MissingEntry:
+            raise CourseError(f"{gradebook}: this gradebook has no assignment {assignment}; run nbgrader "
+                              f"generate_assignment {assignment} first") from None
         for student, result in results.items():
+            if result["extra_data"]["note"]:
+                continue
             earned: dict[str, float] = {}
             for test in result["tests"]:
                 name = test["name"].split(" ")[0]
@@ -48,18 +56,17 @@ def write_marks(gradebook: str, assignment: str, results: Mapping[str, Mapping[s
             try:
                 notebook = book.find_submission_notebook(assignment, assignment, student)
             except MissingEntry:
-                continue
-            known += 1
+                book.update_or_create_student(student)
+                book.add_submission(assignment, student)
+                notebook = book.find_submission_notebook(assignment, assignment, student)
+            marked += 1
             grades = {grade.name: grade for grade in notebook.grades}
             for task in tasks(assignment):
                 grade = grades.get(master.grade_id(task, "check"))
                 if grade is not None:
                     grade.auto_score, grade.needs_manual_grade = round(earned.get(task, 0.0), 2), False
         book.db.commit()
-    if results and not known:
-        raise CourseError(f"{gradebook}: this gradebook has no submission of {assignment} by any of "
-                          f"{len(results)} students; run nbgrader autograde first")
-    return known
+    return marked
 
 
 def clean(folder: Path) -> list[Path]:

@@ -25,7 +25,7 @@ def network(settings: Settings, gradients: bool = True) -> Any:
         mode with two layers in eval mode
     gradients: whether every parameter has a gradient, as after a training step
     """
-    from minires import models
+    from .. import models
 
     rng = np.random.default_rng(settings["seed"])
     net = models.cifar(settings["depth"], settings["residual"], shortcut=settings["shortcut"],
@@ -48,7 +48,8 @@ def network(settings: Settings, gradients: bool = True) -> Any:
 def calibrate(net: Any, rng: np.random.Generator) -> None:
     """Set the running statistics to those of a batch, times and plus random numbers, and the classifier's bias so that
     the mean logits are 0. So different images get different answers, and in eval mode others than in train mode."""
-    from minires import Tensor, nn, no_grad
+    from .. import nn
+    from ..tensor import Tensor, no_grad
 
     norms = [m for _, m in net.modules() if isinstance(m, nn.BatchNorm2d)]
     for bn in norms:
@@ -65,7 +66,7 @@ def calibrate(net: Any, rng: np.random.Generator) -> None:
 
 def outputs(net: Any, x: np.ndarray) -> np.ndarray:
     """Return the network's logits (N, classes) in eval mode. Its modes stay."""
-    from minires import Tensor, no_grad
+    from ..tensor import Tensor, no_grad
 
     modes = [(m, m.training) for _, m in net.modules()]
     net.eval()
@@ -122,8 +123,9 @@ def numbers(function: str, returned: Any, known: Iterable[str], what: str, keys:
     Raises TypeError, with a sentence for the student, for anything else.
     """
     places = positions(function, returned, known)
-    return {keys: np.array([places[name] for name in returned], int),
-            what: np.array([number(f"{function}, {name},", value) for name, value in returned.items()], float)}
+    names = sorted(returned, key=places.__getitem__)  # a dictionary's order is not asked for
+    return {keys: np.array([places[name] for name in names], int),
+            what: np.array([number(f"{function}, {name},", returned[name]) for name in names], float)}
 
 
 def positions(function: str, returned: Any, known: Iterable[str]) -> dict[str, int]:

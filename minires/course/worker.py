@@ -79,7 +79,7 @@ def define(cells: Iterable[tuple[str, str]], space: Space, allowed: Iterable[str
                 body = ast.parse(text).body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as e:
             where = f", line {e.lineno}" if isinstance(e, SyntaxError) and e.lineno else ""
-            notes.append(f"{cell}{where}: this cell is no valid Python and was left out ({getattr(e, 'msg', e)})")
+            notes.append(f"{cell}{where}: this cell is not valid Python and was left out ({getattr(e, 'msg', e)})")
             continue
         file = f"<{cell}>"
         linecache.cache[file] = len(text), None, text.splitlines(True), file

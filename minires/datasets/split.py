@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..names import counted
+
 
 @dataclass(frozen=True, eq=False)  # eq=False: == of two arrays is an array, not a bool
 class Split:
@@ -27,7 +29,9 @@ class Split:
         for name, array in (("images", self.images), ("labels", self.labels)):
             if not isinstance(array, np.ndarray) or array.dtype != np.uint8:
                 given = getattr(array, "dtype", type(array).__name__)
-                raise TypeError(f"Split: {name}: expected a uint8 NumPy array, got {given}")
+                whole = isinstance(array, (list, tuple)) or getattr(given, "kind", "") in tuple("biu")
+                hint = f"; np.asarray({name}, np.uint8) makes one of whole numbers from 0 to 255" if whole else ""
+                raise TypeError(f"Split: {name}: expected a uint8 NumPy array, got {given}{hint}")
         if self.images.ndim not in (3, 4) or self.images.size == 0:
             raise ValueError(
                 "Split: images: expected shape (N, H, W) or (N, H, W, C) with no extent of 0, "
@@ -39,13 +43,20 @@ class Split:
                 f"got {self.labels.shape}"
             )
         if not isinstance(self.classes, tuple) or not all(isinstance(name, str) for name in self.classes):
-            raise TypeError(f"Split: classes: expected a tuple of str, got {self.classes!r}")
+            raise TypeError(f"Split: classes: expected a tuple of str, got {str(self.classes)[:200]}")
         highest = int(self.labels.max())
         if highest >= len(self.classes):
             raise ValueError(
                 f"Split: labels: expected numbers below {len(self.classes)}, the number of classes, "
                 f"got {highest} at index {int(self.labels.argmax())}"
             )
+
+    def __repr__(self) -> str:
+        """Return counts and names, not the arrays: "Split(180 images of 20 x 20 x 3; 3 classes: cat, dog, owl)"."""
+        some = ", ".join(self.classes[:10]) + ", ..." * (len(self.classes) > 10)
+        classes = f"{len(self.classes)} class{'es' * (len(self.classes) != 1)}"
+        size = " x ".join(map(str, self.images.shape[1:]))
+        return f"Split({counted(len(self), 'image')} of {size}; {classes}: {some})"
 
     def __len__(self) -> int:
         """Return the number of images."""

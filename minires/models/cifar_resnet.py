@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from .. import init, nn
-from .resnet import ResNet
+from .resnet import ResNet, with_biases
 
 STAGES = ((1, 1), (2, 2), (4, 2))  # (channels as a multiple of the width, stride of the first block)
 BLOCKS: dict[str, Any] = {"basic": nn.Block, "bottleneck": nn.Bottleneck, "preact": nn.PreactBlock,
@@ -61,8 +61,8 @@ def blocks_per_stage(depth: int, block: str) -> int:
 
 
 def cifar(depth: int, residual: bool = True, block: str = "basic", shortcut: str = "A", pad: str = "both",
-          num_classes: int = 10, in_channels: int = 3, width: int = 16, *, norm: str = "batch", by_hand: bool = False,
-          rng: np.random.Generator | None = None) -> CifarNet:
+          num_classes: int = 10, in_channels: int = 3, width: int = 16, *, norm: str = "batch", bias: bool = False,
+          by_hand: bool = False, rng: np.random.Generator | None = None) -> CifarNet:
     """Build a network of `depth` layers for images (N, in_channels, H, W) of 4 x 4 pixels or more.
 
     block: "basic" (v1) or "preact" (v2) for depth 6n + 2, "bottleneck" or "preact_bottleneck" for depth 9n + 2.
@@ -70,6 +70,7 @@ def cifar(depth: int, residual: bool = True, block: str = "basic", shortcut: str
     shortcut, pad: see `nn.ResidualBlock`.
     norm: "batch"; "none", where the convolutions have a bias instead; or "fixup", initialised by `init.fixup`. The last
         two are for basic blocks.
+    bias: True gives the convolutions a bias beside BN, for weights from such networks.
     by_hand: True uses the hand-written backward of the blocks (residual networks with BN, no bottlenecks).
     rng: draws the weights. Without it they are drawn with seed 0, so that the result is still reproducible.
 
@@ -82,6 +83,8 @@ def cifar(depth: int, residual: bool = True, block: str = "basic", shortcut: str
         raise ValueError(f'cifar: block {block!r} and by_hand={by_hand} need norm="batch", got norm={norm!r}')
     if norm == "fixup" and (not residual or shortcut != "A"):
         raise ValueError('cifar: norm="fixup" is for residual networks with shortcut "A"')
+    if by_hand and bias:
+        raise ValueError("cifar: by_hand=True supports only convolutions without a bias, got bias=True")
     if by_hand and "bottleneck" in block:
         raise ValueError(f'cifar: by_hand=True supports only blocks "basic" and "preact", got {block!r}')
     options: dict[str, Any] = {"residual": residual, "shortcut": shortcut, "pad": pad}
@@ -92,10 +95,12 @@ def cifar(depth: int, residual: bool = True, block: str = "basic", shortcut: str
     build = partial(nn.FixupBlock, pad=pad) if norm == "fixup" else partial(BLOCKS[block], **options)
     sizes: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels, "width": width, "rng": rng}
     if "preact" in block:
-        return CifarNet(n, build, expansion=BLOCKS[block].expansion, first_norm=None, last_norm=nn.BatchNorm2d, **sizes)
+        net = CifarNet(n, build, expansion=BLOCKS[block].expansion, first_norm=None, last_norm=nn.BatchNorm2d, **sizes)
+        return with_biases(net) if bias else net
     first_norm: Any = nn.BatchNorm2d if norm == "batch" else lambda channels: nn.Identity()
     net = CifarNet(n, build, expansion=BLOCKS[block].expansion, first_norm=first_norm, **sizes)
-    return init.fixup(net) if norm == "fixup" else net
+    net = init.fixup(net) if norm == "fixup" else net
+    return with_biases(net) if bias else net
 
 
 plain20, plain32, plain44, plain56, plain110 = (partial(cifar, d, False) for d in (20, 32, 44, 56, 110))

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from .. import nn
-from .resnet import ResNet
+from .resnet import ResNet, with_biases
 
 TABLE_1: dict[int, tuple[Any, tuple[int, ...]]] = {
     18: (nn.Block, (2, 2, 2, 2)),
@@ -36,7 +36,7 @@ TABLE_1: dict[int, tuple[Any, tuple[int, ...]]] = {
 
 def imagenet(depth: int, residual: bool = True, *, shortcut: str = "B", pad: str = "both", version: str = "v1.5",
              num_classes: int = 1000, in_channels: int = 3, width: int = 64, groups: int = 1, width_per_group: int = 64,
-             rng: np.random.Generator | None = None) -> ResNet:
+             bias: bool = False, rng: np.random.Generator | None = None) -> ResNet:
     """Build a network of 18, 34, 50, 101 or 152 layers for images (N, in_channels, H, W), 224 x 224 in the paper.
 
     The names and shapes of its weights equal torchvision's.
@@ -46,6 +46,7 @@ def imagenet(depth: int, residual: bool = True, *, shortcut: str = "B", pad: str
     version: which convolution of a bottleneck has the stride (see `nn.Bottleneck`): "v1.5" for torchvision's weights,
         "v1" as in the paper. Networks of 18 and 34 layers have no bottleneck, so both versions are the same.
     groups, width_per_group: of the 3x3 convolution in each bottleneck (see `nn.Bottleneck`).
+    bias: True gives the convolutions a bias beside BN, for weights from such networks.
     rng: draws the weights. Without it they are drawn with seed 0.
 
     Raises ValueError for another depth or version, or for groups or another width_per_group without bottlenecks.
@@ -64,7 +65,8 @@ def imagenet(depth: int, residual: bool = True, *, shortcut: str = "B", pad: str
                          f"depth 50, 101 or 152, got depth {depth}")
     stages = [(width * 2**i * block.expansion, n, 1 if i == 0 else 2) for i, n in enumerate(blocks)]
     conv1 = nn.Conv2d(in_channels, width, 7, 2, 3, rng=rng)
-    return ResNet(conv1, nn.BatchNorm2d(width), stages, build, num_classes, maxpool=nn.MaxPool2d(3, 2, 1), rng=rng)
+    net = ResNet(conv1, nn.BatchNorm2d(width), stages, build, num_classes, maxpool=nn.MaxPool2d(3, 2, 1), rng=rng)
+    return with_biases(net) if bias else net
 
 
 resnet18, resnet34, resnet50, resnet101, resnet152 = (partial(imagenet, d) for d in (18, 34, 50, 101, 152))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import nn, ops
+from .. import init, nn, ops
 from ..tensor import Tensor
 
 
@@ -15,6 +15,17 @@ def stage(block: Callable[..., Any], in_channels: int, out_channels: int, blocks
     """Build a list of `blocks` blocks. The first has the stride and changes the number of channels; the others keep the
     shape."""
     return [block(out_channels if i else in_channels, out_channels, 1 if i else stride, rng=rng) for i in range(blocks)]
+
+
+def with_biases(net: Any) -> Any:
+    """Give a bias to every convolution of `net` that has none, for weights of networks with biases. Return `net`.
+
+    The biases start at 0. Before a BatchNorm in train mode a bias changes nothing, and its gradient is 0.
+    """
+    for _, module in net.modules():
+        if isinstance(module, nn.Conv2d) and module.bias is None:
+            module.bias = Tensor(init.constant(module.weight.shape[:1], 0), True)
+    return net
 
 
 class ResNet(nn.Module):

@@ -81,11 +81,19 @@ class BatchNorm(Module):
     Train mode normalises by the mean and the biased variance of the batch, and moves the running statistics by
     `momentum` towards the mean and the UNBIASED variance of the batch. Eval mode normalises by the running statistics.
     These are PyTorch's conventions. eps is added to the variance, inside the square root.
+
+    Raises ValueError for PyTorch's options momentum=None and track_running_stats=False, and says what to write instead.
     """
 
     ndim = 0
 
-    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1):
+    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1, *, track_running_stats: bool = True):
+        if momentum is None:
+            raise ValueError(f"{type(self).__name__}: expected a number as momentum, got None; for the mean over all "
+                             "batches, set bn.momentum = 1 / n before batch number n = 1, 2, ...")
+        if not track_running_stats:
+            raise ValueError(f"{type(self).__name__}: expected track_running_stats=True; to normalise by the batch "
+                             "while the model is in eval mode, call bn.train() after model.eval()")
         self.weight = Tensor(init.constant((channels,), 1), True)
         self.bias = Tensor(init.constant((channels,), 0), True)
         self.running_mean = Tensor(init.constant((channels,), 0))

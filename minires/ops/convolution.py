@@ -26,17 +26,6 @@ class Conv2d(Function):
         return (gx, gw) if len(self.inputs) == 2 else (gx, gw, g.sum((0, 2, 3)))
 
 
-def check_conv2d(x: Any, w: Any, groups: int = 1) -> None:
-    """Check the arrays of a convolution. Raises ValueError if their shapes do not fit or the batch is empty."""
-    if x.ndim != 4 or w.ndim != 4:
-        raise ValueError("expected x (N, C, H, W) and w (O, C, kh, kw); write one image x as x.reshape(1, *x.shape)")
-    if groups != 1 and (groups < 1 or x.shape[1] % groups or len(w) % groups):
-        raise ValueError(f"groups: expected a divisor of {x.shape[1]} input and {len(w)} output channels, got {groups}")
-    if x.shape[1] != w.shape[1] * groups:
-        raise ValueError(f"the input has {x.shape[1]} channels, the weight expects {w.shape[1] * groups}")
-    check_not_empty(x)
-
-
 def conv2d(x: Tensor, w: Tensor, bias: Tensor | None = None, stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1,
            groups: int = 1) -> Tensor:
     """Return the cross-correlation of x with w, plus bias.
@@ -53,3 +42,14 @@ def conv2d(x: Tensor, w: Tensor, bias: Tensor | None = None, stride: Pair = 1, p
     inputs = (x, w) if bias is None else (x, w, bias)
     return Conv2d.apply(*inputs, stride=pair(stride, "conv2d, stride"), padding=pair(padding, "conv2d, padding"),
                         dilation=pair(dilation, "conv2d, dilation"), groups=int(groups))
+
+
+def check_conv2d(x: Any, w: Any, groups: int = 1) -> None:
+    """Check the arrays of a convolution. Raises ValueError if their shapes do not fit or the batch is empty."""
+    if x.ndim != 4 or w.ndim != 4:
+        raise ValueError("expected x (N, C, H, W) and w (O, C, kh, kw); write one image x as x.reshape(1, *x.shape)")
+    if groups != 1 and (groups < 1 or x.shape[1] % groups or len(w) % groups):
+        raise ValueError(f"groups: expected a divisor of {x.shape[1]} input and {len(w)} output channels, got {groups}")
+    if x.shape[1] != w.shape[1] * groups:
+        raise ValueError(f"the input has {x.shape[1]} channels, the weight expects {w.shape[1] * groups}")
+    check_not_empty(x)

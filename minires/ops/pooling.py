@@ -112,8 +112,8 @@ def adaptive_avg_pool2d(x: Tensor, size: Pair) -> Tensor:
     Raises ValueError for another size, or if x is not a batch of images.
     """
     size = pair(size, "adaptive_avg_pool2d, size")
-    if min(size) < 1 or x.ndim != 4 or x.size == 0:
-        raise ValueError(f"adaptive_avg_pool2d: expected x (N, C, H, W), not empty, and a size >= 1, got {x.shape} and "
+    if min(size) < 1 or x.ndim != 4 or min(x.shape[2:]) < 1:
+        raise ValueError(f"adaptive_avg_pool2d: expected x (N, C, H, W) with H, W and the size >= 1, got {x.shape} and "
                          f"{size}")
     N, C, H, W = x.shape
     if size == (H, W):

@@ -21,7 +21,7 @@ def live(events: Iterable[Any], title: str = "", *, seconds: float | None = None
     events   what `train.fit` yields
     title    of the figure; the last errors if not given
     seconds  the shortest time between two drawings, or between two lines about steps (default: 2, or 10 for lines)
-    say      is called with each line instead of drawing; by default, lines are printed where there is no notebook
+    say      is called with each line instead of drawing; by default, lines are printed outside of notebooks
 
     For example:
 

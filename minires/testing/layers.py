@@ -30,6 +30,7 @@ def check_layer(module: nn.Module, *inputs: Any, rtol: float = 1e-5, entries: in
     Returns {"train": report, "eval": report}. Raises GradientError, an AssertionError that lists every argument, right
     and wrong, and what else is wrong, of the first mode in which something is; TypeError if `module` is not a Module.
     """
+    __tracebackhide__ = True  # pytest shows the caller's line and the message
     if not isinstance(module, nn.Module):
         raise TypeError(f"check_layer: expected a Module, got {type(module).__name__}; for plain functions use "
                         "check_backward")

@@ -61,6 +61,7 @@ def check_backward(forward: Callable[..., Any], backward: Callable[..., Any], *a
     AssertionError that lists every argument, right and wrong, and the bad manners; AssertionError if the functions do
     not return what is described above; ValueError if the arguments have no float array, or `wrt` an unknown name.
     """
+    __tracebackhide__ = True  # pytest shows the caller's line and the message
     pair = _Pair(forward, backward, args, wrt)
     rng = np.random.default_rng([seed, 1204])
     given = pair.copies()

@@ -37,6 +37,7 @@ def survivors(test: Callable[..., Any], function: Any, bugs: Mapping[str, Change
     Raises AssertionError if the test fails, or is skipped, on the function as it is; PlantingError, a ValueError, if a
     bug does not fit the source. An endless loop in a planted bug is not stopped.
     """
+    __tracebackhide__ = True  # pytest shows the caller's line and the message
     if why := _failure(test, function):
         raise AssertionError(f"survivors: the test must pass on {_name(function)} as it is, but {why}")
     found = []

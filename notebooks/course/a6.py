@@ -441,7 +441,7 @@ def degradation(curves, norms, caption):
     from minires.plot.style import dress, legend_below, log_scale, new_figure, series
 
     last = {name: f"{curve[-1]['train_error']:.0f}" for name, curve in curves.items()}
-    title = (f"Training error with 20 and with 56 layers: plain {last['plain-20']} and {last['plain-56']} %, residual "
+    title = (f"Training error, 20 and 56 layers: plain {last['plain-20']} and {last['plain-56']} %, residual "
              f"{last['ResNet-20']} and {last['ResNet-56']} %")
     figure = new_figure(title, 4.4, caption)
     panels = figure.subplots(1, 3)

@@ -108,7 +108,7 @@ def main() -> None:
     print(run(folder, *minires, "course", "grade", "submitted", "--assignment", name, "--out", "marks", "--seed", "7",
               "--gradebook", f"sqlite:///{GRADEBOOK}"))
     for student in wanted:
-        if (folder / "autograded" / student).exists():
+        if (folder / "autograded" / student / name / f"{name}.ipynb").exists():
             run(folder, "nbgrader", "generate_feedback", name, "--student", student)
     compare(folder, name, wanted)
 

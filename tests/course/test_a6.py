@@ -103,12 +103,12 @@ def test_the_error_is_that_of_evaluate(batch_size):
     net.bn1.eval()
     modes = [m.training for _, m in net.modules()]
     expected = evaluate.error(net, IMAGES, LABELS)
-    assert ANSWERS["error"](net, IMAGES, LABELS, batch_size) == expected
+    assert ANSWERS["error"](net, IMAGES, LABELS, batch_size) == pytest.approx(expected, rel=1e-12)
     assert [m.training for _, m in net.modules()] == modes
     sets = (IMAGES[:9], LABELS[:9]), (IMAGES[9:], LABELS[9:])
     found = ANSWERS["errors"](net, *sets, batch_size)
     assert (9 * found["train_error"] + 13 * found["test_error"]) / 22 == pytest.approx(expected)
-    assert found["test_error"] == evaluate.error(net, *sets[1])
+    assert found["test_error"] == pytest.approx(evaluate.error(net, *sets[1]), rel=1e-12)
 
 
 @pytest.mark.parametrize("residual", [True, False])

@@ -1,10 +1,9 @@
-"""The graders accept the solution and every alternate, and reject and tell apart every bug of the bank.
+"""The graders accept the solution, and reject and tell apart every bug of the bank.
 
-All tests look at every assignment that there is. The short ones use few seeds; the slow ones use a hundred.
+All tests look at every assignment that there is. The short ones use one seed; the slow ones use a hundred.
+test_alternates.py does the same with right answers of other hands.
 """
-import numpy as np
 import pytest
-from alternates import all_alternates, all_planted, defined, module
 
 from minires.course import diagnose, kill, solution
 from minires.course.bank import Bug, bugs, changed
@@ -13,7 +12,6 @@ from minires.course.task import FREE_POINTS, HALVES, CourseError, assignments, f
 BUGS = {"a1": 18, "a2": 21, "a3": 25, "a4": 26, "a5": 24, "a6": 16, "a7": 19, "a8": 16}  # 165
 SEEDS = 100
 TASKS = [task for name in assignments() for task in tasks(name)]
-ALTERNATES, PLANTED = all_alternates(), all_planted()
 SHORT = 17  # a seed of the short tests that no other test uses
 
 
@@ -40,9 +38,10 @@ def test_points_and_numbers_of_bugs(name):
 @pytest.mark.parametrize("name", assignments())
 def test_a_sentence_completes_what_the_student_reads(name):
     for bug in bugs(name):
-        assert bug.sentence[-1] not in ".!?," and bug.sentence == bug.sentence.strip()
+        assert bug.sentence[-1] not in ".!?," and bug.sentence == " ".join(bug.sentence.split()), bug.sentence
         first = bug.sentence.split()[0]
-        assert not first.istitle() or first.upper() == first or "'" in first or len(first) == 1, bug.sentence
+        written_so = len(first) == 1 or "'" in first or first in ("Python", "Maximum", ".T")
+        assert written_so or not first.istitle(), bug.sentence
 
 
 @pytest.mark.parametrize("name", assignments())
@@ -54,7 +53,10 @@ def test_every_bug_fits_the_solution(name):
                 assert changed(solution.answer(find(task)), *changes) != solution.answer(find(task))
 
 
-@pytest.mark.parametrize("name", TASKS)
+QUICK = [list(tasks(name))[SHORT % len(tasks(name))] for name in assignments()]  # one task of each assignment
+
+
+@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(n, marks=pytest.mark.slow) for n in TASKS if n not in QUICK)])
 def test_the_solution_is_right_and_a_bug_is_rejected(name):
     task = find(name)
     assert all_right(task, solution.space(task.assignment), [SHORT]) == []
@@ -104,79 +106,6 @@ def test_every_realisation_of_a_bug_is_named_by_its_sentence(name):
         numbers = any(isinstance(g, dict) and diagnose.wrong(g, r) for g, r in zip(got, expected, strict=True))
         if numbers:
             assert bug.sentence in found.hint and "either" not in found.hint, (bug.number, found)
-    clear()
-
-
-# ---------------------------------------------------------------------------------------------- alternates
-
-
-@pytest.mark.parametrize("name", [name for name in assignments() if module(name)])
-def test_every_task_has_three_alternates(name):
-    for task in tasks(name):
-        assert len(module(name).ALTERNATES.get(task, ())) >= 3, task
-
-
-@pytest.mark.parametrize("name, style, source", ALTERNATES, ids=[f"{task}-{style}" for task, style, _ in ALTERNATES])
-def test_alternates_are_accepted(name, style, source):
-    assert all_right(find(name), defined(name, source), [SHORT]) == []
-    clear()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name, style, source", ALTERNATES, ids=[f"{task}-{style}" for task, style, _ in ALTERNATES])
-def test_alternates_are_accepted_on_a_hundred_seeds(name, style, source):
-    names = defined(name, source)
-    for seed in range(SEEDS):
-        assert all_right(find(name), names, [seed]) == []
-        clear()
-
-
-def named(name, source):
-    """Return the numbers of the bugs that are named for a source, first on the visible and then on the hidden cases."""
-    task, names = find(name), defined(name, source)
-    for half in HALVES:
-        cases, expected = solution.drawn(task, half, 0)
-        found = diagnose.verdict(task, cases, expected, solution.outcomes(task, names, cases),
-                                 bank=diagnose.known_bugs(task, half, 0))
-        if not found.right:
-            return found
-    return found
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in assignments() if module(name)])
-def test_bugs_planted_into_alternates_are_named_and_never_wrongly(name):
-    """At least 80 % of the bugs are named, in solutions that were written in another style than the bank's."""
-    planted = [entry for entry in PLANTED if entry[0].startswith(f"{name}.")]
-    silent, false = [], []
-    for task, style, number, source in planted:
-        found = named(task, source)
-        assert not found.right, (task, style, number)
-        if not found.causes:
-            silent.append((task, style, number))
-        elif number not in found.causes:
-            false.append((task, style, number, found))
-    print(f"{name}: {len(planted) - len(silent) - len(false)} of {len(planted)} named, silent: {silent}")
-    assert false == [] and len(silent) <= 0.2 * len(planted)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", TASKS)
-def test_twenty_other_wrong_answers_have_no_cause(name):
-    """Noise, a shuffle, a cut, a rounded number: silence, because nobody knows the cause."""
-    task, rng = find(name), np.random.default_rng(5)
-    _, expected = solution.drawn(task, "visible", 0)
-    bank, tried = diagnose.known_bugs(task, "visible", 0), 0
-    changes = [lambda a: a + 0.1 * rng.standard_normal(a.shape), lambda a: rng.permutation(a.ravel()).reshape(a.shape),
-               lambda a: a * rng.uniform(0.5, 1.5, a.shape), lambda a: a.astype(np.float16).astype(a.dtype) * 1.01]
-    for turn in range(20):
-        got = [{n: changes[turn % 4](a) if a.dtype.kind == "f" and a.size > 3 else a for n, a in r.items()}
-               for r in expected]
-        if diagnose.all_right(got, expected):
-            continue  # the task answers with whole numbers only
-        tried += 1
-        assert diagnose.cause(got, expected, bank) == ("", ())
-    assert tried == 20 or all(a.dtype.kind != "f" or a.size <= 3 for r in expected for a in r.values())
     clear()
 
 
