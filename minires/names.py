@@ -113,19 +113,22 @@ class Substitution:
         self.text, (old, self.new), self.count = text, parts[:2], 0 if parts[2] else 1
         try:
             self.old = re.compile(old.replace(f"\\{sign}", sign))
-        except re.error as e:
-            raise ValueError(f"rename: {text!r}: {old!r} is not a regular expression: {e}") from e
+        except (re.error, OverflowError, RecursionError) as e:
+            raise ValueError(f"rename: {text[:SHOWN]!r}: {old[:SHOWN]!r} is not a regular expression: {e}") from e
         for number in re.findall(r"\\(\d)", self.new):
             if not 0 < int(number) <= self.old.groups:
                 raise ValueError(f"rename: {text!r}: \\{number} refers to a group that {old!r} does not have")
 
     def __call__(self, name: str) -> str:
+        if len(name) > LONGEST:
+            raise ValueError(f"rename: {self.text!r}: expected names of at most {LONGEST} characters, got one of "
+                             f"{len(name)}: {name[:SHOWN]!r}...")
         return self.old.sub(self._filled, name, count=self.count)
 
     def _filled(self, found: re.Match[str]) -> str:
         def number(reference: re.Match[str]) -> str:
             group = found[int(reference[1])] or ""
-            if not group.isdecimal():
+            if not group.isdecimal() or len(group) > 18:
                 raise ValueError(f"rename: {self.text!r}: expected \\{reference[1]} to be a whole number, got "
                                  f"{group[:SHOWN]!r} in {found.string[:SHOWN]!r}")
             return str(int(group) + int(reference[2]))
@@ -138,6 +141,7 @@ class UsageError(ValueError):
     """A name or an option that the user typed or chose is wrong, or several of them do not fit together."""
 
 
+LONGEST = 500  # characters of a name that a pattern is tried on: the time of some patterns grows with its square
 SHOWN = 60  # how many names an error lists: enough for all networks, but not for all weights of a network
 
 

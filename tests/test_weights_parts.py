@@ -114,12 +114,18 @@ def test_a_substitution_is_seds(text, name, becomes):
 
 @pytest.mark.parametrize("text, says", [
     ("s/a/b", "expected s/OLD/NEW/"), ("s//b/", "expected s/OLD/NEW/"), ("s/a/b/x", "expected s/OLD/NEW/"),
-    ("a=b", "expected s/OLD/NEW/"), ("s/(/b/", "is not a regular expression"), (r"s/a/\1/", "does not have")])
+    ("a=b", "expected s/OLD/NEW/"), ("s/(/b/", "is not a regular expression"), (r"s/a/\1/", "does not have"),
+    ("s/a{99999999999}/b/", "is not a regular expression"),
+    (f"s/{'(' * 5000}a{')' * 5000}/b/", "is not a regular expression")], ids=lambda text: text[:20])
 def test_a_substitution_that_is_none(text, says):
     with pytest.raises(ValueError, match=f"rename: .*{says}"):
         Substitution(text)
     with pytest.raises(ValueError, match=r"expected \\1 to be a whole number, got 'x' in 'ax'"):
         Substitution(r"s/a(.)/{\1+1}/")("ax")
+    with pytest.raises(ValueError, match=r"expected \\1 to be a whole number"):
+        Substitution(r"s/(\d+)/{\1+1}/")("9" * 400)
+    with pytest.raises(ValueError, match="expected names of at most 500 characters, got one of 100000"):
+        Substitution("s/(.*)_(.*)x/b/")("_" * 100_000)
 
 
 def test_rules_in_order():

@@ -109,6 +109,7 @@ def student(one: Submission, assignment: str, seed: int) -> marks.Student:
         note = str(e)
     except Exception as e:  # one submission must not stop the others
         note, made = f"the judge failed on this submission ({type(e).__name__}: {str(e)[:200]}); mark it by hand", []
+        digest = ""  # a later run tries again
     return marks.Student(one.student, tuple(made), time.monotonic() - start, note, digest, answers)
 
 
@@ -137,6 +138,8 @@ def grade(folder: Path, assignment: str, out: Path, seed: int, jobs: int, free: 
         result = old[one.student]
         if result is not None and result["extra_data"]["digest"] and result["extra_data"]["digest"] == _digest(one):
             results[one.student] = result
+            if not (out / f"{one.student}.md").exists():  # an earlier run stopped between the two files
+                _write(out, one.student, result, assignment)
         else:
             todo.append(one)
     if len(listed) > len(todo):

@@ -33,7 +33,7 @@ from . import diagnose, solution
 from .diagnose import Verdict
 from .master import PLACES
 from .task import HERE, VISIBLE_SHARE, Case, Task
-from .worker import TEXT, NoAnswer, Outcome, Raised, define, message, next_message, packed
+from .worker import NOTES, TEXT, NoAnswer, Outcome, Raised, define, message, next_message, packed
 
 MEMORY, FILE = 1 << 30, 16 << 20  # bytes
 START = 120.0                     # seconds of wall time for Python and NumPy to load, on a machine that is busy
@@ -94,6 +94,7 @@ class Worker:
             [sys.executable, "-I", "-B", str(HERE / "worker.py"), json.dumps(settings)], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=self.folder, env=environment, **own)  # type: ignore[call-overload]
         self.answers: queue.Queue[Any] = queue.Queue()
+        self.wanted, self.closed = threading.Semaphore(0), False
         threading.Thread(target=self._read, daemon=True).start()
         try:
             self._allow(START)
@@ -103,7 +104,8 @@ class Worker:
                 head, _ = self._exchange({"cells": list(map(list, cells))})
             except Died as e:
                 raise DiedEarly(f"{e}, before any of it was called") from None
-            self.notes = [str(note)[:TEXT] for note in head.get("notes", ())]
+            notes = head.get("notes", ())
+            self.notes = [str(note)[:TEXT] for note in notes[:NOTES]] if isinstance(notes, list) else []
         except BaseException:
             self.close()
             raise
@@ -165,6 +167,7 @@ class Worker:
         self.end = time.monotonic() + self.allowed
 
     def _receive(self) -> tuple[dict[str, Any], list[np.ndarray]]:
+        self.wanted.release()
         while True:
             try:
                 got = self.answers.get(timeout=max(0.0, self.end - time.monotonic()))
@@ -180,14 +183,18 @@ class Worker:
 
     def _read(self) -> None:
         assert self.process.stdout is not None
-        try:
-            while (got := next_message(self.process.stdout)) is not None:
-                self.answers.put(got)
-            self.answers.put(None)
-        except NoAnswer as e:
-            self.answers.put(e)
-        except (OSError, ValueError, MemoryError):  # the pipe was closed
-            self.answers.put(None)
+        got: Any = ()
+        while isinstance(got, tuple):
+            self.wanted.acquire()  # a message that nobody has asked for stays in the pipe, which holds little
+            if self.closed:
+                return
+            try:
+                got = next_message(self.process.stdout)
+            except NoAnswer as e:
+                got = e
+            except (OSError, ValueError, MemoryError):  # the pipe was closed
+                got = None
+            self.answers.put(got)
 
     def _why(self) -> str:
         try:
@@ -209,6 +216,8 @@ class Worker:
                 os.killpg(self.process.pid, signal.SIGKILL)
         self.process.kill()
         self.process.wait()
+        self.closed = True
+        self.wanted.release()
         for pipe in self.process.stdin, self.process.stdout:
             with contextlib.suppress(OSError):  # bytes that nobody read
                 if pipe is not None:

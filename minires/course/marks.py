@@ -17,6 +17,7 @@ from . import master
 from .judge import Half, Mark, points_of
 from .task import CourseError, tasks
 
+LONGEST = 30_000  # characters of a free response that are kept; a cell of a spreadsheet holds 32,767
 FREE_COLUMNS = "student", "task", "max points", "points", "comment", "answer"
 
 
@@ -46,6 +47,11 @@ def clean(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
+def shortened(text: str) -> str:
+    """Return a text that fits into a cell of a spreadsheet."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ... ({len(text) - LONGEST} more characters)"
+
+
 # ---------------------------------------------------------------------------------------------- Gradescope
 
 
@@ -71,8 +77,9 @@ def gradescope(student: Student, assignment: str, seed: int,
                       "visibility": "after_published", "output": clean(comment)})
     return {"score": round(sum(test["score"] for test in tests), 2), "execution_time": round(student.seconds, 2),
             "visibility": "visible", "stdout_visibility": "hidden", "output": clean(_overall(student)),
-            "extra_data": {"assignment": assignment, "seed": seed, "digest": student.digest, "note": student.note,
-                           "answers": dict(student.free)}, "tests": tests}
+            "extra_data": {"assignment": assignment, "seed": seed, "digest": student.digest,
+                           "note": clean(student.note), "answers": {task: shortened(clean(text)) for task, text in
+                                                                    student.free.items()}}, "tests": tests}
 
 
 def _chapter(assignment: str) -> str:
@@ -115,8 +122,8 @@ def _escaped(text: str) -> str:
 
 
 def safe(value: Any) -> Any:
-    """Return a cell that no spreadsheet takes for a formula."""
-    if isinstance(value, str) and value.lstrip(" ")[:1] in ("=", "+", "-", "@", "\t", "\r", "\n"):
+    """Return a cell that no spreadsheet takes for a formula. `_plain` gives the text back."""
+    if isinstance(value, str) and value.lstrip("'").lstrip(" ")[:1] in ("=", "+", "-", "@", "\t", "\r", "\n"):
         return f"'{value}"
     return value
 

@@ -16,6 +16,9 @@ from . import master
 from .task import CourseError, assignments
 
 LARGEST = 50_000_000  # bytes of a submission
+MOST_CODE = 900_000   # bytes of its code, as a message to the worker holds them
+MOST_VALUES = 1_000_000  # lists and dictionaries in a notebook, each of which takes memory
+LONGEST_NAME = 150    # bytes of a student's name; files are named after it
 SUFFIXES = ".ipynb", ".py"
 MOST_LINES = 1_000_000  # empty lines that are added to the cells of a .py file
 
@@ -56,6 +59,9 @@ def read(path: Path, assignment: str) -> Written:
             (f"cell {number}", source) for number, (kind, source, _) in enumerate(cells, 1) if kind == "code"]
     if not code:
         raise CourseError(f"{path.name}: this file has no code cells")
+    if (size := len(json.dumps(code))) > MOST_CODE:
+        raise CourseError(f"{path.name}: expected at most {MOST_CODE} bytes of code, got {size}: leave data out of the "
+                          "code cells")
     return Written(code, _free(cells, assignment), digest(path))
 
 
@@ -66,6 +72,8 @@ def digest(path: Path) -> str:
 
 def _bytes(path: Path) -> bytes:
     try:
+        if path.exists() and not path.is_file():  # a named pipe would never end
+            raise CourseError(f"{path.name}: expected a file, got something else")
         with open(path, "rb") as file:
             data = file.read(LARGEST + 1)
     except OSError as e:
@@ -79,6 +87,9 @@ _Cells = list[tuple[str, str, dict[str, Any]]]  # (type, source, task and kind a
 
 
 def _notebook(name: str, text: str) -> _Cells:
+    if text.count("{") + text.count("[") > MOST_VALUES:
+        raise CourseError(f"{name}: expected at most {MOST_VALUES} lists and dictionaries in a notebook: clear the "
+                          "notebook's outputs")
     try:
         notebook = json.loads(text)
     except (ValueError, RecursionError) as e:
@@ -163,10 +174,21 @@ def collect(folder: Path, assignment: str) -> list[Submission]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith((".", "__")) or (path.is_file() and path.suffix not in SUFFIXES):
             continue
-        by_student.setdefault(path.stem if path.is_file() else path.name, []).append(path)
+        by_student.setdefault(student_name(path.name if path.is_dir() else path.stem), []).append(path)
     if not by_student:
         raise CourseError(f"{folder}: this folder holds no notebook, no .py file and no folder of a student")
     return [_one(student, paths, assignment) for student, paths in sorted(by_student.items())]
+
+
+def student_name(name: str) -> str:
+    """Return the name of a student's file or folder as text that every file and table can hold. What cannot be printed
+    is written as \\n or \\x1b, and a long name is shortened and gets a checksum."""
+    data = os.fsencode(name)
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode()
+                   for c in data.decode("utf-8", "backslashreplace"))
+    if len(text.encode()) <= LONGEST_NAME:
+        return text
+    return f"{text.encode()[:LONGEST_NAME - 9].decode('utf-8', 'ignore')}-{hashlib.sha256(data).hexdigest()[:8]}"
 
 
 def _one(student: str, paths: list[Path], assignment: str) -> Submission:
@@ -178,8 +200,8 @@ def _one(student: str, paths: list[Path], assignment: str) -> Submission:
 
 def inside(student: str, place: Path, assignment: str) -> Submission:
     """Return the submission in a file or a student's folder: the file named after the assignment, or the only one."""
-    if place.is_file():
-        return Submission(student, place)
+    if not place.is_dir():
+        return _unless_link(student, place)
     files = []
     for top, folders, names in os.walk(place):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
@@ -189,9 +211,16 @@ def inside(student: str, place: Path, assignment: str) -> Submission:
     others = [path for path in files if path.stem.lower() not in assignments()]
     fitting = named or others
     if len(fitting) == 1:
-        return Submission(student, fitting[0])
+        return _unless_link(student, fitting[0])
     listed = _listed(path.relative_to(place).as_posix() for path in fitting)
     return Submission(student, None, f"expected one file {assignment}.ipynb or {assignment}.py, got {listed}")
+
+
+def _unless_link(student: str, path: Path) -> Submission:
+    """Return the submission in a file, unless it is a symbolic link, which could lead to another student's file."""
+    if path.is_symlink():
+        return Submission(student, None, f"{path.name} is a symbolic link: submit the file itself")
+    return Submission(student, path)
 
 
 def _listed(names: Iterable[str]) -> str:

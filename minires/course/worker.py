@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import importlib
+import itertools
 import json
 import linecache
 import os
@@ -28,6 +29,7 @@ GIVEN = {"minires", "matplotlib"}  # imports of the given cells, which are left 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LIBRARIES = os.path.dirname(os.__file__), os.path.dirname(os.path.abspath(np.__file__))
 TEXT = 500                         # characters of an exception's message that are kept
+NOTES = 20                         # about what was left out of a file, that are kept
 
 
 class Raised(NamedTuple):
@@ -245,7 +247,7 @@ def next_message(stream: BinaryIO) -> tuple[dict[str, Any], list[np.ndarray]] | 
                 count *= n
             arrays.append(np.frombuffer(body, dtype, count, at).reshape(shape) if count else np.empty(shape, dtype))
             at += count * dtype.itemsize
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, MemoryError):
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError, MemoryError):
         raise NoAnswer from None
     return head, arrays
 
@@ -294,12 +296,58 @@ def unpacked(value: Any, arrays: Sequence[np.ndarray]) -> Any:
 # Rooms of minires that a submission may load. They are loaded before the guard, which refuses to read their files.
 ROOMS = ("nn", "ops", "init", "optim", "models", "train", "tap", "evaluate", "weights", "analysis")
 FORBIDDEN = ("torch", "jax", "scipy", "tensorflow", "cupy", "autograd", "numba", "sklearn", "minires.course")
+# Modules that start processes, make an interpreter without the guard, or open files without an audit event.
+UNGUARDED = ("_posixsubprocess", "multiprocessing", "_multiprocessing", "_posixshmem", "_xxsubinterpreters",
+             "_interpreters", "_interpchannels", "_interpqueues", "_xxinterpchannels", "concurrent.interpreters",
+             "_testcapi", "_testinternalcapi", "_testlimitedcapi", "_testmultiphase", "_ctypes", "_ctypes_test", "cffi",
+             "_cffi_backend", "sqlite3", "_sqlite3", "dbm", "_dbm", "_gdbm", "readline", "_curses", "_tkinter", "pty")
+# What `disarm` removes, because it raises no audit event.
+REMOVED = {"os": ("pidfd_open", "setpriority", "mkfifo", "mknod", "sched_setaffinity", "sched_setscheduler",
+                  "sched_setparam", "setns", "unshare", "openpty", "posix_openpt"),
+           "signal": ("pidfd_send_signal",), "subprocess": ("_fork_exec",), "_imp": ("create_builtin",),
+           "ctypes": ("memmove", "memset", "CFUNCTYPE", "PYFUNCTYPE", "_CFuncPtr", "_c_functype_cache", "CDLL", "PyDLL",
+                      "cdll", "pydll", "pythonapi", "LibraryLoader")}
+CORE = {"os": ("posix", "nt"), "signal": ("_signal",)}  # these have their functions from built-in modules
 REFUSED = {"subprocess.Popen", "os.system", "os.fork", "os.forkpty", "os.exec", "os.posix_spawn", "os.spawn",
            "os.startfile", "os.kill", "os.killpg", "signal.pthread_kill", "pty.spawn", "resource.setrlimit",
-           "resource.prlimit", "shutil.rmtree", "os.setxattr", "os.removexattr", "os.chroot", "os.chown", "os.putenv"}
-PLACES = {"os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.chmod", "os.link", "os.symlink", "os.truncate",
-          "os.utime", "os.listdir", "os.scandir", "os.chdir", "shutil.move", "shutil.copyfile", "shutil.copytree"}
+           "resource.prlimit", "shutil.rmtree", "os.setxattr", "os.removexattr", "os.chroot", "os.chown", "os.putenv",
+           "os.link", "os.symlink", "gc.get_objects", "gc.get_referrers", "gc.get_referents", "sys.settrace",
+           "sys.setprofile", "sys._current_frames", "sys._current_exceptions", "sys.addaudithook", "syslog.syslog",
+           "cpython._PySys_ClearAuditHooks"}
+PLACES = {"os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.chmod", "os.truncate", "os.utime", "os.listdir",
+          "os.scandir", "os.chdir", "shutil.move", "shutil.copyfile", "shutil.copytree"}
 LISTS = {"os.listdir", "os.scandir"}  # an import lists the folders that it searches
+
+
+def resolver() -> Callable[[str], str]:
+    """Return a function that makes a path absolute and follows its symbolic links, as os.path.realpath does.
+
+    It uses no name that a submission can replace: neither a global one, nor a built-in one, nor a closure.
+    """
+    if os.name != "posix":
+        return os.path.realpath
+    posix = importlib.import_module("posix")
+
+    def resolved(path: str, readlink: Any = posix.readlink, cwd: Any = posix.getcwd, error: Any = OSError) -> str:
+        left = path.split("/")[::-1] if path[:1] == "/" else path.split("/")[::-1] + cwd().split("/")[::-1]
+        found, links = "", 0
+        while left:
+            part = left.pop()
+            if part == "..":
+                found = found.rpartition("/")[0]
+            elif part and part != ".":
+                found += "/" + part
+                try:
+                    target = readlink(found)
+                except error:  # not a link, or not there
+                    continue
+                links += 1
+                if links > 40:
+                    return "/"
+                found = "" if target[:1] == "/" else found.rpartition("/")[0]
+                left += target.split("/")[::-1]
+        return found or "/"
+    return resolved
 
 
 def guard(folder: str, readable: Sequence[str], closed: Sequence[str], forbidden: Sequence[str]) -> \
@@ -309,36 +357,87 @@ def guard(folder: str, readable: Sequence[str], closed: Sequence[str], forbidden
     folder: the only one whose files may be written
     readable: folders whose files may be read and listed besides
     closed: folders whose Python files and notebooks may not be read, wherever they are
+    forbidden: modules that may not be imported
+
+    The submission can see the frame of the hook, in the traceback of an error that the hook raises, and can replace
+    built-in functions. So everything that the hook uses is an argument with an immutable default.
     """
-    folder = os.path.realpath(folder)
-    writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-    text, real, null = (str, bytes, os.PathLike), os.path.realpath, (os.devnull, "/dev/urandom")
+    def below(places: Iterable[str]) -> tuple[tuple[str, str], ...]:
+        return tuple((place, place.rstrip(os.sep) + os.sep) for place in places)
 
-    def inside(path: str, places: Sequence[str]) -> bool:
-        return any(path == place or path.startswith(place + os.sep) for place in places)
+    mine, known, shut = below([os.path.realpath(folder)]), below(readable), below(closed)
+    modules = tuple((name, name + ".") for name in forbidden)
+    write = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+    follow, no_path = resolver(), (int, tuple, float, type(None))
 
-    def hook(event: str, args: tuple[Any, ...]) -> None:
-        if event in REFUSED or event.startswith(("socket.", "ctypes.")):
-            raise PermissionError(f"a task may not use {event}")
-        if event == "import" and isinstance(args[0], str) and inside(args[0].replace(".", os.sep), forbidden):
-            raise ImportError(f"this task may not import {args[0]}")
-        if event in PLACES:
-            places = [folder, *readable] if event in LISTS else [folder]
-            for path in args:
-                if isinstance(path, text) and not inside(real(os.fsdecode(path)), places):
-                    raise PermissionError(f"a task may not use {event} outside its own folder")
-        if event == "open" and isinstance(args[0], text):
-            path = real(os.fsdecode(args[0]))
-            mode, flags = args[1] if isinstance(args[1], str) else "", args[2] if isinstance(args[2], int) else 0
-            if inside(path, [folder]) or path in null:
-                return
-            if any(letter in mode for letter in "wax+") or flags & writing:
-                raise PermissionError("a task may not write outside its own folder")
-            if inside(path, closed) and path.endswith((".py", ".pyc", ".ipynb")):
-                raise PermissionError("a task may not read the files of minires")
-            if not inside(path, readable):
-                raise PermissionError("a task may not read outside its own folder")
+    def hook(event: str, args: Any, mine: Any = mine, known: Any = known, shut: Any = shut, modules: Any = modules,
+             refused: Any = frozenset(REFUSED), places: Any = frozenset(PLACES), lists: Any = frozenset(LISTS),
+             null: Any = (os.devnull, "/dev/urandom"), suffixes: Any = (".py", ".pyc", ".ipynb"), write: Any = write,
+             follow: Any = follow, no_path: Any = no_path, separator: Any = os.sep, isinstance: Any = isinstance,
+             type: Any = type, str: Any = str, bytes: Any = bytes, denied: Any = PermissionError,
+             no_import: Any = ImportError) -> None:
+        if event in refused or event.startswith(("socket.", "ctypes.")):
+            raise denied(f"a task may not use {event}")
+        if event == "object.__setattr__" and args[0] is follow:
+            raise denied("a task may not change the judge's functions")
+        if event == "import" and isinstance(args[0], str):
+            name = str.__str__(args[0])
+            for module, start in modules:
+                if name == module or name.startswith(start):
+                    raise no_import(f"this task may not import {name}")
+        if event != "open" and event not in places:
+            return
+        for given in args[:1] if event == "open" else args:
+            if type(given) in no_path:  # a descriptor, or a time
+                continue
+            if isinstance(given, bytes):
+                given = bytes.decode(given, "utf-8", "surrogateescape")
+            elif not isinstance(given, str):
+                raise denied(f"a task may not use {event} with a path that is not text")
+            given = str.__str__(given)  # a subclass can lie
+            path, inside, readable, closed = follow(given), False, False, False
+            for place, start in mine:
+                inside = inside or path == place or path.startswith(start)
+            for place, start in known:
+                readable = readable or path == place or path.startswith(start)
+            for place, start in shut:
+                closed = closed or path == place or path.startswith(start)
+            if event in lists:
+                allowed = inside or readable
+            else:  # after dir_fd=, of which the hook is not told, ".." could lead outside
+                allowed = inside and ".." not in given.split(separator)
+            if event != "open":
+                if not allowed:
+                    raise denied(f"a task may not use {event} outside its own folder")
+            elif not inside and path not in null:
+                if args[2] & write or (args[1] is not None and args[1].strip("rbtU")):
+                    raise denied("a task may not write outside its own folder")
+                if closed and path.endswith(suffixes):
+                    raise denied("a task may not read the files of minires")
+                if not readable or args[1] is None:  # os.open, which could open a folder
+                    raise denied("a task may not read outside its own folder")
+            elif args[1] is None and not allowed and path not in null:
+                raise denied("a task may not read outside its own folder")
     return hook
+
+
+def disarm() -> None:
+    """Remove functions that end or slow down other processes, or make what the guard refuses, without an audit event.
+
+    What is removed could be had again from a second copy of a module that is built in. So all of these are loaded, and
+    none can be loaded again.
+    """
+    for name in sorted({*sys.builtin_module_names, "os", "signal"} - set(UNGUARDED)):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    for name, functions in REMOVED.items():
+        for module in (sys.modules.get(one) for one in (name, *CORE.get(name, ()))):
+            for function in functions:
+                if module is not None and hasattr(module, function):
+                    delattr(module, function)
+    for name in list(sys.modules):
+        if any(name == one or name.startswith(one + ".") for one in UNGUARDED):
+            del sys.modules[name]
 
 
 def limit(settings: dict[str, Any]) -> None:
@@ -400,8 +499,10 @@ def withhold(names: Sequence[str]) -> None:
         for part in name.split("."):
             what = getattr(what, part)
         disable(what, name)
-        if isinstance(what, types.ModuleType):
-            sys.modules[what.__name__] = None  # type: ignore[assignment]
+        if isinstance(what, types.ModuleType):  # also the modules of a package
+            for one in [one for one in sys.modules if one == what.__name__ or one.startswith(f"{what.__name__}.")]:
+                disable(sys.modules[one], name)
+                sys.modules[one] = None  # type: ignore[assignment]
         for owner in owners:
             for key in [key for key, value in vars(owner).items() if value is what]:
                 delattr(owner, key)
@@ -417,6 +518,9 @@ def disable(what: Any, name: str) -> None:
         parts = []
     for part in parts:
         disable(part, name)
+    inner = getattr(what, "__wrapped__", None)  # of functools.cache and contextlib.contextmanager
+    if isinstance(inner, types.FunctionType):
+        disable(inner, name)
     if isinstance(what, types.FunctionType):
         what.__code__ = refusing(name, what.__code__.co_freevars)
 
@@ -455,14 +559,15 @@ def main() -> None:
         return
     limit(settings)
     readable = [os.path.realpath(path) for path in settings["readable"]]
-    forbidden = [name.replace(".", os.sep) for name in FORBIDDEN]
-    sys.addaudithook(guard(os.getcwd(), readable, [os.path.realpath(p) for p in settings["closed"]], forbidden))
+    closed = [os.path.realpath(path) for path in settings["closed"]]
+    disarm()
+    sys.addaudithook(guard(os.getcwd(), readable, closed, (*FORBIDDEN, *UNGUARDED, *itertools.chain(*CORE.values()))))
     space: Space = {"__name__": "submission"}
     try:
         notes = define(received[0]["cells"], space, allowed)
     except BaseException as e:
         notes = [f"the file could not be read to its end: {type(e).__name__}: {str(e)[:TEXT]}"]
-    send("ready", notes=[note[:TEXT] for note in notes[:20]])
+    send("ready", notes=[note[:TEXT] for note in notes[:NOTES]])
     while (received := next_message(inputs)) is not None:
         head, arrays = received
         outcome = run(found(drivers, head["driver"]), space, settings["needs"], unpacked(head["inputs"], arrays))

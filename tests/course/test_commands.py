@@ -328,6 +328,46 @@ def test_a_broken_file_has_one_sentence(name, tmp_path):
         submission.read(tmp_path / name, "a4")
 
 
+@pytest.mark.system
+@pytest.mark.skipif(sys.platform != "linux", reason="needs named pipes, and names that are not UTF-8")
+def test_a_class_with_names_links_and_pipes_that_attack(tmp_path, few_tasks, capsys):
+    place, out = tmp_path / "submitted", tmp_path / "marks"
+    (place / "eve").mkdir(parents=True)
+    os.mkfifo(place / "eve" / "a4.ipynb")
+    os.mkfifo(place / "pipe.py")
+    (place / "ann.ipynb").write_text(master.notebook("a4", master.solution(master.master("a4"))), encoding="utf-8")
+    (place / "link.ipynb").symlink_to("ann.ipynb")
+    (place / "linked").mkdir()
+    (place / "linked" / "a4.ipynb").symlink_to("../ann.ipynb")
+    (place / "gone.py").symlink_to("nowhere")
+    for name in b"byte\xff", b"two\nlines", b"x" * 250, b"'=1":
+        with open(os.fsencode(place) + b"/" + name + b".py", "w") as file:
+            file.write("# %%\nx = 1\n")
+    bomb = '{"cells": [' + "{}," * 1_000_001 + "{}]}"
+    (place / "bomb.ipynb").write_text(bomb)
+    (place / "code.py").write_text(f"x = {'1 + ' * 300_000} 1\n")
+    free = [{"cell_type": "markdown", "metadata": {"minires": {"task": "a4.7", "kind": "free"}},
+             "source": "\ud800" + "long " * 40_000}, {"cell_type": "code", "metadata": {}, "source": "x = '\ud800'"}]
+    (place / "free.ipynb").write_text(json.dumps({"cells": free}))
+    notes = {"eve": "expected a file, got something else", "pipe": "expected a file, got something else",
+             "link": "is a symbolic link", "linked": "is a symbolic link", "gone": "is a symbolic link",
+             "bomb": "at most 1000000 lists", "code": "bytes of code"}
+    for _ in range(2):  # the second run reads what the first has written
+        assert course("grade", place, "--assignment", "a4", "--out", out, "--seed", 3, "--jobs", 2) == 0
+        head, *lines = table(out / "marks.csv")
+        rows = {line[0]: dict(zip(head, line, strict=True)) for line in lines}
+        assert rows["ann"]["by machine"] == "10.0" and rows["ann"]["note"] == ""
+        assert all(float(rows[name]["total"]) == 0 for name in notes)
+        assert all(words in rows[name]["note"] for name, words in notes.items())
+        (long,) = (name for name in rows if name.startswith("xxx"))
+        assert {r"byte\xff", r"two\nlines", "''=1", "free"} < set(rows) and len(long) == 150
+        (answer,) = (line[-1] for line in table(out / "free.csv") if line[0] == "free")
+        assert answer.endswith(" more characters)") and len(answer) < 32_768
+    (out / "ann.md").unlink()  # as after a run that was killed between the two files
+    assert course("grade", place, "--assignment", "a4", "--out", out) == 0 and (out / "ann.md").exists()
+    assert marks._plain(marks.safe("'=1")) == "'=1" and marks._plain(marks.safe("=1")) == "=1"
+
+
 def made_student(**changes):
     """Return a student with one right half and one wrong one."""
     half = judge.Half(4.0, 4.0, judge.Verdict(True, "right"))
@@ -361,7 +401,8 @@ def test_free_responses_come_back_with_their_points(tmp_path, capsys):
     rows = table(path)
     assert rows[1] == ["'=ann", "a4.7", "15", "", "", "'=2"]
     rows[1][3:5] = "12,5", "-- fine"
-    path.write_text(marks.table(rows), encoding="utf-8")
+    with open(path, "w", encoding="utf-8", newline="") as file:  # as a spreadsheet saves it
+        csv.writer(file).writerows(rows)
     assert marks.free_points(path, "a4") == {"=ann": {"a4.7": (12.5, "-- fine")}}
     assert list(csv.reader(io.StringIO(marks.free_table(results, "a4", marks.read_free(path)))))[1][3] == "12,5"  # kept
     for points in "16", "-1", "many", "nan":

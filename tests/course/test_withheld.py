@@ -1,7 +1,10 @@
 """What a task withholds of minires cannot be reached in a roundabout way, and the right answer still works."""
+import contextlib
+import functools
+
 import pytest
 
-from minires.course import judge, solution
+from minires.course import judge, solution, worker
 from minires.course.task import assignments, find, tasks
 
 CHEATS = {
@@ -37,7 +40,40 @@ def test_a_withheld_class_earns_nothing(way):
     task = find("a5.5")
     cases, _ = solution.drawn(task, "visible", 0)
     (got,), _, _ = judge.answers(task, [("cell 1", CHEATS[way])], cases[:1])
-    assert (got.error, got.text) == ("NameError", "nn.Block is not available to this task")
+    refused = ("PermissionError", "a task may not use gc.get_objects")
+    expected = refused if "gc" in CHEATS[way] else ("NameError", "nn.Block is not available to this task")
+    assert (got.error, got.text) == expected
+
+
+@pytest.mark.system
+def test_nothing_of_a_withheld_package_is_left():
+    """The modules of a package, and the functions that a decorator wraps, can be found in sys.modules."""
+    source = """
+def responses(net, x):
+    modules = __import__("sys").modules
+    left = [name for name, module in modules.items() if module is not None and name.startswith(
+            ("minires.analysis", "minires.runs", "minires.tap", "minires.train", "minires.evaluate"))]
+    raise KeyError(left)
+"""
+    task = find("a7.1")
+    cases, _ = solution.drawn(task, "visible", 0)
+    (got,), _, _ = judge.answers(task, [("cell 1", source)], cases[:1])
+    assert (got.error, got.text) == ("KeyError", "[]")
+
+
+def test_what_a_decorator_wraps_is_disabled_too():
+    @contextlib.contextmanager
+    def context():
+        yield 1
+
+    @functools.cache
+    def cached():
+        return 1
+
+    for what in context, cached:
+        worker.disable(what, "nn.x")
+        with pytest.raises(NameError, match=r"nn\.x is not available to this task"):
+            what.__wrapped__()
 
 
 WITHHOLDING = [name for a in assignments() for name, task in tasks(a).items() if task.withheld]
