@@ -86,7 +86,7 @@ class Stage:
 
     def rewritten(self, text: str, name: str, page: str) -> str:
         """Return a page's text with what is generated filled in, and with links that fit the site."""
-        if name.startswith("docs/guides/"):  # what a block prints, in which long lines are wrapped
+        if name.startswith(("docs/guides/", "docs/course/")):  # what a block prints, in which long lines are wrapped
             text = text.replace("```text\n", "```{code-block} text\n:class: printed\n\n")
         for marker, write in (MESSAGES, errors.page), (COURSE, self._course), (CONVENTIONS, _conventions):
             if marker in text:
@@ -123,6 +123,7 @@ class Stage:
     def _link(self, text: str, target: str, picture: bool, name: str, page: str) -> str:
         """Return one link as Markdown."""
         path, sharp, part = target.partition("#")
+        path = re.sub(r"(notebooks/course/a\d+)\.ipynb$", r"\1.py", path)  # the page is made from the master
         there = path[1:] if path.startswith("/") else os.path.normpath(os.path.join(os.path.dirname(name), path))
         if re.match(r"[a-z]+:", target) or not path or there.startswith("docs/reference/"):
             return f"{'!' * picture}[{text}]({target})"

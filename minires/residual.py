@@ -99,7 +99,7 @@ class PreactResidual(Function):
     gamma2, beta2, w2: (O,), (O,), (O, O, 3, 3)
     projection: w_s (O, C, 1, 1), or nothing.
     split_after_activation: if True, the shortcut starts after relu(bn1(x)), as in the first block of a network
-        (v2, section 5) and at every projection.
+        (v2, appendix on implementation) and at every projection.
     eps, stats: as for Residual.
     """
 

@@ -61,14 +61,17 @@ def test_construction_on_a_trained_network(net, data):
 
 
 def test_lesions_of_a_trained_network(net, data):
-    """ResNet-20 is not robust to lesions: the mean error rises from 8 % to about 25 %.
+    """ResNet-20 is not robust: without a block the error rises from 8 % to a third on average.
 
-    Deleting a block that changes the shape is among the worst lesions.
+    As Veit et al. 2016 say, the blocks that change the shape matter most. On 2,000 images:
+    8.35 % whole, 34.5 % without a block on average, 26.5 % without one of the blocks that keep the shape.
     """
     images, labels, _ = data
     found = analysis.lesions(net, images[:250], labels[:250])
-    whole, without = found.whole, found.without.values()
-    assert whole < 12 and 18 < mean(without) < 35 and min(without) >= whole - 1
+    inner = [error for name, error in found.without.items() if name not in found.changes_shape]
+    assert found.changes_shape == ("layer2.0", "layer3.0") and found.whole < 12
+    assert 18 < mean(inner) < 35 and min(inner) >= found.whole - 1
+    assert min(found.without[name] for name in found.changes_shape) > max(inner) + 5
 
 
 def test_what_a_trained_networks_first_layer_and_patches_show(net, data):

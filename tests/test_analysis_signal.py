@@ -214,10 +214,10 @@ def test_activations_refuse_what_they_cannot_describe():
 # ------------------------------------------------------------------------------------------------- over time
 
 
-def training(net, lr=0.05, momentum=0.9, decay=0.0, epochs=1, n=40):
-    x, y = normal(n, 1, 8, 8, dtype=np.float32), rng(9).integers(0, 10, n)
-    recipe = train.Recipe(epochs=epochs, batch_size=10, lr=lr, momentum=momentum, weight_decay=decay)
-    return train.fit(net, (x, y), (x, y), recipe, rng=rng(4))
+def training(net, epochs=1, optimizer=None):
+    x, y = normal(40, 1, 8, 8, dtype=np.float32), rng(9).integers(0, 10, 40)
+    recipe = train.Recipe(epochs=epochs, batch_size=10, lr=0.05, weight_decay=0)
+    return train.fit(net, (x, y), (x, y), recipe, rng=rng(4), optimizer=optimizer)
 
 
 def test_follow_looks_before_and_at_the_steps_asked_for():
@@ -250,9 +250,8 @@ def test_update_ratios_of_plain_descent_are_lr_times_gradient_over_weight():
                     expected[name] = 0.05 * np.linalg.norm(t.grad) / np.linalg.norm(t.data)
             super().step()
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "SGD", Spy)
-        found = update_ratios(net, training(net, momentum=0.0), every=4)
+    events = training(net, optimizer=Spy(net.parameters(), 0.05))
+    found = update_ratios(net, events, every=4)
     assert list(found) == [4]
     assert {f"{name}.weight": r for name, r in found[4].items()} == pytest.approx(expected, rel=1e-3)
 

@@ -187,6 +187,7 @@ def test_nothing_to_resume(options, says, tmp_path, capsys):
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_demo_stopped_before_any_run_began_can_begin_again(tmp_path, two_small_nets, monkeypatch, capsys):
     out, begin = tmp_path / "out", ["demo", "--quick", "--jobs", "1", "--out", str(tmp_path / "out")]
 
@@ -266,6 +267,7 @@ def test_after_ctrl_c_a_resumed_demo_ends_with_the_same_numbers(quick, jobs, fin
     assert resumed["settings"] == whole["settings"] and resumed["seconds"] > results["seconds"]
 
 
+@pytest.mark.slow
 def test_a_resumed_demo_names_the_command_that_began_it(two_small_nets, tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "QUICK", dataclasses.replace(demo.QUICK, train_images=200, test_images=100))
     out = tmp_path / "out"
@@ -291,6 +293,7 @@ def two_small_nets(monkeypatch):
     monkeypatch.setattr(demo, "NETS", {"plain-20": "plain8", "resnet-20": "resnet8"})
 
 
+@pytest.mark.slow
 def test_same_seed_same_numbers(tmp_path, two_small_nets, monkeypatch):
     monkeypatch.setattr(demo, "QUICK", dataclasses.replace(demo.QUICK, train_images=200, test_images=100))
     found = [demo.run(tmp_path / str(i), demo.choose(seed=seed, quick=True), say=str)[0]["nets"]
@@ -299,6 +302,7 @@ def test_same_seed_same_numbers(tmp_path, two_small_nets, monkeypatch):
     assert first == same != other
 
 
+@pytest.mark.slow
 def test_a_demo_killed_between_epochs_shows_the_last_one_that_is_done(tmp_path, two_small_nets, monkeypatch):
     """A network that is stopped in its second epoch shows its responses after the first epoch."""
     nets = demo.choose(seed=3, quick=True)

@@ -179,6 +179,7 @@ def test_links_within_the_repository_lead_to_pages_of_the_site(tmp_path):
     stage = build.Stage(tmp_path)
     for link, becomes in [
             ("[a](../../notebooks/10-gpu.ipynb)", "[a](../notebooks/10-gpu.ipynb)"),
+            ("[a](../../notebooks/course/a3.ipynb)", "[a](../notebooks/course/a3.ipynb)"),
             ("[`a`](../../minires/nn)", "[`a`](../reference/nn.md)"),
             ("[a](../../README.md#same-bits)", "[a](../project/readme.md#same-bits)"),
             ("[a](/minires/tensor.py#L-3)", '<a href="../source/minires/tensor.py.html#L-3">a</a>'),

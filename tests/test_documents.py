@@ -108,6 +108,7 @@ def test_a_command_that_is_shown_exists(words, whole, parsed_only):
         assert cli.main(arguments) == 0
     elif program == "minires":
         command = [word for word in arguments[:1] if word in names_of_commands()]
+        command += arguments[1:2] if command == ["course"] else []
         assert command or arguments[:1] in ([], ["COMMAND"], ["--version"])
         assert [option for option in options if not re.search(rf"{option}\b", help_of(*command))] == []
     elif program == "pip":
@@ -217,6 +218,17 @@ def test_the_citation_is_complete():
 
 READS = re.compile(r"pickles\.read\(|np\.load\(|read_array\(|safe_open\(|deserialize\(|tomllib\.loads\(|"
                    r"json\.loads\((?!json)")
+
+
+def test_the_core_has_as_many_lines_as_the_readme_says():
+    """The paragraph that says so links the core's files."""
+    text = TEXTS["README.md"]
+    about = text[text.index("This core is"):text.index("minires trains the plain")]
+    paths = [ROOT / link for link in re.findall(r"\]\((minires/[^)]+)\)", about)]
+    files = [path for link in paths for path in (sorted(link.glob("*.py")) if link.is_dir() else [link])]
+    count = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files)
+    said = int(re.search(r"([\d,]+) lines", about)[1].replace(",", ""))
+    assert len(paths) == 5 and abs(count - said) < 100, f"the core has {count} lines"
 
 
 def test_the_security_page_names_every_module_that_reads_files():

@@ -151,6 +151,7 @@ def other_sections(tmp_path, monkeypatch):
 
 
 @needs_kernels
+@pytest.mark.slow
 def test_a_crash_a_hang_or_a_lost_device_costs_one_section(other_sections, tmp_path, monkeypatch, capfd):
     assert gpu.main(["--dry-run", "--out", str(tmp_path)]) == 1
     told = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["sections"]

@@ -1,5 +1,8 @@
 """Every notebook runs from a fresh kernel without warnings or errors, and has the common form and solved exercises."""
+import functools
 import importlib.util
+import itertools
+import json
 import os
 import re
 import shutil
@@ -12,16 +15,37 @@ import pytest
 
 import minires
 
-nbformat = pytest.importorskip("nbformat", reason="the notebooks need nbformat and nbclient")
-pytest.importorskip("nbclient", reason="the notebooks need nbformat and nbclient")
+if not all(map(importlib.util.find_spec, ("nbformat", "nbclient"))):
+    pytest.skip("the notebooks need nbformat and nbclient", allow_module_level=True)
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "notebooks"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
-READ = {path.stem: nbformat.read(path, as_version=4) for path in PATHS}
-_SPEC = importlib.util.spec_from_file_location("run_notebooks", FOLDER / "run.py")
-run = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(run)
+
+
+class Late:
+    """A module that is imported when it is first used: these take seconds, in every process that collects tests."""
+
+    def __init__(self, load):
+        self._load = functools.cache(load)
+
+    def __getattr__(self, name):
+        return getattr(self._load(), name)
+
+
+def load_run():
+    spec = importlib.util.spec_from_file_location("run_notebooks", FOLDER / "run.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+nbformat, run = Late(lambda: importlib.import_module("nbformat")), Late(load_run)
+
+
+@functools.cache
+def read(path):
+    return nbformat.read(path, as_version=4)
 
 
 @pytest.fixture(params=PATHS, ids=lambda path: path.stem)
@@ -96,10 +120,15 @@ def test_runs_alone_in_an_empty_folder_with_minires_installed(path, site, tmp_pa
     monkeypatch.setenv("PYTHONPATH", str(site))
     installed = f"assert minires.__file__ == {str(site / 'minires/__init__.py')!r} and ROOT is None, minires.__file__"
     shown = execute(Path(shutil.copy(path, tmp_path)), fast=True, monkeypatch=monkeypatch, extra=installed)
-    assert len(run.pictures(shown)) == len(run.pictures(READ[path.stem]))  # as many figures as before
+    assert len(run.pictures(shown)) == len(run.pictures(read(path)))  # as many figures as before
 
 
-NEED_MORE = [path for path in PATHS if any(re.search(r"\bROOT\b", c.source) for c in code(READ[path.stem])[1:])]
+def need_more(path):
+    cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    return any(re.search(r"\bROOT\b", "".join(cell["source"])) for cell in cells[1:])
+
+
+NEED_MORE = list(filter(need_more, PATHS))
 
 
 @pytest.mark.slow
@@ -108,7 +137,7 @@ NEED_MORE = [path for path in PATHS if any(re.search(r"\bROOT\b", c.source) for 
 def test_runs_in_the_repository_with_short_training(path, monkeypatch):
     """These notebooks use more of the repository than the package."""
     shown = execute(path, fast=True, monkeypatch=monkeypatch, extra="assert ROOT")
-    assert len(run.pictures(shown)) == len(run.pictures(READ[path.stem]))
+    assert len(run.pictures(shown)) == len(run.pictures(read(path)))
 
 
 def test_one_notebook_needs_more_than_the_package():
@@ -122,7 +151,7 @@ def test_runs_whole(path, monkeypatch):
 
 
 def test_is_committed_with_outputs_and_small(path):
-    notebook = READ[path.stem]
+    notebook = read(path)
     nbformat.validate(notebook)
     assert [cell.execution_count for cell in code(notebook)] == list(range(1, len(code(notebook)) + 1))
     for cell, output in run.outputs(notebook):
@@ -135,10 +164,10 @@ def test_is_committed_with_outputs_and_small(path):
 
 def test_keeps_to_the_form(path):
     """A reader finds the same parts in every notebook, in this order."""
-    notebook = READ[path.stem]
+    notebook = read(path)
     first, setup, *_ = notebook.cells
     assert re.match(r"# \d+\. ", first.source) and "**You will learn**" in first.source
-    assert setup.source == next(iter(READ.values())).cells[1].source  # the same first cell everywhere
+    assert setup.source == read(PATHS[0]).cells[1].source  # the same first cell everywhere
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     assert text.count("**Predict") >= 2
     places = [text.find(part) for part in ("**You will learn**", "**Predict", "## Exercises", "## References")]
@@ -148,8 +177,46 @@ def test_keeps_to_the_form(path):
     assert all(len(cell.source.splitlines()) <= 40 for cell in code(notebook))
 
 
+def test_every_prompt_has_a_place_to_write_and_a_folded_answer(path):
+    """The answer opens with a click, on GitHub too. Jupyter shows the next cells' outputs folded until they run."""
+    cells = read(path).cells
+    asked = [i for i, cell in enumerate(cells) if cell.cell_type == "markdown" and "**Predict" in cell.source]
+    places = [i for i, cell in enumerate(cells) if "prediction" in cell.metadata.get("tags", ())]
+    assert [i + 1 for i in asked] == places
+    for i in asked:
+        question, place, answer = cells[i:i + 3]
+        assert question.source.count("**Predict") == 1 and "**Predict" in question.source.split("\n\n")[-1]
+        assert place.source == "*Your prediction (double-click here to write):*"
+        assert re.fullmatch(r"<details><summary>Answer</summary>\n\n.+\n\n</details>", answer.source, re.DOTALL)
+        shown = list(itertools.takewhile(lambda cell: cell.cell_type == "code", cells[i + 3:]))
+        assert any(cell.outputs for cell in shown)
+        for cell in shown:
+            assert not cell.outputs or cell.metadata["jupyter"]["outputs_hidden"], cell.source
+
+
+def following():
+    """Return {number of a notebook: the assignments whose first lines say that they follow it}."""
+    found = {number: [] for number in range(1, 11)}
+    for master in sorted((FOLDER / "course").glob("a*.py")):
+        first = master.read_text(encoding="utf-8")[:400].replace("[", "").replace("]", "")
+        for number in filter(None, re.search(r"ollows notebooks? (\d)(?:, [^,]+, and (\d))?", first).groups()):
+            found[int(number)].append(master.stem)
+    return found
+
+
+def test_says_first_how_long_it_takes_and_which_assignment_follows(path):
+    number = int(path.stem[:2])
+    line = " ".join(read(path).cells[0].source.split("\n\n")[1].split())
+    assert re.match(r"\*About \d+ minutes with the exercises; the cells run in ", line)
+    named = re.findall(r"`minires course new course (a[1-8 a]*)`", line)
+    # A6 uses notebooks 4 and 5, and follows when both are read.
+    expected = {4: ["a6"]}.get(number) or following()[number]
+    assert " ".join(named).split() == expected
+    assert expected or "No assignment follows" in line
+
+
 def test_links_lead_somewhere(path):
-    for cell in READ[path.stem].cells:
+    for cell in read(path).cells:
         if cell.cell_type == "markdown":
             for link in re.findall(r"\]\(([^)#\s]+)", cell.source):
                 assert link.startswith("https://") or (FOLDER / link).exists(), link
@@ -171,7 +238,7 @@ sys.path[:] = [p for p in sys.path if not (pathlib.Path(p) / "minires/tensor.py"
     show = "\nprint(minires.__version__, minires.__file__, ROOT, FAST, sep='|')"
     environ = {**os.environ, "MINIRES_FAST": "1", "PYTHONWARNINGS": "error", **environ}
     environ |= {"PATH": str(path)} if path else {}
-    setup = next(iter(READ.values())).cells[1].source
+    setup = read(PATHS[0]).cells[1].source
     done = subprocess.run([sys.executable, "-c", hide * (not installed) + setup + show], cwd=folder, env=environ,
                           capture_output=True, text=True, timeout=120)
     return done.returncode, done.stdout.splitlines()[-1:], done.stderr

@@ -93,7 +93,11 @@ FIGURES = {
                   {"share of all paths", "share of the gradient"}),
     "correlation": (lambda c: plot.gradient_correlation({"plain, BN": {1: 0.5, 2: 0.25}}, c),
                     "Correlation of the gradients at two inputs, 2 hidden layers: plain, BN 0.25",
-                    {"plain, BN", "2^-depth", "(3/4)^depth"}),
+                    {"plain, BN", "2^-depth", "(3/4)^depth", "depth^-1/2"}),
+    "correlation to other depths": (
+        lambda c: plot.gradient_correlation({"plain": {1: 0.5, 8: 0.004}, "ResNet": {1: 0.7, 50: 0.08}}, c),
+        "Correlation of the gradients at two inputs: plain 0.004 at 8 layers; ResNet 0.08 at 50 layers",
+        {"plain", "ResNet", "2^-depth", "(3/4)^depth", "depth^-1/2"}),
     "on a line": (lambda c: plot.gradient_on_a_line({"plain": [1, 2, 0, 4.0]}, c),
                   "Autocorrelation of the gradient at lag 1: plain -0.52", set()),
     "loss line": (lambda c: plot.loss_line({"plain": line()}, c),
@@ -270,3 +274,11 @@ def test_the_layout_of_a_diamond_and_of_what_is_used_twice():
 def test_a_correlation_without_a_depth_is_named():
     with pytest.raises(ValueError, match=r"expected \{depth: correlation\} or .* got 'ResNet-20' as a depth"):
         plot.gradient_correlation({"ResNet-20": 0.5})
+
+
+def test_the_theory_of_shattering_does_not_stretch_the_axis():
+    """2^-50 is 1e-15, which is of no interest next to a measured 0.08."""
+    axes = plot.gradient_correlation({"plain": {1: 0.5, 8: 0.004}, "ResNet": {1: 0.7, 50: 0.08}}).axes[0]
+    laws = {line.get_label(): list(line.get_xdata()) for line in axes.lines}
+    assert laws["2^-depth"] == [1, 8] and laws["(3/4)^depth"] == [1, 8] and laws["depth^-1/2"] == [1, 8, 50]
+    assert axes.get_ylim()[0] > 1e-3

@@ -2,9 +2,10 @@
 
 Source: Balduzzi et al. 2017, "The Shattered Gradients Problem: If resnets are the answer, then what is the question?"
 
-In a plain rectifier network the correlation of the gradients at two inputs halves with every layer: 2^-L. With
-shortcuts and without BN it falls only as (3/4)^L. Along a line through input space the gradient of a deep plain network
-looks like white noise. The gradient of a residual network does so much less.
+In a plain rectifier network the correlation of the gradients at two inputs halves with every layer: 2^-L. In a
+residual network with BN it falls slowly, about as L^-1/2. For a residual network without BN the theory gives (3/4)^L.
+The measured correlation follows that for a few layers and then stays between 0.25 and 0.3. Along a line through input
+space the gradient of a deep plain network looks like white noise. The gradient of a residual network does so much less.
 """
 from __future__ import annotations
 

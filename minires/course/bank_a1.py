@@ -27,6 +27,15 @@ MUL_BARE, POW_BARE = (MUL, "return b, a"), (POW, "return (exponent * a ** (expon
 MUL_BOUND: Change = (MUL_RESULT, "a = a * b\nreturn Value(a, (self, other), shares)")
 POW_BOUND: Change = (POW_RESULT, "a = a ** exponent\nreturn Value(a, (self,), shares)")
 
+SLOPE_BOUND: list[Change] = [(POW, "return (g * slope,)"),
+                             (POW_RESULT, "slope = a ** exponent\nreturn Value(slope, (self,), shares)")]
+# Parents without repetition, with the share of the first or the last of those that are the same.
+SET: Change = ("self.parents = parents", "self.parents = tuple(dict.fromkeys(parents))")
+SET_FIRST = [SET, ("self.shares = shares", "self.shares = shares and (lambda g: shares(g)[:len(self.parents)])")]
+SET_LAST = [SET, ("self.shares = shares", "self.shares = shares and (lambda g: shares(g)[-len(self.parents):])")]
+BARE: list[Change] = [MUL_BARE, POW_BARE, (DIV, "return 1 / b, -a / (b * b)"), (SUB, "return 1.0, -1.0"),
+                      (NEG, "return (-1.0,)")]
+
 # 1.3
 PUSH = "for parent in v.parents:\n todo.append((parent, False))"
 UNSEEN = "    if parent not in seen:\n        seen.add(parent)\n        todo.append((parent, False))"
@@ -40,6 +49,22 @@ BREADTH: list[Change] = [("todo.pop()", "todo.pop(0)")]
 # 1.4
 SHARE, RESET, START = "parent.grad += share", "v.grad = 0.0", "order[-1].grad += 1.0"
 LOOP = "zip(v.parents, v.shares(v.grad), strict=True)"
+SWEEP = f"for v in reversed(order):\n if v.shares is not None:\n for parent, share in {LOOP}:\n {SHARE}"
+BY_NUMBER: list[Change] = [(START, ""), (SWEEP, """total = {v.data: 0.0 for v in order}
+total[order[-1].data] = 1.0
+for v in reversed(order):
+    g = total[v.data]
+    v.grad = g if v.parents else v.grad + g
+    if v.parents:
+        for parent, share in zip(v.parents, v.shares(g), strict=True):
+            total[parent.data] += share""")]
+PLACE_BY_NUMBER: list[Change] = [(START, ""), (SWEEP, """place = {v.data: k for k, v in enumerate(order)}
+total = [0.0] * (len(order) - 1) + [1.0]
+for v, k in zip(reversed(order), range(len(order) - 1, -1, -1), strict=True):
+    v.grad = total[k] if v.parents else v.grad + total[k]
+    if v.parents:
+        for parent, share in zip(v.parents, v.shares(total[k]), strict=True):
+            total[place[parent.data]] += share""")]
 
 BUGS = [
     Bug(1, "the gradients of a Value that is used several times are assigned, not added (= for +=)",
@@ -47,12 +72,14 @@ BUGS = [
     Bug(2, "a Value that one operation uses twice, as in x * x, counts once",
         {"a1.1": [ONCE, [*COMPOSED, *ONCE],
                   [*ONCE, (SUB_RESULT, "if other is self:\n    return Value(0.0, (self,), lambda g: (-g,))\n"
-                                       + SUB_RESULT)]],
-         "a1.4": [[(LOOP, "dict(" + LOOP + ").items()")]]}),
+                                       + SUB_RESULT)],
+                  SET_FIRST, SET_LAST, [*COMPOSED, *SET_FIRST], [*COMPOSED, *SET_LAST]],
+         "a1.4": [[(LOOP, f"dict({LOOP}).items()")], [(LOOP, f"dict(reversed(list({LOOP}))).items()")]]}),
     Bug(3, "the gradient of the result with respect to itself is not 1",
-        {"a1.4": [[(START, "order[-1].grad += 0.0")], [(START, "order[-1].grad += order[-1].data")]]}),
+        {"a1.4": [[(START, "order[-1].grad += order[-1].data")]]}),
     Bug(4, "the list is in the wrong direction, or read in the wrong direction: the sweep begins at the inputs",
-        {"a1.3": [[("return order", "return order[::-1]")]], "a1.4": [[("reversed(order)", "order")]]}),
+        {"a1.3": [[("return order", "return order[::-1]")]],
+         "a1.4": [[("reversed(order)", "order")], [("reversed(order)", "order[:-1]")]]}),
     Bug(5, "the Values are in the order in which a depth-first search meets them, which is not a topological order",
         {"a1.3": [PREORDER, [*PREORDER, *FIRST_FIRST]]}),
     Bug(6, "the Values are in the order in which a breadth-first search meets them, which is not a topological order",
@@ -69,8 +96,7 @@ BUGS = [
     Bug(9, "the gradient that arrives is not multiplied in",
         {"a1.1": [[MUL_BARE], [POW_BARE], [(DIV, "return 1 / b, -a / (b * b)")], [(SUB, "return 1.0, -1.0")],
                   [(NEG, "return (-1.0,)")],
-                  [MUL_BARE, POW_BARE, (DIV, "return 1 / b, -a / (b * b)"), (SUB, "return 1.0, -1.0"),
-                   (NEG, "return (-1.0,)")],
+                  BARE, [*BARE, ("return g, g", "return 1.0, 1.0")],
                   [*COMPOSED, MUL_BARE], [*COMPOSED, POW_BARE], [*COMPOSED, MUL_BARE, POW_BARE]],
          "a1.2": [[("return (g * y,)", "return (y,)")], [("return (g / a,)", "return (1 / a,)")],
                   [("return (g * (1 - y * y),)", "return (1 - y * y,)")],
@@ -99,9 +125,9 @@ BUGS = [
         "exception"),
     Bug(17, "shares reads a variable that was bound again after it was defined",
         {"a1.1": [[MUL_BOUND], [(DIV_RESULT, "a = a / b\nreturn Value(a, (self, other), shares)")], [POW_BOUND],
-                  [*COMPOSED, MUL_BOUND], [*COMPOSED, POW_BOUND]],
+                  [*COMPOSED, MUL_BOUND], [*COMPOSED, POW_BOUND], SLOPE_BOUND, [*COMPOSED, *SLOPE_BOUND]],
          "a1.2": [[("return Value(math.log(a), (x,), shares)",
                     "a = math.log(a)\nreturn Value(a, (x,), shares)")]]}),
     Bug(18, "two Values with the same number are taken for one",
-        {"a1.3": [SAME, [*SAME, *FIRST_FIRST]]}),
+        {"a1.3": [SAME, [*SAME, *FIRST_FIRST]], "a1.4": [BY_NUMBER, PLACE_BY_NUMBER]}),
 ]

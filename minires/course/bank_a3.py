@@ -15,6 +15,14 @@ ZEROS = "padded = np.zeros((N, C, H + 2 * ph, W + 2 * pw), cols.dtype)"
 CROP = "return padded[:, :, ph:ph + H, pw:pw + W]"
 DX = "dx = col2im(dcols, shape, (kh, kw), stride, padding)"
 INSIDE = "im2col(np.ones((N * C, 1, H, W), x.dtype), kernel, stride, padding).sum(0)"  # pixels of each window
+# A convolution's own scatter, where `%s` stands for the assignment.
+OWN_SCATTER = """(N, C, H, W), (sh, sw), (ph, pw), (Ho, Wo) = shape, stride, padding, dy.shape[2:]
+parts = dcols.reshape(C, kh, kw, N, Ho, Wo)
+padded = np.zeros((N, C, H + 2 * ph, W + 2 * pw), dy.dtype)
+for i in range(kh):
+    for j in range(kw):
+        %s parts[:, i, j].transpose(1, 0, 2, 3)
+dx = padded[:, :, ph:ph + H, pw:pw + W]"""
 POOL_DX = "dx = col2im(dcols, (N * C, 1, H, W), kernel, stride, padding)"
 
 # A scatter of pooling windows that assigns: by element of the kernel, and window by window.
@@ -42,6 +50,21 @@ padded = np.zeros((N * C, H + 2 * padding[0], W + 2 * padding[1]), dy.dtype)
 padded[plane, row, column] += dy.reshape(-1)
 dx = padded[:, padding[0]:padding[0] + H, padding[1]:padding[1] + W]"""
 
+OVERWRITE_TURNS = OVERWRITE_WINNERS.replace(
+    "padded[plane, row, column] += dy.reshape(-1)", """for turn in np.unique(winner):
+    won = winner == turn
+    padded[plane[won], row[won], column[won]] = dy.reshape(-1)[won]""")
+
+LAST_COLUMNS = """own_forward = conv2d_forward
+
+
+def conv2d_forward(x, w, b, stride, padding):
+    y, cache = own_forward(x, w, b, stride, padding)
+    conv2d_forward.cols = cache[2]
+    return y, cache
+
+
+def conv2d_backward(dy, cache):"""
 LOOPS = """padded = np.pad(x, ((0, 0), (0, 0), (padding[0],) * 2, (padding[1],) * 2))
 cols = np.empty((C, kh, kw, N, Ho, Wo), x.dtype)
 for n in range(N):
@@ -69,16 +92,20 @@ BUGS = [
                  [(SCATTER, """for i in range(Ho):
     for j in range(Wo):
         top, left = i * sh, j * sw
-        padded[:, :, top:top + kh, left:left + kw] = parts[:, :, :, :, i, j].transpose(3, 0, 1, 2)""")]]}),
+        padded[:, :, top:top + kh, left:left + kw] = parts[:, :, :, :, i, j].transpose(3, 0, 1, 2)""")]],
+        "a3.5": [[(DX, OWN_SCATTER % "padded[:, :, i:i + sh * Ho:sh, j:j + sw * Wo:sw] =")]]}),
     Bug(2, "the stride is missing, so that neighbouring windows are one pixel apart", {
         "a3.2": [[(ROWS, "rows = slice(i, i + Ho)"), (COLUMNS, "columns = slice(j, j + Wo)")]],
-        "a3.3": [[(ROWS, "rows = slice(i, i + Ho)"), (COLUMNS, "columns = slice(j, j + Wo)")]]}),
+        "a3.3": [[(ROWS, "rows = slice(i, i + Ho)"), (COLUMNS, "columns = slice(j, j + Wo)")]],
+        "a3.5": [[(DX, OWN_SCATTER % "padded[:, :, i:i + Ho, j:j + Wo] +=")]]}),
     Bug(3, "the kernel is rotated by 180 degrees on the way back", {
         "a3.3": [[("parts[:, i, j]", "parts[:, kh - 1 - i, kw - 1 - j]")]],
         "a3.5": [[("dcols = w.reshape(O, C * kh * kw).T @ G", "dcols = w[:, :, ::-1, ::-1].reshape(O, -1).T @ G")]]}),
     Bug(4, "the kernel is rotated by 180 degrees, as in a convolution of signal processing", {
         "a3.2": [[("cols[:, i, j] =", "cols[:, kh - 1 - i, kw - 1 - j] =")]],
-        "a3.4": [[("w.reshape(O, C * kh * kw) @ cols", "w[:, :, ::-1, ::-1].reshape(O, C * kh * kw) @ cols")]]}),
+        "a3.4": [[("w.reshape(O, C * kh * kw) @ cols", "w[:, :, ::-1, ::-1].reshape(O, C * kh * kw) @ cols")]],
+        "a3.5": [[("dcols = w.reshape(O, C * kh * kw).T @ G", "dcols = w[:, :, ::-1, ::-1].reshape(O, -1).T @ G"),
+                  ("dw = dW.reshape(O, C, kh, kw)", "dw = dW.reshape(O, C, kh, kw)[:, :, ::-1, ::-1]")]]}),
     Bug(5, "the vertical and the horizontal direction are exchanged", {
         "a3.1": [[("return high, wide", "return wide, high")]],
         "a3.2": [[("cols = np.empty((C, kh, kw, N, Ho, Wo), x.dtype)",
@@ -119,6 +146,10 @@ BUGS = [
                   ("wide = (size[1] + 2 * padding[1] - kernel[1]) // stride[1] + 1",
                    "wide = -(-(size[1] + 2 * padding[1] - kernel[1]) // stride[1]) + 1")],
                  [("high = (size[0] + 2 * padding[0] - kernel[0]) // stride[0] + 1",
+                   "high = -(-(size[0] + 2 * padding[0] - kernel[0]) // stride[0])"),
+                  ("wide = (size[1] + 2 * padding[1] - kernel[1]) // stride[1] + 1",
+                   "wide = -(-(size[1] + 2 * padding[1] - kernel[1]) // stride[1])")],
+                 [("high = (size[0] + 2 * padding[0] - kernel[0]) // stride[0] + 1",
                    "high = round((size[0] + 2 * padding[0] - kernel[0]) / stride[0]) + 1"),
                   ("wide = (size[1] + 2 * padding[1] - kernel[1]) // stride[1] + 1",
                    "wide = round((size[1] + 2 * padding[1] - kernel[1]) / stride[1]) + 1")],
@@ -139,15 +170,23 @@ BUGS = [
         "a3.2": [[("return cols.reshape", "return cols.transpose(1, 2, 0, 3, 4, 5).reshape")]],
         "a3.3": [[("parts = cols.reshape(C, kh, kw, N, Ho, Wo)",
                    "parts = cols.reshape(kh, kw, C, N, Ho, Wo).transpose(2, 0, 1, 3, 4, 5)")]],
-        "a3.4": [[("w.reshape(O, C * kh * kw) @ cols", "w.transpose(0, 2, 3, 1).reshape(O, C * kh * kw) @ cols")]],
+        "a3.4": [[("w.reshape(O, C * kh * kw) @ cols", "w.transpose(0, 2, 3, 1).reshape(O, C * kh * kw) @ cols")],
+                 [("w.reshape(O, C * kh * kw) @ cols",
+                   "w.reshape(O, kh, kw, C).transpose(0, 3, 1, 2).reshape(O, -1) @ cols")]],
         "a3.5": [[("dw = dW.reshape(O, C, kh, kw)", "dw = dW.reshape(O, kh, kw, C).transpose(0, 3, 1, 2)")],
                  [("dcols = w.reshape(O, C * kh * kw).T @ G",
                    "dcols = w.transpose(0, 2, 3, 1).reshape(O, C * kh * kw).T @ G")],
                  [("dw = dW.reshape(O, C, kh, kw)", "dw = dW.reshape(O, kh, kw, C).transpose(0, 3, 1, 2)"),
                   ("dcols = w.reshape(O, C * kh * kw).T @ G",
-                   "dcols = w.transpose(0, 2, 3, 1).reshape(O, C * kh * kw).T @ G")]]}),
+                   "dcols = w.transpose(0, 2, 3, 1).reshape(O, C * kh * kw).T @ G")],
+                 [("dw = dW.reshape(O, C, kh, kw)",
+                   "dw = dW.reshape(O, C, kh, kw).transpose(0, 2, 3, 1).reshape(O, C, kh, kw)")],
+                 [("dcols = w.reshape(O, C * kh * kw).T @ G",
+                   "dcols = w.reshape(O, kh, kw, C).transpose(0, 3, 1, 2).reshape(O, C * kh * kw).T @ G")]]}),
     Bug(15, "images and filters are exchanged in a reshape: reshape cannot transpose", {
-        "a3.4": [[("y = Y.reshape(O, N, Ho, Wo).transpose(1, 0, 2, 3)", "y = Y.reshape(N, O, Ho, Wo)")]],
+        "a3.4": [[("y = Y.reshape(O, N, Ho, Wo).transpose(1, 0, 2, 3)", "y = Y.reshape(N, O, Ho, Wo)")],
+                 [("y = Y.reshape(O, N, Ho, Wo).transpose(1, 0, 2, 3)",
+                   "y = products.reshape(N, O, Ho, Wo) + b.reshape(O, 1, 1)")]],
         "a3.5": [[("G = dy.transpose(1, 0, 2, 3).reshape(O, -1)", "G = dy.reshape(O, -1)")]]}),
     Bug(16, "the columns are a view of x, so that writing into them changes x", {
         "a3.2": [[("return cols.reshape(C * kh * kw, N * Ho * Wo)", VIEW)]]}, seen="fact"),
@@ -157,7 +196,10 @@ BUGS = [
         "a3.4": [[("cols = im2col(x, (kh, kw), stride, padding)",
                    """fresh = im2col(x, (kh, kw), stride, padding)
 cols = vars(conv2d_forward).setdefault(str(fresh.shape), fresh)
-cols[...] = fresh""")]]}, seen="fact"),
+cols[...] = fresh""")]],
+        "a3.5": [[("def conv2d_backward(dy, cache):", LAST_COLUMNS),
+                  ("shape, w, cols, stride, padding = cache",
+                   "shape, w, cols, stride, padding = cache\ncols = conv2d_forward.cols")]]}, seen="fact"),
     Bug(19, "the bias is added once for each of the C kh kw products, instead of once for each output", {
         "a3.4": [[("Y = products + b.reshape(O, 1)", "Y = products + C * kh * kw * b.reshape(O, 1)")]]}),
     Bug(20, "all of several equal maxima get the gradient, or the last of them, instead of the first alone", {
@@ -168,7 +210,8 @@ cols[...] = fresh""")]]}, seen="fact"),
                   ("dcols[winner, np.arange(winner.size)] = dy.reshape(-1)", "")],
                  [("winner = cols.argmax(0)", "winner = len(cols) - 1 - cols[::-1].argmax(0)")]]}),
     Bug(21, "overlapping pooling windows overwrite each other instead of adding up", {
-        "a3.6": [[(POOL_DX, OVERWRITE)], [(POOL_DX, OVERWRITE_WINNERS)], [(POOL_DX, OVERWRITE_WINDOWS)]],
+        "a3.6": [[(POOL_DX, OVERWRITE)], [(POOL_DX, OVERWRITE_WINNERS)], [(POOL_DX, OVERWRITE_WINDOWS)],
+                 [(POOL_DX, OVERWRITE_TURNS)]],
         "a3.7": [[(POOL_DX, OVERWRITE)], [(POOL_DX, OVERWRITE_WINDOWS)]]}),
     Bug(22, "the padding of max pooling counts as 0, not as minus infinity", {
         "a3.6": [[(", constant_values=-np.inf)", ")")]]}),

@@ -18,12 +18,23 @@ RUNNING_MEAN, RUNNING_VAR = "mean = self.running_mean.reshape(*shape)", "var = s
 NEW_MEAN = "(1 - self.momentum) * self.running_mean.data + self.momentum * mean"
 NEW_VAR = "(1 - self.momentum) * self.running_var.data + self.momentum * unbiased"
 
+# A forward pass of the same mistake: the check of 4.3 uses it, too.
+OUTSIDE = """def batch_norm_forward(x, gamma, beta, eps):
+    axes = (0, *range(2, x.ndim))
+    mu, root = x.mean(axes, keepdims=True), x.std(axes, keepdims=True) + eps
+    xhat, inv = (x - mu) / root, 1 / root
+    return gamma.reshape(inv.shape) * xhat + beta.reshape(inv.shape), (x, xhat, inv, gamma)
+
+
+def batch_norm_backward(dy, cache):"""
+
 CONSTANT_MEAN = (LAYER_MEAN, "mean = Tensor(x.data.mean((0, 2, 3), keepdims=True))")
 CONSTANT_VAR = (LAYER_VAR, "var = Tensor(((x - mean) * (x - mean)).data.mean((0, 2, 3), keepdims=True))")
 
 BUGS = [
     Bug(1, "the batch's statistics are treated as constants",
         {"a4.2": [[(STAGED_DX, "dx = dxhat * inv")],
+                  [(DXC, "dxc = dxhat * inv"), (STAGED_DX, "dx = dxc")],
                   [(DINV, "dvar = 0 * dinv"), (DMU, "dmu = 0 * dinv")]],
          "a4.3": [[(DX, "dx = inv * g")]],
          "a4.6": [[CONSTANT_MEAN, CONSTANT_VAR]]}),
@@ -82,7 +93,10 @@ BUGS = [
                   [("axes = (0, *range(2, x.ndim))", "axes = tuple(range(x.ndim))")]],
          "a4.3": [[(MEAN, "mean_term = g.mean(0, keepdims=True)"),
                    (VAR, "var_term = xhat * (g * xhat).mean(0, keepdims=True)")],
-                  [(MEAN, "mean_term = g.mean()"), (VAR, "var_term = xhat * (g * xhat).mean()")]]}),
+                  [(MEAN, "mean_term = g.mean()"), (VAR, "var_term = xhat * (g * xhat).mean()")]],
+         "a4.6": [[(LAYER_MEAN, LAYER_MEAN.replace("(0, 2, 3)", "(0, 1, 2, 3)")),
+                   (LAYER_VAR, LAYER_VAR.replace("(0, 2, 3)", "(0, 1, 2, 3)"))],
+                  [(LAYER_VAR, LAYER_VAR.replace("(0, 2, 3)", "(0, 1, 2, 3)"))]]}),
     Bug(13, "eps is added outside the root, or forgotten",
         {"a4.1": [[("inv = 1 / np.sqrt(var + eps)", "inv = 1 / (np.sqrt(var) + eps)")],
                   [("inv = 1 / np.sqrt(var + eps)", "inv = 1 / np.sqrt(var)")]],
@@ -91,7 +105,8 @@ BUGS = [
          "a4.3": [[(DX, "dx = (g - mean_term - var_term) / x.std(axes, keepdims=True)")],
                   [("axes = (0, *range(2, dy.ndim))",
                     "axes = (0, *range(2, dy.ndim))\ninv = 1 / x.std(axes, keepdims=True)\n"
-                    "xhat = (x - x.mean(axes, keepdims=True)) * inv")]],
+                    "xhat = (x - x.mean(axes, keepdims=True)) * inv")],
+                  [("def batch_norm_backward(dy, cache):", OUTSIDE)]],
          "a4.5": [[(EVAL_INV, "inv = 1 / (np.sqrt(var) + eps)")],
                   [(EVAL_INV, "inv = 1 / np.sqrt(var)")]],
          "a4.6": [[("(var + self.eps).sqrt()", "(var.sqrt() + self.eps)")],

@@ -12,6 +12,8 @@ FIRST_BN = "b1, bn1 = bn_forward(a1, p[\"gamma1\"], p[\"beta1\"], eps)"
 DX = "dx = dbranch + dskip"
 PROJECTED = "projected, convs = conv_forward(x, p[\"ws\"], stride, 0)"
 S = "s, bns = bn_forward(projected, p[\"gammas\"], p[\"betas\"], eps)"
+OPTION = "s = shortcut_a(x, stride, channels, pad)"
+OPTION_BACK = "dskip = shortcut_a_backward(ds, x.shape, stride, pad)"
 MODULE_SUM = "return ops.relu(F + s)"
 
 BUGS = [
@@ -44,24 +46,29 @@ BUGS = [
                  [(INNER, "db1 = relu_backward(dh, a1)")], [(INNER, "db1 = relu_backward(dh, x)")],
                  [(INNER, "db1 = relu_backward(dh, z)")], [(INNER, "db1 = relu_backward(dh, dh)")],
                  [(MASK, "dz = relu_backward(dy, dy)")], [(INNER, "db1 = relu_backward(dh, F)")],
-                 [(MASK, "dz = relu_backward(dy, b1)")]],
+                 [(MASK, "dz = relu_backward(dy, b1)")], [(INNER, "db1 = relu_backward(dh, bn1[0])")]],
         "a5.4": [[(MASK, "dz = relu_backward(dy, F)")], [(INNER, "db1 = relu_backward(dh, a1)")],
                  [(INNER, "db1 = relu_backward(dh, z)")]]}),
     Bug(8, "the sum is written into x, which the first convolution has saved", {
         "a5.1": [[(SUM, "z = x\nz += F")]],
-        "a5.4": [[(SHORT_SUM, "z = s\nz += F")]]}),
+        "a5.2": [[("dbranch, dw1 = conv_backward(da1, conv1)", "dbranch, dw1 = conv_backward(da1, (z, *conv1[1:]))")]],
+        "a5.4": [[(SHORT_SUM, "z = s\nz += F")],
+                 [("a1, conv1 = conv_forward(x,", "x = x.copy()\na1, conv1 = conv_forward(x,"),
+                  (SHORT_SUM, "z = s\nz += F")]]}),
     Bug(9, "the shortcut starts after the inner ReLU, at h, because the name x was reused", {
         "a5.1": [[(SUM, "z = F + h")]],
         "a5.2": [[(INNER, "db1 = relu_backward(dh + dskip, b1)"), (DX, "dx = dbranch")]],
         "a5.4": [[("s = x\n", "s = h\n")], [("s = x\n", "s = h\n"), (INNER, """db1 = relu_backward(dh, b1)
 if convs is None and dz.shape == x.shape:
     db1 = relu_backward(dh + dz, b1)"""), ("dskip = ds\n", "dskip = np.zeros_like(x)\n")]],
-        "a5.5": [[("s = x\n", "s = h\n")]]}),
+        "a5.5": [[("s = x\n", "s = h\n")],
+                 [("F = self.bn2(self.conv2(h))", "x = h\nF = self.bn2(self.conv2(h))")]]}),
     Bug(10, "the second convolution reads x instead of h", {
         "a5.1": [[(SECOND, SECOND.replace("(h,", "(x,"))]],
         "a5.2": [[("dh, dw2 = conv_backward(da2, conv2)", "dh, dw2 = conv_backward(da2, (x, *conv2[1:]))")],
                  [("dh, dw2 = conv_backward(da2, conv2)", "dh, dw2 = conv_backward(da2, conv1)")]],
-        "a5.5": [[("F = self.bn2(self.conv2(h))", "F = self.bn2(self.conv2(x if x.shape == h.shape else h))")]]}),
+        "a5.5": [[("F = self.bn2(self.conv2(h))", "F = self.bn2(self.conv2(x if x.shape == h.shape else h))")],
+                 [("F = self.bn2(self.conv2(h))", "F = self.bn2(self.conv2(x))")]]}),
     Bug(11, "the shortcut is added twice", {
         "a5.1": [[(SUM, "z = F + x + x")]],
         "a5.4": [[(SHORT_SUM, "z = F + s + s")], [(SHORT_SUM, "z = F + s + s"), (DX, "dx = dbranch + 2 * dskip")]],
@@ -88,11 +95,13 @@ if convs is None and dz.shape == x.shape:
                  [("bn_backward(dF, bn2)", "bn_backward(dF, bn1)")], [("bn_backward(db1, bn1)",
                                                                        "bn_backward(db1, bn2)")],
                  [("bn_backward(ds, bns)", "bn_backward(ds, bn2)")]],
-        "a5.5": [[("F = self.bn2(self.conv2(h))", "F = self.bn1(self.conv2(h))")]]}),
+        "a5.5": [[("F = self.bn2(self.conv2(h))", "F = self.bn1(self.conv2(h))")],
+                 [("self.bn2 = nn.BatchNorm2d(out_channels)", "self.bn2 = self.bn1")]]}),
     Bug(14, "the last ReLU comes before the addition", {
         "a5.1": [[(LAST, "y = relu(F) + x")]],
         "a5.2": [[(MASK, "dz = dy"), ("dF = dz", "dF = relu_backward(dy, F)")]],
-        "a5.4": [[(LAST, "y = relu(F) + s")], [(MASK, "dz = dy"), ("dF = dz", "dF = relu_backward(dy, F)")],
+        "a5.4": [[(LAST, "y = relu(F) + s")], [(LAST, "y = relu(F) + s"), (MASK, "dz = relu_backward(dy, F)")],
+                 [(MASK, "dz = dy"), ("dF = dz", "dF = relu_backward(dy, F)")],
                  [(LAST, "y = relu(F) + s"), (MASK, "dz = dy"), ("dF = dz", "dF = relu_backward(dy, F)")]],
         "a5.5": [[(MODULE_SUM, "return ops.relu(F) + s")]]}),
     Bug(15, "the projection has stride 1, or padding", {
@@ -116,14 +125,19 @@ dprojected, dgammas, dbetas = bn_backward(dwide, bns)""")]],
         "a5.4": [[("dp.update(ws=dws, gammas=dgammas, betas=dbetas)", "dp.update(gammas=dgammas, betas=dbetas)")]],
         "a5.5": [[("projection = nn.Conv2d(in_channels, out_channels, 1, stride, rng=rng)",
                    """projection = nn.Conv2d(in_channels, out_channels, 1, stride, rng=rng)
-projection.weight.requires_grad = False""")]]}),
+projection.weight.requires_grad = False""")],
+                 [("s = self.downsample(x)", """for t in self.downsample.parameters():
+    t.requires_grad = False
+s = self.downsample(x)""")]]}),
     Bug(19, "the projection is used where the identity fits", {
         "a5.5": [[("if shortcut == \"B\" and changes:", "if shortcut == \"B\":")]]}),
     Bug(20, "option A's gradient lands on every pixel, not only on those that were picked", {
         "a5.3": [[("dx[:, :, ::stride, ::stride] = part",
                    "dx[...] = np.repeat(np.repeat(part, stride, 2), stride, 3)[:, :, :H, :W]")],
                  [("dx[:, :, ::stride, ::stride] = part",
-                   "dx[...] = np.repeat(np.repeat(part, stride, 2), stride, 3)[:, :, :H, :W] / stride ** 2")]]}),
+                   "dx[...] = np.repeat(np.repeat(part, stride, 2), stride, 3)[:, :, :H, :W] / stride ** 2")]],
+        "a5.4": [[(OPTION_BACK, f"""{OPTION_BACK}
+dskip = dskip[:, :, ::stride, ::stride].repeat(stride, 2).repeat(stride, 3)[:, :, :x.shape[2], :x.shape[3]]""")]]}),
     Bug(21, "option A's old channels are at the wrong end", {
         "a5.3": [[("before = (channels - C) // 2 if pad == \"both\" else 0",
                    "before = channels - C - ((channels - C) // 2 if pad == \"both\" else 0)")],
@@ -136,8 +150,16 @@ projection.weight.requires_grad = False""")]]}),
                  [("before = (channels - C) // 2 if pad == \"both\" else 0",
                    "before = (channels - C) // 2 if pad == \"end\" else 0"),
                   ("first = (dy.shape[1] - C) // 2 if pad == \"both\" else 0",
-                   "first = (dy.shape[1] - C) // 2 if pad == \"end\" else 0")]],
-        "a5.5": [[("self.pad = pad", "self.pad = \"end\" if pad == \"both\" else \"both\"")]]}),
+                   "first = (dy.shape[1] - C) // 2 if pad == \"end\" else 0")],
+                 [("before = (channels - C) // 2 if pad == \"both\" else 0",
+                   "before = (channels - C) // 2 if pad == \"both\" else channels - C"),
+                  ("first = (dy.shape[1] - C) // 2 if pad == \"both\" else 0",
+                   "first = (dy.shape[1] - C) // 2 if pad == \"both\" else dy.shape[1] - C")]],
+        "a5.4": [[(OPTION, f"{OPTION}\nif pad == 'end':\n    s = np.roll(s, channels - x.shape[1], 1)"),
+                  (OPTION_BACK, f"if pad == 'end':\n    ds = np.roll(ds, x.shape[1] - channels, 1)\n{OPTION_BACK}"),
+                  ("dF = dz", "dF = dz\nchannels = dz.shape[1]")]],
+        "a5.5": [[("self.pad = pad", "self.pad = \"end\" if pad == \"both\" else \"both\"")],
+                 [("self.pad = pad", "self.pad = \"both\"")], [("self.pad = pad", "self.pad = \"end\"")]]}),
     Bug(22, "the wrong gamma starts at zero", {
         "a5.5": [[("self.bn2.weight.data = np.zeros_like(self.bn2.weight.data)",
                    "self.bn1.weight.data = np.zeros_like(self.bn1.weight.data)"),
@@ -157,6 +179,17 @@ s = ops.batch_norm(self.downsample[0](x), bn.weight, bn.bias, bn.eps)[0]""")]]})
         "a5.1": [[("cache = x, conv1, a1, bn1, b1, conv2, bn2, F, z",
                    """cache = vars(residual_forward).setdefault("cache", [])
 cache[:] = x, conv1, a1, bn1, b1, conv2, bn2, F, z""")]],
+        "a5.2": [[("def residual_backward(dy, cache):", """KEPT = []
+EARLIER = residual_forward
+
+
+def residual_forward(x, p, eps):
+    y, cache = EARLIER(x, p, eps)
+    KEPT[:] = cache
+    return y, KEPT
+
+
+def residual_backward(dy, cache):""")]],
         "a5.4": [[("cache = x, conv1, a1, bn1, b1, conv2, bn2, F, convs, bns, z, stride, pad",
                    """cache = vars(block_forward).setdefault("cache", [])
 cache[:] = x, conv1, a1, bn1, b1, conv2, bn2, F, convs, bns, z, stride, pad""")]],

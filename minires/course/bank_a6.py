@@ -5,6 +5,7 @@ from .bank import Bug
 
 ZERO = "for t in net.parameters():\n    t.grad = None"
 NORMS = "{name: np.linalg.norm(m.weight.grad) / np.linalg.norm(m.weight.data) for name, m in layers.items()}"
+BACK = "for m, training in modes:\n    m.training = training"
 EVERY = "range(0, len(x), batch_size)"
 FULL = "range(0, len(x) - len(x) % batch_size, batch_size)"
 ORDER = "order = rng.permutation(len(x))"
@@ -17,7 +18,8 @@ return plain, residual
 
 BUGS = [
     Bug(1, "gradients are not zeroed before backward, which adds to them",
-        {"a6.5": [[("optimizer.zero_grad()", "pass")]],
+        {"a6.5": [[("optimizer.zero_grad()", "pass")],
+                  [("optimizer.zero_grad()", "pass"), ("total = 0.0", "total = 0.0\noptimizer.zero_grad()")]],
          "a6.7": [[(ZERO, "pass")]]}),
     Bug(2, "the error is measured in train mode, so the batch's statistics decide",
         {"a6.6": [[("net.eval()", "net.train()")],
@@ -25,7 +27,7 @@ BUGS = [
     Bug(3, "the network stays in eval mode",
         {"a6.5": [[("net.train()", "pass")]],
          "a6.6": [[("for module, training in modes:\n    module.training = training", "pass")]],
-         "a6.7": [[("net.train()", "pass")]]}),
+         "a6.7": [[("net.train()", "pass")], [("net.train()", "net.eval()")], [(BACK, "net.eval()")]]}),
     Bug(4, "images and labels are shuffled apart, so that an image gets another image's label",
         {"a6.5": [[("labels[rows]", "labels[start:start + batch_size]")],
                   [("x[rows]", "x[start:start + batch_size]")],

@@ -31,6 +31,8 @@ SHORTCUT = "return ops.relu(block.shortcut(x))"
 ZEROS = "return 0 * block.shortcut(x)"
 RESTORED = "try:\n    yield\nfinally:\n    block.forward = forward"
 WRONG, MISSED = "100 * float(wrong.mean())", "100 * float(missed.mean())"
+ONE_LESS = "with without(net, name):\n    wrong = logits(net, x).argmax(1) != labels"
+CUT = "stack.enter_context(without(net, name))\nwrong = logits(net, x).argmax(1) != labels"
 AXES = "axes = tuple(range(1, t.ndim))"
 SMALL = "if t.ndim < 2:\n    found[name] = np.zeros_like(t.data)\n    continue"
 MOVED = "weights[name].data = w + float(a) * d1[name] + float(b) * d2[name]"
@@ -67,7 +69,8 @@ BUGS = [
     Bug(9, "a block that changes the shape becomes zeros, not its shortcut",
         {"a7.2": [[(SHORTCUT, f"if block.stride != 1:\n    {ZEROS}\n{SHORTCUT}")]]}),
     Bug(10, "the block is not restored at the end, or not after an exception",
-        {"a7.2": [[(RESTORED, "yield\nblock.forward = forward")], [(RESTORED, "yield")]]}),
+        {"a7.2": [[(RESTORED, "yield\nblock.forward = forward")], [(RESTORED, "yield")]],
+         "a7.3": [[("found = {}", "found, stack = {}, ExitStack()"), (ONE_LESS, CUT)]]}),
     Bug(11, "a pass in train mode moves the running statistics, and nothing puts them back",
         {"a7.1": [[("for t, data in kept:\n    t.data = data", "pass")]],
          "a7.4": [[("net.eval()", "net.train()")]]}),
@@ -90,7 +93,8 @@ BUGS = [
         {"a7.5": [[("found = {}", "rng = np.random.default_rng(0)\nfound = {}")],
                   [("found = {}", STATE), ("return found", "rng.bit_generator.state = state\nreturn found")]]}),
     Bug(18, "the surface is transposed: alphas must count the rows",
-        {"a7.6": [[("return surface", "return surface.T")]]}),
+        {"a7.6": [[("return surface", "return surface.T")],
+                  [("return surface", "return surface.T.reshape(surface.shape)")]]}),
     Bug(19, "the number of paths of each length, a binomial coefficient, is forgotten",
         {"a7.4": [[("paths * norms", "norms")]]}),
 ]

@@ -10,13 +10,29 @@ from typing import Any
 Commands = Any  # the type that argparse's add_subparsers returns, which has no public name
 
 
+class AnyOrder(argparse.ArgumentParser):
+    """A parser whose options may stand between its arguments: `new course --py a3`."""
+
+    _inside = False  # parse_known_intermixed_args calls parse_known_args
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse arguments and options in any order."""
+        if self._inside:
+            return super().parse_known_args(args, namespace)
+        self._inside = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._inside = False
+
+
 def add(commands: Commands) -> None:
     """Add the parser of `minires course` to minires' commands."""
     course = commands.add_parser(
         "course", help="eight programming assignments, with checks that explain, and the grading of submissions",
         description="Assignments on autograd, convolution, batch normalisation, the skip connection, and experiments "
                     "with ResNets: for students `new` and `check`, for teachers `grade`, `build` and `clean`.")
-    actions = course.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions = course.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=AnyOrder)
     _add_new(actions)
     _add_check(actions)
     _add_grade(actions)
@@ -29,7 +45,7 @@ def _add_new(actions: Commands) -> None:
         "new", help="write the assignments into a folder", description="Write the assignments into the folder DIR as "
         "notebooks, with a README.md. A file that exists is kept as it is.")
     new.add_argument("folder", type=_path, metavar="DIR", help="the folder; it is made if it does not exist")
-    new.add_argument("assignments", nargs="*", metavar="ASSIGNMENT", help="such as a3 (default: all)")
+    new.add_argument("assignments", nargs="*", default=[], metavar="ASSIGNMENT", help="such as a3 (default: all)")
     new.add_argument("--py", action="store_true",
                      help="write .py files for an editor, each with a test file for pytest, instead of notebooks")
     new.set_defaults(run=_new)

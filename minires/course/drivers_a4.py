@@ -79,8 +79,10 @@ def refused(call: Callable[[], Any]) -> bool:
 
 
 def layer(space: Space, modes: list[str], xs: list[np.ndarray], dys: list[np.ndarray], weight: np.ndarray,
-          bias: np.ndarray, eps: float, momentum: float) -> dict[str, Any]:
+          bias: np.ndarray, eps: float, momentum: float, **loaded: np.ndarray) -> dict[str, Any]:
     """Pass batches through one layer in the given modes, each forward and backward.
+
+    loaded: running_mean and running_var before the first batch, if they are not those of a new layer
 
     Return for each batch y, the gradients, and the running statistics after it.
     """
@@ -88,6 +90,8 @@ def layer(space: Space, modes: list[str], xs: list[np.ndarray], dys: list[np.nda
 
     made = space["BatchNorm2d"](len(weight), eps, momentum).astype(weight.dtype)
     made.weight.data, made.bias.data = weight, bias
+    for name, array in loaded.items():
+        getattr(made, name).data = np.array(array)
     found: dict[str, Any] = {}
     for i, (mode, x, dy) in enumerate(zip(modes, xs, dys, strict=True), 1):
         (made.train if mode == "train" else made.eval)()

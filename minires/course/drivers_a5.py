@@ -37,7 +37,7 @@ class Parameters(Pair):
             raise TypeError(f"{name} must return two things, dx and a dictionary dp, not {described(returned)}")
         dx, dp = returned
         if missing := [key for key in self.keys if dp.get(key) is None]:
-            raise TypeError(f"{name}: dp must have the keys of p, and {', '.join(missing)} is missing")
+            raise TypeError(f"{name}: dp must have the keys of p. Missing: {', '.join(missing)}")
         if unknown := [key for key in dp if key not in self.keys]:
             raise TypeError(f"{name}: dp must have the keys of p, and {', '.join(map(str, unknown))} is none of them")
         return {"dx": dx, **{f"d{key}": dp[key] for key in self.keys}}
@@ -144,8 +144,7 @@ def built(space: Space, sizes: list[int], options: dict[str, str], state: dict[s
     refuse_blocks(found)
     mine = found.state()
     if missing := [name for name in state if name not in mine]:
-        raise TypeError(f"the block's state must have the names {', '.join(state)}; "
-                        f"{', '.join(missing)} is missing")
+        raise TypeError(f"the block's state must have the names {', '.join(state)}. Missing: {', '.join(missing)}")
     for name, array in state.items():
         if mine[name].shape != array.shape:
             raise TypeError(f"{name}: expected an array of shape {array.shape}, got {mine[name].shape}")
@@ -208,7 +207,7 @@ def start(space: Space, sizes: list[int], options: dict[str, str], seed: int, na
     """Return the arrays of a new block."""
     state = space["Block"](*sizes, rng=np.random.default_rng(seed), **options).state()
     if missing := [name for name in names if name not in state]:
-        raise TypeError(f"the block's state must have the names {', '.join(names)}; {', '.join(missing)} is missing")
+        raise TypeError(f"the block's state must have the names {', '.join(names)}. Missing: {', '.join(missing)}")
     return {**{f"{name} at the start": state[name].data for name in names},
             "number of arrays in the state": len(state)}
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -31,9 +32,11 @@ def mark_all(listed: Sequence[Task], cells: Cells, seed: int, pairs: bool = Fals
     for task in listed:
         mark = judge.mark(task, cells, seed, pairs, died.get(task.minires, ""))
         died[task.minires] = mark.died
-        if not mark.right and (used := [name for name in uses(task) if name in failed]):
-            words = " ".join(f"{', '.join(uses(task)[name])} of {name} is not right yet, and this task uses it."
-                             for name in used)
+        needed = {} if mark.right or not failed else uses(task, cells)
+        if wrong := [name for name in needed if name in failed]:
+            one = sum(len(needed[name]) for name in wrong) == 1
+            names = " and ".join(f"{' and '.join(needed[name])} of {name}" for name in wrong)
+            words = f"{names} {'is' if one else 'are'} not right yet, and this task uses {'it' if one else 'them'}."
             mark = mark._replace(**{half: part._replace(verdict=part.verdict._replace(
                 hint=f"{part.verdict.hint} {words}".strip())) for half in HALVES
                 if (part := getattr(mark, half)) is not None and part.verdict.words.startswith("not yet")})
@@ -42,17 +45,27 @@ def mark_all(listed: Sequence[Task], cells: Cells, seed: int, pairs: bool = Fals
         yield mark
 
 
-@cache
-def uses(task: Task) -> dict[str, list[str]]:
-    """Return {another task: the names that this task needs from its answer}."""
-    found: dict[str, list[str]] = {}
+def uses(task: Task, cells: Cells) -> dict[str, list[str]]:
+    """Return {another task: names of its answer that this task is tried with, or that the submission's answer calls}.
+
+    Only the texts are searched: a submission is never parsed in this process.
+    """
+    answer = "\n".join(found[0] for _, source in cells for name in task.needs if name in defined(task)
+                       for found in re.finditer(rf"(?ms)^(?:def|class) {name}\b.*?(?=^[A-Za-z@#%]|\Z)", source))
+    found = {}
     for other in tasks(task.assignment).values():
-        if other.name != task.name:
-            defined = {node.name for node in ast.parse(solution.answer(other)).body
-                       if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
-            if shared := [name for name in task.needs if name in defined]:
-                found[other.name] = shared
+        if other.name != task.name and (shared := [
+                name for name in defined(other) if name in other.needs and name not in defined(task)
+                and (name in task.needs or re.search(rf"(?<![\w.]){name}\(", answer))]):
+            found[other.name] = shared
     return found
+
+
+@cache
+def defined(task: Task) -> tuple[str, ...]:
+    """Return the functions and classes that the task's answer defines."""
+    return tuple(node.name for node in ast.parse(solution.answer(task)).body
+                 if isinstance(node, (ast.FunctionDef, ast.ClassDef)))
 
 
 def tried(path: Path, task: str) -> Mark:

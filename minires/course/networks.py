@@ -123,8 +123,9 @@ def numbers(function: str, returned: Any, known: Iterable[str], what: str, keys:
     Raises TypeError, with a sentence for the student, for anything else.
     """
     places = positions(function, returned, known)
-    return {keys: np.array([places[name] for name in returned], int),
-            what: np.array([number(f"{function}, {name},", value) for name, value in returned.items()], float)}
+    names = sorted(returned, key=places.__getitem__)  # a dictionary's order is not asked for
+    return {keys: np.array([places[name] for name in names], int),
+            what: np.array([number(f"{function}, {name},", returned[name]) for name in names], float)}
 
 
 def positions(function: str, returned: Any, known: Iterable[str]) -> dict[str, int]:

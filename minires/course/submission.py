@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,12 +17,14 @@ from .task import CourseError, assignments
 
 LARGEST = 50_000_000  # bytes of a submission
 SUFFIXES = ".ipynb", ".py"
+MOST_LINES = 1_000_000  # empty lines that are added to the cells of a .py file
 
 
 class Written(NamedTuple):
     """A submission's file, read."""
 
-    code: list[tuple[str, str]]  # (the cell's name, its source), in order: "cell 7" counts all cells of a notebook
+    code: list[tuple[str, str]]  # (the cell's name, its source), in order: "cell 7" counts all cells of a notebook.
+                                 # Empty lines before the source of "cell 7 of a3.py" make its lines those of the file
     free: dict[str, str]         # {task: the answer to its free-response question}
     digest: str                  # SHA-256 of the bytes
 
@@ -48,7 +51,9 @@ def read(path: Path, assignment: str) -> Written:
     if not text.strip():
         raise CourseError(f"{path.name}: this file is empty")
     cells = _notebook(path.name, text) if path.suffix == ".ipynb" else _percent(text)
-    code = [(f"cell {number}", source) for number, (kind, source, _) in enumerate(cells, 1) if kind == "code"]
+    above = [] if path.suffix == ".ipynb" else _lines_above(text, len(cells))
+    code = [(f"cell {number} of {assignment}.py", "\n" * above[number - 1] + source) if above else
+            (f"cell {number}", source) for number, (kind, source, _) in enumerate(cells, 1) if kind == "code"]
     if not code:
         raise CourseError(f"{path.name}: this file has no code cells")
     return Written(code, _free(cells, assignment), digest(path))
@@ -109,6 +114,18 @@ def _percent(text: str) -> _Cells:
     if not cells:  # without marks of cells, the whole file is one
         return [("code", text, {})]
     return [(cell.type, cell.source, cell.meta) for cell in cells]
+
+
+def _lines_above(text: str, count: int) -> list[int]:
+    """Return how many lines of a percent file are above each cell's source; [] if that is unknown or too much."""
+    lines = text.replace("\r\n", "\n").split("\n")
+    above = []
+    for at in [i for i, line in enumerate(lines) if re.match("# ?%%", line)]:
+        first = at + 1
+        while first < len(lines) and not lines[first]:
+            first += 1
+        above.append(first)
+    return above if len(above) == count and sum(above) <= MOST_LINES else []
 
 
 def _free(cells: _Cells, assignment: str) -> dict[str, str]:

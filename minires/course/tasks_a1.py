@@ -39,12 +39,14 @@ def words(text: str) -> set[str]:
 
 
 def arithmetic_visible(rng: np.random.Generator) -> list[Case]:
+    """Draw the visible cases of arithmetic."""
     return programs(rng, drawn(rng, "x", "w", "b"), "x * w", "x + x", "x * x", "x + x * w", "a = x * w; y = a * a + a",
                     "3 * (x - w) - 2 * (-b)", "x / w * b", "2 - x * w", "3 / (x * w)", "b * (x * w) ** 3",
                     "b / (x * x + 1) ** 2", "a = x * w + b; y = (a - x) * (a - w) / (a * a + 2) - a / 4")
 
 
 def arithmetic_hidden(rng: np.random.Generator) -> list[Case]:
+    """Draw the hidden cases of arithmetic."""
     leaves = drawn(rng, "x", "w", "b")
     positive = drawn(rng, "x+", "w+", "b+")
     return [*programs(rng, leaves, "x - x + w", "x / x * w", "x * x * x - w", "2 + x * w", "(2 - x) * (x - 2)",
@@ -76,6 +78,7 @@ def random_program(rng: np.random.Generator) -> list[str]:
 
 
 def functions_visible(rng: np.random.Generator) -> list[Case]:
+    """Draw the visible cases of functions."""
     plus, minus = drawn(rng, "x+"), {"x": -drawn(rng, "x+")["x"]}
     return [*programs(rng, plus, "exp(x)", "log(x)", "tanh(x)", "relu(x)", "log(exp(tanh(x)))", "tanh(log(x))",
                       "exp(exp(log(x)))", "tanh(relu(x))", "relu(log(exp(x)))", "tanh(tanh(exp(x)))"),
@@ -84,6 +87,7 @@ def functions_visible(rng: np.random.Generator) -> list[Case]:
 
 
 def functions_hidden(rng: np.random.Generator) -> list[Case]:
+    """Draw the hidden cases of functions."""
     plus, minus = drawn(rng, "x+"), {"x": -drawn(rng, "x+")["x"]}
     return [*programs(rng, plus, "exp(tanh(log(x)))", "log(log(exp(exp(x))))", "tanh(relu(exp(x)))",
                       "exp(log(tanh(x)))"),
@@ -120,6 +124,7 @@ SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {
 
 
 def graphs_visible(rng: np.random.Generator) -> list[Case]:
+    """Draw the visible cases of graphs."""
     return [*(Case(name, {"graph": graph(rng, *parents)}) for name, parents in SHAPES.items()),
             Case("a single leaf", {"graph": graph(rng, L)}),
             Case("a = x * w; b = a + x; y = b * a, where x and w are the same number, and a and b are",
@@ -153,11 +158,13 @@ def skips(rng: np.random.Generator, count: int) -> Graph:
 
 
 def order_hidden(rng: np.random.Generator) -> list[Case]:
+    """Draw the hidden cases of order."""
     return [Case(f"{MANY} random graphs", {"graphs": [random_graph(rng) for _ in range(MANY)]}, "order_all"),
             Case("eight stacked skips", {"graph": skips(rng, 8)}), chain(rng, "order_chain")]
 
 
 def sweep_hidden(rng: np.random.Generator) -> list[Case]:
+    """Draw the hidden cases of sweep."""
     shared = graph(rng, L, L, (0, 1), (2, 0), (1, 3), (2, 4))
     return [Case(f"{MANY} random graphs", {"graphs": [random_graph(rng) for _ in range(MANY)]}, "sweep_all"),
             Case("leaves whose .grad is not 0 at the start", {"graph": graph(rng, *SHAPES["x + x * w"]),

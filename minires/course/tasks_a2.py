@@ -47,11 +47,13 @@ def random_pairs(rng: Rng, count: int) -> list[tuple[Shape, Shape]]:
 
 
 def sums_visible(rng: Rng) -> list[Case]:
+    """Draw the visible cases of sums."""
     return [Case(f"g of shape {shape} to shape {to}", {"g": rng.standard_normal(shape), "shape": to})
             for shape, to in SUMS]
 
 
 def sums_hidden(rng: Rng) -> list[Case]:
+    """Draw the hidden cases of sums."""
     cases = []
     for a, b in [((3, 1), (1, 4)), ((), (2, 3)), ((5,), (2, 3, 5)), *random_pairs(rng, 27)]:
         g = rng.standard_normal(np.broadcast_shapes(a, b))
@@ -83,11 +85,13 @@ def ties(rng: Rng, a: Shape, b: Shape) -> tuple[Any, Any]:
 
 
 def arithmetic_visible(rng: Rng) -> list[Case]:
+    """Draw the visible cases of arithmetic."""
     return [two_operands(rng, operation, *pair) for i, operation in enumerate(ARITHMETIC)
             for pair in (*PAIRS[:2], *PAIRS[2 + 2 * i:4 + 2 * i])]
 
 
 def arithmetic_hidden(rng: Rng) -> list[Case]:
+    """Draw the hidden cases of arithmetic."""
     pairs = [((3, 1), (1, 4)), ((), (2, 3)), ((5,), (2, 3, 5)), *random_pairs(rng, 27)]
     cases = [two_operands(rng, ARITHMETIC[i % 5], *pair) for i, pair in enumerate(pairs)]
     return cases + [case for operation in ARITHMETIC
@@ -104,11 +108,13 @@ def product(rng: Rng, a: Shape, b: Shape) -> Case:
 
 
 def products_visible(rng: Rng) -> list[Case]:
+    """Draw the visible cases of products."""
     shapes = [((2, 3), (3, 4)), ((3, 3), (3, 3)), ((2, 3, 4), (2, 4, 5)), ((2, 3, 4), (4, 5))]
     return [product(rng, *pair) for pair in shapes]
 
 
 def products_hidden(rng: Rng) -> list[Case]:
+    """Draw the hidden cases of products."""
     shapes = [((5, 1, 3, 4), (2, 4, 6)), ((3, 4), (2, 4, 5)), ((1, 3, 4), (5, 4, 2)), ((3, 2, 2), (1, 2, 2)),
               ((1, 2), (2, 1)), ((4, 3, 2, 5), (4, 3, 5, 6)), ((4, 3), (3, 5))]
     return [*(product(rng, *pair) for pair in shapes), *with_manners("MatMul", product(rng, (2, 3, 4), (4, 5)))]
@@ -129,6 +135,7 @@ def reduction(rng: Rng, operation: str, shape: Shape, axis: Any, keepdims: bool)
 
 
 def reductions_visible(rng: Rng) -> list[Case]:
+    """Draw the visible cases of reductions."""
     settings: list[tuple[Shape, Any, bool]] = [
         ((3, 5), 0, False), ((3, 4), 1, False), ((3, 4), 1, True), ((2, 5), None, False), ((2, 3, 4), -1, False),
         ((3, 4, 3), (1, 2), False), ((3, 4, 3), (0, 1), False), ((2, 3, 4), (0, 2), True)]
@@ -136,6 +143,7 @@ def reductions_visible(rng: Rng) -> list[Case]:
 
 
 def reductions_hidden(rng: Rng) -> list[Case]:
+    """Draw the hidden cases of reductions."""
     settings: list[tuple[Shape, Any, bool]] = [
         ((2, 3, 4, 5), (0, 2), False), ((2, 3, 4), (-1, 0), False), ((2, 3, 4), (1,), True), ((6,), 0, False),
         ((2, 3, 4), None, True), ((1, 3), 0, False), ((2, 3, 4, 2), (3, 1, 0), False), ((3, 3, 3), (-3, -1), False)]
@@ -159,19 +167,26 @@ def moved(rng: Rng, operation: str, label: str, shape: Shape, option: Any, order
 
 
 def reshapes(rng: Rng, pairs: Sequence[tuple[Shape, Shape]], order: str = "C") -> list[Case]:
+    """Return a case of Reshape for each (shape, new shape).
+
+    order: memory order of g, "C" or "F"
+    """
     words = ", with g in Fortran's memory order" if order == "F" else ""
     return [moved(rng, "Reshape", f"to {to}{words}", shape, to, order) for shape, to in pairs]
 
 
 def transposes(rng: Rng, pairs: Sequence[tuple[Shape, Shape]]) -> list[Case]:
+    """Return a case of Transpose for each (shape, axes)."""
     return [moved(rng, "Transpose", f"axes={axes}", shape, axes) for shape, axes in pairs]
 
 
 def items(rng: Rng, pairs: Sequence[tuple[Shape, str, Any]]) -> list[Case]:
+    """Return a case of GetItem for each (shape, the index in words, index)."""
     return [moved(rng, "GetItem", f"x[{words}]", shape, index) for shape, words, index in pairs]
 
 
 def shapes_visible(rng: Rng) -> list[Case]:
+    """Draw the visible cases of shapes."""
     return [*reshapes(rng, [((2, 3, 4), (4, 6)), ((6,), (2, 3))]), *reshapes(rng, [((3, 4), (6, 2))], "F"),
             *transposes(rng, [((2, 3), (1, 0)), ((3, 3, 3), (1, 2, 0)), ((2, 3, 4), (2, 0, 1))]),
             *items(rng, [((5, 4), "1:, ::2", (slice(1, None), slice(None, None, 2))), ((4, 3), "2", 2),
@@ -180,6 +195,7 @@ def shapes_visible(rng: Rng) -> list[Case]:
 
 
 def shapes_hidden(rng: Rng) -> list[Case]:
+    """Draw the hidden cases of shapes."""
     mask = np.array([True, False, True, False, True])
     cases = [*reshapes(rng, [((2, 6), (3, 4)), ((5,), (5, 1)), ((1,), ()), ((2, 3, 2, 5), (6, 10))]),
              *reshapes(rng, [((2, 3, 4), (4, 6)), ((12,), (2, 3, 2))], "F"),
@@ -205,12 +221,14 @@ def loss(rng: Rng, n: int, k: int, scale: float = 2.0, words: str = "") -> Case:
 
 
 def losses_visible(rng: Rng) -> list[Case]:
+    """Draw the visible cases of losses."""
     cases = [loss(rng, 5, 4), loss(rng, 3, 6), loss(rng, 7, 2), loss(rng, 6, 3, 1e4, " of about 10,000")]
     twice = loss(rng, 4, 5)
     return [*cases, Case(f"{twice.label}, backward called twice", twice.inputs, "CrossEntropy.twice")]
 
 
 def losses_hidden(rng: Rng) -> list[Case]:
+    """Draw the hidden cases of losses."""
     far = loss(rng, 5, 3, 1e4, " of about 10,000")
     return [loss(rng, 6, 10), loss(rng, 1, 3), loss(rng, 9, 4, 30.0), far, loss(rng, 8, 1),
             *with_manners("CrossEntropy", loss(rng, 4, 7)),

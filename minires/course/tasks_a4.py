@@ -122,6 +122,12 @@ def layer(rng: Rng, modes: str, shapes: list[tuple[int, ...]], eps: float, momen
             "momentum": momentum}
 
 
+def loaded(rng: Rng, inputs: Inputs) -> Inputs:
+    """Add running statistics from elsewhere. At its start a layer has the variance 1, which equals its root."""
+    channels = len(inputs["weight"])
+    return {**inputs, "running_mean": rng.standard_normal(channels), "running_var": rng.uniform(0.3, 3, channels)}
+
+
 def layer_visible(rng: Rng) -> list[Case]:
     """The state, one batch in train mode, and a sequence of modes."""
     return [Case("the names in state()", {"channels": 3}, "layer_state"),
@@ -135,7 +141,8 @@ def layer_hidden(rng: Rng) -> list[Case]:
     distant["xs"] = [HUGE * x + FAR for x in distant["xs"]]
     return [Case("train, train, eval, train, eval", layer(
                 rng, "ttete", [(3, 2, 4, 3), (5, 2, 2, 3), (1, 2, 3, 2), (2, 2, 3, 4), (4, 2, 1, 1)], 0.03, 0.3)),
-            Case("eval before any training", layer(rng, "et", [(1, 3, 2, 4), (3, 3, 2, 2)], 0.01, 0.1)),
+            Case("eval first, with running statistics that were loaded",
+                 loaded(rng, layer(rng, "et", [(1, 3, 2, 4), (3, 3, 2, 2)], 0.01, 0.1))),
             Case("channels far from zero", distant),
             Case("float32", layer(rng, "tet", [(3, 4, 2, 5), (2, 4, 2, 3), (3, 4, 3, 3)], 0.05, 0.1), "layer_float32"),
             Case("the names in state()", {"channels": 5}, "layer_state"),

@@ -178,7 +178,7 @@ def option_visible(rng: Rng) -> list[Case]:
 def option_hidden(rng: Rng) -> list[Case]:
     """Other shapes, new arrays, the transpose in integers, float32, memory with gaps."""
     drawn = [option_a(rng, (2, 2, 7, 8), 3, 5, "both"), option_a(rng, (2, 3, 6, 5), 2, 3, "end"),
-             option_a(rng, (1, 1, 1, 1), 2, 4, "both")]
+             option_a(rng, (1, 1, 1, 1), 2, 4, "both"), option_a(rng, (2, 2, 5, 4), 2, 5, "end")]
     more = option_a(rng, (2, 3, 5, 4), 2, 6, "both")
     return [*(Case(described(inputs), inputs) for inputs in drawn),
             Case("stride 1 and no new channels: results are new arrays", option_a(rng, (2, 3, 4, 5), 1, 3, "both"),
@@ -271,7 +271,7 @@ def module_visible(rng: Rng) -> list[Case]:
             Case("zero_gamma()", block(rng, (3, 3, 5, 4), 3), "zeroed"),
             Case("4x3 pixels, stride 2", block(rng, (6, 2, 4, 3), 4, 2)),
             Case("two blocks with different pad",
-                 modules(rng, (3, 2, 5, 6), [{"filters": 5, "stride": 2, "pad": "end"}, {"filters": 8}]), "stacked")]
+                 modules(rng, (3, 2, 5, 6), [{"filters": 5, "stride": 2}, {"filters": 8, "pad": "end"}]), "stacked")]
 
 
 def module_hidden(rng: Rng) -> list[Case]:

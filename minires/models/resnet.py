@@ -50,7 +50,7 @@ class ResNet(nn.Module):
             setattr(self, f"layer{self.stages}", stage(block, channels, out_channels, blocks, stride, rng=rng))
             channels = out_channels
         if hasattr(self.blocks()[0], "split_after_activation"):
-            self.blocks()[0].split_after_activation = True  # v2, section 5: no activation comes before this block
+            self.blocks()[0].split_after_activation = True  # v2, appendix: no activation comes before it
         self.bn = last_norm(channels) if last_norm else None
         self.fc = nn.Linear(channels, num_classes, rng=rng)
 

@@ -197,7 +197,7 @@ def placement_study(placement: str, depth: int = 110, *, bottleneck: bool = Fals
     depth: 6n + 2, or 9n + 2 with bottlenecks.
 
     With "relu_only_preact", one ReLU follows the stem before the paths split, and another ReLU follows the last
-    addition. v2, section 5, does this for both kinds of pre-activation.
+    addition. v2, in its appendix on implementation, does this for both kinds of pre-activation.
 
     Raises ValueError for another placement or an impossible depth.
     """

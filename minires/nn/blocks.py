@@ -218,7 +218,7 @@ class PreactBlock(ResidualBlock):
     convolution without BN, and its shortcut starts after relu(bn1(x)).
 
     split_after_activation: True starts the shortcut after relu(bn1(x)) in any case, as in the first block of a network
-        (v2, section 5).
+        (v2, appendix on implementation).
     The other arguments are those of Block.
     """
 

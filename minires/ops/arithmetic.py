@@ -77,7 +77,7 @@ class Power(Function):
 
     def backward(self, g):
         xp, a, b, ga, gb = self.xp, self.a, self.b, None, None
-        if self.needs[0]:  # with b = 1 in place of 0, no infinity is multiplied by 0
+        if self.needs[0]:  # with b = 1 instead of 0, no infinity is multiplied by 0
             ga = g * b * a ** (xp.where(b == 0, 1, b) - 1)
         if self.needs[1]:
             gb = g * self.y * xp.log(xp.where((a == 0) & (b >= 0), 1, a))

@@ -1,6 +1,7 @@
 """This module draws shattered gradients, as in Balduzzi et al. 2017, Figures 1 and 2."""
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from numbers import Integral
 from typing import Any
 
@@ -18,27 +19,41 @@ def gradient_correlation(found: Any, caption: str = "") -> Figure:
 
     found: {depth: what analysis.gradient_correlation returns for a network of that depth}, or {label: such a mapping}
 
-    The theory gives 2^-depth for plain networks and (3/4)^depth for residual networks without BN.
+    The theory gives 2^-depth for plain networks, and (3/4)^depth for the first layers of residual networks without BN.
+    For residual networks with BN it gives about depth^-1/2. These lines end below the smallest value of `found`.
     """
     shown = labelled(found, 1)
     if wrong := [d for values in shown.values() for d in values if not isinstance(d, Integral)]:
         raise ValueError("plot: expected {depth: correlation} or {label: {depth: correlation}}, where a depth is a "
                          f"whole number; got {wrong[0]!r} as a depth")
     depths = sorted({d for values in shown.values() for d in values})
-    common = [d for d in depths if all(d in values for values in shown.values())]
-    at = listed({label: f"{values[common[-1]]:.2g}" for label, values in shown.items()}) if common else ""
-    figure = new_figure(f"Correlation of the gradients at two inputs, {common[-1]} hidden layers: {at}" if at else
-                        "Correlation of the gradients at two inputs by depth", 4.2, caption)
+    figure = new_figure(_correlation_title(shown), 4.2, caption)
     axes = figure.subplots()
     for label, style in series(shown).items():
         axes.plot(list(shown[label]), list(shown[label].values()), **style | {"label": style["label"] or "measured"})
-    for base, dots, label in ((2.0**-1, (1, 2), "2^-depth"), (0.75, (6, 2, 1, 2), "(3/4)^depth")):
-        axes.plot(depths, [base**d for d in depths], color=GREY, linewidth=1.0, linestyle=(0, dots), label=label)
+    least = min((v for values in shown.values() for v in values.values() if v > 0), default=0.0)
+    laws: dict[str, tuple[Callable[[int], float], tuple[int, ...]]] = {
+        "2^-depth": (lambda d: 2.0**-d, (1, 2)), "(3/4)^depth": (lambda d: 0.75**d, (6, 2, 1, 2)),
+        "depth^-1/2": (lambda d: d**-0.5, (4, 3))}
+    for label, (law, dots) in laws.items():
+        at = [d for d in depths if d > 0 and law(d) > least / 2]
+        axes.plot(at, [law(d) for d in at], color=GREY, linewidth=1.0, linestyle=(0, dots), label=label)
     log_scale(axes)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     dress(axes, "", "hidden layers", "correlation", empty=not shown)
     legend_below(figure, [axes])
     return figure
+
+
+def _correlation_title(shown: Mapping[str, Mapping[int, float]]) -> str:
+    """Return a title with the correlation of each label's deepest network."""
+    text = "Correlation of the gradients at two inputs"
+    last = {label: max(values) for label, values in shown.items() if values}
+    same = len(set(last.values())) == 1
+    at = listed({label: f"{shown[label][depth]:.2g}" + ("" if same else f" at {depth} layers")
+                 for label, depth in last.items()})
+    where = f", {max(last.values())} hidden layers" if same else ""
+    return f"{text}{where}: {at}" if at else f"{text} by depth"
 
 
 def gradient_on_a_line(found: Any, caption: str = "", lags: int = 16) -> Figure:

@@ -60,11 +60,13 @@ from minires.plot.style import MARK, OTHERS, dress, legend_below, new_figure
 #   `x.__rsub__(2)`, because the number 2 cannot subtract a Value; for `2 / x` it calls `x.__rtruediv__(2)`. In these
 #   methods `self` is the **right** operand.
 # - The exponent of `x ** n` is a number, positive or negative, whole or not. It is not a Value.
+# - You may write one operation with others, `x - y` as `x + (-y)`. Then Values in between are the parents of the
+#   result, and that is right, too: only the result and the gradients of the leaves are compared.
 # - `shares` runs later, long after the operation. Let it use numbers that you saved for it, under names that you do not
 #   bind again. A tuple with one element needs a comma: `(g,)`.
 #
-# An example to try: with `x = Value(4.0)` and `y = 2 / x`, `y.data` is 0.5, and of `y.shares(1.0)` the share of `x` is
-# $-2/4^2 = -0.125$.
+# An example to try: with `x = Value(4.0)` and `y = 2 / x`, `y.data` is 0.5, and the gradient of `x` is
+# $-2/4^2 = -0.125$. If `x` is a parent of `y`, this is its share in `y.shares(1.0)`.
 #
 # The check runs small programs like `a = x * w; y = a * a + a` with your Values. It compares the result, and the
 # gradients of the leaves that its own sweep computes from your `parents` and `shares`. For the mark: 50 random

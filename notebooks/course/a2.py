@@ -71,7 +71,8 @@ print(gradcheck(Square.apply, np.random.default_rng(0).standard_normal((2, 3))))
 # 1. **Write into nothing that you were given**, and into nothing that you saved: backward may be called twice.
 # 2. **float32 in, float32 out.** An array that you make yourself is float64 unless you say otherwise:
 #    `np.zeros(shape)`, `np.eye(n)`, `mask * 1.0`. Give it a dtype, `np.zeros(shape, g.dtype)`, or multiply by the
-#    mask itself.
+#    mask itself. NumPy's integers make float64 of float32, too: `mask.astype(int)`, or a count from `np.prod`. Take
+#    `int(np.prod(...))`: Python's own numbers change no dtype.
 # 3. Save on `self`, not in a global variable: forward may run again, in another instance, before backward of the first.
 # 4. Arrays need not be contiguous in memory.
 #

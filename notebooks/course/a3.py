@@ -110,8 +110,9 @@ check("a3.1", output_size);
 #
 # Do not loop over windows: there are many. Loop over the elements $(u, v)$ of the kernel, of which there are few. For
 # a fixed $(u, v)$, the pixels $\bar x_{\,s_h i + u,\; s_w j + v}$ of *all* windows are one slice with a step,
-# `padded[:, :, u:...:sh, v:...:sw]`. It must have exactly Ho rows and Wo columns, so think about where it ends. An
-# array of shape (C, kh, kw, N, Ho, Wo) is a good place to collect the slices; watch the order of N and C.
+# `padded[:, :, u:...:sh, v:...:sw]`. It must have exactly Ho rows and Wo columns, so think about where it ends. The
+# slice has the shape (N, C, Ho, Wo). An array of shape (C, kh, kw, N, Ho, Wo) is a good place to collect the slices;
+# there N and C are the other way round.
 
 # %% task="a3.2" kind="answer"
 def im2col(x, kernel, stride, padding):
@@ -272,7 +273,9 @@ check("a3.5", conv2d_forward, conv2d_backward);
 #
 # *Hint:* see x as N*C images of one channel, `x.reshape(N * C, 1, H, W)`. Then every window is one column of kh*kw
 # numbers in `im2col`'s matrix. Forward you need the `argmax` of each column (NumPy's returns the first), backward the
-# `col2im` of a matrix with one entry in each column. `im2col` pads with 0, so pad with `-np.inf` before you call it.
+# `col2im` of a matrix with one entry in each column; to reach these entries, index with two arrays, `[rows, columns]`.
+# `im2col` pads with 0, so pad with `-np.inf` yourself, and call it with padding (0, 0). The windows are the same, so
+# `col2im` takes the shape of the image without padding, and the real padding.
 
 # %% task="a3.6" kind="answer"
 def max_pool_forward(x, kernel, stride, padding):

@@ -14,7 +14,11 @@
 # $m = N\,H\,W$ for images. `gamma` and `beta` have shape (C,). `dy` is $\partial L/\partial y$ and has the shape of
 # $y$; the other gradients are named in the same way, so `dx` is $\partial L/\partial x$. A *cache* is whatever your
 # forward pass wants to hand to your backward pass: a tuple, say. All arrays that you are given are read-only, so work
-# on copies.
+# on copies; return new arrays, which do not share memory with an input. float32 inputs give float32 results.
+#
+# Your mark comes from further inputs too: one pixel per image, a constant channel, channels whose mean is far larger
+# than their spread, float32, arrays that are not contiguous in memory, and a second forward pass before the backward
+# pass of the first.
 
 # %%
 import numpy as np
@@ -29,9 +33,10 @@ from minires.course import check, ready
 # $$\mu=\frac1m\sum_i x_i,\qquad v=\frac1m\sum_i (x_i-\mu)^2,\qquad
 # \hat x_i=\frac{x_i-\mu}{\sqrt{v+\epsilon}},\qquad y_i=\gamma\,\hat x_i+\beta .$$
 #
-# $\epsilon$ is added to the variance, inside the root. The variance is the biased one: it divides by $m$. Compute it
-# from the differences $x_i-\mu$. The formula $\overline{x^2}-\mu^2$ is the same on paper, but for a channel with mean
-# $10^7$ and spread 1 it subtracts two numbers near $10^{14}$, and nothing of the variance is left.
+# $\epsilon$ is added to the variance, inside the root. The variance is the biased one: it divides by $m$, as NumPy's
+# `var` does. Compute it from the differences $x_i-\mu$. The formula $\overline{x^2}-\mu^2$ is the same on paper, but
+# for a channel with mean $10^7$ and spread 1 it subtracts two numbers near $10^{14}$, and nothing of the variance is
+# left.
 #
 # *Example.* The channel $(1, 3)$ with $\epsilon=0$ has $\mu=2$ and $v=1$, so $\hat x=(-1, 1)$; with $\gamma=3$ and
 # $\beta=10$ the result is $y=(7, 13)$.
@@ -86,8 +91,8 @@ check("a4.1", batch_norm_forward);
 # | `dx` | $x$, both of its uses together | like x |
 # | `dgamma`, `dbeta` | $\gamma$, $\beta$ | (C,) |
 #
-# *Example.* One channel, $x=(1, 3)$, $\gamma=1$, $\epsilon=3$: $v=1$ and $s=\frac12$. For $dy=(1, 0)$: $d\hat x=(1,
-# 0)$; $ds=\sum d\hat x\,x_c=-1$; $dv=-\frac12 s^3\,ds=\frac1{16}$; and so on.
+# *Example.* One channel, $x=(1, 3)$, $\gamma=1$, $\epsilon=3$: $v=1$ and $s=\frac12$. For $dy=(1, 0)$:
+# $d\hat x=(1, 0)$; `dinv` is $ds=\sum d\hat x\,x_c=-1$; $dv=-\frac12 s^3\,ds=\frac1{16}$; and so on.
 #
 # The check names the first gradient that is wrong. The ones before it are right, so that is the line to look at.
 
@@ -229,10 +234,12 @@ check("a4.5", batch_norm_eval_forward, batch_norm_eval_backward);
 # if the mean and the variance are computed *from the Tensor x, by operations*, the gradient flows through them by
 # itself.
 #
-# - An attribute of a `Module` that is a Tensor is state and has its name in `state()`. It is a parameter, which an
-#   optimiser trains, if and only if it requires a gradient: `Tensor(array, True)`. Plain `Tensor(array)` does not.
+# - `nn.Module` needs no `super().__init__()`. An attribute that is a Tensor is state and has its name in `state()`. It
+#   is a parameter, which an optimiser trains, if and only if it requires a gradient: `Tensor(array, True)`. Plain
+#   `Tensor(array)` does not.
 # - The four names are those of `nn.BatchNorm2d`: `weight` ($\gamma$, starts at 1) and `bias` ($\beta$, starts at 0)
-#   are parameters; `running_mean` (starts at 0) and `running_var` (starts at 1) are not. All are float32 of shape (C,).
+#   are parameters; `running_mean` (starts at 0) and `running_var` (starts at 1) are not. All are float32 of shape (C,);
+#   `np.ones(channels)` alone is float64.
 # - `self.training` is True in train mode. Train mode normalises by the batch and moves the running statistics as in
 #   4.4; one value per channel raises ValueError. Eval mode normalises by the running statistics and changes nothing.
 # - The running statistics are numbers, not part of the graph: read a Tensor's array with `.data`, and assign the

@@ -99,7 +99,7 @@ def block_names(net):
 #
 # Write `responses(net, images)`, which returns `{name of the BN: response}`, a float for every BN that follows a 3x3
 # convolution, by the BN's name in `net.modules()`: `bn1`, `layer1.0.bn1`, `layer1.0.bn2`, and so on. The BN of a
-# projection follows a 1x1 convolution and is not among them.
+# projection follows a 1x1 convolution and is not among them. The order of the keys does not count.
 #
 # Use a hook, a function `see(module, inputs, out)`; `inputs` is a tuple of Tensors and `out` a Tensor.
 # `nn.watched(see)` calls it after each module, from the inside out: first `conv1`, then `bn1`, ..., then the block

@@ -87,9 +87,9 @@ def option_a(x, stride, channels, pad="both"):
 # which there is no activation yet.
 #
 # *Names:* `bn1`, `conv1`, `bn2`, `conv2`, and with a projection `downsample.0` (an `nn.Sequential` of one
-# convolution). *Example.* Set `conv2.weight` to zeros: then $F=0$, and $x=(-2, 3)$ must come out as $(-2, 3)$. v1's
-# block would make it $(0, 3)$. For the mark, 50 such blocks must change neither $x$ nor the gradient, to the last
-# bit.
+# convolution). Keep the numbers `stride` and `out_channels` as attributes too, because the figure reads them.
+# *Example.* Set `conv2.weight` to zeros: then $F=0$, and $x=(-2, 3)$ must come out as $(-2, 3)$. v1's block would
+# make it $(0, 3)$. For the mark, 50 such blocks must change neither $x$ nor the gradient, to the last bit.
 
 # %% task="a8.1" kind="answer"
 class PreactBlock(nn.Module):

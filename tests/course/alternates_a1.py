@@ -446,7 +446,7 @@ PLANTED = {
         Planted(0, 7, ("todo.append((p, False))",
                  "if p not in placed:\n    placed.add(p)\n    todo.append((p, False))"),
                 ("if v in placed:", "if False:"), ("placed.add(v)", "pass")),
-        Planted(1, 7, ("if uses[p] == 0:", "if p not in order and p not in free:")),
+        Planted(1, 5, ("if uses[p] == 0:", "if p not in order and p not in free:")),
         Planted(0, 16, ("order, placed, todo = [], set(), [(result, False)]",
                         "order, placed, todo = [], set(), []\n\ndef visit(v):\n    if v not in placed:\n"
                         "        placed.add(v)\n        for p in v.parents:\n            visit(p)\n"
@@ -489,7 +489,7 @@ PLANTED = {
 
 # Mistakes of the same kind that the bank does not hold.
 OTHERS = {
-    "a1.1": [Other(0, ("-g * top / bottom ** 2", "-g * top / bottom ** 3")), Other(1, ("1 / other.data", "other.data")),
+    "a1.1": [Other(0, ("-g * top / bottom ** 2", "-g * top / bottom ** 4")), Other(1, ("1 / other.data", "other.data")),
              Other(2, ("exponent * self.data ** (exponent - 1)", "self.data ** (exponent - 1)"))],
     "a1.2": [Other(0, ("g / number", "g * number")), Other(1, ("(1 / x.data,)", "(1 / x.data ** 2,)")),
              Other(2, ("1 - y ** 2", "1 + y ** 2"))],

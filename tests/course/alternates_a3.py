@@ -429,9 +429,9 @@ PLANTED = {
     ],
     "a3.2": [
         Planted(0, 5, ("N, C, H, W = x.shape", "N, C, W, H = x.shape")),
-        Planted(1, 5, ("[:, top:top + kh, left:left + kw].ravel()",
+        Planted(1, 6, ("[:, top:top + kh, left:left + kw].ravel()",
                        "[:, top:top + kh, left:left + kw].swapaxes(1, 2).ravel()")),
-        Planted(2, 5, ("row = np.arange(kh)[:, None, None, None]", "row = np.arange(kh)[None, :, None, None]"),
+        Planted(2, 6, ("row = np.arange(kh)[:, None, None, None]", "row = np.arange(kh)[None, :, None, None]"),
                 ("column = np.arange(kw)[None, :, None, None]", "column = np.arange(kw)[:, None, None, None]")),
         Planted(0, 6, ("kh, kw = kernel", "kh = kw = kernel[0]")),
         Planted(1, 6, ("left:left + kw", "left:left + kh")),
@@ -569,6 +569,9 @@ for n in range(seen.shape[0]):
 
 # Mistakes of the same kind that the bank does not hold.
 OTHERS = {
+    "a3.1": [Other(0, ("// s + 1", "// s + 3")), Other(0, ("2 * p", "3 * p")),
+             Other(1, ("return len(tops), len(lefts)", "return len(tops) * len(lefts), len(lefts)")),
+             Other(2, ("end += step", "end += step + 1"))],
     "a3.2": [Other(1, ("return np.stack(windows, axis=1)", "return np.stack(windows[::-1], axis=1)")),
              Other(3, ("(c, h, w, n, sh * h, sw * w)", "(c, w, h, n, sh * h, sw * w)"))],
     "a3.3": [Other(1, ("+= cols[:, column]", "-= cols[:, column]")),

@@ -529,8 +529,6 @@ PLANTED = {
         Planted(0, 18, ("batch_var * (count / (count - 1))", "batch_var")),
         Planted(1, 18, ("self.momentum * n / (n - 1) * var", "self.momentum * var")),
         Planted(2, 18, ("var.data * (m / (m - 1))", "var.data")),
-        Planted(2, 19, ("kept.data = kept.data + self.momentum * (new - kept.data)",
-                        "kept.data = new if self.momentum == 1 else kept.data + self.momentum * (new - kept.data)")),
         Planted(0, 20, ("Tensor(np.zeros(channels, np.float32))", "Tensor(np.zeros(channels, np.float32), True)"),
                 ("Tensor(np.ones(channels, np.float32))", "Tensor(np.ones(channels, np.float32), True)")),
         Planted(2, 20, ("(\"running_mean\", 0, False)", "(\"running_mean\", 0, True)"),

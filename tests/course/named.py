@@ -1,13 +1,15 @@
 """Count how many planted bugs the diagnosis names: `python tests/course/named.py a3 a4`.
 
+With `--write docs/course/teachers.md` the counts go into named.json, beside this file, and as a table into that page.
+
 The files alternates_aN.py beside this one hold right answers that were written from the prose alone, by another hand
 than the bank's, in several styles. Into these answers the bank's bugs are planted, each from its sentence alone. What
 the diagnosis says about them is counted:
 
 named     the bug that was planted, and no other
 among     the planted bug and another that gives the same numbers
-fact      no cause, but the bug is one that shows itself as an exception or a fact, and the report states that
-silent    no cause
+fact      no cause, but the report states the exception with its line, or a wrong shape, type or factor
+silent    no cause, only how many entries are right
 wrongly   only other bugs
 
 Other wrong answers (noise, shuffles, signs, half precision, mistakes that the bank does not hold) must be named never.
@@ -16,8 +18,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
+import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -26,7 +30,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minires.course import diagnose, solution
-from minires.course.bank import bugs, changed
+from minires.course.bank import changed
 from minires.course.diagnose import Verdict
 from minires.course.task import HALVES, Task, tasks
 from minires.course.worker import Outcome, Raised, Space, define
@@ -35,6 +39,11 @@ HERE = Path(__file__).parent
 KINDS = "named", "among", "fact", "silent", "wrongly"
 ANSWER = "cell of the answer"
 OTHER_ANSWERS = 20  # wrong answers a task that are no bug of the bank
+RECORD = HERE / "named.json"
+BEGIN, END = "<!-- written by tests/course/named.py -->\n", "<!-- end of what it wrote -->"
+HEAD = ("| assignment | planted | named alone | named among two | seen as a fact | silent | named wrongly | explained "
+        "| other answers | of these named |\n|---|---|---|---|---|---|---|---|---|---|")
+Counts = dict[str, int]  # how often each of KINDS, "survived", "others" and "others named"
 
 
 class Planted:
@@ -110,8 +119,7 @@ def kind(task: Task, bug: int, found: dict[str, Verdict]) -> str:
         return "wrongly"
     if causes:
         return "named" if causes[0] == (bug,) else "among"
-    (one,) = (b for b in bugs(task.assignment) if b.number == bug)
-    return "silent" if one.seen == "values" else "fact"
+    return "silent" if "of the entries" in wrong[0].words else "fact"
 
 
 def plantings(task: Task) -> Iterator[tuple[Planted, str]]:
@@ -148,8 +156,9 @@ def distorted(outcome: Outcome, how: str, only_last: bool, rng: np.random.Genera
         return outcome
     names = [n for n, a in outcome.items() if a.dtype.kind in "fiu" and n != "seconds"]
     changed_names = names[-1:] if only_last else names
-    return {n: np.asarray(DISTORTIONS[how](a, rng)).astype(a.dtype) if n in changed_names else a
-            for n, a in outcome.items()}
+    made = {n: np.asarray(DISTORTIONS[how](a, rng)) for n, a in outcome.items() if n in changed_names}
+    made = {n: a for n, a in made.items() if outcome[n].dtype.kind == "f" or np.array_equal(a, a.astype(int))}
+    return {n: made.get(n, a).astype(a.dtype) for n, a in outcome.items()}
 
 
 def other_answers(task: Task, seed: int) -> Iterator[tuple[str, dict[str, list[Outcome]]]]:
@@ -189,6 +198,11 @@ class Count(NamedTuple):
         """The number of plantings."""
         return sum(self.kinds.values())
 
+    @property
+    def counts(self) -> Counts:
+        """The numbers alone, which are recorded."""
+        return {**self.kinds, "others": self.others, "others named": self.others_named}
+
 
 def count(assignment: str, seed: int = 0, others: bool = True, pairs: bool = False,
           only: str | None = None) -> Count:
@@ -217,6 +231,39 @@ def count(assignment: str, seed: int = 0, others: bool = True, pairs: bool = Fal
     return Count(kinds, wrong, named, lines)
 
 
+def row(name: str, counts: Counts) -> str:
+    """Return a row of the table."""
+    planted = sum(counts[k] for k in (*KINDS, "survived"))
+    explained = counts["named"] + counts["among"] + counts["fact"]
+    return (f"| {name} | {planted} | {' | '.join(str(counts[k]) for k in KINDS)} "
+            f"| {100 * explained / max(planted, 1):.0f} % | {counts['others']} | {counts['others named']} |")
+
+
+def total(record: Iterable[Counts]) -> Counts:
+    """Return the sums of the counts of several assignments."""
+    listed = list(record)
+    return {k: sum(counts[k] for counts in listed) for k in (*KINDS, "survived", "others", "others named")}
+
+
+def table(record: dict[str, Counts]) -> str:
+    """Return the counts {assignment: counts} as a table."""
+    rows = [row(name.upper(), counts) for name, counts in sorted(record.items())]
+    return "\n".join([HEAD, *rows, row("all", total(record.values()))])
+
+
+def recorded() -> dict[str, Counts]:
+    """Return what was counted last, {assignment: counts}."""
+    record: dict[str, Counts] = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
+    return record
+
+
+def page_with(text: str, record: dict[str, Counts]) -> str:
+    """Return a page's text with the table between its two marks. Raise ValueError if it has no marks."""
+    if not re.search(f"{BEGIN}.*?{END}", text, re.DOTALL):
+        raise ValueError(f"expected the lines {BEGIN.strip()} and {END} in the page")
+    return re.sub(f"{BEGIN}.*?{END}", lambda _: f"{BEGIN}{table(record)}\n{END}", text, flags=re.DOTALL)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table. Return 1 if a planting is named wrongly or survives, or another wrong answer is named."""
     parser = argparse.ArgumentParser(prog="python tests/course/named.py", description=main.__doc__)
@@ -225,30 +272,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--task", metavar="NAME", help="only this task, such as a4.3")
     parser.add_argument("--pairs", action="store_true", help="also look for two causes, as `minires course check` does")
     parser.add_argument("-v", "--verbose", action="store_true", help="print every planting that is not named alone")
+    parser.add_argument("--write", type=Path, metavar="PAGE",
+                        help="also record the counts, and write the table of all that is recorded into this page")
     args = parser.parse_args(arguments)
-    print("| assignment | planted | named alone | named among two | seen as a fact | silent | named wrongly "
-          "| explained | other answers | of these named |\n|---|---|---|---|---|---|---|---|---|---|")
-    bad, total = 0, dict.fromkeys((*KINDS, "survived"), 0)
-    others = others_named = 0
+    if args.write and (args.task or args.pairs or args.seed):
+        parser.error("--write records whole assignments with seed 0: leave out --task, --pairs and --seed")
+    print(HEAD)
+    counted: dict[str, Counts] = {}
     for assignment in args.assignments:
         one = count(assignment, args.seed, pairs=args.pairs, only=args.task)
-        _row(assignment.upper(), one.kinds, one.others, one.others_named)
+        counted[assignment] = one.counts
+        print(row(assignment.upper(), one.counts), flush=True)
         for line in one.lines:
             if args.verbose or not line.startswith(("fact", "among", "silent")):
                 print(line)
-        bad += one.kinds["wrongly"] + one.kinds["survived"] + one.others_named
-        total = {k: total[k] + one.kinds[k] for k in total}
-        others, others_named = others + one.others, others_named + one.others_named
-    if len(args.assignments) > 1:
-        _row("all", total, others, others_named)
-    return 1 if bad else 0
-
-
-def _row(name: str, kinds: dict[str, int], others: int, others_named: int) -> None:
-    planted = sum(kinds.values())
-    explained = kinds["named"] + kinds["among"] + kinds["fact"]
-    print(f"| {name} | {planted} | {' | '.join(str(kinds[k]) for k in KINDS)} "
-          f"| {100 * explained / max(planted, 1):.0f} % | {others} | {others_named} |", flush=True)
+    everything = total(counted.values())
+    if len(counted) > 1:
+        print(row("all", everything))
+    if args.write:
+        record = recorded() | counted
+        text = page_with(args.write.read_text(encoding="utf-8"), record)
+        RECORD.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        args.write.write_text(text, encoding="utf-8")
+    return 1 if everything["wrongly"] + everything["survived"] + everything["others named"] else 0
 
 
 if __name__ == "__main__":

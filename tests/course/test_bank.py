@@ -39,6 +39,9 @@ def test_points_and_numbers_of_bugs(name):
 def test_a_sentence_completes_what_the_student_reads(name):
     for bug in bugs(name):
         assert bug.sentence[-1] not in ".!?," and bug.sentence == " ".join(bug.sentence.split()), bug.sentence
+        first = bug.sentence.split()[0]
+        written_so = len(first) == 1 or "'" in first or first in ("Python", "Maximum", ".T")
+        assert written_so or not first.istitle(), bug.sentence
 
 
 @pytest.mark.parametrize("name", assignments())

@@ -14,7 +14,7 @@ import pytest
 
 from minires import cli
 from minires.course import build, grade, judge, marks, master, nbgrader, submission
-from minires.course.task import CourseError, assignments, tasks
+from minires.course.task import CourseError, assignments, find, tasks
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = assignments()
@@ -59,9 +59,8 @@ def test_a_student_file_holds_no_solution(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_tracked_notebook_is_the_one_made_from_the_master(name):
     path = ROOT / "notebooks" / "course" / f"{name}.ipynb"
-    if not path.exists():
-        pytest.skip(f"there is no {path.name} yet: minires course build notebooks/course --as student --replace")
-    assert path.read_text(encoding="utf-8") == build.files("student", [name])[path.name]
+    same = path.exists() and path.read_text(encoding="utf-8") == build.files("student", [name])[path.name]
+    assert same, "run minires course build notebooks/course --as student --replace"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -88,7 +87,30 @@ def test_the_percent_file_and_the_notebook_have_the_same_cells(name, tmp_path):
         (tmp_path / "a.ipynb").write_text(master.notebook(name, cells), encoding="utf-8")
         (tmp_path / "a.py").write_text(master.percent(cells), encoding="utf-8")
         notebook, percent = (submission.read(tmp_path / file, name) for file in ("a.ipynb", "a.py"))
-        assert notebook.code == percent.code and notebook.free == percent.free
+        assert [source for _, source in notebook.code] == [source.lstrip("\n") for _, source in percent.code]
+        assert [cell for cell, _ in percent.code] == [f"{cell} of {name}.py" for cell, _ in notebook.code]
+        assert notebook.free == percent.free
+
+
+def test_a_line_of_a_percent_file_has_its_number_in_the_file(tmp_path):
+    text = solved()
+    (tmp_path / "a4.py").write_text(text, encoding="utf-8")
+    at = next(i for i, line in enumerate(text.split("\n")) if line.startswith("def batch_norm_backward"))
+    (source,) = (s for _, s in submission.read(tmp_path / "a4.py", "a4").code if "def batch_norm_backward" in s)
+    assert source.split("\n")[at].startswith("def batch_norm_backward")
+    many = "# %%\n" * 3000  # so many empty lines would cost more than they tell
+    (tmp_path / "a4.py").write_text(many, encoding="utf-8")
+    assert submission.read(tmp_path / "a4.py", "a4").code[-1] == ("cell 3000", "")
+
+
+def test_a_failure_names_the_answers_that_it_calls():
+    task, cells = find("a3.7"), submission.read(master.PLACES[1] / "a3.py", "a3").code
+    assert grade.uses(task, cells) == {"a3.1": ["output_size"], "a3.2": ["im2col"], "a3.3": ["col2im"]}
+    own = [("cell 1", "def avg_pool_forward(x, kernel,\n        stride, padding):\n    # im2col is too slow\n"
+                      "    return columns.im2col(x)\n\n\ndef avg_pool_backward(dy, cache):\n    return dy\n\n\n"
+                      "def conv2d_forward(x, w, b, stride, padding):\n    return im2col(x)")]
+    assert grade.uses(task, own) == {}
+    assert grade.uses(find("a3.5"), own) == {"a3.4": ["conv2d_forward"]}
 
 
 @pytest.mark.parametrize("kind", build.KINDS)
@@ -171,6 +193,12 @@ def test_build_replaces_only_when_told(tmp_path, capsys):
     assert (tmp_path / f"{QUICK}.py").read_text() == "other" and "--replace" in capsys.readouterr().err
     assert course("build", tmp_path, QUICK, "--as", "solution", "--replace") == 0
     assert (tmp_path / f"{QUICK}.py").read_text(encoding="utf-8") == solved()
+
+
+@pytest.mark.parametrize("arguments", [["{}", "a4", "--py"], ["{}", "--py", "a4"], ["--py", "{}", "a4"]])
+def test_options_stand_anywhere(arguments, tmp_path):
+    assert course("new", *(a.format(tmp_path) for a in arguments)) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"README.md", "a4.py", "test_a4.py"}
 
 
 @pytest.mark.parametrize("arguments, words", [
