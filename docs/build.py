@@ -208,8 +208,8 @@ def main() -> int:
     if reference.PACKAGE.parent != ROOT:
         parser.error(f"expected minires from {ROOT}, got {reference.PACKAGE}; install it there with: "
                      'pip install -e ".[docs]"')
-    if importlib.util.find_spec("sphinx") is None:
-        parser.error('Sphinx is missing; install it with: pip install -e ".[docs]"')
+    if missing := [name for name in ("sphinx", "myst_nb", "latex2mathml") if importlib.util.find_spec(name) is None]:
+        parser.error(f'{", ".join(missing)} cannot be imported; install what is missing with: pip install -e ".[docs]"')
     try:
         status = build(args.out)
     except ValueError as e:

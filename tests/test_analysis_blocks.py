@@ -210,7 +210,7 @@ def test_a_wrong_name_is_named_and_nothing_is_left_replaced():
     with pytest.raises(ValueError, match="got ConstantScaling, whose structure is not known here"):
         lesions(study, images(), np.arange(6))
     with pytest.raises(ValueError, match="this analysis needs blocks of the kinds Block, Bottleneck, "):
-        lesions(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), images(), np.arange(6))
+        lesions(nn.Sequential(nn.Flatten()), images(), np.arange(6))
     with pytest.raises(KeyError), deleted(net, ["layer1.0"]):
         raise KeyError
     assert all("forward" not in vars(m) for _, m in net.modules())
