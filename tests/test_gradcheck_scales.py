@@ -492,6 +492,7 @@ BLOCKS = {  # every Module of nn that computes something; (module, shape of its 
     nn.BatchNorm2d: lambda: (nn.BatchNorm2d(3), (2, 3, 2, 3)), nn.ReLU: lambda: (nn.ReLU(), (4, 3)),
     nn.Identity: lambda: (nn.Identity(), (4, 3)), nn.MaxPool2d: lambda: (nn.MaxPool2d(3, 2, 1, True), (2, 2, 6, 5)),
     nn.AvgPool2d: lambda: (nn.AvgPool2d(2), (2, 2, 6, 5)), nn.Flatten: lambda: (nn.Flatten(), (2, 3, 2)),
+    nn.LeakyReLU: lambda: (nn.LeakyReLU(0.2), (4, 3)), nn.GELU: lambda: (nn.GELU(), (4, 3)),
     nn.AdaptiveAvgPool2d: lambda: (nn.AdaptiveAvgPool2d(2), (2, 2, 5, 3)),
     nn.GlobalAvgPool2d: lambda: (nn.GlobalAvgPool2d(), (2, 2, 5, 3)),
     nn.Dropout: lambda: (nn.Dropout(0.4, rng=rng()), (4, 3)),

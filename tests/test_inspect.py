@@ -123,7 +123,7 @@ def test_evaluate_refuses_options_for_a_run_too(finished_run, capsys):
     assert capsys.readouterr().err == (f"minires evaluate: error: {finished_run} is the folder of a run, which decides "
                                        "these options: leave out --normalize, --pad\n")
     assert cli.main(["evaluate", str(finished_run), "--device", "cpu", "--batch-size", "7"]) == 0
-    assert capsys.readouterr().out.startswith("resnet20 on fashion_mnist_small, 20 test images; input pixels / 255, "
+    assert capsys.readouterr().out.startswith("resnet20 on fashion_mnist_small, 20 test images\ninput pixels / 255, "
                                               "averaged to 7x7 - the training set's mean image\n")
 
 

@@ -692,10 +692,11 @@ MORE = {
         [(optim.SGD, "_rule", "w - lr * (g + self.momentum * v)", "w - lr * (g + v - g)")],
         nesterov_and_clipping, "closed form"),
     "clipping: small gradients scaled up": (
-        [(optim, "clip_gradients", "xp.minimum(ANY, 1.0)", "float(most) / (norm + 1e-6)")],
+        [(optim, "clip_gradients", "xp.minimum(float(most) / (norm + 1e-6), 1.0)", "float(most) / (norm + 1e-6)")],
         clipping_of_small, "closed form"),
     "clipping: the norm of each parameter alone": (
-        [(optim, "clip_gradients", "xp.sqrt(ANY)", "max(xp.sqrt(xp.square(p.grad).sum()) for p in given)")],
+        [(optim, "clip_gradients", "xp.sqrt(sum(xp.square(p.grad.astype(np.float64)).sum() for p in given))",
+          "max(xp.sqrt(xp.square(p.grad.astype(np.float64)).sum()) for p in given)")],
         clipping_of_small, "closed form"),
 }
 

@@ -27,7 +27,7 @@ def _deviations(x: Any, axis: Any, correction: float) -> tuple[Any, float, Any]:
     count = _count(x.shape, axes)
     if count <= correction:
         raise ValueError(f"expected more elements than correction={correction}, got {count}")
-    return axes, count - correction, x - x.mean(axes, keepdims=True)
+    return axes, count - float(correction), x - x.mean(axes, keepdims=True)
 
 
 class Sum(Function):
