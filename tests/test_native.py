@@ -26,6 +26,7 @@ from kernel_cases import (
     every_kernel_agrees,
     normal,
 )
+from short import every
 
 from minires import kernels
 from minires.kernels import blocked, compiler, native, parallel, reference
@@ -485,7 +486,7 @@ def build(target, *flags, sources=compiler.SOURCES, command=real):
 
 
 @needs_compiler
-@pytest.mark.parametrize("flags", [[], ["-march=native"], ["-mavx"], ["-mavx512f"], ["-mno-sse3"]], ids=str)
+@pytest.mark.parametrize("flags", every(5, [["-march=native"], [], ["-mavx"], ["-mavx512f"], ["-mno-sse3"]]), ids=str)
 def test_the_sources_compile_without_a_warning(flags, tmp_path):
     done = build(tmp_path / "k.so", "-O1", "-Wall", "-Wextra", "-Werror", "-Wvla", "-Wshadow", *flags)
     if "unrecognized" in done.stderr or "not supported" in done.stderr:
@@ -691,7 +692,7 @@ def fast_kernels():
 
 
 @needs_compiler
-@pytest.mark.parametrize("bug", [None, *BUGS], ids=["no bug", *BUGS])
+@pytest.mark.parametrize("bug", every(6, [None, *BUGS], ["no bug", *BUGS]))
 def test_a_planted_bug_is_caught(bug, objects, tmp_path):
     library = library_with(objects, tmp_path, *BUGS.get(bug, ()))
     forget_plans()

@@ -6,6 +6,7 @@ import pickle
 import tracemalloc
 
 import pytest
+from short import every
 
 from minires.files import pickles
 
@@ -103,7 +104,7 @@ LARGE = {
 }
 
 
-@pytest.mark.parametrize("program", LARGE.values(), ids=LARGE)
+@pytest.mark.parametrize("program", every(5, LARGE.values(), LARGE))
 def test_what_a_pickle_builds_is_bounded_by_its_size(program):
     """Each of these would build at least 60 MB from at most 4 MB, or take the square of its size in time."""
     class Ordered(dict):
