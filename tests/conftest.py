@@ -31,7 +31,7 @@ hypothesis.settings.load_profile("default")
 
 MOST_PROCESSES = 8  # each process imports PyTorch and Matplotlib
 # The tests of these files take long and share only what made_once makes, so each test is a group of its own.
-SPREAD = {"test_notebooks.py"}
+SPREAD = {"test_notebooks.py", "test_bank.py", "test_alternates.py", "test_judge.py", "test_withheld.py"}
 
 
 def group_of(nodeid):

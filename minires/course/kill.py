@@ -41,6 +41,18 @@ def matrix(task: Task, seeds: Iterable[int]) -> list[Row]:
     return rows
 
 
+def survivors(task: Task, seeds: Iterable[int]) -> list[tuple[int, int, int]]:
+    """Return (bug, realisation, seed) where no case rejects a bug. The cases after the first that does are not run."""
+    planted, found = solution.planted(task), []
+    for seed in seeds:
+        cases = [pair for half in HALVES for pair in zip(*solution.drawn(task, half, seed), strict=True)]
+        found += [(bug.number, i, seed) for bug, i, space in planted
+                  if not any(diagnose.wrong(solution.outcomes(task, space, [case])[0], expected)
+                             for case, expected in cases)]
+        solution.drawn.cache_clear()  # a hundred seeds of every task need much memory
+    return found
+
+
 def apart(a: Known, b: Known) -> float:
     """Return the largest distance of two bugs' arrays over all cases; inf if one has an exception or another shape."""
     furthest = 0.0
