@@ -113,7 +113,8 @@ def torchvisions():
     return nets
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "vgg16", "vgg16_bn", "googlenet"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "wide_resnet50_2", "resnext50_32x4d", "vgg16", "vgg16_bn",
+                                  "googlenet"])
 @init.undrawn()
 def test_names_and_shapes_are_torchvisions(name):
     net = models.build(name)
@@ -128,6 +129,7 @@ NETS = {  # name and options of the network, here and in PyTorch
     "resnet34 C": ("resnet34", {"shortcut": "C"}), "plain34": ("plain34", {}),
     "resnet50 v1": ("resnet50", {"version": "v1"}), "resnet50 v1.5": ("resnet50", {}),
     "resnet101": ("resnet101", {"version": "v1.5"}), "resnet152": ("resnet152", {"version": "v1"}),
+    "wide_resnet50_2": ("wide_resnet50_2", {}), "resnext50_32x4d": ("resnext50_32x4d", {"width": 16}),
     "vgg16": ("vgg16", {"hidden": 24, "dropout": 0.0}), "vgg19": ("vgg19", {"hidden": 24, "dropout": 0.0}),
     "vgg16_bn": ("vgg16_bn", {"hidden": 24, "dropout": 0.0}), "vgg19_bn": ("vgg19_bn", {"hidden": 24, "dropout": 0.0}),
     "googlenet": ("googlenet", {"width": 16, "dropout": 0.0}),
@@ -136,7 +138,8 @@ NETS = {  # name and options of the network, here and in PyTorch
 
 # After many BN layers in train mode, float32 rounding moves the input of some ReLU across 0. Then even PyTorch's own
 # float32 and float64 gradients differ by several per cent. So float32 compares these networks in eval mode only.
-ROUNDING = {"resnet34 C", "plain34", "resnet50 v1", "resnet50 v1.5", "resnet101", "resnet152", "googlenet"}
+ROUNDING = {"resnet34 C", "plain34", "resnet50 v1", "resnet50 v1.5", "resnet101", "resnet152", "googlenet",
+            "wide_resnet50_2", "resnext50_32x4d"}
 CASES = [(name, training, dtype) for name in NETS for training in (True, False) for dtype in ("float64", "float32")
          if not (training and dtype == "float32" and name in ROUNDING)]
 

@@ -27,17 +27,18 @@ class Block(nn.Module):
     """
 
     def __init__(self, block, channels, out, stride=1, first=False, *, residual=True, shortcut="A", pad="both",
-                 version="v1", gate=False, run=None):
+                 version="v1", groups=1, width_per_group=64, gate=False, run=None):
         super().__init__()
         self.preact, self.residual, self.stride, self.pad, self.run = "preact" in block, residual, stride, pad, run
         if "bottleneck" in block:
             one, three = (stride, 1) if version == "v1" else (1, stride)
-            convs = [(channels, out // 4, 1, one), (out // 4, out // 4, 3, three), (out // 4, out, 1, 1)]
+            inside = out // 4 * width_per_group // 64 * groups  # torchvision's Bottleneck
+            convs = [(channels, inside, 1, one, 1), (inside, inside, 3, three, groups), (inside, out, 1, 1, 1)]
         else:
-            convs = [(channels, out, 3, stride), (out, out, 3, 1)]
+            convs = [(channels, out, 3, stride, 1), (out, out, 3, 1, 1)]
         self.layers = len(convs)
-        for i, (c, o, k, s) in enumerate(convs, 1):
-            setattr(self, f"conv{i}", nn.Conv2d(c, o, k, s, k // 2, bias=False))
+        for i, (c, o, k, s, g) in enumerate(convs, 1):
+            setattr(self, f"conv{i}", nn.Conv2d(c, o, k, s, k // 2, groups=g, bias=False))
             setattr(self, f"bn{i}", nn.BatchNorm2d(c if self.preact else o))
         changes = stride > 1 or channels != out
         if residual and (shortcut == "C" or (shortcut == "B" and changes)):
@@ -205,12 +206,17 @@ class GoogLeNet(nn.Module):
         return self.fc(self.dropout(h.mean((2, 3))))
 
 
+LATER = {"wide_resnet50_2": {"width_per_group": 128}, "resnext50_32x4d": {"groups": 32, "width_per_group": 4}}
+
+
 def build(name, **options):
     """Build an ImageNet network by its name."""
     if name == "googlenet":
         return GoogLeNet(**options)
     if name.startswith("vgg"):
         return VGG(int(name[3:5]), name.endswith("_bn"), **options)
+    if name in LATER:
+        return imagenet(50, **LATER[name], **options)
     return imagenet(int(name.removeprefix("resnet").removeprefix("plain")), name.startswith("resnet"), **options)
 
 
