@@ -82,7 +82,7 @@ SLOWER = {
     "np.linalg.norm replaced": ("import numpy as np\nnp.linalg.norm = lambda *a, **k: 0.0\n" + inside(),
                                 r"mean \(3,\): .*expected"),
     "numpy.testing replaced": (inside("import numpy.testing as t", "t.assert_allclose = lambda *a, **k: None"),
-                               r"mean \(3,\): .*expected"),
+                               "ImportError: this task may not import"),
     "minires imported by path": (inside(
         "import importlib.util as u, numpy", "import os",
         f"s = u.spec_from_file_location('r', {str(judge.HERE.parent / 'kernels' / 'reference.py')!r})",
