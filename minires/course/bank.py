@@ -6,16 +6,14 @@ rejected, by which half of a task's cases, and how near two bugs come to each ot
 """
 from __future__ import annotations
 
-import ast
-import itertools
-import re
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 
+from ..testing import planting
+from ..testing.planting import Change as Change
 from .task import CourseError, known
 
-Change = tuple[str, str]
 SEEN = "values", "fact", "exception", "time"
 
 
@@ -48,37 +46,10 @@ def changed(source: str, *changes: Change) -> str:
 
     Raises CourseError if one of these does not hold.
     """
-    text = source
-    for old, new in changes:
-        places = list(_pattern(old).finditer(text))
-        if len(places) != 1:
-            raise CourseError(f"expected {old!r} exactly once, found it {len(places)} times in\n{text}")
-        (place,) = places
-        line = text[text.rfind("\n", 0, place.start()) + 1:]
-        indent = line[:len(line) - len(line.lstrip())]
-        text = text[:place.start()] + new.strip().replace("\n", f"\n{indent}") + text[place.end():]
     try:
-        if ast.dump(ast.parse(text)) == ast.dump(ast.parse(source)):
-            raise CourseError(f"{list(changes)} change nothing in\n{source}")
-    except SyntaxError as e:
-        raise CourseError(f"after {list(changes)} the text is not valid Python: {e.msg}, in\n{text}") from None
-    return text
-
-
-_TOKEN = re.compile(r"\w+|\s+|[^\w\s]")
-
-
-@cache
-def _pattern(old: str) -> re.Pattern[str]:
-    """Return a pattern that matches the text whatever its white space. Words stay apart and are matched whole."""
-    tokens = [token for token in _TOKEN.findall(old.strip()) if not token.isspace()]
-    parts = [re.escape(tokens[0])]
-    for before, after in itertools.pairwise(tokens):
-        both_words = (before[-1].isalnum() or before[-1] == "_") and (after[0].isalnum() or after[0] == "_")
-        parts.append((r"\s+" if both_words else r"\s*") + re.escape(after))
-    start = r"(?<!\w)" if re.match(r"\w", tokens[0]) else ""
-    end = r"(?!\w)" if re.match(r"\w", tokens[-1]) else ""
-    return re.compile(start + "".join(parts) + end)
+        return planting.changed(source, *changes, indent=True)
+    except planting.PlantingError as e:
+        raise CourseError(str(e)) from None
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +139,8 @@ def _add_grade(actions: Commands) -> None:
 
 
 def _grade(args: argparse.Namespace) -> int:
+    import secrets
+
     from . import grade, nbgrader
     from .task import CourseError, known
 

@@ -16,7 +16,7 @@ from ..files.atomic import check_can_hold_files, write_atomically
 from . import judge, marks, solution, submission
 from .judge import Cells, Mark
 from .submission import Submission
-from .task import HALVES, CourseError, Task, tasks
+from .task import HALVES, CourseError, Task, find, tasks
 
 OTHER_SEED = 1  # draws the hidden cases of `minires course check`, which is no mark
 Say = Callable[[str], None]
@@ -70,8 +70,6 @@ def defined(task: Task) -> tuple[str, ...]:
 
 def tried(path: Path, task: str) -> Mark:
     """Return the mark of one task of a file, as `minires course check` gives it. For a test file of pytest."""
-    from .task import find
-
     one = find(task)
     (mark,) = mark_all([one], submission.read(path, one.assignment).code, OTHER_SEED, pairs=True)
     return mark

@@ -1,4 +1,4 @@
-"""Small networks for the drivers of A6 and A7, and what a measurement must leave as it was.
+"""Small networks for the tasks and drivers of A6 and A7, and what a measurement must leave as it was.
 
 Drivers run in a worker process, so this module needs only NumPy and the standard library until a function is called.
 """
@@ -13,9 +13,18 @@ import numpy as np
 
 from .drivers import Space, described
 
+# What would answer a task about networks in one call: training loops, measurements of errors and gradients.
+MEASUREMENTS = ("analysis", "cuda_graph", "evaluate", "nn.modes_kept", "nn.untouched", "runs", "tap", "train")
 # From where gamma and beta are drawn, so that every ReLU is open for 20 to 80 % of a channel.
 RANGES = {"weight": (0.5, 1.5), "bias": (-0.4, 0.4)}
 Settings = Mapping[str, Any]
+
+
+def settings(rng: np.random.Generator, depth: int, width: int, residual: bool, mode: str = "train",
+             shortcut: str = "A") -> dict[str, Any]:
+    """Draw the settings of a network with four classes, for `network`."""
+    return {"depth": depth, "width": width, "residual": residual, "shortcut": shortcut, "classes": 4, "mode": mode,
+            "seed": int(rng.integers(1 << 30))}
 
 
 def network(settings: Settings, gradients: bool = True) -> Any:
@@ -68,7 +77,7 @@ def outputs(net: Any, x: np.ndarray) -> np.ndarray:
     """Return the network's logits (N, classes) in eval mode. Its modes stay."""
     from ..tensor import Tensor, no_grad
 
-    modes = [(m, m.training) for _, m in net.modules()]
+    modes = [(m, m.training) for _, m in net.modules()]  # nn.modes_kept is withheld from these tasks
     net.eval()
     with no_grad():
         found = net(Tensor(x)).data

@@ -5,17 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from .networks import MEASUREMENTS, settings
 from .task import Case, Task
 
 Rng = np.random.Generator
-# What would answer a task in one call: training loops, measurements of errors and gradients.
-MEASUREMENTS = ("analysis", "cuda_graph", "evaluate", "nn.modes_kept", "nn.untouched", "runs", "tap", "train")
-
-
-def network(rng: Rng, depth: int, width: int, residual: bool, mode: str, shortcut: str = "A") -> dict[str, Any]:
-    """Draw the settings of a network with four classes."""
-    return {"depth": depth, "width": width, "residual": residual, "shortcut": shortcut, "classes": 4, "mode": mode,
-            "seed": int(rng.integers(1 << 30))}
 
 
 def images(rng: Rng, n: int, height: int, width: int) -> dict[str, Any]:
@@ -124,17 +117,17 @@ def epoch_of(rng: Rng, net: dict[str, Any], n: int, size: tuple[int, int], batch
 def train_epoch_visible(rng: Rng) -> list[Case]:
     """A short last batch and a network in eval mode; and two epochs of full batches."""
     return [Case("11 images, batches of 4, network in eval mode before",
-                 epoch_of(rng, network(rng, 8, 2, True, "eval"), 11, (8, 8), 4, 1)),
+                 epoch_of(rng, settings(rng, 8, 2, True, "eval"), 11, (8, 8), 4, 1)),
             Case("two epochs of 6 images, batches of 3",
-                 epoch_of(rng, network(rng, 8, 3, False, "train"), 6, (6, 8), 3, 2))]
+                 epoch_of(rng, settings(rng, 8, 3, False, "train"), 6, (6, 8), 3, 2))]
 
 
 def train_epoch_hidden(rng: Rng) -> list[Case]:
     """A last batch of one image, and a batch larger than the set."""
-    return [Case("9 images, batches of 4", epoch_of(rng, network(rng, 8, 2, False, "eval"), 9, (8, 6), 4, 1)),
+    return [Case("9 images, batches of 4", epoch_of(rng, settings(rng, 8, 2, False, "eval"), 9, (8, 6), 4, 1)),
             Case("two epochs of 5 images, batches of 3",
-                 epoch_of(rng, network(rng, 8, 2, True, "train"), 5, (8, 8), 3, 2)),
-            Case("5 images, batches of 8", epoch_of(rng, network(rng, 8, 3, True, "train"), 5, (6, 6), 8, 1))]
+                 epoch_of(rng, settings(rng, 8, 2, True, "train"), 5, (8, 8), 3, 2)),
+            Case("5 images, batches of 8", epoch_of(rng, settings(rng, 8, 3, True, "train"), 5, (6, 6), 8, 1))]
 
 
 # ------------------------------------------------------------------------------------------------ 6.6
@@ -151,22 +144,22 @@ def error_of(rng: Rng, net: dict[str, Any], n: int, size: tuple[int, int], batch
 def error_visible(rng: Rng) -> list[Case]:
     """Networks in train mode, in eval mode, and in both; then two sets at once."""
     return [Case("31 images, batches of 9, network in train mode before",
-                 error_of(rng, network(rng, 8, 2, True, "train"), 31, (8, 8), 9)),
+                 error_of(rng, settings(rng, 8, 2, True, "train"), 31, (8, 8), 9)),
             Case("27 images, batches of 8, some layers in eval mode before",
-                 error_of(rng, network(rng, 8, 3, False, "mixed"), 27, (6, 8), 8)),
+                 error_of(rng, settings(rng, 8, 3, False, "mixed"), 27, (6, 8), 8)),
             Case("17 training and 20 test images",
-                 {**error_of(rng, network(rng, 8, 3, True, "train"), 37, (8, 8), 6), "first_test": 17}, "errors")]
+                 {**error_of(rng, settings(rng, 8, 3, True, "train"), 37, (8, 8), 6), "first_test": 17}, "errors")]
 
 
 def error_hidden(rng: Rng) -> list[Case]:
     """Other networks, one batch, and batches of one image."""
-    return [Case("network in eval mode before", error_of(rng, network(rng, 8, 2, False, "eval"), 22, (8, 8), 7)),
+    return [Case("network in eval mode before", error_of(rng, settings(rng, 8, 2, False, "eval"), 22, (8, 8), 7)),
             Case("network in train mode before, batches of 1",
-                 error_of(rng, network(rng, 8, 2, True, "train"), 9, (8, 6), 1)),
+                 error_of(rng, settings(rng, 8, 2, True, "train"), 9, (8, 6), 1)),
             Case("one batch, some layers in eval mode before",
-                 error_of(rng, network(rng, 8, 3, True, "mixed"), 30, (8, 8), 50)),
+                 error_of(rng, settings(rng, 8, 3, True, "mixed"), 30, (8, 8), 50)),
             Case("20 training and 11 test images",
-                 {**error_of(rng, network(rng, 8, 2, False, "train"), 31, (8, 8), 7), "first_test": 20}, "errors")]
+                 {**error_of(rng, settings(rng, 8, 2, False, "train"), 31, (8, 8), 7), "first_test": 20}, "errors")]
 
 
 # ------------------------------------------------------------------------------------------------ 6.7
@@ -180,17 +173,17 @@ def norms_of(rng: Rng, net: dict[str, Any], n: int, size: tuple[int, int], gradi
 def gradient_norms_visible(rng: Rng) -> list[Case]:
     """A residual network in eval mode, and a plain one in train mode."""
     return [Case("residual network in eval mode before, with gradients of a step",
-                 norms_of(rng, network(rng, 8, 2, True, "eval"), 6, (8, 8), True)),
+                 norms_of(rng, settings(rng, 8, 2, True, "eval"), 6, (8, 8), True)),
             Case("plain network in train mode before, with gradients of a step",
-                 norms_of(rng, network(rng, 8, 3, False, "train"), 5, (6, 8), True))]
+                 norms_of(rng, settings(rng, 8, 3, False, "train"), 5, (6, 8), True))]
 
 
 def gradient_norms_hidden(rng: Rng) -> list[Case]:
     """A network without gradients, and one with projections and layers in eval mode."""
     return [Case("network without gradients before",
-                 norms_of(rng, network(rng, 8, 3, True, "train"), 4, (8, 8), False)),
+                 norms_of(rng, settings(rng, 8, 3, True, "train"), 4, (8, 8), False)),
             Case("network with projections, some layers in eval mode before",
-                 norms_of(rng, network(rng, 8, 2, True, "mixed", "B"), 7, (8, 6), True))]
+                 norms_of(rng, settings(rng, 8, 2, True, "mixed", "B"), 7, (8, 6), True))]
 
 
 TASKS = [

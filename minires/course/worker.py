@@ -498,8 +498,9 @@ def withhold(names: Sequence[str]) -> None:
         what = sys.modules["minires"]
         for part in name.split("."):
             what = getattr(what, part)
-        disable(what, name)
-        if isinstance(what, types.ModuleType):  # also the modules of a package
+        if not isinstance(what, types.ModuleType):
+            disable(what, name)
+        else:  # also the modules of a package
             for one in [one for one in sys.modules if one == what.__name__ or one.startswith(f"{what.__name__}.")]:
                 disable(sys.modules[one], name)
                 sys.modules[one] = None  # type: ignore[assignment]
@@ -526,7 +527,7 @@ def disable(what: Any, name: str) -> None:
 
 
 def refusing(name: str, closure: Sequence[str]) -> types.CodeType:
-    """Return the code of a function that raises NotHere. It has the same closure as the code that it replaces."""
+    """Return the code of a function that raises NameError. It has the same closure as the code that it replaces."""
     space: dict[str, Any] = {}
     exec(f"def outer({', '.join(closure)}):\n"
          f"    def refuse(*args, **kwargs):\n"

@@ -118,25 +118,13 @@ def allowed() -> dict[tuple[str, str], Any]:
     def empty(*_: Any) -> bytes:  # bytes(), which is how Python 3 writes no bytes in these protocols
         return b""
 
-    class Ordered(dict[Any, Any]):
-        """Stands in for collections.OrderedDict, which Python 2 calls with a list of pairs."""
-
-        def __init__(self, items: Any = ()):
-            super().__init__()
-            if not isinstance(items, (list, tuple, dict)):
-                raise Refused(f"it makes a dict of a {type(items).__name__}")
-            for key, value in items.items() if isinstance(items, dict) else items:
-                pickles.check_keys([key])
-                self[key] = value
-
-        def __setstate__(self, state: Any) -> None: pass
-
     def ndarray(*_: Any) -> Any:
         raise Refused("it calls numpy.ndarray, which NumPy does not do in a pickle")
 
     found: dict[tuple[str, str], Any] = {("numpy", "ndarray"): ndarray, ("numpy", "dtype"): Dtype,
                                          ("_codecs", "encode"): encode, ("__builtin__", "bytes"): empty,
-                                         ("builtins", "bytes"): empty, ("collections", "OrderedDict"): Ordered}
+                                         ("builtins", "bytes"): empty,
+                                         ("collections", "OrderedDict"): pickles.ordered_dict()}
     for core in "numpy.core", "numpy._core":
         found |= {(f"{core}.multiarray", "_reconstruct"): reconstruct, (f"{core}.multiarray", "scalar"): scalar,
                   (f"{core}.numeric", "_frombuffer"): from_buffer}

@@ -47,6 +47,25 @@ def check_keys(keys: Iterable[Any]) -> None:
             raise Refused("it has a number of more than 60 bits as a key")
 
 
+def ordered_dict() -> type[dict[Any, Any]]:
+    """Return a new class that stands in for collections.OrderedDict: one for each pickle, which may use it anyhow.
+
+    Python 2 calls it with a list of pairs. PyTorch sets an attribute of it, `_metadata`, which is not needed.
+    """
+    class Ordered(dict[Any, Any]):
+        def __init__(self, items: Any = ()):
+            super().__init__()
+            if not isinstance(items, (list, tuple, dict)):
+                raise Refused(f"it makes a dict of a {type(items).__name__}")
+            for key, value in items.items() if isinstance(items, dict) else items:
+                check_keys([key])
+                self[key] = value
+
+        def __setstate__(self, state: Any) -> None: pass
+
+    return Ordered
+
+
 _InPython: Any = pickle._Unpickler
 _NOT_READ = {getattr(pickle, name)[0]: name for name in (
     "EXT1", "EXT2", "EXT4",                              # extensions bypass find_class

@@ -4,10 +4,10 @@
 """
 from __future__ import annotations
 
-import json
 import os
 from typing import BinaryIO
 
+from . import tensors
 from .pickles import SHOWN, Refused
 
 MOST_BYTES = 16 << 20  # of an index; one entry of a network takes about 100 bytes
@@ -29,12 +29,7 @@ def read(file: BinaryIO) -> dict[str, list[str]]:
     file.seek(0)
     if size > MOST_BYTES:
         raise Refused(f"it is a JSON file of more than {MOST_BYTES} bytes, which holds no weights")
-    try:
-        index = json.loads(file.read(MOST_BYTES).decode())
-    except RecursionError as e:
-        raise Refused("it is damaged: it is nested too deeply") from e
-    except ValueError as e:
-        raise Refused(f"it is damaged: it is not JSON: {str(e)[:SHOWN]}") from e
+    index = tensors.parsed(file.read(MOST_BYTES), "it")
     places = index.get("weight_map") if isinstance(index, dict) else None
     if places is None:
         raise Refused("it is a JSON file, which holds no weights; an index of weights in several files has a "

@@ -32,6 +32,16 @@ class Content(NamedTuple):
     metadata: dict[str, str]
 
 
+def parsed(content: bytes, what: str) -> Any:
+    """Return the value of a JSON text. Raises Refused, which calls it `what`, if it is damaged."""
+    try:
+        return json.loads(content.decode())
+    except RecursionError as e:
+        raise Refused(f"it is damaged: {what} is nested too deeply") from e
+    except ValueError as e:
+        raise Refused(f"it is damaged: {what} is not JSON: {str(e)[:SHOWN]}") from e
+
+
 def read(file: BinaryIO) -> Content:
     """Read the header and check it completely against the file's size. No array is read.
 
@@ -43,12 +53,7 @@ def read(file: BinaryIO) -> Content:
     most = min(most_list(size), max(size - 8, 0))
     if not 2 <= length <= most:
         raise Refused(f"it is damaged: its header claims {length} bytes, where 2 to {most} fit a file of {size}")
-    try:
-        header = json.loads(file.read(length).decode())
-    except RecursionError as e:
-        raise Refused("it is damaged: its header is nested too deeply") from e
-    except ValueError as e:
-        raise Refused(f"it is damaged: its header is not JSON: {str(e)[:SHOWN]}") from e
+    header = parsed(file.read(length), "its header")
     if not isinstance(header, dict):
         raise Refused("it is damaged: its header is not a dict")
     metadata = header.pop("__metadata__", {})

@@ -141,18 +141,6 @@ def _allowed(content: Callable[[str], tuple[bytes, str]], reads: _Reads) -> dict
         return Stored(size, numbers(b"", storage.dtype).dtype,
                       functools.partial(_array, content, reads, storage, offset, size, stride))
 
-    class Ordered(dict[Any, Any]):
-        def __init__(self, items=()):
-            super().__init__()
-            if not isinstance(items, (list, tuple, dict)):
-                raise Refused(f"it makes a dict of a {type(items).__name__}")
-            for key, value in items.items() if isinstance(items, dict) else items:
-                pickles.check_keys([key])
-                self[key] = value
-
-        def __setstate__(self, state):  # the only attribute, `_metadata`, is not needed
-            pass
-
     class Beside:
         """Replaces what checkpoints hold beside the weights, and drops it: devices, dtypes, NumPy's numbers, options.
         """
@@ -172,6 +160,8 @@ def _allowed(content: Callable[[str], tuple[bytes, str]], reads: _Reads) -> dict
         if type(axes) not in (tuple, list):
             raise Refused("it has a size that is not a tuple")
         return tuple(axes)
+
+    Ordered = pickles.ordered_dict()
 
     def default(*factory): return Ordered()
 

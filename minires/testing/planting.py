@@ -158,11 +158,13 @@ def _compiled(function: FunctionType, source: str) -> CodeType:
 # ------------------------------------------------------------------------------------------- changing text
 
 
-def changed(source: str, *changes: Change) -> str:
+def changed(source: str, *changes: Change, indent: bool = False) -> str:
     """Return a source text with every old text replaced by its new text.
 
     White space in an old text matches any white space, also none next to a sign; words are matched whole. Each old text
     must occur exactly once when its turn comes, and the syntax tree must change.
+
+    indent: indent the lines of a new text after its first like the line that they are put into
 
     Raises PlantingError if one of these does not hold, or if the result is not valid Python.
     """
@@ -172,7 +174,11 @@ def changed(source: str, *changes: Change) -> str:
         if len(places) != 1:
             raise PlantingError(f"expected {old!r} exactly once, found it {len(places)} times in\n{text}")
         (place,) = places
-        text = text[:place.start()] + new.strip() + text[place.end():]
+        new = new.strip()
+        if indent:
+            line = text[text.rfind("\n", 0, place.start()) + 1:]
+            new = new.replace("\n", "\n" + line[:len(line) - len(line.lstrip())])
+        text = text[:place.start()] + new + text[place.end():]
     try:
         if ast.dump(ast.parse(text)) == ast.dump(ast.parse(source)):
             raise PlantingError(f"{list(changes)} change nothing in\n{source}")
