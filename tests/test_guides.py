@@ -87,8 +87,8 @@ def console(block, only_parse):
         if words[0] == "minires":
             run_minires(words[1:], only_parse or ELSEWHERE.search(line))
         elif words[0] == "pytest" and not only_parse:
-            done = subprocess.run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words[1:]], text=True,
-                                  capture_output=True, timeout=100)
+            done = subprocess.run([sys.executable, "-m", "pytest", *words[1:]], text=True, capture_output=True,
+                                  timeout=100)
             assert shown.strip("\n. ").partition("...")[0] in done.stdout and done.returncode == 0, done.stdout
         elif words[0] == "python":
             script = (ROOT / words[1]).read_text(encoding="utf-8")

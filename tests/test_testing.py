@@ -577,7 +577,7 @@ def test_fails(check_backward):
 @pytest.mark.system
 def test_the_fixtures_serve_a_teachers_own_suite(tmp_path):
     (tmp_path / "test_mine.py").write_text(SUITE, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mine.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "test_mine.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1 and "1 failed, 3 passed" in done.stdout, done.stdout + done.stderr
     assert "ratio 0.5" in done.stdout and "def check_backward" not in done.stdout  # the message, not minires' source
