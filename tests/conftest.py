@@ -5,6 +5,7 @@ import os
 import signal
 import zipfile
 
+gc.disable()  # until all tests are collected: what is loaded and collected lives until the end of the session
 # Set before NumPy, PyTorch and minires are loaded. A test that needs two threads opens kernels.parallel.session.
 if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes, which together use every core
     for variable in "MINIRES_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS":
@@ -85,9 +86,10 @@ def pytest_configure(config):
 
 
 def pytest_collection_finish():
-    """Exclude modules and collected tests from garbage collection, because they live until the end of the session."""
+    """Enable the garbage collector, without the modules and the collected tests, which live until the end."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Test the code base itself: imports, dtypes, memory, reproducibility, docstrings, sizes of files."""
 
 import ast
+import functools
 import gc
 import hashlib
 import importlib
@@ -22,8 +23,12 @@ from minires.kernels import blocked, native, reference
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path(minires.__file__).resolve().parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
-PATHS = [pytest.param(path, id=path.relative_to(PACKAGE).as_posix()) for path in FILES]
+
+
+@functools.cache
+def tree_of(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
 
 # ------------------------------------------------------------------------------------------------- imports
 
@@ -88,14 +93,17 @@ def test_the_reader_of_imports_reads_them_all(tmp_path):
         ("g", True), ("d", False)]
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_imports_point_down(path):
-    mine = room(path)
-    assert mine in {*HEIGHT, *APART, FACADE, "__main__"}, f"{mine} is a new room; add it to LAYERS"
-    for name, top in imports(path, TREES[path]):
+@functools.cache
+def imports_of_all():
+    return [(path, *found) for path in FILES for found in imports(path, tree_of(path))]
+
+
+def test_imports_point_down():
+    assert {room(path) for path in FILES} == {*HEIGHT, *APART, FACADE, "__main__"}, "add a new room to LAYERS"
+    for path, name, top in imports_of_all():
         if not name.startswith("minires."):
             continue
-        other = name.split(".")[1]
+        mine, other = room(path), name.split(".")[1]
         if other in (mine, "__version__") or mine == "__main__":
             continue
         if mine == FACADE:
@@ -113,9 +121,8 @@ WHEN_USED = {"cupy", "cupyx", "tqdm", "threadpoolctl", "safetensors", "sklearn",
              "ipywidgets", "PIL", "nbgrader"}
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_other_packages_are_imported_where_they_belong(path):
-    for name, top in imports(path, TREES[path]):
+def test_other_packages_are_imported_where_they_belong():
+    for path, name, top in imports_of_all():
         package = name.partition(".")[0]
         if package in ("minires", "numpy", *sys.stdlib_module_names):
             continue
@@ -144,9 +151,9 @@ def test_import_minires_loads_numpy_and_the_standard_library_only():
 LONGEST = 800
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_no_file_is_too_long_to_read(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST
+def test_no_file_is_too_long_to_read():
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert {path: number for path, number in lines.items() if number > LONGEST} == {}
 
 
 def test_no_name_hides_a_module():
@@ -165,14 +172,14 @@ def test_the_top_level_stays_small():
     assert len(entries) <= 32 and {"nn", "runs", "commands", "files", "plot"} <= set(entries)
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_everything_public_has_a_docstring(path):
+def test_everything_public_has_a_docstring():
     """One-line Functions and functions of ops/ need no docstring, because their code is clear."""
-    tree, short = TREES[path], room(path) == "ops"
-    public = [n for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith("_")]
-    missing = [n.name for n in public if not ast.get_docstring(n)
-               and not (short and (isinstance(n, ast.ClassDef) or len(n.body) == 1))]
-    assert ast.get_docstring(tree) and missing == []
+    for path in FILES:
+        tree, short = tree_of(path), room(path) == "ops"
+        public = [n for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith("_")]
+        missing = [n.name for n in public if not ast.get_docstring(n)
+                   and not (short and (isinstance(n, ast.ClassDef) or len(n.body) == 1))]
+        assert ast.get_docstring(tree) and missing == [], path
 
 
 def applied(statement):
@@ -196,7 +203,7 @@ def gaps(tree):
 
 def test_an_operation_is_one_screen():
     """In ops/ a Function, the check of its arguments and the function or operator for users are together."""
-    found = {name: gap for path in FILES if room(path) == "ops" for name, gap in gaps(TREES[path]).items()}
+    found = {name: gap for path in FILES if room(path) == "ops" for name, gap in gaps(tree_of(path)).items()}
     listed = {name for name, f in vars(ops).items() if isinstance(f, type) and issubclass(f, Function)}
     assert set(found) == listed and len(found) > 30
     for name, (gap, screen, between) in found.items():
@@ -212,7 +219,7 @@ def test_the_look_at_operations_sees_one_that_is_torn_apart():
 
 def test_no_state_of_a_module_is_assigned_by_its_functions():
     """State that changes while the library runs is an attribute of an object or a context variable, not a `global`."""
-    said = [f"{path.name}:{n.lineno}" for path in FILES for n in ast.walk(TREES[path]) if isinstance(n, ast.Global)]
+    said = [f"{path.name}:{n.lineno}" for path in FILES for n in ast.walk(tree_of(path)) if isinstance(n, ast.Global)]
     assert said == [] and any(isinstance(n, ast.Global) for n in ast.walk(ast.parse("def f():\n    global x\n")))
 
 
@@ -220,11 +227,12 @@ BRANCHES = {("losses.py", "_check_labels")}  # documented there: checking the la
 TELLERS = {"cli", "commands", "runs"}  # these report to the user which device is used
 
 
-@pytest.mark.parametrize("path", [p for p in PATHS if room(p.values[0]) not in {"device", "kernels", *TELLERS}])
-def test_no_branch_asks_for_the_device(path):
+def test_no_branch_asks_for_the_device():
     asks = re.compile(r"on_gpu|is_gpu|cupy|\bcp\b|['\"](gpu|cuda)['\"]")
-    for function in ast.walk(TREES[path]):
-        if not isinstance(function, ast.FunctionDef) or (path.name, function.name) in BRANCHES:
+    functions = [(path, f) for path in FILES if room(path) not in {"device", "kernels", *TELLERS}
+                 for f in ast.walk(tree_of(path)) if isinstance(f, ast.FunctionDef)]
+    for path, function in functions:
+        if (path.name, function.name) in BRANCHES:
             continue
         for node in ast.walk(function):
             if isinstance(node, (ast.If, ast.IfExp, ast.While)):
@@ -237,7 +245,7 @@ def test_the_readme_mentions_every_command():
     for needed in readme, cli:
         if not needed.exists():
             pytest.skip(f"there is no {needed.name} yet")
-    commands = [n.args[0].value for n in ast.walk(TREES[cli])
+    commands = [n.args[0].value for n in ast.walk(tree_of(cli))
                 if isinstance(n, ast.Call) and getattr(n.func, "attr", "") == "add_parser"]
     assert {"demo", "info"} <= set(commands)
     text = readme.read_text(encoding="utf-8")
@@ -274,9 +282,9 @@ def without_reason(source):
             and "# private: " not in lines[number] and not lines[number - 1].lstrip().startswith("# private: ")]
 
 
-@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
-def test_a_private_name_has_a_reason_beside_it(path):
-    assert without_reason(path.read_text(encoding="utf-8")) == []
+def test_a_private_name_has_a_reason_beside_it():
+    found = {path.name: without_reason(path.read_text(encoding="utf-8")) for path in TESTS}
+    assert {name: places for name, places in found.items() if places} == {}
 
 
 def test_the_search_for_private_names_finds_them():
