@@ -134,6 +134,16 @@ def finished_run(shared):
 
 
 @pytest.fixture
+def blank_pictures():
+    """Write an empty picture for every figure, because drawing the curves takes longer than a small training."""
+    from minires import plot
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plot, "png", lambda figure, **options: b"\x89PNG\r\n\x1a\n")
+        yield
+
+
+@pytest.fixture
 def no_collector():
     """Disable the garbage collector, so that a test can count the objects in reference cycles."""
     gc.collect()

@@ -118,6 +118,7 @@ def test_without_a_terminal_it_says_what_it_does_and_how_long_it_takes(quick):
     assert "\r" not in done.stdout
 
 
+@pytest.mark.slow
 def test_a_log_is_written_line_by_line_and_sigterm_keeps_what_is_done(tmp_path):
     """Run and stop the demo as a batch system does. Each line is read as soon as it is written, while the demo runs."""
     command = [sys.executable, "-m", "minires", "demo", "--quick", "--jobs", "1", "--out", str(tmp_path / "out")]
@@ -145,6 +146,7 @@ def test_overwrites_nothing(quick, capsys):
     assert (out / "results.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_demo_that_is_done_can_be_resumed_and_is_the_same(quick, tmp_path, capsys):
     shutil.copytree(quick[0], tmp_path / "done")
     before = demo_report.load(quick[0] / "results.json")
@@ -267,7 +269,6 @@ def test_after_ctrl_c_a_resumed_demo_ends_with_the_same_numbers(quick, jobs, fin
     assert resumed["settings"] == whole["settings"] and resumed["seconds"] > results["seconds"]
 
 
-@pytest.mark.slow
 def test_a_resumed_demo_names_the_command_that_began_it(two_small_nets, tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "QUICK", dataclasses.replace(demo.QUICK, train_images=200, test_images=100))
     out = tmp_path / "out"
@@ -349,6 +350,7 @@ def test_a_process_that_is_killed_again_and_again_ends_the_demo_with_its_name(tm
         demo.run(tmp_path / "out", demo.choose(quick=True), jobs=2, say=str)
 
 
+@pytest.mark.slow
 def test_an_error_in_a_process_of_its_own_arrives_as_it_is(tmp_path):
     with pytest.raises(train.NotFinite, match=r"step \d+: .*the first non-finite values are in the output of layer"):
         demo.run(tmp_path / "out", demo.choose(recipes.Recipe(lr=1e30), quick=True), jobs=2, say=str)

@@ -145,7 +145,7 @@ CASES = [(name, training, dtype) for name in NETS for training in (True, False) 
 
 
 @needs_torch
-@pytest.mark.parametrize("name, training, dtype", CASES)
+@pytest.mark.parametrize("name, training, dtype", every(3, CASES))
 def test_forward_and_all_gradients_against_pytorch(name, training, dtype):
     import twins
 

@@ -1,8 +1,8 @@
 """Test every operation against finite differences, PyTorch and plain loops, with its dtypes and conventions.
 
 CASES is one table for all operations: different extents on every axis, strides, paddings, leftover rows, 1x1 kernels,
-broadcasting on both sides, tuple and negative axes, memory that is not contiguous. The tests with `every_case` run over
-the whole table.
+broadcasting on both sides, tuple and negative axes, memory that is not contiguous. A plain run checks the gradient of
+every case, and the other properties of some cases.
 """
 
 import math
@@ -20,6 +20,7 @@ from helpers import (
     torch,
     torch_output_and_grads,
 )
+from short import every
 
 import minires.ops
 from minires import Function, Tensor, gradcheck, kernels, ops
@@ -269,8 +270,6 @@ case("dropout", lambda x: ops.dropout(x, 0.4, rng=np.random.default_rng(3)),
      lambda x: x * torch.tensor(DROPPED).to(x) / 0.6, (3, 4))
 case("astype", lambda x: x.astype(np.float64), lambda x: x.to(torch.float64), (2, 3))
 
-every_case = pytest.mark.parametrize("name", CASES)
-
 
 def test_the_table_misses_no_operation():
     applied = {type(t.creator) for ours, _, arrays in CASES.values()
@@ -279,18 +278,20 @@ def test_the_table_misses_no_operation():
     assert there - applied == set()
 
 
-@every_case
+@pytest.mark.parametrize("name", CASES)
 def test_gradcheck(name):
     ours, _, arrays = CASES[name]
     assert gradcheck(ours, *arrays, entries=60).kinks == []
 
 
+PRECISIONS = {"float64": (np.float64, "auto", 1e-12), "float32": (np.float32, "auto", 1e-5),
+              "float32 by the reference kernels": (np.float32, "reference", 1e-5)}
+
+
 @needs_torch
-@every_case
-@pytest.mark.parametrize("dtype, which, rtol", [(np.float64, "auto", 1e-12), (np.float32, "auto", 1e-5),
-                                                (np.float32, "reference", 1e-5)],
-                         ids=["float64", "float32", "float32 by the reference kernels"])
-def test_against_pytorch(name, dtype, which, rtol):
+@pytest.mark.parametrize("name, precision", every(2, product(CASES, PRECISIONS)))
+def test_against_pytorch(name, precision):
+    dtype, which, rtol = PRECISIONS[precision]
     ours, theirs, arrays = CASES[name]
     arrays = [a.astype(dtype, order="K") for a in arrays]
     with kernels.using(which):
@@ -301,8 +302,7 @@ def test_against_pytorch(name, dtype, which, rtol):
         assert difference(got, want) <= rtol
 
 
-@every_case
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype, name", every(2, product([np.float32, np.float64], CASES)))
 def test_dtype_shape_and_memory(name, dtype):
     if name == "astype" and dtype == np.float32:
         return
@@ -315,7 +315,7 @@ def test_dtype_shape_and_memory(name, dtype):
     assert not any(np.shares_memory(p, q) for i, p in enumerate(held) for q in held[:i])
 
 
-@every_case
+@pytest.mark.parametrize("name", every(3, CASES))
 def test_forward_twice_then_backward_of_the_first(name):
     ours, _, arrays = CASES[name]
     g = output_and_grads(ours, arrays)[1]
@@ -327,7 +327,7 @@ def test_forward_twice_then_backward_of_the_first(name):
         assert same_bits(got.grad, want)
 
 
-@every_case
+@pytest.mark.parametrize("name", every(3, CASES))
 def test_a_gradient_of_zero_gives_zero(name):
     ours, _, arrays = CASES[name]
     tensors = [Tensor(a, True) for a in arrays]
