@@ -5,7 +5,6 @@ import os
 import signal
 import zipfile
 
-gc.disable()  # until all tests are collected: what is loaded and collected lives until the end of the session
 # Set before NumPy, PyTorch and minires are loaded. A test that needs two threads opens kernels.parallel.session.
 if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes, which together use every core
     for variable in "MINIRES_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS":
@@ -18,13 +17,15 @@ from once import made_once
 
 import minires.kernels
 
+gc.disable()  # until all tests are collected: what is loaded and collected lives until the end of the session
+
 # Where the tests run in the background, signals may be ignored, and what a test starts would ignore them too.
 for number, handler in (signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
 
 # The same examples in every run. --hypothesis-profile=ci tries more of them.
-hypothesis.settings.register_profile("default", max_examples=150, deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile("default", max_examples=40, deadline=None, derandomize=True, database=None)
 hypothesis.settings.register_profile("ci", hypothesis.settings.get_profile("default"), max_examples=1000)
 hypothesis.settings.load_profile("default")
 

@@ -4,11 +4,13 @@ Docstrings say what happened before, in minires 0.1.
 """
 
 import copy
+import itertools
 from collections import deque
 
 import numpy as np
 import pytest
 from helpers import normal, same_bits
+from short import every
 
 from minires import Function, Tensor, analysis, cuda_graph, evaluate, models, nn, ops, optim, train
 
@@ -247,8 +249,7 @@ IN_TRAIN_MODE = {"gradient_flow", "second_moments", "responses", "responses_clos
 PARTS = {"stem": ["conv1", "bn1", "layer1"], "head": ["fc"], "convolutions": ["*conv?"], "all": []}
 
 
-@pytest.mark.parametrize("part", PARTS)
-@pytest.mark.parametrize("name", ANALYSES)
+@pytest.mark.parametrize("name, part", every(3, itertools.product(ANALYSES, PARTS)))
 def test_every_analysis_runs_on_a_partly_frozen_model_and_leaves_it_so(name, part):
     """gradient_flow and curvature: "'NoneType' object has no attribute 'size'"; activations left frozen layers out."""
     net = network().freeze(*PARTS[part])

@@ -182,7 +182,7 @@ def layers(net):
     return [name for name, _ in net.modules() if name and not alike.match(name)]
 
 
-@pytest.mark.parametrize("name, mode, replace", every(5, itertools.product(
+@pytest.mark.parametrize("name, mode, replace", every(7, itertools.product(
     NETS, FUSED, [wrapped, subclassed, set_on_the_object])))
 def test_a_layer_that_somebody_replaced_runs_once(name, mode, replace):
     """This runs on shapes alone, because it replaces every layer of every network once."""

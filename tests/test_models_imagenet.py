@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import difference, needs_torch, normal, randomise
+from short import every
 
 from minires import Tensor, init, models, nn, no_grad, ops
 

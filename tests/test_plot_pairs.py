@@ -162,9 +162,8 @@ def test_results_are_drawn_under_their_labels(results, name, kind):
         assert any(label in text for text in places[1:]), (label, places)
 
 
-@pytest.mark.parametrize("name", every(4, PAIRS))
-def test_figures_with_such_labels_become_pictures(results, name):
-    kind = "residual" if (name, "own") in REFUSED else "own"
+@pytest.mark.parametrize("name, kind", every(5, [case.values for case in CASES if case.values[1] in FEW]))
+def test_figures_with_such_labels_become_pictures(results, name, kind):
     figure = PAIRS[name][1](dict.fromkeys(LABELLED, results(name, kind)))
     assert plot.png(figure, dpi=30).startswith(b"\x89PNG")
 
