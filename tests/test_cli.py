@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from short import every
 
 from minires import cli, info, models, nn, save_weights
 from minires.commands import inspect as inspection
@@ -156,7 +157,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("arguments, message", WRONG, ids=[ascii(" ".join(a))[:70] for a, _ in WRONG])
+@pytest.mark.parametrize("arguments, message", every(3, WRONG, [ascii(" ".join(a))[:70] for a, _ in WRONG]))
 def test_what_is_wrong_ends_in_one_clear_line_and_nothing_is_written(arguments, message, here, capsys):
     before = tree(here)
     try:

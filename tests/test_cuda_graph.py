@@ -48,7 +48,7 @@ def state(model, optimizer):
     return [here(t.data) for t in model.state().values()] + [here(optimizer.velocity)]
 
 
-@pytest.mark.parametrize("name", every(2, NETS))
+@pytest.mark.parametrize("name", every(4, NETS))
 def test_losses_and_weights_are_those_of_the_ordinary_step(where, name):
     model, optimizer = make(where, **NETS[name])
     expected = []

@@ -12,6 +12,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from short import every
 
 import minires
 from minires import cli
@@ -134,11 +135,11 @@ def test_commands_are_found_in_the_documents():
     assert {words.split()[1] for words in found if words.startswith("minires ")} >= names_of_commands()
 
 
-@pytest.mark.parametrize("arguments, says", [
+@pytest.mark.parametrize("arguments, says", every(2, [
     ("info", "NumPy"), ("models", "resnet1202"),
     ("evaluate resnet56 data/weights/fashion-mnist/resnet56.safetensors --width 8 --dataset fashion_mnist_small "
      "--image-size 14 --normalize pixel-mean", "2000 test images"),
-])
+]))
 def test_the_readmes_quick_commands_run(arguments, says, monkeypatch, capsys):
     assert f"minires {arguments.split()[0]}" in TEXTS["README.md"]
     monkeypatch.chdir(ROOT)

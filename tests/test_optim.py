@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from helpers import difference, needs_torch, normal, same_bits, torch
+from short import every
 
 from minires import Tensor, nn, optim
 from minires.optim import SGD
@@ -13,8 +14,7 @@ def parameter(*values, dtype=np.float64):
 
 
 @needs_torch
-@pytest.mark.parametrize("momentum", [0, 0.9])
-@pytest.mark.parametrize("weight_decay", [0, 1e-2])
+@pytest.mark.parametrize("momentum, weight_decay", every(3, [(0, 0), (0, 1e-2), (0.9, 0), (0.9, 1e-2)]))
 def test_twenty_steps_as_pytorch(momentum, weight_decay):
     ours = [Tensor(normal(3, 4), True), Tensor(normal(5, seed=1), True)]
     theirs = [torch.tensor(p.data, requires_grad=True) for p in ours]

@@ -395,6 +395,7 @@ def test_a_slider_without_ipywidgets_is_a_picture(monkeypatch):
         plot.Slider(named_figure, range(3), at=3)
 
 
+@pytest.mark.slow
 def test_threads_draw_the_same_picture():
     nets = synthetic_nets()
     expected = plot.png(plot.error_curves(nets), dpi=40)

@@ -145,6 +145,9 @@ CASES = [pytest.param(name, kind, id=f"{name}-{kind}", marks=[pytest.mark.slow] 
          if (name, kind) not in REFUSED and not (name == "gradient_on_a_line" and kind != "own")]  # it has no network
 
 
+DRAWN = [(name, kind) for kind in FEW for name in PAIRS if (name, kind) in {case.values for case in CASES}]
+
+
 @pytest.mark.parametrize("name, kind", CASES)
 def test_one_result_is_drawn(results, name, kind):
     figure = PAIRS[name][1](results(name, kind))
@@ -152,7 +155,7 @@ def test_one_result_is_drawn(results, name, kind):
     assert "" not in legend(figure) and "no data" not in texts(figure) and "None" not in " ".join(texts(figure))
 
 
-@pytest.mark.parametrize("name, kind", CASES)
+@pytest.mark.parametrize("name, kind", every(2, DRAWN))
 def test_results_are_drawn_under_their_labels(results, name, kind):
     result = results(name, kind)
     figure = PAIRS[name][1](dict.fromkeys(LABELLED, result))
@@ -162,7 +165,7 @@ def test_results_are_drawn_under_their_labels(results, name, kind):
         assert any(label in text for text in places[1:]), (label, places)
 
 
-@pytest.mark.parametrize("name, kind", every(5, [case.values for case in CASES if case.values[1] in FEW]))
+@pytest.mark.parametrize("name, kind", every(9, DRAWN))
 def test_figures_with_such_labels_become_pictures(results, name, kind):
     figure = PAIRS[name][1](dict.fromkeys(LABELLED, results(name, kind)))
     assert plot.png(figure, dpi=30).startswith(b"\x89PNG")
