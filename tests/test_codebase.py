@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from short import every
 
 import minires
 from minires import Function, Tensor, kernels, models, nn, no_grad, ops, optim, tap
@@ -303,10 +304,6 @@ m.f()._last
 # ----------------------------------------------------------------------------------------- a training step
 
 
-def net(width=2, dtype=np.float32, **options):
-    return models.cifar(8, in_channels=1, width=width, rng=np.random.default_rng(0), **options).astype(dtype)
-
-
 def batch(n=6, size=8, dtype=np.float32):
     rng = np.random.default_rng(1)
     return rng.standard_normal((n, 1, size, size)).astype(dtype), rng.integers(0, 10, n)
@@ -319,12 +316,21 @@ def train_step(model, optimizer, x, labels):
     optimizer.step()
 
 
-NETS = {
-    "plain": {"residual": False}, "residual": {}, "by hand": {"by_hand": True},
-    "by hand, option B": {"by_hand": True, "shortcut": "B"}, "pre-activation": {"block": "preact"},
-    "pre-activation by hand": {"block": "preact", "by_hand": True}, "no norm": {"residual": False, "norm": "none"},
-    "fixup": {"norm": "fixup"},
+small = functools.partial(models.cifar, 8, width=2)
+NETS = {  # {name: a function that builds the network}
+    "residual": small, "plain": functools.partial(small, residual=False),
+    "by hand": functools.partial(small, by_hand=True),
+    "by hand, option B": functools.partial(small, by_hand=True, shortcut="B"),
+    "pre-activation": functools.partial(small, block="preact"),
+    "pre-activation by hand": functools.partial(small, block="preact", by_hand=True),
+    "no norm": functools.partial(small, residual=False, norm="none"), "fixup": functools.partial(small, norm="fixup"),
+    "wide_resnet50_2": functools.partial(models.wide_resnet50_2, width=2, num_classes=10),
+    "resnext50_32x4d": functools.partial(models.resnext50_32x4d, width=16, num_classes=10),
 }
+
+
+def net(name):
+    return NETS[name](in_channels=1, rng=np.random.default_rng(0))
 
 
 class Seen(np.ndarray):
@@ -396,15 +402,17 @@ def too_wide(seen, inside_kernels=0):
             and n > limits.get(key[1], 0)}
 
 
-@pytest.mark.parametrize("which, inside_kernels", [
-    ("reference", 0), ("blocked", 16),
-    pytest.param("native", 16, marks=pytest.mark.skipif(not native.ready(), reason=native.reason() or "ready")),
-], ids=["reference", "blocked", "native"])
-@pytest.mark.parametrize("options", NETS.values(), ids=NETS)
-def test_no_float64_in_a_float32_training_step(options, which, inside_kernels, notes):
-    """Fast kernels may sum in float64, with one number for each of the at most 8 channels, but no image is float64."""
+@pytest.mark.parametrize("which", [
+    "reference", "blocked",
+    pytest.param("native", marks=pytest.mark.skipif(not native.ready(), reason=native.reason() or "ready"))])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in models.BY_NAME))
+                                  for name in NETS])
+def test_no_float64_in_a_float32_training_step(name, which, notes):
+    """Fast kernels may sum in float64, with two numbers for each channel, but no image is float64."""
     seen, note = notes
-    model = net(**options)
+    model = net(name)
+    channels = max(len(t.data) for t in model.state().values() if t.ndim == 4)
+    inside_kernels = 0 if which == "reference" else 2 * channels
     for t in model.state().values():
         t.data = t.data.view(Seen)
     optimizer = optim.SGD(model.parameters(), 0.1, 0.9, 1e-4)
@@ -449,9 +457,9 @@ def garbage():
     return found
 
 
-@pytest.mark.parametrize("options", NETS.values(), ids=NETS)
-def test_a_training_step_leaves_no_reference_cycle(options, no_collector):
-    model = net(**options)
+@pytest.mark.parametrize("name", every(3, NETS))
+def test_a_training_step_leaves_no_reference_cycle(name, no_collector):
+    model = net(name)
     optimizer = optim.SGD(model.parameters(), 0.1, 0.9, 1e-4)
     train_step(model, optimizer, *batch())
     with tap.Tap(model) as seen:
@@ -474,11 +482,10 @@ def held():
     return sum(t.size for t in traces), sum(ours(o) for o in gc.get_objects())
 
 
-@pytest.mark.parametrize("options", [NETS["plain"], NETS["residual"], NETS["by hand"]],
-                         ids=["plain", "residual", "by hand"])
-def test_memory_is_flat_over_a_hundred_steps(options, no_collector):
+@pytest.mark.parametrize("name", every(3, ["residual", "plain", "by hand"]))
+def test_memory_is_flat_over_a_hundred_steps(name, no_collector):
     """With the cycle collector off, no array and no object is added."""
-    model = net(**options)
+    model = net(name)
     optimizer = optim.SGD(model.parameters(), 0.1, 0.9, 1e-4)
     x, labels = batch()
     tracemalloc.start()
@@ -562,4 +569,4 @@ def test_same_seed_same_bits_here_and_in_another_process(threads, monkeypatch):
 
 
 def test_the_nets_of_this_file_are_nets():
-    assert all(isinstance(net(**options), nn.Module) for options in NETS.values())
+    assert all(isinstance(net(name), nn.Module) for name in NETS)

@@ -115,7 +115,7 @@ def test_the_real_ones_where_debian_puts_them(tmp_path, monkeypatch):
         datasets.mnist(tmp_path)
 
 
-@pytest.mark.parametrize("number", every(2, [150, 600]))
+@pytest.mark.parametrize("number", every(2, [300, 600]))
 def test_damage_of_every_kind(number):
     """Run the cases of tests/fuzz/fuzz_idx.py; the script runs them 20,000 times."""
     with fuzz_idx.cases() as cases:
