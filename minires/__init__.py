@@ -10,10 +10,10 @@ from .gradient_check import gradcheck, gradcheck_module
 from .tensor import Function, Tensor, detect_changes, no_grad
 
 __version__ = "0.2.0"
-__all__ = ["Function", "Tensor", "analysis", "cuda_graph", "datasets", "detect_changes", "device", "evaluate", "exercise",
-           "gradcheck", "gradcheck_module", "init", "kernels", "load_weights", "models", "nn", "no_grad", "ops", "optim",
-           "plot", "read_weights", "recipes", "residual", "runs", "save_weights", "shipped_file", "tap", "testing",
-           "train", "weights"]
+__all__ = ["Function", "Tensor", "analysis", "cuda_graph", "datasets", "detect_changes", "device", "evaluate",
+           "exercise", "gradcheck", "gradcheck_module", "init", "kernels", "load_weights", "models", "nn", "no_grad",
+           "ops", "optim", "plot", "read_weights", "recipes", "residual", "runs", "save_weights", "shipped_file", "tap",
+           "testing", "train", "weights"]
 
 # These are loaded at first use, so that `import minires` stays quick; `from minires import *` uses them all.
 _ROOMS = ("analysis", "cuda_graph", "datasets", "evaluate", "exercise", "models", "optim", "plot", "recipes",

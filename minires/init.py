@@ -72,8 +72,8 @@ def uniform(shape: Shape, limit: float, *, rng: np.random.Generator) -> np.ndarr
 
 def _check_generator(rng: Any) -> None:
     if not isinstance(rng, np.random.Generator):
-        raise TypeError(f"rng: expected a numpy.random.Generator, got {type(rng).__name__}; numpy.random.default_rng(0) "
-                        "makes one from the seed 0")
+        raise TypeError(f"rng: expected a numpy.random.Generator, got {type(rng).__name__}; "
+                        "numpy.random.default_rng(0) makes one from the seed 0")
 
 
 def xavier_normal(shape: Shape, *, rng: np.random.Generator) -> np.ndarray:

@@ -142,8 +142,8 @@ class Substitution:
         q = self.repeats
         ways = sum(math.comb(len(name) + q + 1, q + 1) for name in names) << self.choices
         if ways > MOST_WAYS:
-            raise ValueError(f"rename: {self.text[:SHOWN]!r}: there may be {ways:.1g} ways to match it with these names, "
-                             f"and at most {MOST_WAYS:.0g} are tried; write it with fewer of *, +, {{}}, ? and |")
+            raise ValueError(f"rename: {self.text[:SHOWN]!r}: there may be {ways:.1g} ways to match it with these "
+                             f"names, and at most {MOST_WAYS:.0g} are tried; write it with fewer *, +, {{}}, ? and |")
 
     def _filled(self, found: re.Match[str]) -> str:
         def number(reference: re.Match[str]) -> str:
@@ -167,13 +167,14 @@ def _ways(text: str, old: str) -> tuple[int, int]:
     Raises ValueError, which names the whole `text`, for what a Substitution may not have.
     """
     if refused := re.search(r"\\[1-9]", old.replace(r"\\", "")):
-        raise ValueError(f"rename: {text[:SHOWN]!r}: expected no reference such as {refused[0]} in OLD; it belongs into NEW")
+        raise ValueError(f"rename: {text[:SHOWN]!r}: expected no reference such as {refused[0]} in OLD, only in "
+                         "NEW")
     plain = re.sub(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", "x", old, flags=re.DOTALL)  # escapes and sets are one character
     if "(?" in plain:
         raise ValueError(f"rename: {text[:SHOWN]!r}: expected groups as (...), got {plain[plain.index('(?'):][:3]}")
     if refused := re.search(r"\)(?:[*+]|\{\d*,?\d*\})", plain):
-        raise ValueError(f"rename: {text[:SHOWN]!r}: expected no group to repeat, got {refused[0]} after one; repeat one "
-                         "character, as in [a-z]+, or write the group several times")
+        raise ValueError(f"rename: {text[:SHOWN]!r}: expected no group to repeat, got {refused[0]} after one; repeat "
+                         "one character, as in [a-z]+, or write the group several times")
     repeats = re.findall(r"[*+]|\{\d*,?\d*\}", plain)
     return len(repeats), plain.count("?") + plain.count("|")
 

@@ -61,8 +61,8 @@ def _check(name: str, **values: Any) -> None:
     for what, value in values.items():
         if not isinstance(value, numbers.Real):
             raise TypeError(f"{name}: expected {what} as a number, got {value!r}")
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name}: expected {what} >= 0{' and finite' * (value > 0)}, got {value}")
+        if not 0 <= float(value) < math.inf:
+            raise ValueError(f"{name}: expected {what} >= 0{' and finite' * (float(value) > 0)}, got {value}")
 
 
 def decay_matrices_only(parameters: Sequence[Tensor]) -> list[Group]:

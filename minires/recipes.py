@@ -13,7 +13,10 @@ from .names import unknown
 MOST = 2**31 - 1  # largest value of a count
 OPTIMIZERS = "sgd", "adam", "adamw"
 SCHEDULES = "steps", "cosine", "one-cycle"
-KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text", tuple: "a tuple of numbers"}
+# What the fields' types mean, and their names in errors.
+KINDS: dict[str, tuple[type, str]] = {
+    "int": (numbers.Integral, "a whole number"), "float": (numbers.Real, "a number"), "bool": (bool, "True or False"),
+    "str": (str, "text"), "tuple[float, ...]": (tuple, "a tuple of numbers")}
 Settings = TypeVar("Settings")  # any dataclass
 
 
@@ -48,7 +51,7 @@ class Recipe:
                               up to lr in the first 30 %, then down. The formulas are in `optim`
     label_smoothing  0.0      share of the target distribution, from 0 to below 1, that is uniform over the classes, as
                               in `ops.cross_entropy`
-    clip             0.0      largest Euclidean norm of all gradients together, as in `optim.clip_gradients`. 0: no limit
+    clip             0.0      largest norm of all gradients together, as in `optim.clip_gradients`. 0: no limit
 
     Raises TypeError if a field has another type, and ValueError if a number is out of its range.
     """
@@ -75,12 +78,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value, kind = getattr(self, field.name), type(field.default)
-            if not isinstance(value, {int: numbers.Integral, float: numbers.Real}.get(kind, kind)) or (
-                    isinstance(value, bool) and kind is not bool):
-                raise TypeError(f"recipe: expected {field.name} as {KINDS[kind]}, got {value!r}")
+            value, (kind, wanted) = getattr(self, field.name), KINDS[str(field.type)]
+            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+                raise TypeError(f"recipe: expected {field.name} as {wanted}, got {value!r}")
         if not all(isinstance(share, numbers.Real) for share in self.drops):
-            raise TypeError(f"recipe: expected drops as {KINDS[tuple]}, got {self.drops!r}")
+            raise TypeError(f"recipe: expected drops as a tuple of numbers, got {self.drops!r}")
         for name, least in ("epochs", 1), ("batch_size", 1), ("steps", 0), ("warm_up_layers", 0), ("crop", 0):
             if getattr(self, name) < least:
                 raise ValueError(f"recipe: expected {name} >= {least}, got {getattr(self, name)}")

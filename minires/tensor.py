@@ -185,8 +185,8 @@ def _numbers(value: Any) -> np.ndarray:
     if array.dtype.kind not in "fiub":
         for one in array.ravel().tolist():
             if not isinstance(one, numbers.Real):
-                raise TypeError(f"Tensor(data): expected numbers, nested in lists, got {'a list with ' * (array.ndim > 0)}"
-                                f"{type(one).__name__}")
+                raise TypeError("Tensor(data): expected numbers, nested in lists, got "
+                                f"{'a list with ' * (array.ndim > 0)}{type(one).__name__}")
     return array.astype(np.float32)
 
 
@@ -303,8 +303,8 @@ class Tensor:
         return self.item()
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError("NumPy's functions cannot take a Tensor; use minires.ops or the Tensor's own methods, which have "
-                        "gradients (x.exp() or ops.exp(x) for numpy.exp(x)), or give them x.numpy()")
+        raise TypeError("NumPy's functions cannot take a Tensor; use minires.ops or the Tensor's own methods, which "
+                        "have gradients (x.exp() or ops.exp(x) for numpy.exp(x)), or give them x.numpy()")
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         raise TypeError(f"numpy.{function.__name__} cannot take a Tensor; use minires.ops or the Tensor's own methods, "

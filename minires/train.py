@@ -178,7 +178,7 @@ def _rate(lr: Any) -> float:
     """Return what a schedule returned. Raises TypeError or ValueError unless it is a learning rate."""
     if not isinstance(lr, numbers.Real):
         raise TypeError(f"fit, schedule: expected it to return a number, got {type(lr).__name__}")
-    if not 0 <= lr < math.inf:
+    if not 0 <= float(lr) < math.inf:
         raise ValueError(f"fit, schedule: expected it to return a finite number >= 0, got {lr}")
     return float(lr)
 
@@ -195,7 +195,8 @@ def _check_epoch(train: Any, recipe: Recipe, at: Progress, total: int) -> None:
 def _check_options(recipe: Any, rng: Any, optimizer: Any, at: Any, model: Any, **functions: Any) -> None:
     """Check the arguments of fit that are not data."""
     for name, value, kind, wanted in (
-            ("model", model, nn.Module, "a Module"), ("recipe", recipe, Recipe, 'a Recipe, such as recipes.named("demo")'),
+            ("model", model, nn.Module, "a Module"),
+            ("recipe", recipe, Recipe, 'a Recipe, such as recipes.named("demo")'),
             ("rng", rng, np.random.Generator | numbers.Integral, "a numpy.random.Generator or a whole number as seed"),
             ("optimizer", optimizer, Optimizer | None, "an Optimizer, such as optim.SGD(model.parameters(), 0.1)"),
             ("at", at, Progress | None, "a Progress")):
@@ -377,8 +378,8 @@ def _mean(measure: Callable[..., float], model: nn.Module, data: Any) -> float:
     found = [measure(model, *part) for part in parts]
     for value in found:
         if not isinstance(value, numbers.Real):
-            raise TypeError(f"fit, measure: expected it to return a number, got {type(value).__name__}; float(value) makes "
-                            "one from an array or a Tensor with one element")
+            raise TypeError(f"fit, measure: expected it to return a number, got {type(value).__name__}; float(value) "
+                            "makes one from an array or a Tensor with one element")
     sizes = [len(part[0]) for part in parts]
     return float(sum(value * size for value, size in zip(found, sizes, strict=True)) / sum(sizes))
 
@@ -417,12 +418,12 @@ def step(model: nn.Module, optimizer: Optimizer, images: Any, labels: Any, numbe
     with np.errstate(over="ignore", invalid="ignore"):  # the error below names the layer
         found = (loss or ops.cross_entropy)(model(Tensor(images)), labels)
     if not isinstance(found, Tensor) or found.size != 1:
-        raise TypeError(f"step, loss: expected a Tensor with one number, got "
+        raise TypeError("step, loss: expected a Tensor with one number, got "
                         + (f"shape {found.shape}; .mean() makes one" if isinstance(found, Tensor) else
                            f"{type(found).__name__}; compute it with operations on Tensors, from ops"))
     if not found.requires_grad:
-        raise ValueError("step, loss: expected a Tensor that was computed from the model's output, got a constant; is every "
-                         "parameter frozen?")
+        raise ValueError("step, loss: expected a Tensor that was computed from the model's output, got a constant; is "
+                         "every parameter frozen?")
     value = found.item()
     if not math.isfinite(value):
         for t, data in running:  # BatchNorm replaces the arrays of its statistics, so these hold the old values

@@ -80,7 +80,8 @@ def load_weights(model: nn.Module, source: str | os.PathLike[str] | Mapping[str,
 
     Raises ValueError if the file is damaged, has another format, or names code that is not allowed.
     Raises ValueError, with both shapes, if entries are missing, unexpected or misshapen.
-    Raises ValueError for a pattern or a rule of `rename` that no name has, and if `skip` and `only` leave out all names.
+    Raises ValueError for a pattern or a rule of `rename` that no name has, and if `skip` and `only` leave out
+    everything.
     Raises TypeError if an argument has another type.
     Raises OSError if the file cannot be read.
     After an error the model is unchanged.
@@ -250,8 +251,9 @@ def _tensors(saved: Any) -> dict[str, Any]:
         if isinstance(saved, Mapping):
             saved = next((saved[key] for key in NESTED if isinstance(saved.get(key), Mapping)), saved)
     if not isinstance(saved, Mapping):
-        raise Refused(f"expected a dict of arrays, or such a dict under {' or '.join(map(repr, NESTED))}, got "
-                      f"{'one array' if isinstance(saved, Stored) else type(saved).__name__}; torch.save(model.state_dict(), ...) and pickle.dump write one")
+        given = "one array" if isinstance(saved, Stored) else type(saved).__name__
+        raise Refused(f"expected a dict of arrays, or such a dict under {' or '.join(map(repr, NESTED))}, got {given}; "
+                      "torch.save(model.state_dict(), ...) and pickle.dump write one")
     entries = {name.decode("latin1") if isinstance(name, bytes) else str(name): _in_memory(value)
                for name, value in saved.items()}
     if not any(isinstance(value, Stored) for value in entries.values()) and (places := _nested(saved)):

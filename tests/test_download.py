@@ -239,14 +239,14 @@ def test_a_length_that_is_no_number_is_ignored(server, tmp_path, length):
 
 def test_a_folder_that_cannot_be_made(server, tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(OSError, match=r"Not a directory; nothing can be downloaded there\. Choose another .* MINIRES_DATA"):
+    with pytest.raises(OSError, match=r"Not a directory; nothing can be downloaded there\. Choose .* MINIRES_DATA"):
         download.fetch([server.url + "file"], tmp_path / "file" / "cifar10" / "file", MD5)
     assert server.asked == []
 
 
 def test_a_folder_that_cannot_be_written_to(server, tmp_path, monkeypatch):
     monkeypatch.setattr(download.os, "access", lambda path, mode: False)  # root may write everywhere
-    with pytest.raises(PermissionError, match="Permission denied; nothing can be downloaded there. Choose another folder"):
+    with pytest.raises(PermissionError, match=r"Permission denied; nothing can be downloaded there\. Choose"):
         download.fetch([server.url + "file"], tmp_path / "file", MD5)
     assert server.asked == [] and names(tmp_path) == []
 
@@ -293,8 +293,8 @@ def test_ctrl_c_keeps_what_has_arrived(tiny_cifar, tmp_path, monkeypatch, capsys
             self.file.write(data[:1000])
             raise KeyboardInterrupt
 
-    typed = ["train", "resnet20", "--dataset", "cifar10", "--download", "--recipe", "paper-cifar", "--out", "run", "--resume",
-             "--device", "cpu", "--set", "steps=2", "batch_size=20", "model.width=1"]
+    typed = ["train", "resnet20", "--dataset", "cifar10", "--download", "--recipe", "paper-cifar", "--out", "run",
+             "--resume", "--device", "cpu", "--set", "steps=2", "batch_size=20", "model.width=1"]
     opened = builtins.open
     with monkeypatch.context() as m:
         m.setattr(download, "open", lambda path, mode: Stopped(opened(path, mode), 0), raising=False)

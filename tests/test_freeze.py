@@ -226,11 +226,11 @@ def test_the_parameters_of_a_part():
 
     assert chosen() == [name for name, t in net.state().items() if t.requires_grad]
     assert chosen("layer1") == [name for name in chosen() if name.startswith("layer1.")] != []
-    assert chosen("fc", net.fc.bias, "fc.weight", net.conv1) == ["conv1.weight", "fc.weight", "fc.bias"]  # in order, once
+    assert chosen("fc", net.fc.bias, "fc.weight", net.conv1) == ["conv1.weight", "fc.weight", "fc.bias"]
     assert chosen("*.bn?") == [name for name in chosen() if ".bn" in name]
     net.freeze("layer1.0")
     assert chosen("layer1.0") == []
-    for which, says in ("layer9", "parameters: unknown name 'layer9'; did you mean layer"), (nn.ReLU(), "got another ReLU"):
+    for which, says in ("layer9", "parameters: unknown name 'layer9'; did you mean"), (nn.ReLU(), "got another ReLU"):
         with pytest.raises(ValueError, match=says):
             net.parameters(which)
 

@@ -142,7 +142,7 @@ def test_one_tensor_is_not_a_list_of_parameters(make):
     """Its rows are new Tensors, so nothing would be trained, and no norm limited."""
     p = Tensor(np.ones((2, 3)), True)
     p.grad = np.full((2, 3), 9.0)
-    with pytest.raises(TypeError, match="expected a list of Tensors, such as net.fc.parameters.*, got Tensor"):
+    with pytest.raises(TypeError, match=r"expected a list of Tensors, such as net\.fc\.parameters.*, got Tensor"):
         make(p)
 
 

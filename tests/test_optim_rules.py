@@ -179,7 +179,7 @@ def test_decay_spares_batch_norms_and_biases():
     (lambda p: Group(p, lr_factor="x"), TypeError, "Group: expected lr_factor as a number, got 'x'"),
     (lambda p: Group(p, weight_decay=math.nan), ValueError, "Group: expected weight_decay >= 0, got nan"),
     (lambda p: optim.clip_gradients(p, "1"), ValueError, "clip_gradients: expected a norm above 0, got '1'"),
-    (lambda p: optim.clip_gradients([Group(p)], 1), TypeError, "clip_gradients: expected a list of Tensors, .* Group in"),
+    (lambda p: optim.clip_gradients([Group(p)], 1), TypeError, "clip_gradients: expected a list of Tensors, .* Group"),
 ])
 def test_wrong_use_is_refused(make, error, says):
     with pytest.raises(error, match=says):

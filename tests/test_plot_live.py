@@ -144,5 +144,5 @@ def test_other_losses_and_measures_are_seen():
 
 
 def test_what_is_no_event_is_refused():
-    with pytest.raises(TypeError, match="live: expected the events of train.fit, got float"):
+    with pytest.raises(TypeError, match=r"live: expected the events of train\.fit, got float"):
         list(plot.live([0.5]))

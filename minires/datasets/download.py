@@ -58,8 +58,8 @@ def _part(path: Path) -> Path:
 def fetch(urls: Sequence[str], path: Path, md5: str, most: int | None = None) -> Path:
     """Download a file from the first of `urls` that answers, and return `path`. All `urls` offer the same file.
 
-    The bytes are written to `path` + ".part", and a later call resumes there, after Ctrl-C too. When the file is complete
-    and its MD5 is `md5`, it is renamed to `path`. On a terminal a progress bar is shown.
+    The bytes are written to `path` + ".part", and a later call resumes there, also after Ctrl-C. When the file is
+    complete and its MD5 is `md5`, it is renamed to `path`. On a terminal a progress bar is shown.
 
     most: bytes; a file with more is not downloaded. None: no limit
 
@@ -77,8 +77,8 @@ def fetch(urls: Sequence[str], path: Path, md5: str, most: int | None = None) ->
         if not os.access(path.parent, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path.parent)
     except OSError as e:
-        raise OSError(e.errno, f"{e.strerror}; nothing can be downloaded there. Choose another folder with MINIRES_DATA or "
-                      "--data-dir, in Python root", str(e.filename)) from e
+        raise OSError(e.errno, f"{e.strerror}; nothing can be downloaded there. Choose another folder with "
+                      "MINIRES_DATA or --data-dir, in Python with root", str(e.filename)) from e
     failed = []
     for url in urls:
         try:
@@ -86,8 +86,8 @@ def fetch(urls: Sequence[str], path: Path, md5: str, most: int | None = None) ->
             break
         except _TooLong as e:
             part.unlink(missing_ok=True)
-            raise ValueError(f"{url}: expected at most {most} bytes, got more; it was deleted. The site offers a file that "
-                             "is not the published one") from e
+            raise ValueError(f"{url}: expected at most {most} bytes, got more; it was deleted. The site offers a file "
+                             "that is not the published one") from e
         except urllib.error.HTTPError as e:
             e.close()
             failed.append(f"{url} answers {e.code} {e.reason}")

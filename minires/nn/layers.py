@@ -1,6 +1,7 @@
 """This module has the layers: convolution, linear, BatchNorm, activations, pooling, dropout and Sequential."""
 from __future__ import annotations
 
+import numbers
 import operator
 from collections.abc import Iterator
 from typing import Any
@@ -8,10 +9,25 @@ from typing import Any
 import numpy as np
 
 from .. import init, kernels, ops
-from ..ops.arguments import check_counts, check_number, check_window
+from ..ops.arguments import check_number
 from ..ops.elementwise import check_approximate, check_probability
 from ..tensor import Tensor
 from .module import Module
+
+
+def _check_counts(name: str, **counts: Any) -> None:
+    """Raise ValueError, naming the layer `name`, unless all of `counts` are integers >= 1."""
+    for what, value in counts.items():
+        if not isinstance(value, numbers.Integral) or int(value) < 1:
+            raise ValueError(f"{name}: expected {what} as an integer >= 1, got {value!r}")
+
+
+def _check_window(name: str, kernel: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1) -> None:
+    """Raise ValueError, naming the layer `name`, unless these are integers or pairs: padding >= 0, the others >= 1."""
+    for what, value, least in (("kernel", kernel, 1), ("stride", 1 if stride is None else stride, 1),
+                               ("padding", padding, 0), ("dilation", dilation, 1)):
+        if min(ops.pair(value, f"{name}, {what}")) < least:
+            raise ValueError(f"{name}, {what}: expected at least {least}, got {value}")
 
 
 class Conv2d(Module):
@@ -29,8 +45,8 @@ class Conv2d(Module):
 
     def __init__(self, in_channels: int, out_channels: int, kernel: Any, stride: Any = 1, padding: Any = 0,
                  bias: bool = False, *, dilation: Any = 1, groups: int = 1, rng: np.random.Generator):
-        check_counts("Conv2d", in_channels=in_channels, out_channels=out_channels, groups=groups)
-        check_window("Conv2d", kernel, stride, padding, dilation)
+        _check_counts("Conv2d", in_channels=in_channels, out_channels=out_channels, groups=groups)
+        _check_window("Conv2d", kernel, stride, padding, dilation)
         if in_channels % groups or out_channels % groups:
             raise ValueError(f"Conv2d, groups: expected a divisor of {in_channels} input and {out_channels} output "
                              f"channels, got {groups}")
@@ -66,7 +82,7 @@ class Linear(Module):
     multiplies = True
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, rng: np.random.Generator):
-        check_counts("Linear", in_features=in_features, out_features=out_features)
+        _check_counts("Linear", in_features=in_features, out_features=out_features)
         self.weight = Tensor(init.fan_in_uniform((out_features, in_features), rng=rng), True)
         self.bias = Tensor(init.constant((out_features,), 0), True) if bias else None
 
@@ -97,7 +113,7 @@ class BatchNorm(Module):
         if not track_running_stats:
             raise ValueError(f"{type(self).__name__}: expected track_running_stats=True; to normalise by the batch "
                              "while the model is in eval mode, call bn.train() after model.eval()")
-        check_counts(type(self).__name__, channels=channels)
+        _check_counts(type(self).__name__, channels=channels)
         check_number(f"{type(self).__name__}, eps", eps, 0)
         check_number(f"{type(self).__name__}, momentum", momentum, 0, 1)
         self.weight = Tensor(init.constant((channels,), 1), True)
@@ -194,7 +210,7 @@ class MaxPool2d(Module):
     """
 
     def __init__(self, kernel: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False, dilation: Any = 1):
-        check_window("MaxPool2d", kernel, stride, padding, dilation)
+        _check_window("MaxPool2d", kernel, stride, padding, dilation)
         self.kernel, self.stride, self.padding, self.ceil_mode = kernel, stride, padding, ceil_mode
         self.dilation = dilation
 
@@ -214,7 +230,7 @@ class AvgPool2d(Module):
 
     def __init__(self, kernel: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
                  count_include_pad: bool = True):
-        check_window("AvgPool2d", kernel, stride, padding)
+        _check_window("AvgPool2d", kernel, stride, padding)
         self.kernel, self.stride, self.padding = kernel, stride, padding
         self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
 

@@ -120,15 +120,14 @@ class Module:
         modules, state = dict(self.modules()), self.state()
         chosen: set[int] = set()
         for one in which:
-            known = {**state, **modules}
+            known: dict[str, Any] = {**state, **modules}
             names = [name for name, m in known.items() if one is m or (isinstance(one, str) and fits(name, one))]
             if not names and isinstance(one, str):
                 raise unknown(operation, one, filter(None, modules))
             if not names:
                 raise ValueError(f"{operation}: expected names, Modules or Tensors of this {type(self).__name__}, got "
                                  f"{'another ' * isinstance(one, Module | Tensor)}{type(one).__name__}")
-            for name in names:
-                part = known[name]
+            for part in map(known.__getitem__, names):
                 chosen |= {id(part)} if isinstance(part, Tensor) else {
                     id(inside) for inside in (*(m for _, m in part.modules()), *part.state().values())}
         return chosen

@@ -58,7 +58,7 @@ def one_axis(axis: Any, ndim: int, what: str = "axis") -> int:
     """Return one axis as a non-negative integer. Raises ValueError, which calls it `what`, if there is no such axis."""
     if ndim == 0:
         raise ValueError(f"{what}: expected an array with axes, got one number")
-    if not isinstance(axis, numbers.Integral) or not -ndim <= axis < ndim:
+    if not isinstance(axis, numbers.Integral) or not -ndim <= int(axis) < ndim:
         raise ValueError(f"{what}: expected an integer from {-ndim} to {ndim - 1}, got {axis!r}")
     return int(axis) % ndim
 
@@ -74,36 +74,24 @@ def one_tuple(args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def parts_of(name: str, tensors: Any) -> list[Tensor]:
-    """Return a list of Tensors as given to the operation `name`. Raises TypeError for anything else, ValueError if it is
-    empty."""
+    """Return a list of Tensors that the operation `name` got.
+
+    Raises TypeError for anything else, and ValueError if the list is empty.
+    """
     if isinstance(tensors, Tensor) or not isinstance(tensors, Iterable):
         raise TypeError(f"{name}: expected a list of Tensors, got {type(tensors).__name__}")
     parts = list(tensors)
     if wrong := [part for part in parts if not isinstance(part, Tensor)]:
-        raise TypeError(f"{name}: expected a list of Tensors, got {type(wrong[0]).__name__} in it; wrap it: Tensor(array)")
+        raise TypeError(f"{name}: expected a list of Tensors, got {type(wrong[0]).__name__} in it; wrap it: "
+                        "Tensor(array)")
     if not parts:
         raise ValueError(f"{name}: expected at least one Tensor, got none")
     return parts
 
 
-def check_counts(name: str, least: int = 1, **counts: Any) -> None:
-    """Raise ValueError, naming the layer or operation `name`, unless all of `counts` are integers >= least."""
-    for what, value in counts.items():
-        if not isinstance(value, numbers.Integral) or value < least:
-            raise ValueError(f"{name}: expected {what} as an integer >= {least}, got {value!r}")
-
-
-def check_window(name: str, kernel: Pair, stride: Pair | None = None, padding: Pair = 0, dilation: Pair = 1) -> None:
-    """Raise ValueError, naming the layer `name`, unless these are integers or pairs, the padding >= 0, the rest >= 1."""
-    for what, value, least in (("kernel", kernel, 1), ("stride", 1 if stride is None else stride, 1),
-                               ("padding", padding, 0), ("dilation", dilation, 1)):
-        if min(pair(value, f"{name}, {what}")) < least:
-            raise ValueError(f"{name}, {what}: expected at least {least}, got {value}")
-
-
 def check_number(what: str, value: Any, least: float = -math.inf, most: float = math.inf) -> float:
     """Return `value` as a float. Raises ValueError, which calls it `what`, unless it is a number from least to most."""
-    if not isinstance(value, numbers.Real) or not least <= value <= most:
+    if not isinstance(value, numbers.Real) or not least <= float(value) <= most:
         bounds = f" from {least} to {most}" if math.isfinite(most) else f" >= {least}" if math.isfinite(least) else ""
         raise ValueError(f"{what}: expected a number{bounds}, got {value!r}")
     return float(value)

@@ -59,7 +59,8 @@ def cross_entropy(logits: Tensor, labels: Any, weight: Any = None, ignore_index:
     a label is out of range, or every label is ignored or has the weight 0.
     """
     if not isinstance(logits, Tensor):
-        raise TypeError(f"cross_entropy: expected logits as a Tensor, got {type(logits).__name__}; wrap it: Tensor(array)")
+        raise TypeError(f"cross_entropy: expected logits as a Tensor, got {type(logits).__name__}; wrap it: "
+                        "Tensor(array)")
     if not isinstance(ignore_index, numbers.Integral | None):
         raise ValueError(f"cross_entropy, ignore_index: expected an integer, got {ignore_index!r}")
     labels = labels if hasattr(labels, "dtype") else np.asarray(labels)
@@ -97,8 +98,8 @@ def _general_cross_entropy(logits: Tensor, labels: Any, weight: Any, ignore_inde
     smoothing = check_number("cross_entropy, label_smoothing", label_smoothing, 0, 1)
     xp, K = device.of(logits.data), logits.shape[1]
     if isinstance(weight, Tensor) and weight.requires_grad:
-        raise ValueError("cross_entropy, weight: it has no gradient here; give weight.detach(), or multiply the losses of "
-                         'reduction="none" by it')
+        raise ValueError("cross_entropy, weight: it has no gradient here; give weight.detach(), or multiply the losses "
+                         'of reduction="none" by it')
     w = xp.ones(K) if weight is None else weight.data if isinstance(weight, Tensor) else xp.asarray(weight)
     if w.shape != (K,) or w.dtype.kind not in "fiu":
         raise ValueError(f"cross_entropy, weight: expected {K} numbers, one for each class, got {w.dtype}{w.shape}")
@@ -115,6 +116,10 @@ def _general_cross_entropy(logits: Tensor, labels: Any, weight: Any, ignore_inde
     if reduction == "sum":
         return losses.sum()
     divisor = (w * one_hot).sum(dtype=logits.dtype)
-    if not device.on_gpu(divisor) and divisor == 0:
-        raise ValueError("cross_entropy: the weights of all labels add up to 0, so there is no mean")
+    _check_divisor(divisor)
     return losses.sum() / Tensor(divisor)
+
+
+def _check_divisor(divisor: Any) -> None:
+    if not device.on_gpu(divisor) and divisor == 0:  # on a GPU, as for the labels, the check would wait for the device
+        raise ValueError("cross_entropy: the weights of all labels add up to 0, so there is no mean")

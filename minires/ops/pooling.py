@@ -5,8 +5,6 @@ import functools
 import math
 from typing import Any
 
-import numpy as np
-
 from .. import device
 from ..kernels.reference import extent
 from ..tensor import Function, Tensor
@@ -106,7 +104,8 @@ def _over_counted(xp: Any, dtype: Any, size: int, out: int, kernel: int, stride:
 
 class AdaptiveAvgPool2d(Function):
     def forward(self, x, size):
-        check_image(x)
+        if x.ndim != 4 or min(x.shape[2:]) < 1:
+            raise ValueError("expected x (N, C, H, W) with H, W >= 1; write one image x as x.reshape(1, *x.shape)")
         self.shape, (self.rows, self.columns) = x.shape, map(_bands, size, x.shape[2:])
         return self.xp.stack([self.xp.stack([x[:, :, r, c].mean((2, 3)) for c in self.columns], 2)
                               for r in self.rows], 2)

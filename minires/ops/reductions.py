@@ -101,7 +101,8 @@ class Max(Function):
         self.order = (*kept, *self.axes)                       # reduced axes last
         self.ordered_shape = tuple(x.shape[a] for a in self.order)
         self.kept_shape = self.ordered_shape[:len(kept)]
-        self.winner = x.transpose(self.order).reshape(*self.kept_shape, count).argmax(-1)  # reduced axes joined into one
+        # The reduced axes are joined into one. (-1 instead of their count fails for arrays without elements.)
+        self.winner = x.transpose(self.order).reshape(*self.kept_shape, count).argmax(-1)
         return x.max(self.axes, keepdims=keepdims)
 
     def backward(self, g):

@@ -30,8 +30,8 @@ def live(events: Iterable[Any], title: str = "", *, seconds: float | None = None
             pass
 
     In a notebook a figure appears below the cell and is drawn again while the training runs: the loss of the steps and
-    the errors after every epoch. When the training ends, by an error or Ctrl-C too, it is drawn once more. Anywhere else
-    a line is printed for every epoch, and between them for some steps.
+    the errors after every epoch. It is drawn once more when the training ends, also by an error or Ctrl-C. Anywhere
+    else a line is printed for every epoch, and between them for some steps.
 
     Raises TypeError for an event that is neither a `train.Step` nor a `train.Epoch`.
     """
