@@ -24,34 +24,33 @@ Settings = TypeVar("Settings")  # any dataclass
 class Recipe:
     """Says how to train. The defaults are those of `minires demo`.
 
-    field            default  meaning
-    epochs           3        number of passes over the training set
-    batch_size       100      images in a batch; 128 in He et al. 2015, section 4.2
-    lr               0.1      learning rate, the factor of each update; 0.1 in He et al. 2015, section 4.2
-    momentum         0.9      share of SGD's velocity that an update keeps, or beta1 of Adam; 0.9 in He et al. 2015,
-                              section 4.2
-    weight_decay     0.0001   factor of the weights in their gradient (`optim.SGD`), or in AdamW's decay; 0.0001 in He
-                              et al. 2015, section 4.2
-    steps            0        number of updates, instead of epochs; 64,000 in He et al. 2015, section 4.2. 0: `epochs`
-                              decides
-    drops            ()       shares of the run, rising between 0 and 1, at which lr is divided by 10; (0.5, 0.75) in He
-                              et al. 2015, section 4.2, which are 32,000 and 48,000 of 64,000 updates
-    warm_up_lr       0.0      limit of lr until the training error after an epoch is below 80 %; 0.01 in He et al. 2015,
-                              section 4.2, for 110 layers. 0: no warm-up
-    warm_up_layers   110      number of layers with weights, below which a network is not warmed up
-    crop             0        pixels: pad each image with as many zeros on each side, and cut out a random window of the
-                              image's size; 4 in He et al. 2015, section 4.2. 0: no crop
-    flip             False    mirror each image left to right with probability 1/2, as in He et al. 2015, section 4.2
-    drop_last        False    leave out an epoch's last batch if it would be smaller than the others
-    optimizer        "sgd"    or "adam" or "adamw", as in `optim`
-    beta2            0.999    share that Adam's and AdamW's mean of squares keeps: Kingma & Ba 2015, Algorithm 1
-    nesterov         False    look one step of SGD's velocity ahead, as in `optim.SGD`
-    decay_vectors    True     False: no weight decay for biases and BatchNorm's gamma and beta. He et al. 2015 decay all
-    schedule         "steps"  how lr changes. "steps": as `drops` say. "cosine": to 0 along half a cosine. "one-cycle":
-                              up to lr in the first 30 %, then down. The formulas are in `optim`
-    label_smoothing  0.0      share of the target distribution, from 0 to below 1, that is uniform over the classes, as
-                              in `ops.cross_entropy`
-    clip             0.0      largest norm of all gradients together, as in `optim.clip_gradients`. 0: no limit
+    epochs = 3              number of passes over the training set
+    batch_size = 100        images in a batch; 128 in He et al. 2015, section 4.2
+    lr = 0.1                learning rate, the factor of each update; 0.1 in He et al. 2015, section 4.2
+    momentum = 0.9          share of SGD's velocity that an update keeps, or beta1 of Adam; 0.9 in He et al. 2015,
+                            section 4.2
+    weight_decay = 0.0001   factor of the weights in their gradient (`optim.SGD`), or in AdamW's decay; 0.0001 in He et
+                            al. 2015, section 4.2
+    steps = 0               number of updates, instead of epochs; 64,000 in He et al. 2015, section 4.2. 0: `epochs`
+                            decides
+    drops = ()              shares of the run, rising between 0 and 1, at which lr is divided by 10; (0.5, 0.75) in He
+                            et al. 2015, section 4.2, which are 32,000 and 48,000 of 64,000 updates
+    warm_up_lr = 0.0        limit of lr until the training error after an epoch is below 80 %; 0.01 in He et al. 2015,
+                            section 4.2, for 110 layers. 0: no warm-up
+    warm_up_layers = 110    number of layers with weights, below which a network is not warmed up
+    crop = 0                pixels: pad each image with as many zeros on each side, and cut out a random window of the
+                            image's size; 4 in He et al. 2015, section 4.2. 0: no crop
+    flip = False            mirror each image left to right with probability 1/2, as in He et al. 2015, section 4.2
+    drop_last = False       leave out an epoch's last batch if it would be smaller than the others
+    optimizer = "sgd"       or "adam" or "adamw", as in `optim`
+    beta2 = 0.999           share that Adam's and AdamW's mean of squares keeps: Kingma & Ba 2015, Algorithm 1
+    nesterov = False        look one step of SGD's velocity ahead, as in `optim.SGD`
+    decay_vectors = True    False: no weight decay for biases and BatchNorm's gamma and beta. He et al. 2015 decay all
+    schedule = "steps"      how lr changes. "steps": as `drops` say. "cosine": to 0 along half a cosine. "one-cycle": up
+                            to lr in the first 30 %, then down. The formulas are in `optim`
+    label_smoothing = 0.0   share of the target distribution, from 0 to below 1, that is uniform over the classes, as in
+                            `ops.cross_entropy`
+    clip = 0.0              largest norm of all gradients together, as in `optim.clip_gradients`. 0: no limit
 
     Raises TypeError if a field has another type, and ValueError if a number is out of its range.
     """
