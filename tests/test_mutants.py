@@ -613,8 +613,7 @@ MORE = {
         cross_entropy_options, "closed form"),
     "cross-entropy: smoothing without the weights": (
         [(ops.losses, "_general_cross_entropy",
-          "w * (one_hot * (1 - float(label_smoothing)) + float(label_smoothing) / K)",
-          "w * one_hot * (1 - float(label_smoothing)) + float(label_smoothing) / K")],
+          "w * (one_hot * (1 - smoothing) + smoothing / K)", "w * one_hot * (1 - smoothing) + smoothing / K")],
         cross_entropy_options, "closed form"),
     "kernel's rows and columns exchanged in im2col": (
         [(K, "im2col", "cols.reshape(ANY, -1)", "cols.swapaxes(1, 2).reshape(ANY, -1)")], adjoint, "not adjoint"),
