@@ -118,7 +118,8 @@ def table(result: dict[str, Any]) -> str:
                          common.spread(times["minires"]["ratio_to_torch"])])
     other = "groups" in result["layers"][0]
     ratio = common.number(totals["minires"] / totals["torch"], 2) if "torch" in totals else common.number(None)
-    rows.append(["sum" if other else "sum over ResNet-20", "", "", *(common.number(totals[s], 2) for s in systems), ratio])
+    name = "sum" if other else "sum over ResNet-20"
+    rows.append([name, "", "", *(common.number(totals[s], 2) for s in systems), ratio])
     what = "3x3 convolutions" if other else "Layers of ResNet-20"
     title = (f"{what}: median ms at batch {result['layers'][0]['shape'][0]}, "
              f"{common.plural(result['threads'], 'thread')}, {common.plural(result['rounds'], 'round')} of "
