@@ -34,7 +34,7 @@ SHAPES = [  # (what is wrong, the call, texts that the message must contain)
     ("softmax axis", lambda: ops.softmax(t(2, 3), 2),
      ["Softmax(float64(2, 3))", "axis: expected an integer from -2 to 1, got 2"]),
     ("softmax, two axes", lambda: ops.log_softmax(t(2, 3), (0, 1)), ["LogSoftmax(float64(2, 3))", "got (0, 1)"]),
-    ("softmax of a number", lambda: ops.softmax(t()), ["Softmax(float64())", "expected an array with axes, got one"]),
+    ("concatenate numbers", lambda: ops.concatenate([t(), t()]), ["axis: expected an array with axes, got one"]),
     ("axis of half", lambda: t(2, 3).min(0.5),
      ["Max(float64(2, 3))", "axis: expected an integer or a tuple of integers, got 0.5"]),
     ("axis as text", lambda: t(2, 3).std("0"), ["Std(float64(2, 3))", "axis: expected an integer", "got '0'"]),

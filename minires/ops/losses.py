@@ -14,7 +14,7 @@ from .arithmetic import where
 
 class LogSoftmax(Function):
     def forward(self, z, axis):
-        self.axis = axis = one_axis(axis, z.ndim)
+        self.axis = axis = one_axis(axis, max(z.ndim, 1))  # NumPy gives a number one axis
         self.log_p = self.K.log_softmax(z, axis)
         return self.log_p
 
@@ -26,7 +26,7 @@ def log_softmax(z: Tensor, axis: int = -1) -> Tensor: return LogSoftmax.apply(z,
 
 class Softmax(Function):
     def forward(self, z, axis):
-        self.axis = axis = one_axis(axis, z.ndim)
+        self.axis = axis = one_axis(axis, max(z.ndim, 1))  # NumPy gives a number one axis
         self.p = self.xp.exp(self.K.log_softmax(z, axis))
         return self.p
 
