@@ -48,7 +48,7 @@ def _tensors(name: str, given: Any) -> list[Tensor]:
 
     A Tensor is refused, because its rows are new Tensors, whose training would change nothing.
     """
-    if isinstance(given, Tensor | str) or not isinstance(given, Iterable):
+    if isinstance(given, Tensor | str) or hasattr(given, "parameters") or not isinstance(given, Iterable):
         raise TypeError(f"{name}: expected a list of Tensors, such as net.fc.parameters(), got {type(given).__name__}")
     found = list(given)
     if wrong := [type(p).__name__ for p in found if not isinstance(p, Tensor)]:
@@ -89,8 +89,8 @@ class Optimizer:
 
     def __init__(self, parameters: Sequence[Tensor] | Sequence[Group], lr: float, weight_decay: float):
         name = type(self).__name__
-        listed = isinstance(parameters, Iterable) and not isinstance(parameters, Tensor)
-        given = list(parameters) if listed else _tensors(name, parameters)
+        refused = isinstance(parameters, Tensor) or hasattr(parameters, "parameters")  # one Tensor, or a Module
+        given = list(parameters) if isinstance(parameters, Iterable) and not refused else _tensors(name, parameters)
         if wrong := [p for p in given if not isinstance(p, (Tensor, Group))]:
             raise TypeError(f"{name}: expected parameters as Tensors or optim.Groups, got {type(wrong[0]).__name__}; "
                             "parameters with a learning rate of their own are Group(parameters, lr_factor=...)")

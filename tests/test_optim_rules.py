@@ -174,6 +174,7 @@ def test_decay_spares_batch_norms_and_biases():
     (lambda p: Adam(p, betas=0.9), ValueError, "Adam: expected two betas, each from 0 to below 1, got 0.9"),
     (lambda p: Adam(p, betas=("a", "b")), ValueError, "Adam: expected two betas"),
     (lambda p: Adam(p, lr="fast"), TypeError, "Adam: expected lr as a number, got 'fast'"),
+    (lambda p: SGD(nn.Sequential(nn.ReLU()), 0.1), TypeError, "SGD: expected a list of Tensors, .*, got Sequential"),
     (lambda p: SGD(5, 0.1), TypeError, "SGD: expected a list of Tensors, such as .*, got int"),
     (lambda p: Group(p, lr_factor=-1.0), ValueError, "Group: expected lr_factor >= 0, got -1.0"),
     (lambda p: Group(p, lr_factor="x"), TypeError, "Group: expected lr_factor as a number, got 'x'"),
