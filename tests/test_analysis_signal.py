@@ -214,7 +214,7 @@ def test_activations_of_every_nonlinearity_that_minires_has():
 
 def test_activations_refuse_what_they_cannot_describe():
     x = normal(5, 3, dtype=np.float32)
-    with pytest.raises(ValueError, match="no nonlinearity: no ReLU, leaky ReLU, .* clip, or Function of its own"):
+    with pytest.raises(ValueError, match=r"no nonlinearity: no ReLU, leaky ReLU, .* clip, or Function of its own"):
         activations(nn.Linear(3, 2, rng=rng()), x)
     with pytest.raises(ValueError, match="expected bins >= 1 and limit > 0, got 0 and 4"):
         activations(cifar(), x, bins=0)
