@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import device, kernels, nn, ops, optim
-from .cuda_graph import GraphedStep
+from .cuda_graph import GraphedStep, check_loss
 from .datasets.augment import random_crop, random_flip
 from .datasets.batching import batches, epoch_rng
 from .evaluate import error as error  # train.error is public
@@ -416,14 +416,7 @@ def step(model: nn.Module, optimizer: Optimizer, images: Any, labels: Any, numbe
     optimizer.zero_grad()
     running = [(t, t.data) for t in model.state().values() if not t.requires_grad]
     with np.errstate(over="ignore", invalid="ignore"):  # the error below names the layer
-        found = (loss or ops.cross_entropy)(model(Tensor(images)), labels)
-    if not isinstance(found, Tensor) or found.size != 1:
-        raise TypeError("step, loss: expected a Tensor with one number, got "
-                        + (f"shape {found.shape}; .mean() makes one" if isinstance(found, Tensor) else
-                           f"{type(found).__name__}; compute it with operations on Tensors, from ops"))
-    if not found.requires_grad:
-        raise ValueError("step, loss: expected a Tensor that was computed from the model's output, got a constant; is "
-                         "every parameter frozen?")
+        found = check_loss("step", (loss or ops.cross_entropy)(model(Tensor(images)), labels))
     value = found.item()
     if not math.isfinite(value):
         for t, data in running:  # BatchNorm replaces the arrays of its statistics, so these hold the old values

@@ -195,6 +195,18 @@ def test_a_loss_that_no_parameter_reaches_is_refused():
         trained(loss=lambda y, labels: y.detach().mean())
 
 
+def test_a_graphed_step_takes_the_same_losses():
+    """Regression: targets that are floats were cut to integers, and a loss that is an array had no attribute."""
+    targets, tested = (x.mean((1, 2, 3), keepdims=True)[:, 0, 0] * np.ones(10, "f4") for x in (TRAIN[0], TEST[0]))
+    own = {"learn": (TRAIN[0], targets), "test": (TEST[0], tested), "measure": lambda *_: 1.0,
+           "loss": lambda output, labels: ((output - labels) ** 2).mean()}
+    assert same(trained(graph=True, **own), trained(**own))
+    for loss, error, says in ((lambda y, labels: np.ones(3), TypeError, "with one number, got ndarray"),
+                              (lambda y, labels: y.detach().mean(), ValueError, "got a constant")):
+        with pytest.raises(error, match=f"GraphedStep, loss: .*{says}"):
+            trained(graph=True, loss=loss)
+
+
 OTHER = optim.SGD(net().parameters(), 0.1)  # of another model
 
 
