@@ -14,8 +14,8 @@ __all__ = ["Function", "Tensor", "detect_changes", "device", "gradcheck", "gradc
            "no_grad", "ops"]
 
 # These are loaded at first use, so that `import minires` stays quick.
-_ROOMS = ("analysis", "cuda_graph", "datasets", "evaluate", "exercise", "models", "optim", "plot", "recipes",
-          "residual", "runs", "tap", "testing", "train", "weights")
+_ROOMS = ("analysis", "cuda_graph", "datasets", "detection", "evaluate", "exercise", "models", "optim", "plot",
+          "recipes", "residual", "runs", "tap", "testing", "train", "weights")
 _NAMES = {"load_weights": "weights", "read_weights": "weights", "save_weights": "weights",
           "shipped_file": "files.shipped"}
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         analysis,
         cuda_graph,
         datasets,
+        detection,
         evaluate,
         exercise,
         models,
@@ -41,9 +42,9 @@ if TYPE_CHECKING:
     from .files.shipped import shipped_file
     from .weights import load_weights, read_weights, save_weights
 
-    __all__ += ["analysis", "cuda_graph", "datasets", "evaluate", "exercise", "load_weights", "models", "optim", "plot",
-                "read_weights", "recipes", "residual", "runs", "save_weights", "shipped_file", "tap", "testing",
-                "train", "weights"]
+    __all__ += ["analysis", "cuda_graph", "datasets", "detection", "evaluate", "exercise", "load_weights", "models",
+                "optim", "plot", "read_weights", "recipes", "residual", "runs", "save_weights", "shipped_file", "tap",
+                "testing", "train", "weights"]
 else:
     def __getattr__(name: str) -> Any:
         if name in _ROOMS:

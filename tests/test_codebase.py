@@ -37,7 +37,7 @@ LAYERS = [
     ["nn"],
     ["models", "weights", "tap", "cuda_graph", "evaluate", "gradient_check"],
     ["analysis", "train", "info", "testing"],
-    ["plot"],
+    ["plot", "detection"],
     ["runs"],
     ["commands"],
     ["course"],
@@ -49,12 +49,12 @@ APART = {"names": set(), "files": {"names"}, "datasets": {"device", "names", "fi
          "exercise": set()}
 # Only these rooms may import them: {room: which of them}.
 ABOVE_APART = {"nn": {"names"}, "models": {"names"}, "weights": {"names", "files"}, "train": {"datasets", "recipes"},
-               "info": {"names"},
+               "detection": {"datasets", "names"}, "info": {"names"},
                "plot": {"names"},
                "runs": {"datasets", "names", "recipes", "files"}, "commands": set(APART),
                "course": {"names", "files"}, "cli": set(APART)}
 FACADE = "__init__"  # minires/__init__.py has the public names; at import it may load any room except these
-NOT_AT_START = {"plot", "commands", "course", "cli", "runs"}
+NOT_AT_START = {"plot", "detection", "commands", "course", "cli", "runs"}
 
 
 def room(path):

@@ -9,7 +9,10 @@ from minires import datasets
 from minires.datasets import Scenes, average_pool, fashion_mnist_small, patches, scene, scenes
 
 # Of the first 20 scenes with seed 0: images, masks, boxes as little-endian int64, labels
-CHECKSUMS = {"train": "d45b36100a1fec5bb1ce5a587f55fad81c24b45d0486aa4c07f7f7f2d521717e", "test": "33a3ecbb64b51871e96f936be3e0f02b682f9b9d5c14fe4e94d1a291a16a48f5"}
+CHECKSUMS = {
+    "train": "d45b36100a1fec5bb1ce5a587f55fad81c24b45d0486aa4c07f7f7f2d521717e",
+    "test": "33a3ecbb64b51871e96f936be3e0f02b682f9b9d5c14fe4e94d1a291a16a48f5",
+}
 
 
 def checksum(found):
@@ -83,24 +86,24 @@ def test_articles_overlap_by_at_most_a_quarter_of_the_smaller_one(some):
 
 def test_at_half_size_an_article_is_average_pool_rounded():
     image = fashion_mnist_small()[1].images[3]
-    weights = scene._area_weights(14)  # private: the drawing itself is random
+    weights = scene.area_weights(14)
     assert (weights.sum(1) == 28).all()
     assert ((weights @ image.astype(int) @ weights.T + 392) // 784
             == np.floor(average_pool(image[None], 14)[0].astype(np.float64) + 0.5)).all()
     for size in range(14, 29):
-        assert (scene._area_weights(size).sum(0) == size).all() and (scene._area_weights(size).sum(1) == 28).all()
+        assert (scene.area_weights(size).sum(0) == size).all() and (scene.area_weights(size).sum(1) == 28).all()
 
 
 def test_the_ground_is_bilinear_with_noise():
-    ground = np.stack([scene._ground(56, np.random.default_rng(i)) for i in range(20)]).astype(int)
+    ground = np.stack([scene.ground(56, np.random.default_rng(i)) for i in range(20)]).astype(int)
     assert 0 <= ground.min() < 5 and 45 < ground.max() <= 54
-    weights = scene._linear_weights(56)
+    weights = scene.linear_weights(56)
     assert (weights.sum(1) == 7).all() and (np.count_nonzero(weights, axis=1) <= 2).all()
     assert weights[10].tolist() == [0, 4, 3, 0, 0, 0, 0, 0, 0]
 
 
 def test_no_article_is_too_dark_to_have_a_box():
-    weights = scene._area_weights(14)
+    weights = scene.area_weights(14)
     for part in fashion_mnist_small():
         images = part.images[:2000].astype(float)
         assert ((weights @ images @ weights.T / 784).max((1, 2)) > 2 * scene.DARK).all()

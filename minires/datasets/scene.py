@@ -138,8 +138,8 @@ def scenes(count: int, seed: int, part: str, *, first: int = 0) -> Scenes:
     """Generate `count` scenes with boxes, classes and masks.
 
     seed: a whole number from 0; another seed gives other scenes
-    part: "train" or "test"; the articles of a test scene are test images of Fashion-MNIST, and those of a training scene
-        are training images
+    part: "train" or "test"; the articles of a training scene are training images of Fashion-MNIST, and those of a test
+        scene are test images
     first: the number of the first scene. A scene depends on its number, the seed and the part alone, so
         ``scenes(8, seed, part, first=16)`` equals ``scenes(24, seed, part)[16:]``
 
@@ -176,7 +176,7 @@ def patches(rows: Any, part: str, *, rng: np.random.Generator) -> Split:
     articles = _articles(part)
     images = []
     for row in np.asarray(rows):
-        canvas, article = _ground(PATCH, rng), _drawn(articles.images[row], rng)
+        canvas, article = ground(PATCH, rng), _drawn(articles.images[row], rng)
         _put(canvas, article, *rng.integers(0, PATCH - len(article) + 1, 2))
         images.append(canvas)
     return Split(read_only(np.array(images, np.uint8)), read_only(articles.labels[rows]), CLASSES)
@@ -191,7 +191,7 @@ def _articles(part: str) -> Split:
 
 def _scene(articles: Split, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
     """Return the image, the mask, the boxes and the labels of one scene."""
-    canvas, mask = _ground(CANVAS, rng), np.zeros((CANVAS, CANVAS), np.uint8)
+    canvas, mask = ground(CANVAS, rng), np.zeros((CANVAS, CANVAS), np.uint8)
     boxes: list[tuple[int, ...]] = []
     labels: list[int] = []
     for _ in range(rng.integers(1, MOST_ARTICLES + 1)):
@@ -212,13 +212,13 @@ def _scene(articles: Split, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
 def _drawn(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return an article, mirrored or not, in a random size."""
     mirrored, size = rng.integers(0, 2), int(rng.integers(SMALLEST, PATCH + 1))
-    weights = _area_weights(size)
+    weights = area_weights(size)
     # 784 = 28 * 28 is the area of a new pixel, in units in which an old pixel has size * size.
     return (weights @ image[:, ::-1 if mirrored else 1].astype(np.int64) @ weights.T + 392) // 784
 
 
 @functools.cache
-def _area_weights(size: int) -> np.ndarray:
+def area_weights(size: int) -> np.ndarray:
     """Return (size, 28): how much of each old pixel lies in each new one, on a line of 28 * size units.
 
     An old pixel is `size` units long, and a new one 28. For size 14 the average is that of `average_pool`, rounded.
@@ -248,15 +248,15 @@ def _put(canvas: np.ndarray, article: np.ndarray, top: int, left: int, dark: int
     part[article > dark] = article[article > dark]
 
 
-def _ground(size: int, rng: np.random.Generator) -> np.ndarray:
+def ground(size: int, rng: np.random.Generator) -> np.ndarray:
     """Return a ground (size, size): random grey levels on a grid, bilinear between its points, with noise."""
-    points, weights = size // CELL + 1, _linear_weights(size)
+    points, weights = size // CELL + 1, linear_weights(size)
     grid = rng.integers(0, GROUND + 1, (points, points))
     smooth = (weights @ grid @ weights.T + CELL * CELL // 2) // (CELL * CELL)
     return np.clip(smooth + rng.integers(-NOISE, NOISE + 1, (size, size)), 0, 255).astype(np.uint8)
 
 
 @functools.cache
-def _linear_weights(size: int) -> np.ndarray:
+def linear_weights(size: int) -> np.ndarray:
     """Return (size, points): the whole-number weights of the two nearest points of the grid, which add up to 7."""
     return np.maximum(CELL - np.abs(np.arange(size)[:, None] - CELL * np.arange(size // CELL + 1)), 0)

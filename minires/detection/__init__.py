@@ -8,13 +8,16 @@ appendix A). This package makes the same exchange possible in small. Read its fi
     backbone.py            which stages of the network are shared, fixed and trained
     faster_rcnn.py         anchors, proposals, the head, the loss, and how a trained detector finds objects
     segmentation.py        the FCN, which classifies every pixel
-    average_precision.py   COCO's average precision, the localisation error, and the mean IoU
+    measures.py            COCO's average precision, the localisation error, and the mean IoU
     training.py            the recipes, and the loop that trains the three kinds of network
 
 Boxes are (x0, y0, x1, y1) in pixels. x0 and y0 are the first column and row of the object; x1 and y1 are one more than
 the last, so x1 - x0 is the width.
 """
-from .average_precision import (
+from .backbone import inputs
+from .boxes import Detections, clip, decode, encode, iou, nms
+from .faster_rcnn import FasterRCNN, grid_anchors, smooth_l1
+from .measures import (
     COCO_AREAS,
     SCENE_AREAS,
     AveragePrecision,
@@ -23,9 +26,6 @@ from .average_precision import (
     localisation_errors,
     mean_iou,
 )
-from .backbone import inputs
-from .boxes import Detections, clip, decode, encode, iou, nms
-from .faster_rcnn import FasterRCNN, grid_anchors, smooth_l1
 from .regions import interpolation, roi_align
 from .segmentation import FCN, upsample
 from .training import RECIPES, Recipe, build, fit, score

@@ -7,7 +7,7 @@ layers. The CIFAR networks have three stages, so here stages 1 and 2 are shared 
     images (N, 1, H, W)  ->  conv1, stage 1  ->  stage 2  ->  shared map (N, 2 width, H / 2, W / 2)
 
 The BatchNorms are frozen (appendix A): they are a fixed scale and shift of each channel, because the statistics of a
-few scenes are too noisy. conv1 and stage 1 are fixed too, as in the detectors that the paper builds on.
+few scenes are too noisy. conv1 and stage 1 are fixed too, as Girshick 2015, section 4.5, fixes VGG's first layers.
 """
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class OnBackbone(nn.Module):
 
     def __init__(self, backbone: CifarNet):
         if not isinstance(backbone, CifarNet) or not isinstance(backbone.bn1, nn.BatchNorm2d):
-            raise ValueError("detection: expected a CIFAR network with a BatchNorm after conv1 as the backbone, such as "
-                             f"models.resnet20(in_channels=1, width=8), got {type(backbone).__name__}")
+            raise ValueError("detection: expected a CIFAR network with a BatchNorm after conv1 as the backbone, such "
+                             f"as models.resnet20(in_channels=1, width=8), got {type(backbone).__name__}")
         net: Any = backbone
         self.conv1, self.bn1 = net.conv1, net.bn1
         self.layer1, self.layer2, self.layer3 = net.layer1, net.layer2, net.layer3

@@ -117,8 +117,8 @@ class Detections:
     scene: (M,) whole numbers, the image of each detection
 
     Raises TypeError for arguments that are not arrays of such numbers.
-    Raises ValueError, which names the detection, for a score that is not finite, a box without extent, and a label or an
-    image below 0.
+    Raises ValueError, which names the detection, for a score that is not finite, a box without extent, and a label or
+    an image below 0.
     """
 
     boxes: np.ndarray

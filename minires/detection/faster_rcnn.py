@@ -62,7 +62,7 @@ def grid_anchors(height: int, width: int, sizes: Sequence[tuple[int, int]] = ANC
 
 
 def smooth_l1(x: Tensor, beta: float = 1.0) -> Tensor:
-    """Return the smooth L1 loss of each element: Girshick 2015, equation 3, with |x| = beta as the place to change over.
+    """Return the smooth L1 loss of each element: Girshick 2015, equation 3, where beta is 1.
 
         x^2 / (2 beta)     if |x| < beta
         |x| - beta / 2     otherwise
@@ -86,8 +86,8 @@ class FasterRCNN(OnBackbone):
 
     backbone: a trained classifier; see OnBackbone
     num_classes: the number of classes of objects, without the ground
-    rng: draws the weights of the new layers: normal, with a standard deviation of 0.01 as in Ren et al. 2015, section
-        3.1.3, and of 0.001 for the offsets of the head
+    rng: draws the weights of the new layers: normal, with a standard deviation of 0.01 (Ren et al. 2015, section
+        3.1.3), and of 0.001 for the offsets of the head (Girshick 2015, section 2.3)
     """
 
     def __init__(self, backbone: CifarNet, num_classes: int = 10, *, rng: np.random.Generator):
@@ -101,11 +101,13 @@ class FasterRCNN(OnBackbone):
         # The paper predicts offsets from the average over the map too, which has 2,048 channels. Here it has 32 for
         # width 8, and says too little about the place, so the offsets see every cell.
         self.box_offsets = nn.Linear(CELLS * CELLS * last, 4 * num_classes, rng=rng)
-        for layer, std in ((self.rpn, 0.01), (self.objectness, 0.01), (self.anchor_offsets, 0.01),
-                           (self.class_scores, 0.01), (self.box_offsets, 0.001)):
+        # Most anchors have no object, so their objectness begins at -2, which is a probability of 0.12.
+        new: list[tuple[Any, float, float]] = [
+            (self.rpn, 0.01, 0), (self.objectness, 0.01, -2), (self.anchor_offsets, 0.01, 0),
+            (self.class_scores, 0.01, 0), (self.box_offsets, 0.001, 0)]
+        for layer, std, bias in new:
             layer.weight.data = init.normal(layer.weight.shape, std, rng=rng)
-            layer.bias.data = init.constant(layer.bias.shape, 0)
-        self.objectness.bias.data -= 2  # most anchors have no object: p = 0.12 is a better first guess than 0.5
+            layer.bias.data = init.constant(layer.bias.shape, bias)
 
     # ------------------------------------------------------------------------------------- the three networks
 
@@ -200,7 +202,7 @@ class FasterRCNN(OnBackbone):
         scale = np.array(OFFSET_SCALE, np.float32)
         moves = device.to(moves.data, "cpu").reshape(*p.shape, 4) * scale
         boxes = clip(decode(moves, regions[:, :, None].astype(moves.dtype)), *size)
-        results = []
+        results: list[tuple[np.ndarray, ...]] = []
         for i, real in enumerate(map(len, found)):
             certain = (p[i, :real] > least_score) & _has_extent(boxes[i, :real])
             region, label = np.nonzero(certain)

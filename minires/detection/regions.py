@@ -4,8 +4,8 @@ Bilinear interpolation is separable. The value of a map F at the point (y, x) is
 
     F(y, x) = sum over i, j of  hat(y - i) F[i, j] hat(x - j),       hat(t) = max(0, 1 - |t|)
 
-so at most four cells have a weight. The values at a whole grid of points are then two matrix products, Y F X^T, in which
-row p of Y holds hat(y_p - i) for all i. The mean of such values is a mean of rows of Y and of X. So RoIAlign (He et al.
+so at most four cells have a weight. The values at a grid of points are then two matrix products, Y F X^T, in which row
+p of Y holds hat(y_p - i) for all i. The mean of such values is a mean of rows of Y and of X. So RoIAlign (He et al.
 2017, "Mask R-CNN", section 3), which averages the values at some points in each bin of a box, is `Y @ F @ X.T` too, and
 autograd knows the derivative of a product. No kernel of its own is needed.
 """
@@ -57,7 +57,7 @@ def roi_align(features: Tensor, boxes: Any, stride: int, bins: int = 7, samples:
 
 
 def _weights(low: Any, high: Any, size: int, stride: int, bins: int, samples: int) -> Any:
-    """Return Y or X (..., bins, size): the mean of the weights at the sample points of each bin between low and high."""
+    """Return Y or X (..., bins, size): the mean of the weights at the sample points of each bin."""
     xp, count = device.of(low), bins * samples
     share = (xp.arange(count).astype(low.dtype) + 0.5) / count  # the points, as a share of the box's side
     pixels = low[..., None] + (high - low)[..., None] * share

@@ -24,9 +24,9 @@ from ..names import unknown
 from ..tensor import Tensor
 from ..train import Progress, Step, step
 from ..weights import load_weights
-from .average_precision import average_precision, localisation_errors, mean_iou
 from .backbone import inputs
 from .faster_rcnn import FasterRCNN
+from .measures import average_precision, localisation_errors, mean_iou
 from .segmentation import FCN
 
 TASKS = "classification", "detection", "segmentation"

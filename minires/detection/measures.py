@@ -108,7 +108,7 @@ def _check_known(detections: Detections, scenes: Scenes) -> None:
 
 
 def _images_of(label: int, detections: Detections, scenes: Scenes) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Return (objects' boxes, detections' boxes, scores) of one class for each image that has any, best scores first."""
+    """Return (objects' boxes, detections' boxes, scores) of one class for each image with any, best scores first."""
     mine, theirs = detections[detections.labels == label], scenes.labels == label
     boxes, scene = scenes.boxes[theirs].astype(np.float64), scenes.scene[theirs]
     images = []
@@ -178,7 +178,7 @@ def _curve(found: list[_Match], most: int) -> tuple[np.ndarray, np.ndarray] | No
 class Localisation(NamedTuple):
     """Holds errors in percent over the scenes with exactly one object, of which the best detection must be right.
 
-    The box is right if its IoU with the object is 0.5 or more (He et al. 2015, appendix C).
+    The box is right if its IoU with the object is 0.5 or more, as in ImageNet's task (He et al. 2015, appendix C).
     """
 
     scenes: int             # with exactly one object
@@ -197,7 +197,7 @@ def localisation_errors(detections: Detections, scenes: Scenes) -> Localisation:
     if not alone.size:
         raise ValueError("localisation_errors: expected at least one scene with exactly one object, got none")
     wrong = np.zeros(3)
-    for number in alone:
+    for number in alone.tolist():
         (box,), (label,) = scenes.objects(number)
         here = detections[detections.scene == number]
         here = here[np.argsort(-here.scores, kind="stable")]
