@@ -25,6 +25,7 @@ from .measures import (
     average_precision,
     localisation_errors,
     mean_iou,
+    right,
 )
 from .regions import interpolation, roi_align
 from .segmentation import FCN, upsample
@@ -32,5 +33,5 @@ from .training import RECIPES, Recipe, build, fit, score
 
 __all__ = ["COCO_AREAS", "FCN", "RECIPES", "SCENE_AREAS", "AveragePrecision", "Detections", "FasterRCNN",
            "Localisation", "Recipe", "average_precision", "build", "clip", "decode", "encode", "fit", "grid_anchors",
-           "inputs", "interpolation", "iou", "localisation_errors", "mean_iou", "nms", "roi_align", "score",
+           "inputs", "interpolation", "iou", "localisation_errors", "mean_iou", "nms", "right", "roi_align", "score",
            "smooth_l1", "upsample"]

@@ -172,6 +172,24 @@ def _curve(found: list[_Match], most: int) -> tuple[np.ndarray, np.ndarray] | No
     return at_recall, recall[:, -1] if recall.shape[1] else np.zeros(len(right))
 
 
+def right(detections: Detections, scenes: Scenes, threshold: float = 0.5) -> np.ndarray:
+    """Return which detections are right, bool (M,): the first of the three steps above, for pictures.
+
+    Raises ValueError for a class or an image that the scenes do not have.
+    """
+    _check_known(detections, scenes)
+    found = np.zeros(len(detections), bool)
+    for number in np.unique(detections.scene).tolist():
+        boxes, labels = scenes.objects(number)
+        for label in np.unique(labels):
+            here = np.flatnonzero((detections.scene == number) & (detections.labels == label))
+            here = here[np.argsort(-detections.scores[here], kind="stable")]
+            match = _matched(boxes[labels == label].astype(np.float64), detections.boxes[here].astype(np.float64),
+                             detections.scores[here], 0, np.inf, np.array([threshold]))
+            found[here] = match.right[0]
+    return found
+
+
 # ----------------------------------------------------------------------------------------- localisation and masks
 
 
