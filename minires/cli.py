@@ -1,5 +1,5 @@
-"""Define the commands `minires demo`, `train`, `sweep`, `report`, `evaluate`, `inspect`, `detect`, `models`, `bench` and
-`info`, and add `minires course` from course/cli.py.
+"""Define the commands `minires demo`, `train`, `sweep`, `report`, `evaluate`, `inspect`, `detect`, `models`, `bench`
+and `info`, and add `minires course` from course/cli.py.
 
 Each command has one function that adds its parser, and after it one function that calls the code that does the work.
 """
@@ -428,8 +428,8 @@ def _add_detect_train(actions: Commands) -> None:
         "train", help="train a detector, a segmentation network, or a classifier of patches for them to start from",
         description="Train a network on BACKBONE, such as resnet20. Write config.json, metrics.jsonl, checkpoints, "
                     "weights.safetensors and results.json into the folder.",
-        epilog="Ctrl-C writes a checkpoint and stops. The same command with --resume, or `minires detect train --resume "
-               "--out DIR` alone, resumes the training, and the results have the same bits as without the stop.")
+        epilog="Ctrl-C writes a checkpoint and stops. The same command with --resume, or `minires detect train "
+               "--resume --out DIR` alone, resumes the training. The results have the same bits as without the stop.")
     train.add_argument("backbone", nargs="?", metavar="BACKBONE",
                        help="CIFAR network with BatchNorm; can be left out with --resume --out DIR")
     train.add_argument("--task", default=ABSENT, metavar="TASK",
@@ -532,7 +532,7 @@ def _add_detect_show(actions: Commands) -> None:
                       help="the picture, a .png file (default: %(default)s)")
     show.add_argument("--first", type=_not_negative, default=0, metavar="I",
                       help="number of the first scene (default: 0)")
-    show.add_argument("--least-score", type=float, default=0.5, metavar="P",
+    show.add_argument("--least-score", type=float, default=0.3, metavar="P",
                       help="boxes with a lower score are not drawn (default: %(default)s)")
     _scene_options(show, 6)
     show.set_defaults(run=_detect_show)

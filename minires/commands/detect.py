@@ -41,6 +41,7 @@ from ..weights import load_weights, read_weights, save_weights
 
 FORMAT = 1              # of config.json
 LINES = 20              # of metrics.jsonl in a whole run
+HELD_BACK = 300         # test scenes on which a finished network is measured, with seed 0
 MOST_PIXELS = 64 << 20  # of the user's own scenes
 Count = Annotated[int, Between(0)]
 NotNegative = Annotated[float, Between(0)]
@@ -316,8 +317,8 @@ class _Training:
 
     def _finish(self, seconds: float) -> None:
         settings = self.settings
-        held = {"part": "test", "seed": 0, **({} if settings.task == "classification" else {"scenes": 300})}
-        found = detection.score(settings.task, self.net)
+        held = {"part": "test", "seed": 0} | ({} if settings.task == "classification" else {"scenes": HELD_BACK})
+        found = detection.score(settings.task, self.net, count=HELD_BACK)
         save_weights(self.net, self.out / "weights.safetensors")
         content = {**settings.choices(), "recorded": settings.recorded, "held_back": held, "score": found,
                    "seconds": round(seconds, 1)}
@@ -343,7 +344,7 @@ def read_scenes(path: Path) -> Scenes:
     if arrays["images"].size > MOST_PIXELS:
         raise ValueError(f"{path}: images: expected at most {MOST_PIXELS} pixels, got {arrays['images'].size}")
     try:
-        return Scenes(*(arrays[name] for name in needed), masks=arrays.get("masks"))
+        return Scenes(arrays["images"], arrays["boxes"], arrays["labels"], arrays["scene"], masks=arrays.get("masks"))
     except (TypeError, ValueError) as e:
         raise ValueError(f"{path}: {e}") from e
 
@@ -454,7 +455,7 @@ def _measured(found: Detections, held: Scenes, title: str) -> str:
 
 
 def show(folder: Path, out: Path, *, scenes: Path | None = None, count: int = 6, seed: int = 0, first: int = 0,
-         least_score: float = 0.5, where: str = "") -> None:
+         least_score: float = 0.3, where: str = "") -> None:
     """Draw scenes with the answers of a trained network: boxes, right and wrong, or masks.
 
     out: the picture to write, a .png file

@@ -28,7 +28,7 @@ def detected(images: Any, true: tuple[Any, Any, Any], found: tuple[Any, Any, Any
     found: boxes (K, 4), classes (K,), images (K,), scores (K,), and whether each is right (K,)
     classes: the classes' names
 
-    A found box has its class and its score above it.
+    A found box has its class and its score above it, or inside if it is at the top of the image.
     """
     images = np.asarray(images)
     right = int(np.asarray(found[4], bool).sum())
@@ -43,8 +43,9 @@ def detected(images: Any, true: tuple[Any, Any, Any], found: tuple[Any, Any, Any
             if scene == number:
                 colour = RIGHT if is_right else WRONG
                 _box(axes, box, colour, "solid")
-                axes.text(box[0] - 0.5, box[1] - 1, f"{classes[int(label)]} {float(score):.2f}", fontsize=7,
-                          color="white", va="bottom", clip_on=True,
+                above = box[1] > 5  # pixels that a line of text needs
+                axes.text(box[0] - 0.5, box[1] - 1 if above else box[1], f"{classes[int(label)]} {float(score):.2f}",
+                          fontsize=7, color="white", va="bottom" if above else "top", clip_on=True,
                           bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.8, "alpha": 0.85})
     legend_below(figure, [], styles=[
         Line2D([], [], color="#8c8c8c", linestyle=(0, (3, 2)), label="true box"),
