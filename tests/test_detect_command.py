@@ -1,4 +1,4 @@
-"""Test `minires detect`: train, stop and resume in a folder; evaluate; show; COCO's JSON; scenes from a file; errors."""
+"""Test `minires detect`: train, stop and resume in a folder; evaluate; show; COCO's JSON; scenes from a file."""
 
 import dataclasses
 import json
@@ -121,7 +121,7 @@ def test_damaged_checkpoints_are_skipped_or_refused(trained, tmp_path, capsys, m
     for path in folder.glob("checkpoint-*"):
         path.unlink()
     assert cli.main(["detect", "train", "--resume", "--out", str(folder)]) == 2
-    assert "there is no checkpoint to resume from" in capsys.readouterr().err
+    assert "found no checkpoint to resume from" in capsys.readouterr().err
     shutil.copy(max(trained["segmentation"].glob("checkpoint-*")), folder)
     assert cli.main(["detect", "train", "--resume", "--out", str(folder)]) == 2
     assert "it belongs to another training" in capsys.readouterr().err
@@ -172,7 +172,8 @@ GOOD = {"image_id": 0, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}
     ([GOOD | {"category_id": 11}], "detection 0: category_id: expected one from 1 to 10, got 11"),
     ([GOOD | {"score": float("nan")}], "detection 0: score: expected a finite number, got nan"),
     ([GOOD | {"bbox": [1, 2, 0, 4]}], "detection 0: bbox: expected .* with width and height above 0"),
-    ([GOOD | {"bbox": [1, 2, 3]}], "detection 0: bbox: expected"), ([GOOD | {"bbox": "1 2"}], "detection 0: bbox: expected a list"),
+    ([GOOD | {"bbox": [1, 2, 3]}], "detection 0: bbox: expected"),
+    ([GOOD | {"bbox": "1 2"}], "detection 0: bbox: expected a list"),
     ([{k: v for k, v in GOOD.items() if k != "score"}], "detection 0: there is no score"),
 ])
 def test_wrong_detections_in_json_are_named(entries, text, tmp_path):
@@ -257,7 +258,8 @@ def test_the_figure_of_boxes_says_what_is_right():
 def test_the_figure_of_masks():
     held = datasets.scenes(3, 0, "test")
     figure = plot.segmented(held.images, held.masks, held.masks, held.classes)
-    assert len(figure.axes) == 9 and figure.get_suptitle() == "100\N{NO-BREAK SPACE}% of the pixels have the right class"
+    title = "100\N{NO-BREAK SPACE}% of the pixels have the right class"
+    assert len(figure.axes) == 9 and figure.get_suptitle() == title
     assert [a.get_title() for a in figure.axes[:3]] == ["image", "true mask", "predicted mask"]
     assert len(plot.segmented(held.images, None, held.masks, held.classes).axes) == 6
 

@@ -255,7 +255,7 @@ class _Training:
         for text in damaged:
             self.say(f"{self.out}: skipped a damaged checkpoint: {text}")
         if found is None:
-            raise ValueError(f"{self.out}: there is no checkpoint to resume from; begin again in another folder")
+            raise ValueError(f"{self.out}: found no checkpoint to resume from; begin again in another folder")
         arrays, where = found[0], f"{self.out}, its newest checkpoint"
         header: Header = records.checked(found[1], Header, where)
         if header["choices"] != json.loads(json.dumps(self.settings.choices())) or header["step"] > self.steps:

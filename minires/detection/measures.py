@@ -109,14 +109,26 @@ def _check_known(detections: Detections, scenes: Scenes) -> None:
 
 def _images_of(label: int, detections: Detections, scenes: Scenes) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Return (objects' boxes, detections' boxes, scores) of one class for each image with any, best scores first."""
-    mine, theirs = detections[detections.labels == label], scenes.labels == label
+    mine, theirs = _ranked(detections[detections.labels == label]), scenes.labels == label
     boxes, scene = scenes.boxes[theirs].astype(np.float64), scenes.scene[theirs]
-    images = []
-    for number in np.union1d(scene, mine.scene):
-        here = mine[mine.scene == number]
-        ranked = np.argsort(-here.scores, kind="stable")[:max(MOST)]
-        images.append((boxes[scene == number], here.boxes[ranked].astype(np.float64), here.scores[ranked]))
-    return images
+    found, scores = mine.boxes.astype(np.float64), mine.scores
+    numbers = np.union1d(scene, mine.scene)
+    images = zip(_places(scene, numbers), _places(mine.scene, numbers), strict=True)
+    return [(boxes[b:e], found[d:f][:max(MOST)], scores[d:f][:max(MOST)]) for (b, e), (d, f) in images]
+
+
+def _ranked(detections: Detections) -> Detections:
+    """Return the detections of one image after those of another, the highest score of each first.
+
+    The sort is stable, as in pycocotools, so detections with equal scores keep their order.
+    """
+    return detections[np.lexsort((-detections.scores, detections.scene))]
+
+
+def _places(scene: np.ndarray, numbers: np.ndarray) -> list[tuple[int, int]]:
+    """Return for each image in `numbers` where its entries in the sorted array `scene` begin and end."""
+    begin, end = (np.searchsorted(scene, numbers, side).tolist() for side in ("left", "right"))
+    return list(zip(begin, end, strict=True))
 
 
 class _Match(NamedTuple):
@@ -178,12 +190,12 @@ def right(detections: Detections, scenes: Scenes, threshold: float = 0.5) -> np.
     Raises ValueError for a class or an image that the scenes do not have.
     """
     _check_known(detections, scenes)
-    found = np.zeros(len(detections), bool)
-    for number in np.unique(detections.scene).tolist():
+    found, order = np.zeros(len(detections), bool), np.lexsort((-detections.scores, detections.scene))
+    numbers = np.unique(detections.scene)
+    for number, (begin, end) in zip(numbers.tolist(), _places(detections.scene[order], numbers), strict=True):
         boxes, labels = scenes.objects(number)
         for label in np.unique(labels):
-            here = np.flatnonzero((detections.scene == number) & (detections.labels == label))
-            here = here[np.argsort(-detections.scores[here], kind="stable")]
+            here = order[begin:end][detections.labels[order[begin:end]] == label]
             match = _matched(boxes[labels == label].astype(np.float64), detections.boxes[here].astype(np.float64),
                              detections.scores[here], 0, np.inf, np.array([threshold]))
             found[here] = match.right[0]
@@ -214,13 +226,11 @@ def localisation_errors(detections: Detections, scenes: Scenes) -> Localisation:
     alone = np.flatnonzero(np.bincount(scenes.scene, minlength=len(scenes)) == 1)
     if not alone.size:
         raise ValueError("localisation_errors: expected at least one scene with exactly one object, got none")
-    wrong = np.zeros(3)
-    for number in alone.tolist():
+    wrong, ranked = np.zeros(3), _ranked(detections)
+    for number, (begin, end) in zip(alone.tolist(), _places(ranked.scene, alone), strict=True):
         (box,), (label,) = scenes.objects(number)
-        here = detections[detections.scene == number]
-        here = here[np.argsort(-here.scores, kind="stable")]
-        fits = iou(here.boxes.astype(np.float64), box.astype(np.float64)[None])[:, 0] >= 0.5
-        same = here.labels == label
+        fits = iou(ranked.boxes[begin:end].astype(np.float64), box.astype(np.float64)[None])[:, 0] >= 0.5
+        same = ranked.labels[begin:end] == label
         wrong += [not (fits & same)[:1].any(), not fits[same][:1].any(), not fits[:1].any()]
     return Localisation(len(alone), *(100 * float(w) / len(alone) for w in wrong))
 

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -131,8 +132,8 @@ def _batch(task: str, model: Any, recipe: Recipe, seed: int, number: int
         found = scenes(recipe.batch_size, seed, "train", first=recipe.batch_size * number)
         return inputs(found.images), found, partial(model.loss, rng=epoch_rng(seed, number))
     epoch, batch = divmod(number, TRAIN_PATCHES // recipe.batch_size)
-    order = list(batches(TRAIN_PATCHES, recipe.batch_size, rng=epoch_rng(seed, epoch), drop_last=True))
-    split = patches(order[batch], "train", rng=epoch_rng(seed, epoch, batch))
+    order = batches(TRAIN_PATCHES, recipe.batch_size, rng=epoch_rng(seed, epoch))
+    split = patches(next(islice(order, batch, None)), "train", rng=epoch_rng(seed, epoch, batch))
     labels = device.of(next(iter(model.state().values())).data).asarray(split.labels)
     return inputs(split.images), labels, ops.cross_entropy
 
