@@ -242,7 +242,7 @@ def test_the_figure_of_boxes_says_what_is_right():
     labels = held.labels.astype(int)
     labels[0] = (labels[0] + 1) % 10
     found = Detections(held.boxes, np.linspace(0.9, 0.5, len(labels)), labels, held.scene)
-    right = detection.right(found, held)
+    right = detection.true_positives(found, held)
     assert right.tolist() == [False] + [True] * (len(labels) - 1)
     figure = plot.detected(held.images, (held.boxes, held.labels, held.scene),
                            (found.boxes, found.labels, found.scene, found.scores, right), held.classes)

@@ -479,7 +479,7 @@ def show(folder: Path, out: Path, *, scenes: Path | None = None, count: int = 6,
         figure = plot.segmented(held.images, held.masks, net.predict(images), held.classes, caption=caption)
     else:
         found = net.detect(images, least_score)
-        right = detection.right(found, held)
+        right = detection.true_positives(found, held)
         figure = plot.detected(held.images, (held.boxes, held.labels, held.scene),
                                (found.boxes, found.labels, found.scene, found.scores, right), held.classes,
                                caption=caption)

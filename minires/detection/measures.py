@@ -171,8 +171,8 @@ def _curve(found: list[_Match], most: int) -> tuple[np.ndarray, np.ndarray] | No
     if not objects:
         return None
     order = np.argsort(-np.concatenate([match.scores[:most] for match in found]), kind="stable")
-    right, ignored = (np.concatenate([getattr(match, name)[:, :most] for match in found], 1)[:, order]
-                      for name in ("right", "ignored"))
+    right = np.concatenate([match.right[:, :most] for match in found], 1)[:, order]
+    ignored = np.concatenate([match.ignored[:, :most] for match in found], 1)[:, order]
     hits, misses = ((flags & ~ignored).cumsum(1, dtype=np.float64) for flags in (right, ~right))
     recall, precision = hits / objects, hits / (hits + misses + np.spacing(1))
     highest = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]  # at this recall or a higher one
@@ -184,7 +184,7 @@ def _curve(found: list[_Match], most: int) -> tuple[np.ndarray, np.ndarray] | No
     return at_recall, recall[:, -1] if recall.shape[1] else np.zeros(len(right))
 
 
-def right(detections: Detections, scenes: Scenes, threshold: float = 0.5) -> np.ndarray:
+def true_positives(detections: Detections, scenes: Scenes, threshold: float = 0.5) -> np.ndarray:
     """Return which detections are right, bool (M,): the first of the three steps above, for pictures.
 
     Raises ValueError for a class or an image that the scenes do not have.
