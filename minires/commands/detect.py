@@ -137,8 +137,10 @@ def _shipped(task: str, backbone: str) -> Path:
     try:
         return shipped_file(f"{BEGIN[task]}/{backbone}.safetensors")
     except FileNotFoundError as e:
+        first = "" if task == "classification" else (
+            f", for example the weights.safetensors of `minires detect train {backbone} --task classification`")
         raise FileNotFoundError(f"{task}: minires ships no weights of {printed(backbone)} to start from; give a file "
-                                "with --weights FILE, or --weights none for random weights") from e
+                                f"with --weights FILE{first}, or --weights none for random weights") from e
 
 
 def read_settings(folder: Path) -> Settings:

@@ -33,5 +33,5 @@ from .training import RECIPES, Recipe, build, fit, score
 
 __all__ = ["COCO_AREAS", "FCN", "RECIPES", "SCENE_AREAS", "AveragePrecision", "Detections", "FasterRCNN",
            "Localisation", "Recipe", "average_precision", "build", "clip", "decode", "encode", "fit", "grid_anchors",
-           "inputs", "interpolation", "iou", "localisation_errors", "mean_iou", "nms", "roi_align", "score", "smooth_l1",
-           "true_positives", "upsample"]
+           "inputs", "interpolation", "iou", "localisation_errors", "mean_iou", "nms", "roi_align", "score",
+           "smooth_l1", "true_positives", "upsample"]
