@@ -119,6 +119,7 @@ ELSEWHERE = {
     "commands": "`minires COMMAND --help` lists what the command takes.",
     "course": "The message names the task and the file.",
     "datasets": "Compare the file or the arguments with the [reference](../reference/datasets.md).",
+    "detection": "Compare the arguments with the [reference](../reference/detection.md).",
     "files": "The named file is damaged or of another kind. Fetch it again.",
     "gradient_check": "See [check gradients](gradient-checks.md).",
     "kernels": "The arrays do not fit each other. Compare their shapes with the operation's "
@@ -144,6 +145,7 @@ PARTS = {  # heading: rooms
     "Weights and other files": ["weights", "files"],
     "Data sets": ["datasets"],
     "Looking inside": ["tap", "analysis", "plot"],
+    "Detection and segmentation": ["detection"],
     "Runs and the command line": ["runs", "commands", "cli", "info", "names"],
     "The course": ["course"],
 }

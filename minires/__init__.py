@@ -10,14 +10,14 @@ from .gradient_check import gradcheck, gradcheck_module
 from .tensor import Function, Tensor, detect_changes, no_grad
 
 __version__ = "0.2.0"
-__all__ = ["Function", "Tensor", "analysis", "cuda_graph", "datasets", "detect_changes", "device", "evaluate",
-           "exercise", "gradcheck", "gradcheck_module", "init", "kernels", "load_weights", "models", "nn", "no_grad",
-           "ops", "optim", "plot", "read_weights", "recipes", "residual", "runs", "save_weights", "shipped_file", "tap",
-           "testing", "train", "weights"]
+__all__ = ["Function", "Tensor", "analysis", "cuda_graph", "datasets", "detect_changes", "detection", "device",
+           "evaluate", "exercise", "gradcheck", "gradcheck_module", "init", "kernels", "load_weights", "models", "nn",
+           "no_grad", "ops", "optim", "plot", "read_weights", "recipes", "residual", "runs", "save_weights",
+           "shipped_file", "tap", "testing", "train", "weights"]
 
 # These are loaded at first use, so that `import minires` stays quick; `from minires import *` uses them all.
-_ROOMS = ("analysis", "cuda_graph", "datasets", "evaluate", "exercise", "models", "optim", "plot", "recipes",
-          "residual", "runs", "tap", "testing", "train", "weights")
+_ROOMS = ("analysis", "cuda_graph", "datasets", "detection", "evaluate", "exercise", "models", "optim", "plot",
+          "recipes", "residual", "runs", "tap", "testing", "train", "weights")
 _NAMES = {"load_weights": "weights", "read_weights": "weights", "save_weights": "weights",
           "shipped_file": "files.shipped"}
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         analysis,
         cuda_graph,
         datasets,
+        detection,
         evaluate,
         exercise,
         models,

@@ -1,5 +1,5 @@
-"""Define the commands `minires demo`, `train`, `sweep`, `report`, `evaluate`, `inspect`, `models`, `bench` and `info`,
-and add `minires course` from course/cli.py.
+"""Define the commands `minires demo`, `train`, `sweep`, `report`, `evaluate`, `inspect`, `detect`, `models`, `bench`
+and `info`, and add `minires course` from course/cli.py.
 
 Each command has one function that adds its parser, and after it one function that calls the code that does the work.
 """
@@ -107,8 +107,8 @@ def _parser() -> argparse.ArgumentParser:
                "traceback of an error.")
     parser.add_argument("--version", action="version", version=f"minires {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_train, _add_sweep, _add_report, _add_evaluate, _add_inspect, _add_models, _add_bench,
-                _add_info, _add_course):
+    for add in (_add_demo, _add_train, _add_sweep, _add_report, _add_evaluate, _add_inspect, _add_detect, _add_models,
+                _add_bench, _add_info, _add_course):
         add(commands)
     return parser
 
@@ -408,6 +408,143 @@ def _told(args: argparse.Namespace, model: str | None = None, in_channels: int |
     return Told(model=model, dataset=args.dataset, mean=args.mean, std=args.std, normalize=args.normalize,
                 image_size=args.image_size, in_channels=in_channels, rename=_rules(args.rename),
                 pad=args.pad, shortcut=args.shortcut, width=args.width)
+
+
+# ----------------------------------------------------------------------------------------------------- detect
+
+
+def _add_detect(commands: Commands) -> None:
+    detect = commands.add_parser(
+        "detect", help="train and measure detectors and segmentation networks on the stages of a CIFAR network",
+        description="Faster R-CNN and an FCN on a residual or plain network, on generated scenes of Fashion-MNIST.")
+    actions = detect.add_subparsers(dest="action", required=True, metavar="ACTION")
+    _add_detect_train(actions)
+    _add_detect_evaluate(actions)
+    _add_detect_show(actions)
+
+
+def _add_detect_train(actions: Commands) -> None:
+    train = actions.add_parser(
+        "train", help="train a detector, a segmentation network, or a classifier of patches for them to start from",
+        description="Train a network on BACKBONE, such as resnet20. Write config.json, metrics.jsonl, checkpoints, "
+                    "weights.safetensors and results.json into the folder.",
+        epilog="Ctrl-C writes a checkpoint and stops. The same command with --resume, or `minires detect train "
+               "--resume --out DIR` alone, resumes the training. The results have the same bits as without the stop.")
+    train.add_argument("backbone", nargs="?", metavar="BACKBONE",
+                       help="CIFAR network with BatchNorm; can be left out with --resume --out DIR")
+    train.add_argument("--task", default=ABSENT, metavar="TASK",
+                       help="detection (Faster R-CNN; the default), segmentation (FCN) or classification (pre-training "
+                            "on 28x28 patches)")
+    train.add_argument("--weights", type=_text, default=ABSENT, metavar="FILE",
+                       help="weights to start from, or none for random weights (default: those that ship with minires, "
+                            "which are for plain and residual networks of 20 and 56 layers, width 8)")
+    train.add_argument("--images", type=_positive, default=ABSENT, metavar="N",
+                       help="number of scenes, each used once, or of patches, of which 10,000 are an epoch (default: "
+                            "4,800 scenes for detection, 6,400 for segmentation, 100,000 patches)")
+    train.add_argument("--width", type=_positive, default=ABSENT, metavar="W",
+                       help="number of channels of the first stage (default: 8)")
+    train.add_argument("--seed", type=_not_negative, default=ABSENT, metavar="S",
+                       help="seed of the scenes, of the new layers and of what is drawn from each scene (default: 0)")
+    train.add_argument("--device", choices=DEVICES, default=ABSENT,
+                       help="where to train; auto, the default, is the GPU if one works, else the CPU")
+    train.add_argument("--out", type=_path, metavar="DIR",
+                       help="folder of the training (default: minires-runs/TASK-BACKBONE-seedS)")
+    train.add_argument("--resume", action="store_true",
+                       help="resume the training in the folder; if the folder is empty or missing, begin it")
+    train.add_argument("--time-limit", type=_seconds, default=float("inf"), metavar="SECONDS",
+                       help="write a checkpoint and stop after this many seconds (default: no limit)")
+    train.add_argument("--checkpoint-seconds", type=_seconds, default=600.0, metavar="SECONDS",
+                       help="seconds between checkpoints; one is also written 20 times in a training (default: 600)")
+    train.set_defaults(run=_detect_train)
+
+
+def _detect_train(args: argparse.Namespace) -> int:
+    from .commands import detect
+    from .names import UsageError
+    from .runs.progress import say
+
+    choices = "task", "weights", "images", "width", "seed", "device"
+    given = {name: getattr(args, name) for name in choices if hasattr(args, name)}
+    if args.backbone:
+        if "device" in given:
+            given["where"] = given.pop("device")
+        chosen = detect.choose(given.pop("task", "detection"), args.backbone, **given)
+        out = args.out or Path("minires-runs", f"{chosen[0].task}-{chosen[0].backbone}-seed{chosen[0].seed}")
+    elif not (args.resume and args.out):
+        raise UsageError("BACKBONE is missing: give the network to train on, or --resume --out DIR to resume the "
+                         "training in DIR")
+    elif given:
+        raise UsageError("--resume without BACKBONE takes all settings from the folder: leave out "
+                         f"--{', --'.join(given)}, or give BACKBONE too")
+    else:
+        chosen, out = None, args.out
+    done = detect.train(chosen, out, resume=args.resume, time_limit=args.time_limit,
+                        every_seconds=args.checkpoint_seconds)
+    if done.finished:
+        say(f"Done: {out / 'results.json'}, metrics.jsonl and weights.safetensors")
+        return 0
+    say(f"Stopped by {done.stopped} at step {done.step} of {done.steps}, with a checkpoint. To resume:\n"
+        f"  minires detect train --resume --out {shlex.quote(str(out))}")
+    return STATUS.get(done.stopped, 0)
+
+
+def _scene_options(parser: argparse.ArgumentParser, count: int) -> None:
+    parser.add_argument("--scenes", type=_path, metavar="FILE",
+                        help=".npz file with scenes of your own: images uint8 (N, H, W), boxes (M, 4) as x0, y0, x1, "
+                             "y1 in pixels with exclusive ends, labels (M,) from 0 to 9, scene (M,), the image of each "
+                             "box, and perhaps masks uint8 (N, H, W) (default: generated test scenes)")
+    parser.add_argument("--count", type=_positive, default=count, metavar="N",
+                        help="number of scenes (default: %(default)s)")
+    parser.add_argument("--seed", type=_not_negative, default=0, metavar="S",
+                        help="seed of the test scenes (default: 0)")
+    parser.add_argument("--device", choices=DEVICES, default="",
+                        help="where to compute (default: the device of the training)")
+
+
+def _add_detect_evaluate(actions: Commands) -> None:
+    evaluate = actions.add_parser(
+        "evaluate", help="measure a trained network, or detections in COCO's format: AP, localisation, IoU of masks",
+        description="Measure the network of the training in DIR, or the detections in a JSON file in COCO's format: "
+                    'a list of {"image_id": from 0, "category_id": class + 1, "bbox": [x, y, width, height], "score": '
+                    "...}.")
+    evaluate.add_argument("folder", nargs="?", type=_path, metavar="DIR", help="folder of a finished training")
+    evaluate.add_argument("--detections", type=_path, metavar="FILE", help="JSON file, instead of DIR")
+    evaluate.add_argument("--write", type=_path, metavar="FILE",
+                          help="write the detections of the network into this file, in COCO's format")
+    _scene_options(evaluate, 300)
+    evaluate.set_defaults(run=_detect_evaluate)
+
+
+def _detect_evaluate(args: argparse.Namespace) -> int:
+    from .commands import detect
+
+    print(detect.evaluate(args.folder, detections=args.detections, scenes=args.scenes, count=args.count,
+                          seed=args.seed, where=args.device, write=args.write))
+    return 0
+
+
+def _add_detect_show(actions: Commands) -> None:
+    show = actions.add_parser(
+        "show", help="draw scenes with the boxes or masks that a trained network finds",
+        description="Draw scenes with what the network of the training in DIR finds: boxes, right and wrong, or masks.")
+    show.add_argument("folder", type=_path, metavar="DIR", help="folder of a finished training")
+    show.add_argument("--out", type=_path, default=Path("scenes.png"), metavar="FILE",
+                      help="the picture, a .png file (default: %(default)s)")
+    show.add_argument("--first", type=_not_negative, default=0, metavar="I",
+                      help="number of the first scene (default: 0)")
+    show.add_argument("--least-score", type=float, default=0.3, metavar="P",
+                      help="boxes with a lower score are not drawn (default: %(default)s)")
+    _scene_options(show, 6)
+    show.set_defaults(run=_detect_show)
+
+
+def _detect_show(args: argparse.Namespace) -> int:
+    from .commands import detect
+
+    detect.show(args.folder, args.out, scenes=args.scenes, count=args.count, seed=args.seed, first=args.first,
+                least_score=args.least_score, where=args.device)
+    print(f"Wrote {args.out}")
+    return 0
 
 
 # -------------------------------------------------------------------------------------- models, bench and info

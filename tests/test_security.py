@@ -9,6 +9,7 @@ from fuzz import campaign, mutations, programs
 from short import every
 
 from minires import weights
+from minires.commands import detect
 from minires.datasets import cifar, idx
 from minires.files import archives, arrays, pickles, records, sharded, torchfile
 from minires.runs import sweep
@@ -35,6 +36,8 @@ MIB = 2**20
      f"{pickles.FREE_MEMORY // MIB} MiB and {pickles.MEMORY} bytes for each byte of the file"),
     ("weights: an index and its files", f"{sharded.MOST_BYTES // MIB} MiB and names at most {sharded.MOST_FILES} f"),
     ("any of these, with `read_weights`", f"{weights.MOST_READ // MIB} MiB and {weights.READ_RATIO} times the file"),
+    ("detections in COCO's JSON format", f"{records.MOST_BYTES // MIB} MiB"),
+    ("scenes of one's own, `.npz`", f"the images have at most {detect.MOST_PIXELS // MIB} Mi pixels"),
     ("the grid of `minires sweep`", f"{sweep.MOST_BYTES // 1024} KiB; in TOML at most {sweep.MOST_DOTS} dots"),
 ])
 def test_the_table_has_the_bounds_of_the_source(row, bound):
@@ -55,8 +58,8 @@ def test_every_operation_of_a_pickle_is_charged():
 def test_every_reader_in_the_table_is_in_the_fuzzing():
     suites = {suite: inspect.getsource(importlib.import_module(f"fuzz.{suite}")) for suite in campaign.SUITES}
     for name in ("safetensors", "npz", "today", "legacy", "tar.gz", "cifar10", "read_idx", "checkpoint", "config.json",
-                 "metrics.jsonl", "results.json", "grid.json", "grid.toml", "arrays, new programs", "weight_map",
-                 "read_weights"):
+                 "metrics.jsonl", "results.json", "detections.json", "grid.json", "grid.toml", "arrays, new programs",
+                 "weight_map", "read_weights"):
         assert any(name in source for source in suites.values()), name
     assert re.search(r"100,000 pickles, 1,000,000 damaged files", TEXT)
 

@@ -11,6 +11,7 @@ from .inputs import NORMALIZE, MeanAndStd, Prepared, prepared
 from .mnist_family import fashion_mnist, mnist
 from .places import Root, home
 from .prepare import average_pool, normalize, subtract_pixel_mean, to_float
+from .scene import Scenes, patches, scenes
 from .shipped import fashion_mnist_small
 from .small import digits, stripes
 from .split import Split
@@ -23,6 +24,7 @@ __all__ = [
     "MeanAndStd",
     "Prepared",
     "Root",
+    "Scenes",
     "Split",
     "average_pool",
     "batches",
@@ -37,10 +39,12 @@ __all__ = [
     "load",
     "mnist",
     "normalize",
+    "patches",
     "prepared",
     "random_crop",
     "random_flip",
     "read_idx",
+    "scenes",
     "stripes",
     "subtract_pixel_mean",
     "to_float",

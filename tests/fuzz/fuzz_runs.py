@@ -2,7 +2,8 @@
 
     cd tests && python -m fuzz.fuzz_runs [N] [--seed S]
 
-The files are those of tests/old_run, data/results/demo/results.json and a sweep's grid as JSON and as TOML. The damage
+The files are those of tests/old_run, data/results/demo/results.json, detections in COCO's format, and a sweep's grid as
+JSON and as TOML. The damage
 is to any bytes, to values of the JSON, and to the header of a checkpoint, whose checksum is then put right.
 """
 import contextlib
@@ -14,7 +15,8 @@ import tempfile
 import numpy as np
 from fuzz.mutations import damaged, deepened, edited, main
 
-from minires.commands import demo_report
+from minires import datasets
+from minires.commands import demo_report, detect
 from minires.files import records
 from minires.runs import checkpoint, metrics, run, sweep
 from minires.runs.config import RunConfig
@@ -42,6 +44,9 @@ def cases():
     whole, = OLD.glob("checkpoint-*.safetensors")
     arrays, header = checkpoint.read(whole)
     results, grid = RESULTS.read_bytes(), json.dumps(GRID).encode()
+    held = datasets.scenes(3, 0, "test")
+    detections = json.dumps([{"image_id": i % 3, "category_id": 1 + i, "bbox": [i, 2.5, 10, 9], "score": i / 8}
+                             for i in range(6)]).encode()
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary)
@@ -80,6 +85,10 @@ def cases():
         def some_results(path):
             assert demo_report.load(path)["nets"] is not None
 
+        def some_detections(path):
+            found = detect.read_detections(path, held)
+            assert found.boxes.shape == (len(found), 4) and np.isfinite(found.scores).all()
+
         def values(content, write=json.dumps):
             value = json.loads(content)
             return lambda rng: deepened(write(edited(value, rng)), rng).encode()
@@ -94,7 +103,8 @@ def cases():
 
         # What reading imports and compiles at first use is imported and compiled here: the watch refuses both.
         for name, content, read in (("config.json", config, a_config), ("metrics.jsonl", lines, some_lines),
-                                    ("results.json", results, some_results), ("grid.json", grid, a_grid),
+                                    ("results.json", results, some_results),
+                                    ("detections.json", detections, some_detections), ("grid.json", grid, a_grid),
                                     ("c.safetensors", whole.read_bytes(), a_checkpoint),
                                     ("grid.toml", toml(GRID).encode(), a_grid)):
             for damage in content, b"\xff", b"[" * 10**5, content.replace(b"e", b"x", 3):
@@ -111,6 +121,9 @@ def cases():
             "checkpoint, header": saved,
             "results.json, any bytes": case("results.json", lambda rng: damaged(results, rng, grid), some_results),
             "results.json, values": case("results.json", values(results), some_results),
+            "detections.json, any bytes": case("detections.json", lambda rng: damaged(detections, rng, grid),
+                                               some_detections),
+            "detections.json, values": case("detections.json", values(detections), some_detections),
             "grid.json, any bytes": case("grid.json", lambda rng: damaged(grid, rng, config), a_grid),
             "grid.json, values": case("grid.json", values(grid), a_grid),
             "grid.toml, any bytes": case("grid.toml", lambda rng: damaged(toml(GRID).encode(), rng, grid), a_grid),

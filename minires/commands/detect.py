@@ -1,0 +1,488 @@
+"""Carry out `minires detect`: train a network of the package `detection` in a folder, measure it, and draw its answers.
+
+    config.json                       all choices, and what was recorded at the start; written first, never changed
+    metrics.jsonl                     20 lines over the run: the mean loss since the line before
+    checkpoint-*.safetensors          the last two checkpoints, which also hold these lines
+    weights.safetensors, results.json written at the end: the network, and what it reaches on held-back scenes
+
+A training can be stopped at any moment and resumed, and then gives the same bits, as one of `minires train` does.
+"""
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, TypedDict
+
+import numpy as np
+
+from .. import datasets, detection, device, info, kernels
+from ..datasets import Scenes
+from ..detection import Detections, Recipe
+from ..files import records
+from ..files.atomic import locked, write_atomically
+from ..files.records import Between
+from ..files.shipped import shipped_file
+from ..kernels import parallel
+from ..models import canonical
+from ..names import UsageError, printed, unknown
+from ..runs import checkpoint, progress
+from ..runs.progress import Passed
+from ..runs.run import Outcome, stop_signals
+from ..train import NotFinite, Progress
+from ..weights import load_weights, read_weights, save_weights
+
+FORMAT = 1              # of config.json
+LINES = 20              # of metrics.jsonl in a whole run
+HELD_BACK = 300         # test scenes on which a finished network is measured, with seed 0
+MOST_PIXELS = 64 << 20  # of the user's own scenes
+Count = Annotated[int, Between(0)]
+NotNegative = Annotated[float, Between(0)]
+
+# Where a training begins if no file is given: the network trained on 14x14 images, and the one trained on patches.
+BEGIN = {"classification": "weights/fashion-mnist", "detection": "weights/patches", "segmentation": "weights/patches"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Holds the choices for a training, which determine its results, and separately what was recorded at its start.
+
+    Raises ValueError for an unknown task, network or device.
+    """
+
+    task: str
+    backbone: str
+    recipe: Recipe
+    seed: Count = 0
+    width: Annotated[int, Between(1)] = 8
+    device: str = "cpu"
+    weights: str = ""         # the file's name, or "none" for random weights
+    weights_sha256: str = ""  # of the file; "": random weights
+    recorded: dict[str, Any] = field(default_factory=dict)  # versions, machine, commit, threads, start: not a choice
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        if self.task not in detection.RECIPES:
+            raise unknown("task", self.task, detection.RECIPES)
+        if canonical(self.backbone) != self.backbone:
+            raise ValueError(f"backbone: expected {canonical(self.backbone)!r}, got {self.backbone!r}")
+        if self.device not in ("cpu", "gpu"):
+            raise unknown("device", self.device, ("cpu", "gpu"))
+        if self.format > FORMAT:
+            raise ValueError(f"format: expected at most {FORMAT}, got {self.format}: a later version of minires wrote "
+                             "the file; use that version to read it")
+
+    def choices(self) -> dict[str, Any]:
+        """Return the choices, without what was recorded."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if key not in ("recorded", "format")}
+
+    def build(self, weights: Path | None) -> Any:
+        """Return the network with the weights of its first step."""
+        rng = np.random.default_rng(self.seed)
+        net = detection.build(self.task, self.backbone, weights=weights, width=self.width, rng=rng)
+        return net.to(self.device)
+
+
+class Line(TypedDict):
+    """Holds a line of metrics.jsonl."""
+
+    step: Count
+    images: Count         # scenes or patches so far
+    loss: NotNegative     # mean over the steps since the line before
+    lr: NotNegative       # of the last step
+    seconds: NotNegative  # of the training so far, summed over its calls
+
+
+class Header(TypedDict):
+    """Holds what a checkpoint contains besides arrays."""
+
+    choices: dict[str, Any]
+    step: Count
+    lr: NotNegative
+    losses: list[float]   # of the steps since the last line
+    lines: list[Line]
+    seconds: NotNegative
+
+
+def choose(task: str, backbone: str, *, weights: str = "", seed: int = 0, width: int = 8, where: str = "auto",
+           images: int = 0) -> tuple[Settings, Path | None]:
+    """Return the settings of a training, and the file with the weights to start from, or None for random weights.
+
+    weights: a file; "none" for random weights; "" for the file that ships with minires
+    images: the number of scenes, or of patches; 0: the recipe's
+
+    Raises FileNotFoundError if there is no such file, and ValueError for an unknown name.
+    """
+    backbone = canonical(backbone)
+    if task not in detection.RECIPES:
+        raise unknown("task", task, detection.RECIPES)
+    recipe = detection.RECIPES[task]
+    recipe = dataclasses.replace(recipe, images=images) if images else recipe
+    path = None
+    if weights != "none":
+        path = Path(weights) if weights else _shipped(task, backbone)
+        weights = weights or f"{BEGIN[task]}/{backbone}.safetensors"
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest() if path else ""
+    return Settings(task, backbone, recipe, seed, width, device.use(where), weights, sha256), path
+
+
+def _shipped(task: str, backbone: str) -> Path:
+    try:
+        return shipped_file(f"{BEGIN[task]}/{backbone}.safetensors")
+    except FileNotFoundError as e:
+        first = "" if task == "classification" else (
+            f", for example the weights.safetensors of `minires detect train {backbone} --task classification`")
+        raise FileNotFoundError(f"{task}: minires ships no weights of {printed(backbone)} to start from; give a file "
+                                f"with --weights FILE{first}, or --weights none for random weights") from e
+
+
+def read_settings(folder: Path) -> Settings:
+    """Return the settings of the training in `folder`.
+
+    Raises FileNotFoundError if there is no config.json.
+    Raises ValueError, which names the file and the key, if it is not the config of such a training.
+    """
+    path = folder / "config.json"
+    try:
+        raw = records.read(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(f"{folder} is not the folder of a training: there is no config.json in it") from None
+    settings: Settings = records.checked(raw, Settings, str(path))
+    return settings
+
+
+def load(folder: Path, where: str = "") -> tuple[Settings, Any]:
+    """Return the settings and the network of a finished training.
+
+    where: "auto", "cpu" or "gpu"; "": the device of the training
+
+    Raises FileNotFoundError if `folder` is not the folder of a finished training.
+    """
+    settings = read_settings(folder)
+    weights = folder / "weights.safetensors"
+    if not weights.exists():
+        raise FileNotFoundError(f"{folder}: the training is not finished, so there is no weights.safetensors in it; "
+                                f"minires detect train --resume --out {folder} resumes it")
+    net = dataclasses.replace(settings, device=device.use(where or settings.device)).build(None)
+    load_weights(net, weights)
+    return settings, net.eval()
+
+
+# ---------------------------------------------------------------------------------------------------- training
+
+
+def train(chosen: tuple[Settings, Path | None] | None, out: Path, *, resume: bool = False,
+          time_limit: float = math.inf, every_seconds: float = 600,
+          say: Callable[[str], None] | None = None) -> Outcome:
+    """Begin the training `chosen` in the folder `out`, or with `resume` resume the one there. Return how it ended.
+
+    chosen: what `choose` returns; with `resume` it may be None, and config.json decides
+    time_limit: stop after this many seconds
+    every_seconds: how often to write a checkpoint, besides with every line of metrics.jsonl
+    say: is called with a line of text; None: print the line
+
+    The time limit, Ctrl-C, SIGTERM and SIGHUP stop the training after a checkpoint. On one CPU, with the same number of
+    threads, a resumed training ends in the same bits as one that was not stopped.
+
+    Raises NotFinite if the loss is not finite; the last checkpoint is kept.
+    Raises ValueError for a folder that holds a training with other settings, FileExistsError for one that is not empty
+    without `resume`, and FileNotFoundError for one without a training to resume.
+    """
+    with _folder(out, chosen, resume) as (settings, weights, new), stop_signals() as stop:
+        run = _Training(settings, weights, out, new, say or progress.say)
+        with progress.Bar(out.name) as bar:
+            return run.go(stop, time_limit, every_seconds, bar)
+
+
+@contextlib.contextmanager
+def _folder(out: Path, chosen: tuple[Settings, Path | None] | None, resume: bool
+            ) -> Iterator[tuple[Settings, Path | None, bool]]:
+    """Lock the folder. Yield the settings, the file to start from, and whether the training is new."""
+    inside = [p for p in out.iterdir() if not p.name.startswith(".")] if out.is_dir() else []
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(f"{out} is a file, and a training needs a folder: choose another --out")
+    if inside and not resume:
+        raise FileExistsError(f"{out} is not empty: give --resume to resume the training in it, or another --out for a "
+                              "new one")
+    if not inside and chosen is None:
+        raise FileNotFoundError(f"{out}: found no training to resume; give BACKBONE to begin one")
+    there = read_settings(out) if inside else None
+    if there and chosen:
+        mine, theirs = chosen[0].choices(), there.choices()
+        if found := [f"{key}: {theirs[key]} there, {mine[key]} asked for" for key in mine if mine[key] != theirs[key]]:
+            raise ValueError(f"{out} holds a training with other settings: {'; '.join(found)}. Use the settings of "
+                             "that training, or choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out / ".lock"):
+        if there:
+            yield there, None, False
+        else:
+            assert chosen is not None
+            yield *chosen, True
+
+
+class _Training:
+    """Does the work of one call, and holds the network, its progress and its lines."""
+
+    def __init__(self, settings: Settings, weights: Path | None, out: Path, new: bool, say: Callable[[str], None]):
+        self.out, self.say, self.steps = out, say, settings.recipe.steps
+        device.use(settings.device)  # raises if the device is missing: the training may be from another machine
+        self.at, self.lines, self.losses, self.earlier = Progress(), list[Line](), list[float](), 0.0
+        self.net = settings.build(weights)
+        now = {"versions": info.versions(), "machine": info.machine(), "commit": info.commit(),
+               "threads": parallel.threads(), "kernels": kernels.choice(next(iter(self.net.state().values())).data)}
+        if new:
+            started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            settings = dataclasses.replace(settings, recorded=now | {"started": started})
+            write_atomically(out / "config.json", records.text(dataclasses.asdict(settings)) + "\n")
+            checkpoint.save(out, 0, self._arrays(), self._header(settings, 0.0))
+        elif other := [key for key, value in now.items() if settings.recorded.get(key, value) != value]:
+            say(f"{out}: the environment has changed since the training began, so the bits may differ: "
+                f"{', '.join(other)}")
+        self.settings = settings
+        if not new:
+            self._load()
+        say(f"{out}: {settings.task} with {printed(settings.backbone)}, {self.net.count_parameters():,} trained "
+            f"parameters, {settings.recipe.images:,} images, step {self.at.step} of {self.steps}")
+
+    def _load(self) -> None:
+        found, damaged = checkpoint.newest(self.out)
+        for text in damaged:
+            self.say(f"{self.out}: skipped a damaged checkpoint: {text}")
+        if found is None:
+            raise ValueError(f"{self.out}: found no checkpoint to resume from; begin again in another folder")
+        arrays, where = found[0], f"{self.out}, its newest checkpoint"
+        header: Header = records.checked(found[1], Header, where)
+        if header["choices"] != json.loads(json.dumps(self.settings.choices())) or header["step"] > self.steps:
+            raise ValueError(f"{where}: it belongs to another training")
+        self.net.load_state({n.removeprefix("model."): a for n, a in arrays.items() if n.startswith("model.")})
+        self.at = Progress(step=header["step"], lr=header["lr"], velocity=arrays.get("velocity"))
+        if self.at.step and self.at.velocity is None:
+            raise ValueError(f"{where}: there is no velocity in it")
+        self.lines, self.losses, self.earlier = header["lines"], header["losses"], header["seconds"]
+        self._write_lines()
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        arrays = {f"model.{name}": device.to(t.data, "cpu") for name, t in self.net.state().items()}
+        if self.at.velocity is not None:
+            arrays["velocity"] = device.to(self.at.velocity, "cpu")
+        if bad := [name for name, a in arrays.items() if not np.isfinite(a).all()]:
+            raise NotFinite(f"step {self.at.step}: {bad[0].removeprefix('model.')} is not finite. The last good "
+                            f"checkpoint is kept in {self.out}")
+        return arrays
+
+    def _header(self, settings: Settings, seconds: float) -> Mapping[str, Any]:
+        return {"choices": settings.choices(), "step": self.at.step, "lr": self.at.lr, "losses": self.losses,
+                "lines": self.lines, "seconds": seconds}
+
+    def _write_lines(self) -> None:
+        write_atomically(self.out / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.lines))
+
+    def go(self, stop: list[str], limit: float, every_seconds: float, watch: Callable[[Passed], None]) -> Outcome:
+        """Train to the end, to the time limit, or until `stop` holds a reason."""
+        recipe, at, began, size = self.settings.recipe, self.at, time.monotonic(), self.settings.recipe.batch_size
+        saved = began
+
+        def seconds() -> float: return self.earlier + time.monotonic() - began
+
+        def save() -> None:
+            checkpoint.save(self.out, at.step, self._arrays(), self._header(self.settings, seconds()))
+            self._write_lines()
+
+        watch(Passed(at.step * size, self.steps * size, ""))
+        for event in detection.fit(self.settings.task, self.net, recipe, seed=self.settings.seed, at=at):
+            self.losses.append(event.loss)
+            watch(Passed(at.step * size, self.steps * size, f"step {at.step}, loss {event.loss:.3f}, lr {at.lr:.4g}"))
+            due = at.step * LINES // self.steps > (at.step - 1) * LINES // self.steps
+            if due:
+                loss = float(np.mean(self.losses))
+                self.lines.append({"step": at.step, "images": at.step * size, "loss": loss,
+                                   "lr": float(f"{at.lr:.6g}"), "seconds": round(seconds(), 3)})
+                self.losses = []
+                self.say(f"{self.out.name}: step {at.step} of {self.steps}, loss {loss:.3f}, lr {at.lr:.4g}, "
+                         f"{seconds():.0f} s")
+            late = time.monotonic() - began > limit
+            if due or stop or late or time.monotonic() - saved > every_seconds:
+                save()
+                saved = time.monotonic()
+            if (stop or late) and at.step < self.steps:
+                return Outcome(at.step, self.steps, stop[0] if stop else "the time limit")
+        self._finish(seconds())
+        return Outcome(at.step, self.steps)
+
+    def _finish(self, seconds: float) -> None:
+        settings = self.settings
+        held = {"part": "test", "seed": 0} | ({} if settings.task == "classification" else {"scenes": HELD_BACK})
+        found = detection.score(settings.task, self.net, count=HELD_BACK)
+        save_weights(self.net, self.out / "weights.safetensors")
+        content = {**settings.choices(), "recorded": settings.recorded, "held_back": held, "score": found,
+                   "seconds": round(seconds, 1)}
+        write_atomically(self.out / "results.json", records.text(content) + "\n")
+        self.say(f"{self.out.name}: {', '.join(f'{name} {value:.3f}' for name, value in found.items())}")
+
+
+# -------------------------------------------------------------------------------------------- scenes and answers
+
+
+def read_scenes(path: Path) -> Scenes:
+    """Return the scenes in a .npz file: arrays images, boxes, labels, scene and, if there are masks, masks.
+
+    The arrays are those of `datasets.Scenes`, with the ten classes of Fashion-MNIST.
+
+    Raises ValueError, which names the file, if an array is missing or does not fit.
+    """
+    arrays = read_weights(path)
+    needed = "images", "boxes", "labels", "scene"
+    records.only(arrays, {*needed, "masks"}, str(path))
+    if missing := [name for name in needed if name not in arrays]:
+        raise ValueError(f"{path}: expected the arrays {', '.join(needed)}; missing: {', '.join(missing)}")
+    if arrays["images"].size > MOST_PIXELS:
+        raise ValueError(f"{path}: images: expected at most {MOST_PIXELS} pixels, got {arrays['images'].size}")
+    try:
+        return Scenes(arrays["images"], arrays["boxes"], arrays["labels"], arrays["scene"], masks=arrays.get("masks"))
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"{path}: {e}") from e
+
+
+def read_detections(path: Path, scenes: Scenes) -> Detections:
+    """Return the detections in a JSON file in COCO's format, for these scenes:
+
+        [{"image_id": 0, "category_id": 1, "bbox": [x, y, width, height], "score": 0.9}, ...]
+
+    image_id: the number of the scene, from 0
+    category_id: the class plus 1, as in the masks
+
+    Raises ValueError, which names the file and the detection, for an image or a category that the scenes do not have,
+    a score that is not a finite number, and a box without extent.
+    """
+    raw = records.read(path)
+    if not isinstance(raw, list):
+        raise ValueError(f"{path}: expected a list of detections, got {type(raw).__name__}")
+    rows = []
+    for number, entry in enumerate(raw):
+        where = f"{path}: detection {number}"
+        if not isinstance(entry, Mapping):
+            raise ValueError(f"{where}: expected keys and values, got {type(entry).__name__}")
+        found: _Entry = records.checked({k: v for k, v in entry.items() if k in _Entry.__annotations__}, _Entry, where)
+        for key, given, low, high in (("image_id", found["image_id"], 0, len(scenes) - 1),
+                                      ("category_id", found["category_id"], 1, len(scenes.classes))):
+            if not low <= given <= high:
+                raise ValueError(f"{where}: {key}: expected one from {low} to {high}, got {given}")
+        box = found["bbox"]
+        if len(box) != 4 or not min(box[2:]) > 0:
+            raise ValueError(f"{where}: bbox: expected [x, y, width, height] with width and height above 0, got {box}")
+        rows.append((box[0], box[1], box[0] + box[2], box[1] + box[3], found["score"], found["category_id"] - 1,
+                     found["image_id"]))
+    table = np.array(rows, np.float64).reshape(-1, 7)
+    return Detections(table[:, :4], table[:, 4], table[:, 5].astype(np.int64), table[:, 6].astype(np.int64))
+
+
+class _Entry(TypedDict):
+    image_id: int
+    category_id: int
+    bbox: list[float]
+    score: float
+
+
+def coco(detections: Detections) -> str:
+    """Return detections as JSON text in COCO's format, which `read_detections` reads."""
+    rows = zip(detections.scene.tolist(), detections.labels.tolist(), detections.boxes.astype(float).tolist(),
+               detections.scores.astype(float).tolist(), strict=True)
+    return json.dumps([{"image_id": i, "category_id": label + 1, "bbox": [x0, y0, x1 - x0, y1 - y0], "score": score}
+                       for i, label, (x0, y0, x1, y1), score in rows])
+
+
+def evaluate(folder: Path | None, *, detections: Path | None = None, scenes: Path | None = None, count: int = 300,
+             seed: int = 0, where: str = "", write: Path | None = None) -> str:
+    """Return a table of what a trained network, or a file of detections, reaches on scenes.
+
+    folder: of a finished training; or
+    detections: a JSON file in COCO's format
+    scenes: a .npz file with the user's own scenes; None: `count` test scenes with this seed
+    write: a file to which the network's detections are written, in COCO's format
+
+    Raises UsageError unless there is either a folder or detections.
+    """
+    if (folder is None) == (detections is None):
+        raise UsageError("give either the folder of a training or --detections FILE, not both and not neither")
+    if folder is None:
+        held = read_scenes(scenes) if scenes else datasets.scenes(count, seed, "test")
+        assert detections is not None
+        return _measured(read_detections(detections, held), held, str(detections))
+    settings, net = load(folder, where)
+    title = f"{settings.task} with {printed(settings.backbone)}, {folder}"
+    if settings.task == "classification":
+        return f"{title}\nerror on 2,000 test patches: {detection.score(settings.task, net, seed=seed)['error']:.2f} %"
+    held = read_scenes(scenes) if scenes else datasets.scenes(count, seed, "test")
+    images = device.to(detection.inputs(held.images), device.use(where or settings.device))
+    if settings.task == "segmentation":
+        if held.masks is None:
+            raise ValueError(f"{scenes}: expected masks, which segmentation is measured with")
+        mean, each = detection.mean_iou(net.predict(images), held.masks, 1 + len(held.classes))
+        lines = [f"{name:<14}{value:>8.3f}" for name, value in zip(("ground", *held.classes), each, strict=True)]
+        return "\n".join([title, f"{'IoU of':<14}{len(held)} scenes", *lines, f"{'mean':<14}{mean:>8.3f}"])
+    found = net.detect(images)
+    if write:
+        write_atomically(write, coco(found))
+    return _measured(found, held, title)
+
+
+def _measured(found: Detections, held: Scenes, title: str) -> str:
+    """Return the AP table of COCO, the AP of each class, and the localisation errors if a scene has one object."""
+    result = detection.average_precision(found, held)
+    rows = [("AP, mean over IoU 0.50 to 0.95", result.ap()), ("AP at IoU 0.50", result.ap(0.5)),
+            ("AP at IoU 0.75", result.ap(0.75))]
+    for name, (least, most) in detection.SCENE_AREAS.items():
+        if name != "all":
+            size = f"from {least:g}" + (f" to {most:g}" if most < 1e9 else "")
+            rows.append((f"AP of {name} objects, {size} pixels", result.ap(area=name)))
+    rows += [(f"AR with {most} for each class and image", result.ar(most)) for most in result.most]
+    rows += [(f"AP of {name}", result.ap(label=i)) for i, name in enumerate(held.classes)]
+    lines = [title, f"{len(held)} scenes, {len(held.boxes)} objects, {len(found)} detections",
+             *(f"{name:<44}{'no object' if math.isnan(value) else f'{value:.3f}':>9}" for name, value in rows)]
+    if (np.bincount(held.scene, minlength=len(held)) == 1).any():
+        place = detection.localisation_errors(found, held)
+        lines += [f"localisation errors over {place.scenes} scenes with one object, in percent",
+                  *(f"{name:<44}{value:>9.1f}" for name, value in (
+                      ("class predicted", place.class_predicted), ("class given", place.class_given),
+                      ("box alone", place.box_alone)))]
+    return "\n".join(lines)
+
+
+def show(folder: Path, out: Path, *, scenes: Path | None = None, count: int = 6, seed: int = 0, first: int = 0,
+         least_score: float = 0.3, where: str = "") -> None:
+    """Draw scenes with the answers of a trained network: boxes, right and wrong, or masks.
+
+    out: the picture to write, a .png file
+    scenes: a .npz file with the user's own scenes; None: test scenes with this seed
+    count, first: how many scenes to draw, and the number of the first one
+    least_score: boxes with a lower score are not drawn
+
+    Raises ValueError for a classifier, which has no answer to draw.
+    """
+    from .. import plot  # loads matplotlib
+
+    settings, net = load(folder, where)
+    if settings.task == "classification":
+        raise ValueError(f"{folder}: a classifier of patches finds neither boxes nor masks; give the folder of a "
+                         "detector or a segmentation network")
+    held = read_scenes(scenes)[first:first + count] if scenes else datasets.scenes(count, seed, "test", first=first)
+    images = device.to(detection.inputs(held.images), device.use(where or settings.device))
+    caption = f"{printed(settings.backbone)}, {settings.recipe.images:,} training scenes, seed {settings.seed}; " \
+              f"{scenes or f'test scenes from number {first}, seed {seed}'}"
+    if settings.task == "segmentation":
+        figure = plot.segmented(held.images, held.masks, net.predict(images), held.classes, caption=caption)
+    else:
+        found = net.detect(images, least_score)
+        right = detection.true_positives(found, held)
+        figure = plot.detected(held.images, (held.boxes, held.labels, held.scene),
+                               (found.boxes, found.labels, found.scene, found.scores, right), held.classes,
+                               caption=caption)
+    write_atomically(out, plot.png(figure))

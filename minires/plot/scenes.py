@@ -1,0 +1,116 @@
+"""This module draws scenes with the boxes and the masks that a network found."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.patches
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.lines import Line2D
+
+from .style import COLOURS, LABEL, TICK, WIDTH, Figure, legend_below, new_figure
+
+COLUMNS = 3
+TRUE, RIGHT, WRONG = "#ffffff", COLOURS["resnet"][0], "#fd8d3c"  # on a dark ground
+# One colour for the ground and one for each class of Fashion-MNIST; further classes begin again after the ground.
+MASKS = ("#000000", "#e41a1c", "#377eb8", "#4daf4a", "#984ea3", "#ff7f00", "#ffff33", "#a65628", "#f781bf", "#bdbdbd",
+         "#66c2a5")
+
+
+def detected(images: Any, true: tuple[Any, Any, Any], found: tuple[Any, Any, Any, Any, Any], classes: Sequence[str],
+             title: str = "", caption: str = "") -> Figure:
+    """Draw scenes with the true boxes (white, dashed), and those that were found (solid): blue if right, else orange.
+
+    images: (N, H, W) grey levels from 0 to 255
+    true: boxes (M, 4) in pixels with exclusive ends, classes (M,), and the image of each (M,)
+    found: boxes (K, 4), classes (K,), images (K,), scores (K,), and whether each is right (K,)
+    classes: the classes' names
+
+    A found box has its class and its score above it, or inside if it is at the top of the image.
+    """
+    images = np.asarray(images)
+    right = int(np.asarray(found[4], bool).sum())
+    title = title or f"{len(found[0])} boxes found, {right} of them right; the scenes have {len(true[0])} objects"
+    figure, panels = _panels(len(images), COLUMNS, title, caption)
+    for number, axes in enumerate(panels):
+        _image(axes, images[number])
+        for box, _, scene in zip(*true, strict=True):
+            if scene == number:
+                _box(axes, box, TRUE, (0, (3, 2)))
+        for box, label, scene, score, is_right in zip(*found, strict=True):
+            if scene == number:
+                colour = RIGHT if is_right else WRONG
+                _box(axes, box, colour, "solid")
+                above = box[1] > 5  # pixels that a line of text needs
+                axes.text(box[0] - 0.5, box[1] - 1 if above else box[1], f"{classes[int(label)]} {float(score):.2f}",
+                          fontsize=7, color="white", va="bottom" if above else "top", clip_on=True,
+                          bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.8, "alpha": 0.85})
+    legend_below(figure, [], styles=[
+        Line2D([], [], color="#8c8c8c", linestyle=(0, (3, 2)), label="true box"),
+        Line2D([], [], color=RIGHT, linestyle="solid", label="right: IoU at least 0.5, and the right class"),
+        Line2D([], [], color=WRONG, linestyle="solid", label="wrong")])
+    return figure
+
+
+def segmented(images: Any, masks: Any | None, predicted: Any, classes: Sequence[str], title: str = "",
+              caption: str = "") -> Figure:
+    """Draw scenes, their true masks if there are any, and the predicted masks, one scene in each row.
+
+    images: (N, H, W) grey levels from 0 to 255
+    masks, predicted: (N, H, W), the class of each pixel plus 1, or 0 for the ground
+    classes: the classes' names
+    """
+    columns = {"image": np.asarray(images), "predicted mask": np.asarray(predicted)}
+    if masks is not None:
+        columns = {"image": columns["image"], "true mask": np.asarray(masks), "predicted mask": np.asarray(predicted)}
+    count = len(columns["image"])
+    if not title and masks is not None:
+        title = f"{100 * float((columns['true mask'] == columns['predicted mask']).mean()):.0f} % of the pixels have " \
+                "the right class"
+    figure, panels = _panels(count * len(columns), len(columns), title or "Predicted masks", caption)
+    colours = ListedColormap([MASKS[0], *(MASKS[1 + i % 10] for i in range(len(classes)))])
+    for number, axes in enumerate(panels):
+        row, column = divmod(number, len(columns))
+        name = list(columns)[column]
+        if name == "image":
+            _image(axes, columns[name][row])
+        else:
+            axes.imshow(columns[name][row], cmap=colours, vmin=-0.5, vmax=len(classes) + 0.5, interpolation="nearest")
+            _bare(axes)
+        if row == 0:
+            axes.set_title(name, fontsize=LABEL)
+    present = sorted({int(v) for name in columns if name != "image" for v in np.unique(columns[name])} - {0})
+    legend_below(figure, [], styles=[
+        Line2D([], [], linestyle="none", marker="s", markersize=8, color=colours(v), label=classes[v - 1])
+        for v in present])
+    return figure
+
+
+def _panels(count: int, columns: int, title: str, caption: str) -> tuple[Figure, list[Axes]]:
+    """Return a figure with `count` square panels."""
+    rows = -(-count // columns)
+    figure = new_figure(title, rows * WIDTH / columns + 1.5, caption)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels[count:]:
+        axes.remove()
+    return figure, list(panels[:count])
+
+
+def _image(axes: Axes, image: Any) -> None:
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    _bare(axes)
+
+
+def _bare(axes: Axes) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.tick_params(labelsize=TICK)
+
+
+def _box(axes: Axes, box: Any, colour: str, dashes: Any) -> None:
+    """Draw the edge of a box. imshow centres the pixel (0, 0) at (0, 0), so its first edge is at -0.5."""
+    x0, y0, x1, y1 = (float(v) for v in box)
+    axes.add_patch(matplotlib.patches.Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor=colour,
+                                                linewidth=1.5, linestyle=dashes))

@@ -1,0 +1,273 @@
+"""Test `minires detect`: train, stop and resume in a folder; evaluate; show; COCO's JSON; scenes from a file."""
+
+import dataclasses
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+
+from minires import cli, datasets, detection, plot
+from minires.commands import detect
+from minires.detection import Detections
+
+SMALL = ["detect", "train", "resnet20", "--weights", "none", "--width", "2", "--device", "cpu"]
+
+
+def small(folder, task, images, *more):
+    return [*SMALL, "--task", task, "--images", str(images), "--out", str(folder), *more]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Return {task: the folder of a finished training}."""
+    base = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(detect, "HELD_BACK", 20)
+        for task in "detection", "segmentation":
+            assert cli.main(small(base / task, task, 40)) == 0
+    return {task: base / task for task in ("detection", "segmentation")}
+
+
+# --------------------------------------------------------------------------------------------------- train
+
+
+def test_a_folder_has_all_that_was_chosen_and_measured(trained, capsys):
+    folder = trained["detection"]
+    config, results = (json.loads((folder / name).read_text()) for name in ("config.json", "results.json"))
+    assert config["task"] == "detection" and config["recipe"]["images"] == 40 and config["width"] == 2
+    assert {"versions", "machine", "threads", "kernels", "started", "commit"} <= set(config["recorded"])
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5] and lines[-1]["images"] == 40
+    assert all(math.isfinite(line["loss"]) for line in lines)
+    assert 0 <= results["score"]["ap"] <= results["score"]["ap50"] < 0.1 and results["held_back"]["scenes"] == 20
+    assert detect.read_settings(folder).recipe == dataclasses.replace(detection.RECIPES["detection"], images=40)
+
+
+@pytest.mark.parametrize("task", ["detection", "classification"])
+def test_a_stopped_training_resumes_with_the_same_bits(task, tmp_path, capsys, monkeypatch):
+    images = 40 if task == "detection" else 250
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    monkeypatch.setattr(detection, "score", lambda *args, **kwargs: {"measured": 1.0})
+    assert cli.main(small(whole, task, images)) == 0
+    assert cli.main(small(parts, task, images, "--time-limit", "1e-9")) == 0
+    text = capsys.readouterr().out
+    assert "Stopped by the time limit at step 1 of 5" in text and not (parts / "weights.safetensors").exists()
+    assert f"minires detect train --resume --out {parts}" in text
+    assert cli.main(["detect", "train", "--resume", "--out", str(parts), "--time-limit", "1e-9"]) == 0
+    assert cli.main(small(parts, task, images, "--resume")) == 0
+    assert (whole / "weights.safetensors").read_bytes() == (parts / "weights.safetensors").read_bytes()
+    lines = [[{k: v for k, v in json.loads(line).items() if k != "seconds"}
+              for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in (whole, parts)]
+    assert lines[0] == lines[1] and len(lines[0]) == 5
+
+
+def test_a_finished_training_is_not_repeated(trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(detect, "HELD_BACK", 20)
+    folder = tmp_path / "copy"
+    shutil.copytree(trained["segmentation"], folder)
+    before = (folder / "weights.safetensors").read_bytes()
+    assert cli.main(["detect", "train", "--resume", "--out", str(folder)]) == 0
+    assert (folder / "weights.safetensors").read_bytes() == before and "step 5 of 5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("argv, text", [
+    (["train"], "BACKBONE is missing"),
+    (["train", "resnet20", "--task", "detektion"], "task: unknown name 'detektion'; did you mean detection"),
+    (["train", "resnet21"], "did you mean"),
+    (["train", "resnet32", "--task", "detection"], "ships no weights of ResNet-32 to start from; give a file with"),
+    (["train", "--resume", "--out", "OUT", "--seed", "1"], "takes all settings from the folder: leave out --seed"),
+    (["train", "--resume", "--out", "OUT"], "found no training to resume"),
+    (["train", "resnet20", "--weights", "absent.npz"], "absent.npz"),
+    (["evaluate"], "give either the folder of a training or --detections FILE"),
+    (["evaluate", "OUT"], "is not the folder of a training"),
+    (["show", "OUT"], "is not the folder of a training"),
+])
+def test_wrong_use_is_one_line(argv, text, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["detect", *("none" if a == "OUT" else a for a in argv)]) == 2
+    error = capsys.readouterr().err
+    assert text in error and len(error.splitlines()) == 1 and list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_other_settings_is_refused(trained, capsys):
+    folder = trained["detection"]
+    assert cli.main(small(folder, "detection", 48, "--resume")) == 2
+    assert "holds a training with other settings: recipe: " in capsys.readouterr().err
+    assert cli.main(small(folder, "detection", 40)) == 2
+    assert "is not empty: give --resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change, text", [
+    ({"format": 2}, "format: expected at most 1, got 2: a later version"), ({"seed": -1}, "seed: expected a whole"),
+    ({"task": "boxes"}, "task: unknown name"), ({"recipe": {"images": 2}}, "recipe: expected batch_size"),
+    ({"sed": 1}, "unknown name 'sed'"), ({"device": "tpu"}, "device: unknown name 'tpu'")])
+def test_a_damaged_config_is_named(change, text, trained, tmp_path):
+    config = json.loads((trained["detection"] / "config.json").read_text()) | change
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=f"config.json: .*{text}"):
+        detect.read_settings(tmp_path)
+
+
+def test_damaged_checkpoints_are_skipped_or_refused(trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(detect, "HELD_BACK", 20)
+    folder = tmp_path / "copy"
+    shutil.copytree(trained["detection"], folder)
+    newest = max(folder.glob("checkpoint-*"))
+    newest.write_bytes(newest.read_bytes()[:-1])
+    assert cli.main(["detect", "train", "--resume", "--out", str(folder)]) == 0
+    assert "skipped a damaged checkpoint" in capsys.readouterr().out
+    for path in folder.glob("checkpoint-*"):
+        path.unlink()
+    assert cli.main(["detect", "train", "--resume", "--out", str(folder)]) == 2
+    assert "found no checkpoint to resume from" in capsys.readouterr().err
+    shutil.copy(max(trained["segmentation"].glob("checkpoint-*")), folder)
+    assert cli.main(["detect", "train", "--resume", "--out", str(folder)]) == 2
+    assert "it belongs to another training" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------ evaluate
+
+
+def test_evaluate_prints_the_tables(trained, capsys, tmp_path):
+    assert cli.main(["detect", "evaluate", str(trained["detection"]), "--count", "20"]) == 0
+    text = capsys.readouterr().out
+    assert "detection with ResNet-20" in text and "20 scenes, " in text and "AP of Ankle boot" in text
+    assert "localisation errors over" in text and "AP of small objects, from 0 to 200 pixels" in text
+    assert cli.main(["detect", "evaluate", str(trained["segmentation"]), "--count", "5"]) == 0
+    text = capsys.readouterr().out
+    assert "IoU of        5 scenes" in text and "\nground " in text and "\nmean " in text
+
+
+def test_coco_s_json_goes_out_and_comes_back(trained, tmp_path, capsys):
+    """True boxes in COCO's format score 1; what the detector writes scores what the detector scores."""
+    held = datasets.scenes(20, 0, "test")
+    perfect = Detections(held.boxes, np.linspace(1, 0.1, len(held.boxes)), held.labels.astype(int), held.scene)
+    path = tmp_path / "perfect.json"
+    path.write_text(detect.coco(perfect))
+    back = detect.read_detections(path, held)
+    assert (back.boxes == held.boxes).all() and (back.labels == held.labels).all()
+    assert cli.main(["detect", "evaluate", "--detections", str(path), "--count", "20"]) == 0
+    assert f"{'AP, mean over IoU 0.50 to 0.95':<44}    1.000" in capsys.readouterr().out
+    written = tmp_path / "found.json"
+    _, net = detect.load(trained["detection"])
+    found = net.detect(detection.inputs(held.images), 0.0)
+    written.write_text(detect.coco(found))
+    again = detect.read_detections(written, held)
+    np.testing.assert_allclose(again.boxes, found.boxes, rtol=1e-6)
+    same = [detection.average_precision(d, held).ap(0.5) for d in (found, again)]
+    assert same[0] == same[1]
+    assert cli.main(["detect", "evaluate", str(trained["detection"]), "--count", "4", "--write", str(written)]) == 0
+    assert isinstance(json.loads(written.read_text()), list)
+
+
+GOOD = {"image_id": 0, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}
+
+
+@pytest.mark.parametrize("entries, text", [
+    ({"a": 1}, "expected a list of detections, got dict"), ([3], "detection 0: expected keys and values, got int"),
+    ([GOOD, GOOD | {"image_id": 5}], "detection 1: image_id: expected one from 0 to 2, got 5"),
+    ([GOOD | {"category_id": 0}], "detection 0: category_id: expected one from 1 to 10, got 0"),
+    ([GOOD | {"category_id": 11}], "detection 0: category_id: expected one from 1 to 10, got 11"),
+    ([GOOD | {"score": float("nan")}], "detection 0: score: expected a finite number, got nan"),
+    ([GOOD | {"bbox": [1, 2, 0, 4]}], "detection 0: bbox: expected .* with width and height above 0"),
+    ([GOOD | {"bbox": [1, 2, 3]}], "detection 0: bbox: expected"),
+    ([GOOD | {"bbox": "1 2"}], "detection 0: bbox: expected a list"),
+    ([{k: v for k, v in GOOD.items() if k != "score"}], "detection 0: there is no score"),
+])
+def test_wrong_detections_in_json_are_named(entries, text, tmp_path):
+    path = tmp_path / "detections.json"
+    path.write_text(json.dumps(entries))
+    with pytest.raises(ValueError, match=f"detections.json: {text}"):
+        detect.read_detections(path, datasets.scenes(3, 0, "test"))
+
+
+def test_more_keys_and_no_detections_are_valid(tmp_path):
+    path, held = tmp_path / "detections.json", datasets.scenes(3, 0, "test")
+    path.write_text(json.dumps([GOOD | {"id": 7, "segmentation": []}]))
+    assert detect.read_detections(path, held).boxes.tolist() == [[1, 2, 4, 6]]
+    path.write_text("[]")
+    assert len(detect.read_detections(path, held)) == 0
+
+
+def test_scenes_from_a_file(trained, tmp_path, capsys):
+    held = datasets.scenes(6, 4, "test")
+    arrays = {"images": held.images, "boxes": held.boxes, "labels": held.labels, "scene": held.scene}
+    path = tmp_path / "mine.npz"
+    np.savez_compressed(path, **arrays, masks=held.masks)
+    back = detect.read_scenes(path)
+    assert all((getattr(back, n) == getattr(held, n)).all() for n in (*arrays, "masks"))
+    texts = []
+    for options in (["--scenes", str(path)], ["--count", "6", "--seed", "4"]):
+        assert cli.main(["detect", "evaluate", str(trained["detection"]), *options]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1]
+    np.savez(path, **arrays)
+    assert cli.main(["detect", "evaluate", str(trained["segmentation"]), "--scenes", str(path)]) == 2
+    assert "expected masks" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change, text", [
+    ({"boxes": None}, "missing: boxes"), ({"boxes": np.array([[3, 0, 3, 5]])}, "object 0 of image 0: expected a box"),
+    ({"labels": np.array([10])}, "expected a label below 10"), ({"label": np.zeros(1)}, "unknown name 'label'"),
+    ({"images": np.zeros((1, 9, 9))}, "images: expected a NumPy array of uint8, got float64"),
+])
+def test_wrong_scenes_in_a_file_are_named(change, text, tmp_path):
+    arrays = {"images": np.zeros((1, 9, 9), np.uint8), "boxes": np.array([[1, 1, 5, 5]]), "labels": np.array([0]),
+              "scene": np.array([0])} | change
+    path = tmp_path / "mine.npz"
+    np.savez(path, **{name: a for name, a in arrays.items() if a is not None})
+    with pytest.raises(ValueError, match=f"mine.npz: .*{text}"):
+        detect.read_scenes(path)
+
+
+def test_scenes_with_too_many_pixels_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(detect, "MOST_PIXELS", 80)
+    test_wrong_scenes_in_a_file_are_named({}, "images: expected at most 80 pixels, got 81", tmp_path)
+
+
+# ---------------------------------------------------------------------------------------------------- show
+
+
+def test_show_draws_boxes_and_masks(trained, tmp_path, capsys):
+    for task in "detection", "segmentation":
+        out = tmp_path / f"{task}.png"
+        assert cli.main(["detect", "show", str(trained[task]), "--count", "2", "--out", str(out)]) == 0
+        assert out.read_bytes().startswith(b"\x89PNG") and f"Wrote {out}" in capsys.readouterr().out
+
+
+def test_the_figure_of_boxes_says_what_is_right():
+    held = datasets.scenes(4, 0, "test")
+    labels = held.labels.astype(int)
+    labels[0] = (labels[0] + 1) % 10
+    found = Detections(held.boxes, np.linspace(0.9, 0.5, len(labels)), labels, held.scene)
+    right = detection.true_positives(found, held)
+    assert right.tolist() == [False] + [True] * (len(labels) - 1)
+    figure = plot.detected(held.images, (held.boxes, held.labels, held.scene),
+                           (found.boxes, found.labels, found.scene, found.scores, right), held.classes)
+    n = len(labels)
+    assert figure.get_suptitle() == f"{n} boxes found, {n - 1} of them right; the scenes have {n} objects"
+    panels = figure.axes
+    assert len(panels) == 4 and [len(a.patches) for a in panels] == [2 * int(c) for c in np.bincount(held.scene)]
+    x0, y0, x1, y1 = held.boxes[0]
+    assert panels[0].patches[0].get_bbox().extents.tolist() == [x0 - 0.5, y0 - 0.5, x1 - 0.5, y1 - 0.5]
+    assert panels[0].texts[0].get_text() == f"{held.classes[labels[0]]} 0.90"
+
+
+def test_the_figure_of_masks():
+    held = datasets.scenes(3, 0, "test")
+    figure = plot.segmented(held.images, held.masks, held.masks, held.classes)
+    title = "100\N{NO-BREAK SPACE}% of the pixels have the right class"
+    assert len(figure.axes) == 9 and figure.get_suptitle() == title
+    assert [a.get_title() for a in figure.axes[:3]] == ["image", "true mask", "predicted mask"]
+    assert len(plot.segmented(held.images, None, held.masks, held.classes).axes) == 6
+
+
+def test_a_classifier_has_nothing_to_show(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(detection, "score", lambda *args, **kwargs: {"error": 90.0})
+    assert cli.main(small(tmp_path / "c", "classification", 100)) == 0
+    assert cli.main(["detect", "show", str(tmp_path / "c"), "--out", str(tmp_path / "x.png")]) == 2
+    assert "a classifier of patches finds neither boxes nor masks" in capsys.readouterr().err
+    assert cli.main(["detect", "evaluate", str(tmp_path / "c")]) == 0
+    assert "error on 2,000 test patches: 90.00 %" in capsys.readouterr().out
