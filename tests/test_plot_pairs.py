@@ -97,6 +97,7 @@ OTHER_FIGURES = {
     "gradient_norms": "the nets of a run",
     "errors_by_depth": "errors of trainings", "error_gaps": "errors of trainings", "heat_maps": "any grid of numbers",
     "matrices": "any matrices", "im2col": "a convolution's windows", "grids": "small arrays",
+    "blocks": "modules", "networks": "modules", "function_classes": "an idea", "imagenet_errors": "published results",
 }
 
 # {(analysis, network): why the analysis refuses the network}
