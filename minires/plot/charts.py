@@ -188,23 +188,24 @@ def bars(found: Mapping[str, Any], x: str, y: str, title: str, caption: str = ""
     return figure
 
 
-def pictures(rows: Sequence[Mapping[str, Any]], title: str, caption: str = "", *, same_scale: bool = False) -> Figure:
+def pictures(rows: Sequence[Sequence[tuple[str, Any]]], title: str, caption: str = "", *, same_scale: bool = False) -> Figure:
     """Draw arrays of two dimensions as grey pictures, in rows, with their names above them.
 
-    rows        one {name: array} for each row; a name that ends in a line break leaves its place empty
+    rows        [(name, array), ...] for each row; None instead of an array leaves its place empty
     same_scale  True draws all pictures of the figure on one scale; False scales each by its largest magnitude
 
     White is the largest value. Middle grey is 0 in pictures with negative values, and black is 0 in all others. An
     array of at most 4 by 4 whole numbers is drawn as these numbers.
     """
     widest = max((len(row) for row in rows), default=1)
-    figure = new_figure(title, 0.8 + (0.3 if caption else 0.1) + len(rows) * min(1.7, 8.0 / max(widest, 1) + 0.3), caption)
+    high = len(rows) * min(1.7, 8.0 / max(widest, 1) + 0.3)
+    figure = new_figure(title, 0.8 + (0.3 if caption else 0.1) + high, caption)
     places = figure.subplots(max(1, len(rows)), widest, squeeze=False)
     for axes in places.flat:
         axes.axis("off")
-    largest = max((float(abs(np.asarray(a)).max()) for row in rows for a in row.values() if a is not None), default=1.0)
+    largest = max((float(abs(np.asarray(a)).max()) for row in rows for _, a in row if a is not None), default=1.0)
     for line, row in zip(places, rows, strict=False):
-        for axes, (name, given) in zip(line, row.items(), strict=False):
+        for axes, (name, given) in zip(line, row, strict=False):
             if given is None:
                 continue
             picture = np.asarray(given, float)
