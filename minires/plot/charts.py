@@ -188,7 +188,8 @@ def bars(found: Mapping[str, Any], x: str, y: str, title: str, caption: str = ""
     return figure
 
 
-def pictures(rows: Sequence[Sequence[tuple[str, Any]]], title: str, caption: str = "", *, same_scale: bool = False) -> Figure:
+def pictures(rows: Sequence[Sequence[tuple[str, Any]]], title: str, caption: str = "", *,
+             same_scale: bool = False) -> Figure:
     """Draw arrays of two dimensions as grey pictures, in rows, with their names above them.
 
     rows        [(name, array), ...] for each row; None instead of an array leaves its place empty
