@@ -447,7 +447,8 @@ if ready("a5.2", "a5.4"):
 
     figure = new_figure("Through 30 blocks the gradient grows "
                         f"{without[-1] / without[0]:,.0f}-fold without skip, "
-                        f"{with_skip[-1] / with_skip[0]:,.0f}-fold with it (seed 0)", 7.2,
+                        f"{with_skip[-1] / with_skip[0]:,.0f}-fold with it (seed 0)",
+                        7.2,
                         "Random weights, BN in train mode, 16 channels, 8 images of "
                         "8x8, seed 0. Share of a path: its projection on dL/dx.")
     above, below = figure.subplots(2, 1, height_ratios=(1.15, 1))
