@@ -263,7 +263,7 @@ def test_titles_state_what_the_numbers_show():
 @pytest.mark.parametrize("draw", FIGURES)
 def test_a_title_with_a_finding_names_the_seed(draw):
     assert title(draw(synthetic_nets(), seed=3)).endswith(" (seed 3)")
-    assert "seed" not in title(draw(synthetic_nets("plain-20"), seed=3))
+    assert "seed" not in title(draw({}, seed=3))
 
 
 def test_titles_are_neutral_where_the_numbers_show_nothing():
@@ -281,7 +281,7 @@ def test_error_title_is_neutral_without_two_plain_depths(nets):
     assert title(plot.error_curves(nets)) == "Training and test error by epoch"
 
 
-@pytest.mark.parametrize("errors", itertools.permutations((10.0, 20.0, 30.0, 40.0)))
+@pytest.mark.parametrize("errors", list(itertools.permutations((10.0, 20.0, 30.0, 40.0))))
 def test_the_error_title_is_true_for_every_order_of_the_four_errors(errors):
     """It gives the numbers of the residual networks and says nothing about what they mean."""
     nets = synthetic_nets("plain-20", "plain-56", "resnet-20", "resnet-56")

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from minires import init, models, nn, plot
-from minires.plot.diagrams import _nearest
+from minires.plot.diagrams import nearest
 
 RNG = np.random.default_rng(0)
 
@@ -87,8 +87,8 @@ def test_the_nested_class_comes_nearer_and_the_overlapping_one_need_not():
         far[axes.get_title()] = [np.linalg.norm(dot - wanted) for dot in dots]
     assert far["nested"] == sorted(far["nested"], reverse=True)
     assert far["overlapping"][1] < far["overlapping"][0] and far["overlapping"][2] > far["overlapping"][1]
-    assert np.allclose(_nearest(0, 0, 2, 1, (5, 0)), (2, 0))
-    assert np.allclose(_nearest(1, 1, 2, 1, (1, 9)), (1, 2), atol=1e-2)
+    assert np.allclose(nearest(0, 0, 2, 1, (5, 0)), (2, 0))
+    assert np.allclose(nearest(1, 1, 2, 1, (1, 9)), (1, 2), atol=1e-2)
 
 
 def test_the_chart_of_imagenet_has_the_published_numbers():

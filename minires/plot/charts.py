@@ -81,7 +81,8 @@ def lines(panels: Panel | Sequence[Panel], title: str, caption: str = "", *, hei
     """
     shown = [panels] if isinstance(panels, Panel) else list(panels)
     figure = new_figure(title, height, caption)
-    styles = series(dict.fromkeys(label for panel in shown for label in panel.lines))
+    dots = {label for panel in shown for label in panel.dots}
+    styles = series(sorted(dict.fromkeys(label for panel in shown for label in panel.lines), key=dots.__contains__))
     drawn = figure.subplots(1, max(1, len(shown)), squeeze=False)[0]
     for axes, panel in zip(drawn, shown, strict=False):
         _draw_lines(axes, panel, styles)
@@ -101,7 +102,7 @@ def _draw_lines(axes: Axes, panel: Panel, styles: Mapping[str, Any]) -> None:
         if label in panel.bands:
             axes.fill_between(at, *panel.bands[label], color=BAND, zorder=1)
         if label in panel.dots:
-            style |= {"linestyle": "none"}
+            style |= {"linestyle": "none", "markersize": 4}
         elif len(at) > 60:
             style |= {"marker": ""}
         axes.plot(at, values, **style | {"markevery": every(len(at), 15)} if label not in panel.dots else style)
@@ -113,14 +114,14 @@ def _draw_lines(axes: Axes, panel: Panel, styles: Mapping[str, Any]) -> None:
         axes.axhline(level, color=GREY, linewidth=1.2, linestyle=(THEORY, LIMIT, (0, (4, 3)))[i % 3], label=label)
     for edge in panel.edges:
         axes.axvline(edge, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)))
+    if panel.limits is not None:
+        axes.set_ylim(*panel.limits)
     if "x" in panel.log:
         axes.set_xscale("log")
     if "y" in panel.log:
         log_scale(axes)
     elif panel.limits is None and lowest >= 0:
         axes.set_ylim(bottom=0)
-    if panel.limits is not None:
-        axes.set_ylim(*panel.limits)
     if len(panel.ticks):
         axes.set_xticks(list(panel.ticks), list(panel.ticks.values()) if isinstance(panel.ticks, Mapping) else
                         [written(tick) for tick in panel.ticks])
@@ -230,9 +231,11 @@ def complex_plane(found: Any, title: str, caption: str = "", *, marks: Mapping[s
     """
     figure = new_figure(title, height, caption)
     axes, shown = figure.subplots(), labelled(found)
-    for label, style in series(shown).items():
+    for i, (label, style) in enumerate(series(shown).items()):
         values = np.asarray(shown[label])
-        axes.plot(values.real, values.imag, **style | {"linestyle": "none", "markersize": 3.5})
+        fill = "white" if i % 2 else style["color"]
+        axes.plot(values.real, values.imag,
+                  **style | {"linestyle": "none", "markersize": 4, "markerfacecolor": fill})
     for (label, at), marker in zip((marks or {}).items(), "xPD*", strict=False):
         axes.plot([at.real], [at.imag], marker, color=INK if marker == "x" else "white", markeredgecolor=INK,
                   markersize=11, markeredgewidth=2 if marker == "x" else 1.2, linestyle="none", label=label)

@@ -129,9 +129,9 @@ def networks(found: Any, title: str = "", caption: str = "") -> Figure:
     found: a network with stages `layer1`, `layer2`, ... such as models.cifar and models.resnet18 build, or {label: such
     a network}, drawn one below the other
 
-    A box is a convolution or the classifier. Its text gives the kernel's size and the output channels, if there is
-    room. Boxes of one fill form a stage; they are lower where the maps are smaller. A solid arc is an identity
-    shortcut. A dashed arc changes the shape.
+    A box is a convolution or the classifier. Where there is room, its text gives the kernel's size and the output
+    channels, and a stage has its number of layers. Boxes of one fill form a stage; they are lower where the maps are
+    smaller. A solid arc is an identity shortcut. A dashed arc changes the shape.
 
     Raises TypeError for a model without stages.
     """
@@ -153,9 +153,10 @@ def networks(found: Any, title: str = "", caption: str = "") -> Figure:
         _draw_layers(axes, row, most)
         axes.set_title(label, fontsize=LABEL, color=INK, loc="left")
     if any(arcs):
-        lines = [matplotlib.lines.Line2D([], [], color=INK, linewidth=1.6, linestyle=dashes, label=label)
-                 for dashes, label in (("solid", "identity shortcut"), (LIMIT, "shortcut that changes the shape"))]
-        legend_below(figure, [], styles=lines)
+        legend_below(figure, [], styles=[
+            matplotlib.lines.Line2D([], [], color=INK, linewidth=1.6, label="identity shortcut"),
+            matplotlib.lines.Line2D([], [], color=INK, linewidth=1.6, linestyle=LIMIT,
+                                    label="shortcut that changes the shape")])
     return figure
 
 
@@ -198,7 +199,9 @@ def _draw_layers(axes: Axes, row: list[tuple[str, int, tuple[int, bool] | None]]
                                                         linestyle=LIMIT if changes else "solid"))
     for stage in sorted({stage for _, stage, _ in row if stage > 0}):
         places = [at for at, (_, which, _) in enumerate(row) if which == stage]
-        axes.text((places[0] + places[-1]) / 2, -0.08, f"stage {stage}\n{len(places)} layers", ha="center", va="top",
+        roomy = len(places) * WIDTH > 0.8 * most  # inches
+        words = f"stage {stage}\n{len(places)} layers" if roomy else str(stage)
+        axes.text((places[0] + places[-1]) / 2, -0.08, words, ha="center", va="top",
                   color=INK, fontsize=TICK)
     axes.set_xlim(-0.7, most - 0.3)
     axes.set_ylim(-0.5, 1.6 if any(arc for *_, arc in row) else 1.1)
@@ -226,7 +229,7 @@ def function_classes(title: str = "", caption: str = "") -> Figure:
             axes.add_patch(matplotlib.patches.Ellipse((x, y), 2 * a, 2 * b, facecolor=fill, alpha=0.75, edgecolor=INK,
                                                       linewidth=1.0 + 0.5 * i, linestyle=dashes))
         for i, (x, y, a, b) in enumerate(ellipses, 1):
-            near = _nearest(x, y, a, b, wanted)
+            near = nearest(x, y, a, b, wanted)
             axes.plot(*near, "o", color=INK, markersize=5)
             axes.annotate(f"F{i}", near, xytext=(-9, -3), textcoords="offset points", ha="right", va="center",
                           fontsize=LABEL, color=INK, fontweight="bold")
@@ -241,7 +244,7 @@ def function_classes(title: str = "", caption: str = "") -> Figure:
     return figure
 
 
-def _nearest(x: float, y: float, a: float, b: float, to: tuple[float, float]) -> tuple[float, float]:
+def nearest(x: float, y: float, a: float, b: float, to: tuple[float, float]) -> tuple[float, float]:
     """Return the point of an ellipse with centre (x, y) and half axes a, b that is nearest to a point outside."""
     angle = np.linspace(0, 2 * np.pi, 7201)
     points = np.stack([x + a * np.cos(angle), y + b * np.sin(angle)])
