@@ -7,8 +7,11 @@ It is the only package that imports matplotlib, so import it only when a figure 
 ``png(figure)`` returns its bytes, and ``figure.savefig(path)`` writes it to a file. pyplot is not used, so there is no
 global state and no window, and threads can draw at the same time.
 
-A title states a finding only if the numbers show it. findings.py decides this for the networks of a run, and the
-report's sentences use the same functions.
+`lines`, `ranges`, `bars`, `pictures`, `complex_plane` and `decision_regions` draw numbers that you have computed
+yourself. `blocks`, `networks` and `function_classes` are diagrams, and `imagenet_errors` shows published results.
+
+A title states a finding only if the numbers show it, and names the seed if there is one run of each network.
+findings.py decides this for the networks of a run, and the report's sentences use the same functions.
 """
 from .charts import Panel, bars, complex_plane, decision_regions, lines, pictures, ranges
 from .computation import graph
