@@ -17,13 +17,15 @@ from once import made_once
 
 import minires.kernels
 
+gc.disable()  # until all tests are collected: what is loaded and collected lives until the end of the session
+
 # Where the tests run in the background, signals may be ignored, and what a test starts would ignore them too.
 for number, handler in (signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
 
 # The same examples in every run. --hypothesis-profile=ci tries more of them.
-hypothesis.settings.register_profile("default", max_examples=150, deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile("default", max_examples=40, deadline=None, derandomize=True, database=None)
 hypothesis.settings.register_profile("ci", hypothesis.settings.get_profile("default"), max_examples=1000)
 hypothesis.settings.load_profile("default")
 
@@ -85,9 +87,10 @@ def pytest_configure(config):
 
 
 def pytest_collection_finish():
-    """Exclude modules and collected tests from garbage collection, because they live until the end of the session."""
+    """Enable the garbage collector, without the modules and the collected tests, which live until the end."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
@@ -129,6 +132,16 @@ def finished_run(shared):
     def train(folder):
         assert cli.main([*SMALL_RUN, "--out", str(folder)]) == 0
     return shared("finished-run", train)
+
+
+@pytest.fixture
+def blank_pictures():
+    """Write an empty picture for every figure, because drawing the curves takes longer than a small training."""
+    from minires import plot
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plot, "png", lambda figure, **options: b"\x89PNG\r\n\x1a\n")
+        yield
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
 
-from test_codebase import FACADE, TREES, imports, room  # noqa: E402
+from test_codebase import FACADE, FILES, imports_of_all, room  # noqa: E402
 
 from minires import plot  # noqa: E402
 from minires.plot.style import GREY, INK, new_figure  # noqa: E402
@@ -19,14 +19,11 @@ from minires.plot.style import GREY, INK, new_figure  # noqa: E402
 
 def rooms():
     """Return {room: the rooms that it imports}, including lazy imports. The facade and __main__ are left out."""
-    found = {}
-    for path, tree in TREES.items():
-        mine = room(path)
-        if mine in (FACADE, "__main__"):
-            continue
-        others = {name.split(".")[1] for name, _ in imports(path, tree) if name.startswith("minires.")}
-        found.setdefault(mine, set()).update(others - {mine, "__version__"})
-    return {mine: {other for other in others if other in found} for mine, others in found.items()}
+    found = {room(path): set() for path in FILES if room(path) not in (FACADE, "__main__")}
+    for path, name, _ in imports_of_all():
+        if room(path) in found and name.startswith("minires."):
+            found[room(path)].add(name.split(".")[1])
+    return {mine: {other for other in others if other in found and other != mine} for mine, others in found.items()}
 
 
 def rows(found):

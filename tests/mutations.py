@@ -1,6 +1,7 @@
 """Change a JSON file in every way an editor might: replace a value, leave a value out, or add an unknown key."""
 
 import copy
+import itertools
 import json
 
 DEEP = json.loads("[" * 900 + "]" * 900)
@@ -45,13 +46,13 @@ def mutations(value):
             yield changed(value, path, inner | {"nobody": 1})
 
 
-def refusals(value, path, write, use):
-    """Write each mutation of `value` to `path`, and count how often `use()` refuses and accepts the file.
+def refusals(value, path, write, use, step=1):
+    """Write every `step`-th mutation of `value` to `path`, and count how often `use()` refuses and accepts the file.
 
     An accepted file must be usable. A refusal must name the file.
     """
     refused = accepted = 0
-    for mutated in mutations(value):
+    for mutated in itertools.islice(mutations(value), 0, None, step):
         path.write_text(write(mutated))
         said = ""
         try:

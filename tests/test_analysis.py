@@ -1,8 +1,11 @@
 """Test layer responses and gradient flow against closed forms, autograd used directly, and PyTorch."""
 
+import itertools
+
 import numpy as np
 import pytest
 from helpers import needs_torch, torch
+from short import every
 
 from minires import Tensor, analysis, models, nn, ops
 from minires.analysis import gradient_flow, responses
@@ -181,10 +184,10 @@ def settings(model):
             for _, m in model.modules()]
 
 
-@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
-@pytest.mark.parametrize("fails", [False, True], ids=["", "with an exception"])
-@pytest.mark.parametrize("options", [{}, {"by_hand": True, "shortcut": "B"}], ids=["composed", "by hand"])
-def test_the_model_is_left_bit_for_bit_as_it_was(look, fails, options, monkeypatch):
+@pytest.mark.parametrize("name, fails, options", every(3, itertools.product(
+    LOOKS, [False, True], [{}, {"by_hand": True, "shortcut": "B"}])))
+def test_the_model_is_left_bit_for_bit_as_it_was(name, fails, options, monkeypatch):
+    look = LOOKS[name]
     model = net(14, dtype=np.float32, **options)
     model.maxpool = nn.Dropout(0.3, rng=np.random.default_rng(5))  # after the stem: draws numbers in train mode
     images, labels = batch(dtype=np.float32)

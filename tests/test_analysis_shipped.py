@@ -23,6 +23,7 @@ def net(name):
     return model.eval()
 
 
+@pytest.mark.slow
 def test_a_deep_residual_network_survives_the_loss_of_a_block_and_a_plain_one_does_not(data):
     """See Veit et al. 2016, section 4.1. Measured on 500 images: ResNet-56 12.6 -> 15.2 %, plain-56 35.2 -> 89.2 %."""
     def mean_rise(name):

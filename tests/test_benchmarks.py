@@ -3,6 +3,7 @@
 No test here measures speed. The profile of `minires bench` is tested here too.
 """
 
+import functools
 import importlib
 import importlib.util
 import json
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import needs_torch
+from short import every
 
 from minires import Function, Tensor, models, ops, optim
 from minires.commands import bench
@@ -120,6 +122,31 @@ def check_ops(r):
                     check_ratio(entry, case[way]["torch"], "torch")
 
 
+@pytest.mark.parametrize("system", ["auto", pytest.param("torch", marks=needs_torch)])
+def test_the_convolutions_with_groups_and_gaps(monkeypatch, system):
+    """In this process, which is quicker: `ops.py --grouped` gives these cases to its workers."""
+    workers, cases = module(monkeypatch, "workers"), module(monkeypatch, "ops").grouped(2, 4, 16)
+    monkeypatch.setenv("MINIRES_KERNELS", "auto")
+    assert {case["groups"] for case in cases} == {1, 2, 8, 32, 16} and {case["dilation"] for case in cases} == {1, 2, 4}
+    for case in cases:
+        made = workers.torch_layer(case, 1) if system == "torch" else workers.minires_layer(case, system)
+        gx, gw = made["backward"]()
+        assert [*made["forward"]().shape] == [*gx.shape] == case["shape"]
+        assert tuple(gw.shape) == (case["out"], case["shape"][1] // case["groups"], 3, 3)
+
+
+@needs_torch
+@pytest.mark.slow
+def test_groups_and_gaps_are_compared_with_torch(tmp_path):
+    r, printed, _ = result(tmp_path, "ops", "--grouped")
+    assert len(r["layers"]) == 6 and not r["left_out"] and printed.startswith("3x3 convolutions: median ms")
+    for case in r["layers"]:
+        for way in "forward", "backward":
+            for entry in case[way].values():
+                check_times(entry, r["rounds"], r["repeats"])
+                check_ratio(entry, case[way]["torch"], "torch")
+
+
 def check_scaling(r):
     check_header(r, "scaling")
     for entries in r["groups"].values():
@@ -161,9 +188,14 @@ CHECKS = {"train_step": check_train_step, "ops": check_ops, "scaling": check_sca
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    """Write one small result of each kind into a folder, as where PyTorch is not installed: to load it takes long."""
-    folder = tmp_path_factory.mktemp("results")
+def folder(tmp_path_factory):
+    """Return the folder of the small results."""
+    return tmp_path_factory.mktemp("results")
+
+
+@pytest.fixture(scope="module")
+def results(folder):
+    """Return a function that makes a small result once, as where PyTorch is not installed: to load it takes long."""
     bare = folder / "bare-python"  # a Python without installed packages
     bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n', encoding="utf-8")
     bare.chmod(0o755)
@@ -172,20 +204,20 @@ def results(tmp_path_factory):
     peers = ["--peers", "reference,dezero,chainer", "--python", f"dezero={folder / 'no-such-python'}",
              "--python", f"chainer={bare}"]
     words = {"train_step": peers, "scaling": DEPTHS}
-    return folder, {name: result(folder, name, *words.get(name, []), env=env) for name in CHECKS}
+    return functools.cache(lambda name: result(folder, name, *words.get(name, []), env=env))
 
 
-@pytest.mark.parametrize("name", CHECKS)
+@pytest.mark.parametrize("name", every(5, CHECKS))
 def test_the_numbers_follow_from_the_times(results, name):
-    _, told = results
-    CHECKS[name](told[name][0])
-    title, table = told[name][1].split("\n\n")[:2]
+    found, printed, _ = results(name)
+    CHECKS[name](found)
+    title, table = printed.split("\n\n")[:2]
     rows = table.splitlines()
     assert title and len(rows) > 2 and len({row.count("|") for row in rows}) == 1
 
 
 def test_a_peer_that_cannot_run_is_named_and_left_out(results):
-    r, printed, errors = results[1]["train_step"]
+    r, printed, errors = results("train_step")
     assert r["left_out"]["dezero"] == "no-such-python cannot be started (No such file or directory)"
     assert "No module named 'numpy'" in r["left_out"]["chainer"]
     for name, reason in r["left_out"].items():
@@ -194,7 +226,7 @@ def test_a_peer_that_cannot_run_is_named_and_left_out(results):
 
 
 def test_the_command_is_told_without_anybodys_folders(results):
-    words = results[1]["train_step"][0]["command"].split()
+    words = results("train_step")[0]["command"].split()
     assert "dezero=no-such-python" in words and words[-2:] == ["--out", "train_step.json"]
 
 
@@ -213,16 +245,17 @@ def test_torch_is_compared_in_every_benchmark(tmp_path):
     assert [e["torch"]["ratio_to_torch"] for e in r["groups"]["depth"]] == [[1, 1], [1, 1]]
 
 
+@pytest.mark.slow
 def test_where_torch_is_missing_it_is_left_out(results):
-    told = results[1]
-    assert set(told["ops"][0]["layers"][0]["forward"]) == {"minires", "minires-reference"}
-    assert all("torch" not in entry for entry in told["scaling"][0]["groups"]["depth"])
+    assert set(results("ops")[0]["layers"][0]["forward"]) == {"minires", "minires-reference"}
+    assert all("torch" not in entry for entry in results("scaling")[0]["groups"]["depth"])
     for name in "ops", "scaling":
-        assert "left out: torch" in told[name][2] and "No module named 'torch'" in told[name][2]
+        errors = results(name)[2]
+        assert "left out: torch" in errors and "No module named 'torch'" in errors
 
 
 def test_the_reference_kernels_run_where_they_are_named(results):
-    systems = results[1]["train_step"][0]["systems"]
+    systems = results("train_step")[0]["systems"]
     assert systems["minires"]["versions"]["kernels"] == ("native" if native.ready() else "blocked")
     assert systems["minires-reference"]["versions"]["kernels"] == "reference"
 
@@ -237,8 +270,9 @@ def test_everything_that_scaling_can_change(tmp_path):
     assert "ResNet-56 / ResNet-20" not in printed
 
 
+@pytest.mark.slow
 def test_the_ratio_of_depths_is_taken_round_by_round(results, monkeypatch):
-    r, printed, _ = results[1]["scaling"]
+    r, printed, _ = results("scaling")
     found = module(monkeypatch, "scaling").depth_ratios(r)
     shallow, deep = r["groups"]["depth"]
     again = [b / a for a, b in zip(shallow["minires"]["round_ms"], deep["minires"]["round_ms"], strict=True)]
@@ -271,6 +305,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.slow
 def test_cpu_writes_a_file_for_each_of_its_cases(monkeypatch, tmp_path, capsys):
     cpu = module(monkeypatch, "cpu")
     small = ["--peers", "blocked", "--threads", "1", "--steps", "1", "--batch", "4", "--depth", "8", "--width", "4"]
@@ -333,8 +368,9 @@ def test_committed_results_are_whole(path):
     CHECKS[r["benchmark"]](r)
 
 
-def test_tables_are_written_between_the_markers(results, tmp_path):
-    folder, told = results
+@pytest.mark.slow
+def test_tables_are_written_between_the_markers(results, folder, tmp_path):
+    told = {name: results(name) for name in CHECKS}
     readme = tmp_path / "README.md"
     shutil.copy(BENCHMARKS / "README.md", readme)
     before = readme.read_text(encoding="utf-8")

@@ -13,6 +13,7 @@ import cifar_files as make
 import numpy as np
 import pytest
 from fuzz import fuzz_cifar, mutations
+from short import every
 
 from minires import datasets
 from minires.datasets import cifar
@@ -207,18 +208,20 @@ NAMES = [b"c" + b"\n".join(name.encode() for name in pair) + b"\n" for pair in c
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("then", [b"R", b"\x81", b"b", b"}\x92", b"a", b"s"])
-@pytest.mark.parametrize("given", [b")", b"(K\x01K\x02K\x03t", b"(X\x01\x00\x00\x00aX\x04\x00\x00\x00zlibt", b"N", b"}",
-                                   b"(N}X\x0c\x00\x00\x00__setstate__Nst", b"(N}X\x07\x00\x00\x00__new__Nst"])
-def test_what_a_pickle_may_name_is_harmless_whatever_it_does_with_it(name, then, given):
+def test_what_a_pickle_may_name_is_harmless_whatever_it_does_with_it(name):
     """The pickle calls the stand-in, makes an instance, or sets the state of the class. Each gives an error or an empty
     object, and the next file is read as before."""
-    content = b"\x80\x02" + name + given + then + b"."
-    with contextlib.suppress(ValueError):
-        cifar._batch("here", content)  # private: the public readers need a complete folder
     batch = make.images(2)
-    pixels, labels = cifar.read_python("good", make.python3(*batch, "t"), 2, cifar.CLASSES["cifar10"], "t")
-    assert np.array_equal(pixels, batch[0]) and np.array_equal(labels["labels"], batch[1]["labels"])
+    good = make.python3(*batch, "t")
+    for given in (b")", b"(K\x01K\x02K\x03t", b"(X\x01\x00\x00\x00aX\x04\x00\x00\x00zlibt", b"N", b"}",
+                  b"(N}X\x0c\x00\x00\x00__setstate__Nst", b"(N}X\x07\x00\x00\x00__new__Nst"):
+        for then in b"R", b"\x81", b"b", b"}\x92", b"a", b"s":
+            content = b"\x80\x02" + name + given + then + b"."
+            with contextlib.suppress(ValueError):
+                cifar._batch("here", content)  # private: the public readers need a complete folder
+            pixels, labels = cifar.read_python("good", good, 2, cifar.CLASSES["cifar10"], "t")
+            same = np.array_equal(pixels, batch[0]) and np.array_equal(labels["labels"], batch[1]["labels"])
+            assert same, (given, then)
 
 
 def test_an_array_in_fortran_order_is_put_right():
@@ -306,6 +309,7 @@ def test_an_archive_of_many_members(tmp_path):
         datasets.cifar10(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_small_archive_of_a_large_pickle(tmp_path):
     """Files of 40 MB of the operation that makes a list, in a megabyte. One file's lists would take 3 GB."""
     made = make.archive(PYTHON.folder, dict.fromkeys((*PYTHON.train, PYTHON.test), b"]" * 40_000_000))
@@ -407,11 +411,12 @@ def test_a_real_batch_is_written_as_the_tests_write_it(small):
 
 # --------------------------------------------------------------------------------------------------- damage at random
 
-def test_damage_of_every_kind_for_two_seconds():
-    """Run the cases of tests/fuzz/fuzz_cifar.py 400 times; the script runs them 20,000 times."""
+@pytest.mark.parametrize("number", every(2, [150, 400]))
+def test_damage_of_every_kind(number):
+    """Run the cases of tests/fuzz/fuzz_cifar.py; the script runs them 20,000 times."""
     with fuzz_cifar.cases() as cases:
-        came = mutations.run(cases, 400, seed=7)
-    assert came.total() - came["slowest, ms"] == 400
+        came = mutations.run(cases, number, seed=7)
+    assert came.total() - came["slowest, ms"] == number
     assert all(came[f"{name}: refused"] for name in cases) and came["pickle: loaded"] and came["bytes: loaded"]
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from short import every
 
 from minires import cli, info, models, nn, save_weights
 from minires.commands import inspect as inspection
@@ -120,7 +121,7 @@ WRONG = [
     (("train", "resnet20", "--dataset", "mnist", "--out", "folder"), "mnist: not found"),
     (("train", "resnet20", *DATA, "--set", "train_images=1001"), "train_images: expected at most 1000, got 1001"),
     (("train", "resnet20", *DATA, "--set", "image_size=5", "--out", "folder/new"), "divide the images' 16x16, got 5x5"),
-    (("train", "resnet20", *DATA, "--set", "model.width=0"), "Conv2d: expected channels and a kernel >= 1, got 3"),
+    (("train", "resnet20", *DATA, "--set", "model.width=0"), "cifar: expected width as an integer >= 1, got 0"),
     (("train", "resnet20", *DATA, "--set", f"model.width={'9' * 30}"), "Maximum allowed dimension exceeded"),
     (("train", "resnet20", *DATA, "--set", "model.norm=x"), 'expected norm "batch", "none" or "fixup", got'),
     (("train", "--resume", "--out", "nothing"), "nothing: found no run to resume"),
@@ -156,7 +157,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("arguments, message", WRONG, ids=[ascii(" ".join(a))[:70] for a, _ in WRONG])
+@pytest.mark.parametrize("arguments, message", every(3, WRONG, [ascii(" ".join(a))[:70] for a, _ in WRONG]))
 def test_what_is_wrong_ends_in_one_clear_line_and_nothing_is_written(arguments, message, here, capsys):
     before = tree(here)
     try:

@@ -1,6 +1,7 @@
 """Test the code base itself: imports, dtypes, memory, reproducibility, docstrings, sizes of files."""
 
 import ast
+import functools
 import gc
 import hashlib
 import importlib
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from short import every
 
 import minires
 from minires import Function, Tensor, kernels, models, nn, no_grad, ops, optim, tap
@@ -22,8 +24,12 @@ from minires.kernels import blocked, native, reference
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path(minires.__file__).resolve().parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
-PATHS = [pytest.param(path, id=path.relative_to(PACKAGE).as_posix()) for path in FILES]
+
+
+@functools.cache
+def tree_of(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
 
 # ------------------------------------------------------------------------------------------------- imports
 
@@ -88,14 +94,17 @@ def test_the_reader_of_imports_reads_them_all(tmp_path):
         ("g", True), ("d", False)]
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_imports_point_down(path):
-    mine = room(path)
-    assert mine in {*HEIGHT, *APART, FACADE, "__main__"}, f"{mine} is a new room; add it to LAYERS"
-    for name, top in imports(path, TREES[path]):
+@functools.cache
+def imports_of_all():
+    return [(path, *found) for path in FILES for found in imports(path, tree_of(path))]
+
+
+def test_imports_point_down():
+    assert {room(path) for path in FILES} == {*HEIGHT, *APART, FACADE, "__main__"}, "add a new room to LAYERS"
+    for path, name, top in imports_of_all():
         if not name.startswith("minires."):
             continue
-        other = name.split(".")[1]
+        mine, other = room(path), name.split(".")[1]
         if other in (mine, "__version__") or mine == "__main__":
             continue
         if mine == FACADE:
@@ -113,9 +122,8 @@ WHEN_USED = {"cupy", "cupyx", "tqdm", "threadpoolctl", "safetensors", "sklearn",
              "ipywidgets", "PIL", "nbgrader"}
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_other_packages_are_imported_where_they_belong(path):
-    for name, top in imports(path, TREES[path]):
+def test_other_packages_are_imported_where_they_belong():
+    for path, name, top in imports_of_all():
         package = name.partition(".")[0]
         if package in ("minires", "numpy", *sys.stdlib_module_names):
             continue
@@ -144,9 +152,9 @@ def test_import_minires_loads_numpy_and_the_standard_library_only():
 LONGEST = 800
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_no_file_is_too_long_to_read(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST
+def test_no_file_is_too_long_to_read():
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert {path: number for path, number in lines.items() if number > LONGEST} == {}
 
 
 def test_no_name_hides_a_module():
@@ -165,14 +173,14 @@ def test_the_top_level_stays_small():
     assert len(entries) <= 32 and {"nn", "runs", "commands", "files", "plot"} <= set(entries)
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_everything_public_has_a_docstring(path):
+def test_everything_public_has_a_docstring():
     """One-line Functions and functions of ops/ need no docstring, because their code is clear."""
-    tree, short = TREES[path], room(path) == "ops"
-    public = [n for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith("_")]
-    missing = [n.name for n in public if not ast.get_docstring(n)
-               and not (short and (isinstance(n, ast.ClassDef) or len(n.body) == 1))]
-    assert ast.get_docstring(tree) and missing == []
+    for path in FILES:
+        tree, short = tree_of(path), room(path) == "ops"
+        public = [n for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith("_")]
+        missing = [n.name for n in public if not ast.get_docstring(n)
+                   and not (short and (isinstance(n, ast.ClassDef) or len(n.body) == 1))]
+        assert ast.get_docstring(tree) and missing == [], path
 
 
 def applied(statement):
@@ -196,7 +204,7 @@ def gaps(tree):
 
 def test_an_operation_is_one_screen():
     """In ops/ a Function, the check of its arguments and the function or operator for users are together."""
-    found = {name: gap for path in FILES if room(path) == "ops" for name, gap in gaps(TREES[path]).items()}
+    found = {name: gap for path in FILES if room(path) == "ops" for name, gap in gaps(tree_of(path)).items()}
     listed = {name for name, f in vars(ops).items() if isinstance(f, type) and issubclass(f, Function)}
     assert set(found) == listed and len(found) > 30
     for name, (gap, screen, between) in found.items():
@@ -212,19 +220,21 @@ def test_the_look_at_operations_sees_one_that_is_torn_apart():
 
 def test_no_state_of_a_module_is_assigned_by_its_functions():
     """State that changes while the library runs is an attribute of an object or a context variable, not a `global`."""
-    said = [f"{path.name}:{n.lineno}" for path in FILES for n in ast.walk(TREES[path]) if isinstance(n, ast.Global)]
+    said = [f"{path.name}:{n.lineno}" for path in FILES for n in ast.walk(tree_of(path)) if isinstance(n, ast.Global)]
     assert said == [] and any(isinstance(n, ast.Global) for n in ast.walk(ast.parse("def f():\n    global x\n")))
 
 
-BRANCHES = {("losses.py", "_check_labels")}  # documented there: checking the labels on a GPU would wait for the device
+# Documented there: checking the labels and their weights on a GPU would wait for the device.
+BRANCHES = {("losses.py", "_check_labels"), ("losses.py", "_check_divisor")}
 TELLERS = {"cli", "commands", "runs"}  # these report to the user which device is used
 
 
-@pytest.mark.parametrize("path", [p for p in PATHS if room(p.values[0]) not in {"device", "kernels", *TELLERS}])
-def test_no_branch_asks_for_the_device(path):
+def test_no_branch_asks_for_the_device():
     asks = re.compile(r"on_gpu|is_gpu|cupy|\bcp\b|['\"](gpu|cuda)['\"]")
-    for function in ast.walk(TREES[path]):
-        if not isinstance(function, ast.FunctionDef) or (path.name, function.name) in BRANCHES:
+    functions = [(path, f) for path in FILES if room(path) not in {"device", "kernels", *TELLERS}
+                 for f in ast.walk(tree_of(path)) if isinstance(f, ast.FunctionDef)]
+    for path, function in functions:
+        if (path.name, function.name) in BRANCHES:
             continue
         for node in ast.walk(function):
             if isinstance(node, (ast.If, ast.IfExp, ast.While)):
@@ -237,7 +247,7 @@ def test_the_readme_mentions_every_command():
     for needed in readme, cli:
         if not needed.exists():
             pytest.skip(f"there is no {needed.name} yet")
-    commands = [n.args[0].value for n in ast.walk(TREES[cli])
+    commands = [n.args[0].value for n in ast.walk(tree_of(cli))
                 if isinstance(n, ast.Call) and getattr(n.func, "attr", "") == "add_parser"]
     assert {"demo", "info"} <= set(commands)
     text = readme.read_text(encoding="utf-8")
@@ -274,9 +284,9 @@ def without_reason(source):
             and "# private: " not in lines[number] and not lines[number - 1].lstrip().startswith("# private: ")]
 
 
-@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
-def test_a_private_name_has_a_reason_beside_it(path):
-    assert without_reason(path.read_text(encoding="utf-8")) == []
+def test_a_private_name_has_a_reason_beside_it():
+    found = {path.name: without_reason(path.read_text(encoding="utf-8")) for path in TESTS}
+    assert {name: places for name, places in found.items() if places} == {}
 
 
 def test_the_search_for_private_names_finds_them():
@@ -295,10 +305,6 @@ m.f()._last
 # ----------------------------------------------------------------------------------------- a training step
 
 
-def net(width=2, dtype=np.float32, **options):
-    return models.cifar(8, in_channels=1, width=width, rng=np.random.default_rng(0), **options).astype(dtype)
-
-
 def batch(n=6, size=8, dtype=np.float32):
     rng = np.random.default_rng(1)
     return rng.standard_normal((n, 1, size, size)).astype(dtype), rng.integers(0, 10, n)
@@ -311,12 +317,21 @@ def train_step(model, optimizer, x, labels):
     optimizer.step()
 
 
-NETS = {
-    "plain": {"residual": False}, "residual": {}, "by hand": {"by_hand": True},
-    "by hand, option B": {"by_hand": True, "shortcut": "B"}, "pre-activation": {"block": "preact"},
-    "pre-activation by hand": {"block": "preact", "by_hand": True}, "no norm": {"residual": False, "norm": "none"},
-    "fixup": {"norm": "fixup"},
+small = functools.partial(models.cifar, 8, width=2)
+NETS = {  # {name: a function that builds the network}
+    "residual": small, "plain": functools.partial(small, residual=False),
+    "by hand": functools.partial(small, by_hand=True),
+    "by hand, option B": functools.partial(small, by_hand=True, shortcut="B"),
+    "pre-activation": functools.partial(small, block="preact"),
+    "pre-activation by hand": functools.partial(small, block="preact", by_hand=True),
+    "no norm": functools.partial(small, residual=False, norm="none"), "fixup": functools.partial(small, norm="fixup"),
+    "wide_resnet50_2": functools.partial(models.wide_resnet50_2, width=2, num_classes=10),
+    "resnext50_32x4d": functools.partial(models.resnext50_32x4d, width=16, num_classes=10),
 }
+
+
+def net(name):
+    return NETS[name](in_channels=1, rng=np.random.default_rng(0))
 
 
 class Seen(np.ndarray):
@@ -388,15 +403,17 @@ def too_wide(seen, inside_kernels=0):
             and n > limits.get(key[1], 0)}
 
 
-@pytest.mark.parametrize("which, inside_kernels", [
-    ("reference", 0), ("blocked", 16),
-    pytest.param("native", 16, marks=pytest.mark.skipif(not native.ready(), reason=native.reason() or "ready")),
-], ids=["reference", "blocked", "native"])
-@pytest.mark.parametrize("options", NETS.values(), ids=NETS)
-def test_no_float64_in_a_float32_training_step(options, which, inside_kernels, notes):
-    """Fast kernels may sum in float64, with one number for each of the at most 8 channels, but no image is float64."""
+@pytest.mark.parametrize("which", [
+    "reference", "blocked",
+    pytest.param("native", marks=pytest.mark.skipif(not native.ready(), reason=native.reason() or "ready"))])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in models.BY_NAME))
+                                  for name in NETS])
+def test_no_float64_in_a_float32_training_step(name, which, notes):
+    """Fast kernels may sum in float64, with two numbers for each channel, but no image is float64."""
     seen, note = notes
-    model = net(**options)
+    model = net(name)
+    channels = max(len(t.data) for t in model.state().values() if t.ndim == 4)
+    inside_kernels = 0 if which == "reference" else 2 * channels
     for t in model.state().values():
         t.data = t.data.view(Seen)
     optimizer = optim.SGD(model.parameters(), 0.1, 0.9, 1e-4)
@@ -441,9 +458,9 @@ def garbage():
     return found
 
 
-@pytest.mark.parametrize("options", NETS.values(), ids=NETS)
-def test_a_training_step_leaves_no_reference_cycle(options, no_collector):
-    model = net(**options)
+@pytest.mark.parametrize("name", every(3, NETS))
+def test_a_training_step_leaves_no_reference_cycle(name, no_collector):
+    model = net(name)
     optimizer = optim.SGD(model.parameters(), 0.1, 0.9, 1e-4)
     train_step(model, optimizer, *batch())
     with tap.Tap(model) as seen:
@@ -466,11 +483,10 @@ def held():
     return sum(t.size for t in traces), sum(ours(o) for o in gc.get_objects())
 
 
-@pytest.mark.parametrize("options", [NETS["plain"], NETS["residual"], NETS["by hand"]],
-                         ids=["plain", "residual", "by hand"])
-def test_memory_is_flat_over_a_hundred_steps(options, no_collector):
+@pytest.mark.parametrize("name", every(3, ["residual", "plain", "by hand"]))
+def test_memory_is_flat_over_a_hundred_steps(name, no_collector):
     """With the cycle collector off, no array and no object is added."""
-    model = net(**options)
+    model = net(name)
     optimizer = optim.SGD(model.parameters(), 0.1, 0.9, 1e-4)
     x, labels = batch()
     tracemalloc.start()
@@ -554,4 +570,4 @@ def test_same_seed_same_bits_here_and_in_another_process(threads, monkeypatch):
 
 
 def test_the_nets_of_this_file_are_nets():
-    assert all(isinstance(net(**options), nn.Module) for options in NETS.values())
+    assert all(isinstance(net(name), nn.Module) for name in NETS)

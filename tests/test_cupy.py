@@ -13,6 +13,7 @@ import fake_cupy
 import numpy as np
 import pytest
 from helpers import difference, normal, same_bits
+from short import every
 
 from minires import Tensor, analysis, device, gradcheck, init, kernels, nn, no_grad, ops, optim, tap, train
 from minires.datasets import augment
@@ -188,7 +189,7 @@ def batch(where="cpu", n=6, size=8):
     return device.to(images, where), device.to(labels, where)
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", every(3, NETS))
 def test_models_forward_backward_and_eval(how, name):
     """Gradients of a deep network accumulate rounding, so the tolerance is NumPy's own difference from float64."""
     results = []
@@ -236,7 +237,7 @@ def run(where, name, epochs=2, **options):
     return records, [here(t.data) for t in model.state().values()]
 
 
-@pytest.mark.parametrize("name", ["residual", "by hand", "pre-activation", "no norm"])
+@pytest.mark.parametrize("name", every(2, ["residual", "by hand", "pre-activation", "no norm"]))
 def test_a_training_run_has_numpy_s_losses(how, name):
     with kernels.using("reference"):
         records, state = run("cpu", name)

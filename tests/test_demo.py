@@ -22,6 +22,7 @@ from minires.runs import checkpoint, progress, workers
 pytest.importorskip("safetensors", reason="checkpoints are safetensors files, and the package is not installed")
 
 pytestmark = pytest.mark.system
+whole = pytest.mark.slow  # a plain run stops the demo in a terminal, and runs it to its end with two small networks
 LAYERS = {"plain-20": 20, "resnet-20": 20, "plain-56": 56, "resnet-56": 56}
 
 
@@ -35,6 +36,7 @@ def quick(tmp_path_factory):
     return out / "results", done
 
 
+@whole
 def test_writes_results_figures_a_report_and_four_runs(quick):
     out, _ = quick
     assert {p.name for p in out.iterdir()} == {"results.json", "report.html", "error_curves.png", "gradient_norms.png",
@@ -44,6 +46,7 @@ def test_writes_results_figures_a_report_and_four_runs(quick):
     assert (out / "report.html").read_text().startswith("<!DOCTYPE html>")
 
 
+@whole
 def test_results_follow_the_schema(quick):
     results = demo_report.load(quick[0] / "results.json")
     assert list(results["nets"]) == list(LAYERS)
@@ -67,6 +70,7 @@ def test_the_results_of_the_version_before_are_read():
     assert list(recorded["nets"]) == list(LAYERS) and recorded["settings"]["epochs"] == 3
 
 
+@whole
 def test_its_networks_are_what_minires_train_makes(quick, tmp_path):
     """Train with the demo's recipe and settings, in one thread."""
     with kernels.session(threads=1):
@@ -82,6 +86,7 @@ def test_its_networks_are_what_minires_train_makes(quick, tmp_path):
     assert net["train_loss"] == [round(line["train_loss"], 4)]
 
 
+@whole
 def test_its_measurements_are_those_of_the_analyses(quick):
     """Measure by hand: initial weights from the seed, final weights from the run's file, a batch of training images."""
     images, labels = datasets.prepared("fashion_mnist_small", normalize="pixel-mean", image_size=14,
@@ -104,6 +109,7 @@ def test_its_measurements_are_those_of_the_analyses(quick):
         assert {key: list(values.values()) for key, values in found.items()} == {key: nets[name][key] for key in found}
 
 
+@whole
 def test_without_a_terminal_it_says_what_it_does_and_how_long_it_takes(quick):
     out, done = quick
     assert done.stderr == ""
@@ -118,6 +124,7 @@ def test_without_a_terminal_it_says_what_it_does_and_how_long_it_takes(quick):
     assert "\r" not in done.stdout
 
 
+@pytest.mark.slow
 def test_a_log_is_written_line_by_line_and_sigterm_keeps_what_is_done(tmp_path):
     """Run and stop the demo as a batch system does. Each line is read as soon as it is written, while the demo runs."""
     command = [sys.executable, "-m", "minires", "demo", "--quick", "--jobs", "1", "--out", str(tmp_path / "out")]
@@ -137,6 +144,7 @@ def test_a_log_is_written_line_by_line_and_sigterm_keeps_what_is_done(tmp_path):
     assert nets["resnet-20"]["complete"] and not nets.get("plain-56", {"complete": False})["complete"]
 
 
+@whole
 def test_overwrites_nothing(quick, capsys):
     out, _ = quick
     before = (out / "results.json").read_bytes()
@@ -145,6 +153,7 @@ def test_overwrites_nothing(quick, capsys):
     assert (out / "results.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_demo_that_is_done_can_be_resumed_and_is_the_same(quick, tmp_path, capsys):
     shutil.copytree(quick[0], tmp_path / "done")
     before = demo_report.load(quick[0] / "results.json")
@@ -157,6 +166,7 @@ def test_a_demo_that_is_done_can_be_resumed_and_is_the_same(quick, tmp_path, cap
     assert (tmp_path / "done" / "report.html").exists()
 
 
+@whole
 def test_a_resumed_demo_of_other_settings_says_which(quick, capsys):
     before = (quick[0] / "results.json").read_bytes()
     assert cli.main(["demo", "--resume", "--jobs", "1", "--seed", "3", "--out", str(quick[0])]) == 2
@@ -165,6 +175,7 @@ def test_a_resumed_demo_of_other_settings_says_which(quick, capsys):
     assert (quick[0] / "results.json").read_bytes() == before
 
 
+@whole
 def test_results_that_somebody_spoilt_are_refused_before_anything_trains(quick, tmp_path, capsys):
     shutil.copytree(quick[0], tmp_path / "done")
     (tmp_path / "done" / "results.json").write_text("{}")
@@ -267,7 +278,6 @@ def test_after_ctrl_c_a_resumed_demo_ends_with_the_same_numbers(quick, jobs, fin
     assert resumed["settings"] == whole["settings"] and resumed["seconds"] > results["seconds"]
 
 
-@pytest.mark.slow
 def test_a_resumed_demo_names_the_command_that_began_it(two_small_nets, tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "QUICK", dataclasses.replace(demo.QUICK, train_images=200, test_images=100))
     out = tmp_path / "out"
@@ -349,6 +359,7 @@ def test_a_process_that_is_killed_again_and_again_ends_the_demo_with_its_name(tm
         demo.run(tmp_path / "out", demo.choose(quick=True), jobs=2, say=str)
 
 
+@pytest.mark.slow
 def test_an_error_in_a_process_of_its_own_arrives_as_it_is(tmp_path):
     with pytest.raises(train.NotFinite, match=r"step \d+: .*the first non-finite values are in the output of layer"):
         demo.run(tmp_path / "out", demo.choose(recipes.Recipe(lr=1e30), quick=True), jobs=2, say=str)

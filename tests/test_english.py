@@ -10,8 +10,6 @@ import re
 import tokenize
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[1]
 
 # {what is refused: what to write instead}
@@ -72,13 +70,12 @@ def pages():
             name = path.relative_to(ROOT).as_posix()
             if path.is_file() and path.suffix in (".py", ".md", ".ipynb") and not name.startswith(".") \
                     and name not in EXCEPT:
-                yield pytest.param(path, id=name)
+                yield path
 
 
-@pytest.mark.parametrize("path", list(pages()))
-def test_prose_is_plain_english(path):
-    found = [f"{path.name}:{line}: {m[0]!r} in: {text[max(0, m.start() - 40):m.end() + 40]}"
-             for line, text in prose(path) for m in PATTERN.finditer(text)]
+def test_prose_is_plain_english():
+    found = [f"{path.relative_to(ROOT)}:{line}: {m[0]!r} in: {text[max(0, m.start() - 40):m.end() + 40]}"
+             for path in pages() for line, text in prose(path) for m in PATTERN.finditer(text)]
     assert not found, "\n".join(found)
 
 

@@ -236,7 +236,7 @@ def test_the_weights_that_ship_get_the_error_that_was_recorded_for_them(capsys):
 
 
 def test_a_pipe_that_nobody_reads_any_more_ends_quietly():
-    run = "import sys; from minires import cli; sys.exit(cli.main(['models']))"
+    run = "import sys; from minires import cli; sys.exit(cli.main(['info']))"
     with subprocess.Popen([sys.executable, "-c", run], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
         assert process.stderr.read() == b"" and process.wait() == 141

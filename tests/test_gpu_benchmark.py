@@ -56,12 +56,14 @@ def test_the_sections_that_take_longer(tmp_path):
     assert told["sections"]["parity_models"]["ok"] and told["sections"]["parity_models"]["compared"] == 17
 
 
+@pytest.mark.slow
 def test_no_section_fails(result):
     assert {name: s["error"] for name, s in result.items() if "error" in s} == {}
     for section in result.values():
         assert section["section_seconds"] >= 0
 
 
+@pytest.mark.slow
 def test_parity_is_complete(result):
     for name, least in ("parity_operations", 40), ("parity_kernels", 10):
         section = result[name]
@@ -84,6 +86,7 @@ def check_systems(section):
     assert all(r["median"] > 0 for name, r in section["ratios"].items() if "memory" not in name)
 
 
+@pytest.mark.slow
 def test_shares_add_up(result):
     section = result["shares"]
     assert section["all_were_measured"] and section["graphed_step_ms"] > 0
@@ -96,6 +99,7 @@ def test_shares_add_up(result):
     assert all(k["bytes"] > 0 for k in section["kernels"])
 
 
+@pytest.mark.slow
 @needs_kernels
 def test_what_cannot_be_recorded_is_launched_one_by_one(tmp_path, monkeypatch):
     from minires.kernels import cublas
@@ -117,6 +121,7 @@ def test_what_cannot_be_recorded_is_launched_one_by_one(tmp_path, monkeypatch):
         undo()
 
 
+@pytest.mark.slow
 def test_the_whole_training_counts_its_iterations(result):
     section = result["whole_training"]
     assert (section["iterations"], section["of"], section["finished"]) == (6, 6, True)

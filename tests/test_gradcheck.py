@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from short import every
 
 from minires import Function, Tensor, gradcheck, nn, ops
 from minires.residual import Residual
@@ -217,8 +218,8 @@ def test_leaves_its_arguments_as_they_were():
     assert np.array_equal(x, X) and x.flags.writeable
 
 
-@pytest.mark.parametrize("seed", range(20))
-@pytest.mark.parametrize("stride, shortcut", [(1, "A"), (2, "A"), (2, "B")])
+@pytest.mark.parametrize("stride, shortcut, seed", every(7, [
+    (*block, seed) for seed in range(20) for block in ((1, "A"), (2, "A"), (2, "B"))]))
 def test_no_false_alarm_on_a_residual_block(stride, shortcut, seed):
     rng = np.random.default_rng(seed)
     out = 2 if stride == 1 else 4

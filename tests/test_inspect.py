@@ -57,6 +57,7 @@ def test_weights_are_looked_into(weights, tmp_path, capsys):
     assert len(found["landscape"]["line"]["loss"]) == 5 and len(found["landscape"]["surface"]["loss"]) == 3
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_the_page_stands_alone(weights, tmp_path):
     assert inspect(weights[0], *OPTIONS, "--responses", "--lesion", "--out", tmp_path) == 0
     text = (tmp_path / "inspect.html").read_text(encoding="utf-8")
@@ -84,6 +85,7 @@ def test_weights_for_grey_images_need_no_data_set(weights, tmp_path):
     assert "responses" in json.loads((tmp_path / "inspect.json").read_text())
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_a_run_is_looked_into(finished_run, tmp_path):
     assert inspect(finished_run, "--images", "10", "--lesion", "--gradients", "--out", tmp_path) == 0
     found = json.loads((tmp_path / "inspect.json").read_text())
@@ -140,6 +142,7 @@ def test_nothing_is_overwritten(weights, tmp_path, capsys):
     assert (tmp_path / "inspect.json").read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_a_network_without_blocks_shows_the_rest(tmp_path):
     from minires import nn
 

@@ -1,8 +1,11 @@
 """Test the 6n + 2 networks: published sizes, torchvision's names, and every gradient against PyTorch."""
 
+import itertools
+
 import numpy as np
 import pytest
 from helpers import needs_torch, normal, randomise
+from short import every
 
 from minires import Tensor, init, models, nn, no_grad
 
@@ -116,15 +119,16 @@ NETS = {  # options of cifar, here and in PyTorch
 }
 
 
+PRECISIONS = {"float64": (np.float64, "auto", 1e-10), "float32": (np.float32, "auto", 1e-4),
+              "float32 by the reference kernels": (np.float32, "reference", 1e-4)}
+
+
 @needs_torch
-@pytest.mark.parametrize("name", NETS)
-@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-@pytest.mark.parametrize("dtype, which, rtol", [(np.float64, "auto", 1e-10), (np.float32, "auto", 1e-4),
-                                                (np.float32, "reference", 1e-4)],
-                         ids=["float64", "float32", "float32 by the reference kernels"])
-def test_forward_and_all_gradients_against_pytorch(name, training, dtype, which, rtol):
+@pytest.mark.parametrize("name, training, precision", every(5, itertools.product(NETS, [True, False], PRECISIONS)))
+def test_forward_and_all_gradients_against_pytorch(name, training, precision):
     import twins
 
+    dtype, which, rtol = PRECISIONS[precision]
     net = models.cifar(**NETS[name], width=4, rng=rng(1)).astype(dtype).train(training)
     randomise(net)
     # The images are small, because two correct programs differ visibly if rounding moves an input of a ReLU across 0.

@@ -5,6 +5,7 @@ result: a Tap makes every module run on its own, and a replaced layer runs altho
 """
 
 import contextlib
+import itertools
 import re
 from functools import partial
 
@@ -41,6 +42,8 @@ NETS = {  # {name: (a function that builds the network, height and width of its 
     "resnet18": (partial(models.resnet18, width=2, num_classes=3), (33, 34)),
     "plain18": (partial(models.plain18, width=2, num_classes=3), (33, 34)),
     "resnet50": (partial(models.resnet50, width=2, num_classes=3), (33, 34)),
+    "wide_resnet50_2": (partial(models.wide_resnet50_2, width=2, num_classes=3), (33, 34)),
+    "resnext50_32x4d": (partial(models.resnext50_32x4d, width=16, num_classes=3), (33, 34)),
     "vgg16": (partial(models.vgg16, **vgg), (32, 33)), "vgg16_bn": (partial(models.vgg16_bn, **vgg), (32, 33)),
     "googlenet": (partial(models.googlenet, width=4, num_classes=3), (16, 17)),
     **{f"study: {kind}": (partial(models.shortcut_study, kind, 8, width=4), (8, 7)) for kind in models.study.SHORTCUTS},
@@ -49,7 +52,7 @@ NETS = {  # {name: (a function that builds the network, height and width of its 
 }
 MODES = {"train": (True, True), "train, no_grad": (True, False), "eval": (False, True),
          "eval, no_grad": (False, False)}  # {name: (train mode, a graph is recorded)}
-every_net, every_mode = pytest.mark.parametrize("name", NETS), pytest.mark.parametrize("mode", MODES)
+FUSED = ["train", "eval, no_grad"]  # the modes in which operations are fused
 
 
 def build(name, mode="train"):
@@ -106,9 +109,7 @@ def test_every_named_family_is_here():
         assert all(any(found <= mine for mine in here) for found in of_family), family
 
 
-@every_net
-@every_mode
-@pytest.mark.parametrize("which", ["auto", "reference"])
+@pytest.mark.parametrize("name, mode, which", every(7, itertools.product(NETS, MODES, ["auto", "reference"])))
 def test_a_tap_changes_nothing(name, mode, which):
     with kernels.using(which):
         net = build(name, mode)
@@ -181,9 +182,8 @@ def layers(net):
     return [name for name, _ in net.modules() if name and not alike.match(name)]
 
 
-@every_net
-@pytest.mark.parametrize("mode", ["train", "eval, no_grad"])  # the modes in which operations are fused
-@pytest.mark.parametrize("replace", every(3, [wrapped, subclassed, set_on_the_object]))
+@pytest.mark.parametrize("name, mode, replace", every(7, itertools.product(
+    NETS, FUSED, [wrapped, subclassed, set_on_the_object])))
 def test_a_layer_that_somebody_replaced_runs_once(name, mode, replace):
     """This runs on shapes alone, because it replaces every layer of every network once."""
     training, graph = MODES[mode]
@@ -198,8 +198,7 @@ def test_a_layer_that_somebody_replaced_runs_once(name, mode, replace):
             assert mine.runs == 1, layer
 
 
-@every_net
-@pytest.mark.parametrize("mode", ["train", "eval, no_grad"])
+@pytest.mark.parametrize("name, mode", every(3, itertools.product(NETS, FUSED)))
 def test_what_a_replaced_layer_computes_counts(name, mode):
     """Squash the output of every third layer. The network computes the same with and without a hook."""
     plain = left(build(name, mode), name, mode)["output"]
@@ -218,8 +217,7 @@ def test_what_a_replaced_layer_computes_counts(name, mode):
 # ------------------------------------------------------------------------- attributes outside the sequence
 
 
-@every_net
-@every_mode
+@pytest.mark.parametrize("name, mode", every(5, itertools.product(NETS, MODES)))
 def test_an_attribute_beside_the_sequence_changes_nothing(name, mode):
     """An additional module, set on each module of the network, is state like every attribute, but it does not run."""
     net, seen = build(name, mode), []

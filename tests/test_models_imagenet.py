@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import difference, needs_torch, normal, randomise
+from short import every
 
 from minires import Tensor, init, models, nn, no_grad, ops
 
@@ -145,7 +146,7 @@ CASES = [(name, training, dtype) for name in NETS for training in (True, False) 
 
 
 @needs_torch
-@pytest.mark.parametrize("name, training, dtype", CASES)
+@pytest.mark.parametrize("name, training, dtype", every(3, CASES))
 def test_forward_and_all_gradients_against_pytorch(name, training, dtype):
     import twins
 

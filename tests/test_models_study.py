@@ -1,10 +1,12 @@
 """Test the networks of v2's Tables 1 and 2: each block against its formula, each network against PyTorch."""
 
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pytest
 from helpers import needs_torch, normal, randomise, same_bits
+from short import every
 
 from minires import Tensor, gradcheck, models, nn, ops
 from minires.models import study
@@ -107,7 +109,7 @@ BLOCKS = {
 }
 
 
-@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("name", every(2, BLOCKS))
 def test_gradcheck(name):
     make, channels = BLOCKS[name]
     f, arrays = inside(make, 4, channels)
@@ -175,12 +177,11 @@ NETS = {  # {name: (function that builds the network, options of its twin)}
 
 
 @needs_torch
-@pytest.mark.parametrize("name", NETS)
-@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-@pytest.mark.parametrize("dtype, rtol", [(np.float64, 1e-10), (np.float32, 1e-4)], ids=["float64", "float32"])
-def test_forward_and_all_gradients_against_pytorch(name, training, dtype, rtol):
+@pytest.mark.parametrize("name, training, dtype", every(3, product(NETS, [True, False], [np.float64, np.float32])))
+def test_forward_and_all_gradients_against_pytorch(name, training, dtype):
     import twins
 
+    rtol = 1e-10 if dtype is np.float64 else 1e-4
     make, options = NETS[name]
     net = make(width=4, rng=rng(1)).astype(dtype).train(training)
     randomise(net)

@@ -52,11 +52,12 @@ def helpers():
 
 
 @needs_library
-def test_the_bits_are_the_same_for_any_number_of_threads_and_a_hundred_times():
+@pytest.mark.parametrize("runs", every(2, [12, 100]))
+def test_the_bits_are_the_same_for_any_number_of_threads_and_again_and_again(runs):
     given = arguments()
     with parallel.session(threads=1):
         first = [v.tobytes() for v in all_kernels(native, *given)]
-    for run in range(100):
+    for run in range(runs):
         with parallel.session(threads=(2, 3, 1, 7)[run % 4]):
             for i, (v, old) in enumerate(zip(all_kernels(native, *given), first, strict=True)):
                 assert v.tobytes() == old, f"output {i} changed in run {run + 2}"
@@ -323,7 +324,7 @@ def test_the_first_use_compiles_and_says_so_in_one_line_and_the_next_ones_say_no
 
 
 @needs_compiler
-@pytest.mark.parametrize("damage", ["cut", "one byte", "empty"])
+@pytest.mark.parametrize("damage", every(3, ["one byte", "cut", "empty"]))
 def test_a_damaged_library_is_not_loaded_but_built_again(damage, cache, fake_compiler):
     cc = fake_compiler(QUICK)
     python(SAYS, MINIRES_CACHE=str(cache), CC=cc)
@@ -354,6 +355,7 @@ def test_another_processor_source_or_compiler_has_a_library_of_its_own(monkeypat
     assert len(names) == 5 and compiler.fingerprint(command) in names
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_two_processes_at_once_end_with_one_library(cache, fake_compiler):
     cc = fake_compiler(QUICK)
@@ -421,6 +423,7 @@ def test_a_library_that_computes_something_else_is_not_used(cache, fake_compiler
     assert again.stdout.startswith(wrong) and again.stderr == ""
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_cache_that_cannot_be_written_leaves_a_temporary_folder(tmp_path, fake_compiler):
     (tmp_path / "file").write_text("no folder")
@@ -485,8 +488,9 @@ def build(target, *flags, sources=compiler.SOURCES, command=real):
     return subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 @needs_compiler
-@pytest.mark.parametrize("flags", every(5, [["-march=native"], [], ["-mavx"], ["-mavx512f"], ["-mno-sse3"]]), ids=str)
+@pytest.mark.parametrize("flags", [["-march=native"], [], ["-mavx"], ["-mavx512f"], ["-mno-sse3"]], ids=str)
 def test_the_sources_compile_without_a_warning(flags, tmp_path):
     done = build(tmp_path / "k.so", "-O1", "-Wall", "-Wextra", "-Werror", "-Wvla", "-Wshadow", *flags)
     if "unrecognized" in done.stderr or "not supported" in done.stderr:
@@ -494,6 +498,7 @@ def test_the_sources_compile_without_a_warning(flags, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow  # a plain run compares a library compiled with -O1 when it plants bugs
 @needs_compiler
 @pytest.mark.parametrize("flags", [[], ["-mavx2", "-mfma"]], ids=["smallest vectors", "AVX2"])
 def test_other_widths_of_vectors_compute_the_same(flags, tmp_path):
@@ -692,7 +697,7 @@ def fast_kernels():
 
 
 @needs_compiler
-@pytest.mark.parametrize("bug", every(6, [None, *BUGS], ["no bug", *BUGS]))
+@pytest.mark.parametrize("bug", every(10, [None, *BUGS], ["no bug", *BUGS]))
 def test_a_planted_bug_is_caught(bug, objects, tmp_path):
     library = library_with(objects, tmp_path, *BUGS.get(bug, ()))
     forget_plans()

@@ -30,6 +30,8 @@ class Late:
         self._load = functools.cache(load)
 
     def __getattr__(self, name):
+        if name.startswith("__"):  # pytest asks every object of a test file for __wrapped__ when it collects
+            raise AttributeError(name)
         return getattr(self._load(), name)
 
 

@@ -8,6 +8,8 @@ if torch is None:
 pytest.importorskip("expecttest", reason="PyTorch's sample inputs need expecttest, which is not installed")
 import opinfo
 
+pytestmark = pytest.mark.slow  # test_ops.py compares every operation with PyTorch in a plain run
+
 
 def wrong(most=None, dtypes=tuple(opinfo.DTYPES)):
     """Return (what is wrong, how many inputs agree) for all samples, or for at most `most` of an operation."""
@@ -30,7 +32,6 @@ def test_the_first_samples_of_every_operation():
     assert found == [] and agree > 80
 
 
-@pytest.mark.slow
 def test_all_samples_of_every_operation():
     found, agree = wrong()
     assert found == [] and agree > 2500

@@ -1,8 +1,8 @@
 """Test every operation against finite differences, PyTorch and plain loops, with its dtypes and conventions.
 
 CASES is one table for all operations: different extents on every axis, strides, paddings, leftover rows, 1x1 kernels,
-broadcasting on both sides, tuple and negative axes, memory that is not contiguous. The tests with `every_case` run over
-the whole table.
+broadcasting on both sides, tuple and negative axes, memory that is not contiguous. A plain run checks the gradient of
+every case, and the other properties of some cases.
 """
 
 import math
@@ -20,6 +20,7 @@ from helpers import (
     torch,
     torch_output_and_grads,
 )
+from short import every
 
 import minires.ops
 from minires import Function, Tensor, gradcheck, kernels, ops
@@ -269,8 +270,6 @@ case("dropout", lambda x: ops.dropout(x, 0.4, rng=np.random.default_rng(3)),
      lambda x: x * torch.tensor(DROPPED).to(x) / 0.6, (3, 4))
 case("astype", lambda x: x.astype(np.float64), lambda x: x.to(torch.float64), (2, 3))
 
-every_case = pytest.mark.parametrize("name", CASES)
-
 
 def test_the_table_misses_no_operation():
     applied = {type(t.creator) for ours, _, arrays in CASES.values()
@@ -279,18 +278,20 @@ def test_the_table_misses_no_operation():
     assert there - applied == set()
 
 
-@every_case
+@pytest.mark.parametrize("name", CASES)
 def test_gradcheck(name):
     ours, _, arrays = CASES[name]
     assert gradcheck(ours, *arrays, entries=60).kinks == []
 
 
+PRECISIONS = {"float64": (np.float64, "auto", 1e-12), "float32": (np.float32, "auto", 1e-5),
+              "float32 by the reference kernels": (np.float32, "reference", 1e-5)}
+
+
 @needs_torch
-@every_case
-@pytest.mark.parametrize("dtype, which, rtol", [(np.float64, "auto", 1e-12), (np.float32, "auto", 1e-5),
-                                                (np.float32, "reference", 1e-5)],
-                         ids=["float64", "float32", "float32 by the reference kernels"])
-def test_against_pytorch(name, dtype, which, rtol):
+@pytest.mark.parametrize("name, precision", every(2, product(CASES, PRECISIONS)))
+def test_against_pytorch(name, precision):
+    dtype, which, rtol = PRECISIONS[precision]
     ours, theirs, arrays = CASES[name]
     arrays = [a.astype(dtype, order="K") for a in arrays]
     with kernels.using(which):
@@ -301,8 +302,7 @@ def test_against_pytorch(name, dtype, which, rtol):
         assert difference(got, want) <= rtol
 
 
-@every_case
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype, name", every(2, product([np.float32, np.float64], CASES)))
 def test_dtype_shape_and_memory(name, dtype):
     if name == "astype" and dtype == np.float32:
         return
@@ -315,7 +315,7 @@ def test_dtype_shape_and_memory(name, dtype):
     assert not any(np.shares_memory(p, q) for i, p in enumerate(held) for q in held[:i])
 
 
-@every_case
+@pytest.mark.parametrize("name", every(3, CASES))
 def test_forward_twice_then_backward_of_the_first(name):
     ours, _, arrays = CASES[name]
     g = output_and_grads(ours, arrays)[1]
@@ -327,7 +327,7 @@ def test_forward_twice_then_backward_of_the_first(name):
         assert same_bits(got.grad, want)
 
 
-@every_case
+@pytest.mark.parametrize("name", every(3, CASES))
 def test_a_gradient_of_zero_gives_zero(name):
     ours, _, arrays = CASES[name]
     tensors = [Tensor(a, True) for a in arrays]
@@ -433,6 +433,26 @@ def test_adaptive_pooling_is_the_plain_loop(size):
         y[:, :, i, j] = x[:, :, 7 * i // rows:math.ceil(7 * (i + 1) / rows),
                           5 * j // columns:math.ceil(5 * (j + 1) / columns)].mean((2, 3))
     assert difference(ops.adaptive_avg_pool2d(Tensor(x), size).data, y) < 1e-14
+
+
+def test_what_is_not_finite_stays_in_its_bands():
+    """Regression: as products with matrices of weights, 0 times infinity was NaN everywhere."""
+    x = normal(1, 1, 7, 5)
+    x[0, 0, 0, 0], x[0, 0, 6, 4] = np.inf, np.nan
+    y = ops.adaptive_avg_pool2d(Tensor(x), (3, 2)).data[0, 0]
+    assert y[0, 0] == np.inf and np.isnan(y[2, 1]) and np.isfinite(y).sum() == 4
+
+
+def test_operations_on_arrays_without_elements():
+    assert ops.max(Tensor(np.empty((0, 3))), 1).shape == ops.min(Tensor(np.empty((0, 3))), 1).shape == (0,)
+    x, w = Tensor(np.empty((2, 0)), True), Tensor(np.empty((4, 0)), True)
+    y = ops.linear(x, w)
+    y.backward(np.ones((2, 4)))
+    assert y.data.tolist() == [[0] * 4] * 2 and x.grad.shape == (2, 0) and w.grad.shape == (4, 0)
+    x = Tensor(np.empty((2, 0, 3)), True)
+    y = ops.linear(x, Tensor(np.ones((4, 3)), True))
+    y.backward(np.empty(y.shape))
+    assert y.shape == (2, 0, 4) and x.grad.shape == (2, 0, 3)
 
 
 @pytest.mark.parametrize("padded", [True, False])

@@ -104,7 +104,7 @@ LARGE = {
 }
 
 
-@pytest.mark.parametrize("program", every(5, LARGE.values(), LARGE))
+@pytest.mark.parametrize("program", every(20, LARGE.values(), LARGE))
 def test_what_a_pickle_builds_is_bounded_by_its_size(program):
     """Each of these would build at least 60 MB from at most 4 MB, or take the square of its size in time."""
     class Ordered(dict):

@@ -13,6 +13,7 @@ import pytest
 from matplotlib.colors import same_color
 from matplotlib.text import Text
 from PIL import Image
+from short import every
 
 from minires import analysis, names, plot
 
@@ -154,23 +155,19 @@ def test_responses_far_above_the_rest_are_drawn_on_a_logarithmic_axis_if_wanted(
 FIGURES = (plot.error_curves, plot.gradient_norms, plot.responses)
 
 
-@pytest.mark.parametrize("draw", FIGURES)
-@pytest.mark.parametrize(
-    "nets",
-    [
-        {},
-        synthetic_nets("plain-20", epochs=1),
-        synthetic_nets("resnet-56"),
-        synthetic_nets("plain-56", "resnet-20"),
-        {"plain-20": {key: [] for key in synthetic_net("plain-20")}},
-        {"plain-8": {"train_error": [0.0], "test_error": [0.0], "responses": [0.5]}},
-        {"plain-8": {"gradient_norms_init": [0.0, 1.0, 2.0], "responses_init": [1.0]}},
-        {"plain-20": {}},
-    ],
-    ids=["no net", "one epoch", "one net", "unpaired", "empty lists", "zeros", "zero norm", "no keys"],
-)
-def test_partial_input_is_drawn(draw, nets):
-    assert plot.png(draw(nets), dpi=30).startswith(b"\x89PNG\r\n\x1a\n")
+PARTIAL = {
+    "no net": {}, "one epoch": synthetic_nets("plain-20", epochs=1), "one net": synthetic_nets("resnet-56"),
+    "unpaired": synthetic_nets("plain-56", "resnet-20"),
+    "empty lists": {"plain-20": {key: [] for key in synthetic_net("plain-20")}},
+    "zeros": {"plain-8": {"train_error": [0.0], "test_error": [0.0], "responses": [0.5]}},
+    "zero norm": {"plain-8": {"gradient_norms_init": [0.0, 1.0, 2.0], "responses_init": [1.0]}},
+    "no keys": {"plain-20": {}},
+}
+
+
+@pytest.mark.parametrize("name, draw", every(4, itertools.product(PARTIAL, FIGURES)))
+def test_partial_input_is_drawn(name, draw):
+    assert plot.png(draw(PARTIAL[name]), dpi=30).startswith(b"\x89PNG\r\n\x1a\n")
 
 
 @pytest.mark.parametrize("draw", FIGURES)
@@ -202,8 +199,7 @@ def test_one_epoch_is_too_early_for_a_finding():
 # ------------------------------------------------------------------------------------------------------ names
 
 
-@pytest.mark.parametrize("spelt", ["{}{}", "{}-{}", "{}_{}"])
-@pytest.mark.parametrize("draw", FIGURES)
+@pytest.mark.parametrize("draw, spelt", every(4, itertools.product(FIGURES, ["{}{}", "{}-{}", "{}_{}"])))
 def test_the_key_and_the_printed_name_give_the_same_figure(draw, spelt):
     """Lines, legend and title are the same for "resnet20", "resnet-20" and "ResNet-20"."""
     nets = synthetic_nets()
@@ -420,6 +416,7 @@ def test_a_slider_without_ipywidgets_is_a_picture(monkeypatch):
         plot.Slider(named_figure, range(3), at=3)
 
 
+@pytest.mark.slow
 def test_threads_draw_the_same_picture():
     nets = synthetic_nets()
     expected = plot.png(plot.error_curves(nets), dpi=40)

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from short import every
 
 from minires import Tensor, analysis, models, nn, ops, plot, train
 from minires.recipes import Recipe
@@ -140,8 +141,14 @@ def legend(figure):
     return [text.get_text() for entry in figure.legends for text in entry.get_texts()]
 
 
-CASES = [pytest.param(name, kind, id=f"{name}-{kind}") for name in PAIRS for kind in NETS
+# Drawing does not depend on the kind of network: these kinds are enough in a plain run.
+FEW = "own", "residual"
+CASES = [pytest.param(name, kind, id=f"{name}-{kind}", marks=[pytest.mark.slow] * (kind not in FEW))
+         for name in PAIRS for kind in NETS
          if (name, kind) not in REFUSED and not (name == "gradient_on_a_line" and kind != "own")]  # it has no network
+
+
+DRAWN = [(name, kind) for kind in FEW for name in PAIRS if (name, kind) in {case.values for case in CASES}]
 
 
 @pytest.mark.parametrize("name, kind", CASES)
@@ -151,22 +158,20 @@ def test_one_result_is_drawn(results, name, kind):
     assert "" not in legend(figure) and "no data" not in texts(figure) and "None" not in " ".join(texts(figure))
 
 
-# Drawing does not depend on the kind of network: these kinds are enough in a plain run.
-FEW = "own", "residual"
-SOME_CASES = [pytest.param(*case.values, id=case.id, marks=[pytest.mark.slow] * (case.values[1] not in FEW))
-              for case in CASES]
-
-
-@pytest.mark.parametrize("name, kind", SOME_CASES)
+@pytest.mark.parametrize("name, kind", every(2, DRAWN))
 def test_results_are_drawn_under_their_labels(results, name, kind):
     result = results(name, kind)
     figure = PAIRS[name][1](dict.fromkeys(LABELLED, result))
     check(figure, name)
-    if kind in ("own", "residual"):  # two kinds are enough, because the drawing does not depend on the kind
-        assert plot.png(figure, dpi=30).startswith(b"\x89PNG")
     places = texts(figure)
     for label in LABELLED:  # each label is beside its line, over its panel or beside its row, not only in the title
         assert any(label in text for text in places[1:]), (label, places)
+
+
+@pytest.mark.parametrize("name, kind", every(9, DRAWN))
+def test_figures_with_such_labels_become_pictures(results, name, kind):
+    figure = PAIRS[name][1](dict.fromkeys(LABELLED, results(name, kind)))
+    assert plot.png(figure, dpi=30).startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("name, kind", REFUSED)

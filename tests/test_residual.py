@@ -1,8 +1,11 @@
 """Test that the composed residual block, with autograd, and the hand-written block agree bit for bit."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from helpers import difference, needs_torch, normal, read_only, same_bits, torch
+from short import every
 
 from minires import Tensor, gradcheck, kernels, models, nn, no_grad, ops, tap
 from minires.optim import SGD
@@ -72,9 +75,7 @@ def assert_same(a, b):
 # ------------------------------------------------------------------------------------------ bit for bit
 
 
-@every_kind
-@both_strides
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind, stride, dtype", every(3, product(KINDS, [1, 2], [np.float32, np.float64])))
 def test_by_hand_equals_composed_bit_for_bit(kind, stride, dtype):
     for seed in range(10):
         x, g = arrays(kind, stride, seed, dtype)
@@ -143,11 +144,10 @@ def test_eval_mode_and_train_eval_train(kind):
     assert all(t.data is before[n] for n, t in blocks[0].state().items())
 
 
-@every_kind
-@both_strides
-@pytest.mark.parametrize("dtype, rtol", [(np.float64, 1e-13), (np.float32, 1e-5)], ids=["float64", "float32"])
-@pytest.mark.parametrize("which", ["auto", "reference"])
-def test_eval_mode_without_gradients_folds_to_the_same(kind, stride, dtype, rtol, which):
+@pytest.mark.parametrize("kind, stride, dtype, which", every(5, product(
+    KINDS, [1, 2], [np.float32, np.float64], ["auto", "reference"])))
+def test_eval_mode_without_gradients_folds_to_the_same(kind, stride, dtype, which):
+    rtol = 1e-13 if dtype is np.float64 else 1e-5
     x = Tensor(arrays(kind, stride, dtype=dtype)[0])
     for by_hand in (True, False):
         block = build(kind, stride, by_hand, dtype=dtype).eval()
@@ -240,8 +240,7 @@ CHANGES = {
 }
 
 
-@every_kind
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("kind, change", every(3, product(KINDS, CHANGES)))
 def test_a_block_that_somebody_changed_computes_what_it_says(kind, change):
     stride = 1 if change == "padding" else 2  # at stride 2 the branch's output would have another size
     x, g = arrays(kind, stride)
@@ -264,8 +263,7 @@ def test_a_subclass_with_another_shortcut_is_not_run_by_hand():
 # -------------------------------------------------------------------------------- finite differences
 
 
-@every_kind
-@both_strides
+@pytest.mark.parametrize("stride, kind", every(2, product([1, 2], KINDS)))  # every kind with one of the strides
 def test_gradcheck(kind, stride):
     i = KINDS[kind][1]
     block = build(kind, stride, True)
@@ -366,9 +364,7 @@ def test_a_silent_preactivation_branch_leaves_the_identity(by_hand):
 
 
 @needs_torch
-@every_kind
-@both_strides
-@pytest.mark.parametrize("by_hand", [True, False])
+@pytest.mark.parametrize("kind, stride, by_hand", every(3, product(KINDS, [1, 2], [True, False])))
 def test_against_pytorch(kind, stride, by_hand):
     import twins
 

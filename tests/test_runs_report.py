@@ -67,6 +67,7 @@ def test_the_papers_values_are_the_published_ones():
 @pytest.mark.parametrize("changes", [{"data": {"image_size": 16}}, {"settings": {"steps": 32_000}},
                                      {"model_options": {"width": 8}}, {"dataset": "cifar100"},
                                      {"data": {"validation": 5000}}], ids=str)
+@pytest.mark.usefixtures("blank_pictures")
 def test_nothing_of_the_papers_stands_beside_another_protocol(tmp_path, changes):
     out = report.write([folder(tmp_path / "a", **changes)], tmp_path / "out")
     assert cells(out)[0][-1] == "" and "Table 6" not in (tmp_path / "out" / "report.md").read_text()
@@ -75,6 +76,7 @@ def test_nothing_of_the_papers_stands_beside_another_protocol(tmp_path, changes)
     assert str(value) in out.splitlines()[-1]  # the last line says what differs
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_runs_of_different_settings_are_different_rows(tmp_path):
     folder(tmp_path / "a" / "1")
     folder(tmp_path / "a" / "2", seed=1, data={"image_size": 16})

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from fuzz import campaign, mutations, programs
+from short import every
 
 from minires import weights
 from minires.datasets import cifar, idx
@@ -63,13 +64,14 @@ def test_every_reader_in_the_table_is_in_the_fuzzing():
 # --------------------------------------------------------------------------------------------- a short campaign
 
 
-@pytest.mark.parametrize("suite", campaign.SUITES)
-def test_a_short_campaign(suite):
+@pytest.mark.parametrize("number, suite", [pytest.param(number, suite, marks=marks) for number, marks in
+                                           ((15, []), (40, [pytest.mark.slow])) for suite in campaign.SUITES])
+def test_a_short_campaign(suite, number):
     """The same files as the first of the long campaign, in this process."""
     with importlib.import_module(f"fuzz.{suite}").cases() as cases:
         for name, case in cases.items():
-            came = mutations.run({name: case}, 40)
-            assert came[f"{name}: refused"] > 10
+            came = mutations.run({name: case}, number)
+            assert came[f"{name}: refused"] > number // 4
 
 
 def test_the_bounds_of_cifars_files():
@@ -114,12 +116,13 @@ def cases():
 """
 
 
-def test_a_program_is_always_a_whole_pickle():
+@pytest.mark.parametrize("number", every(2, [40, 300]))
+def test_a_program_is_always_a_whole_pickle(number):
     """Whatever it does, its operations fit each other: Python's own pickletools can follow it to its end."""
     import pickletools
     import random
 
-    for seed in range(300):
+    for seed in range(number):
         made = programs.Programs(random.Random(seed), cifar.ALLOWED).program()
         *_, (last, _, at) = pickletools.genops(made)
         assert last.name == "STOP" and at == len(made) - 1

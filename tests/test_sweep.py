@@ -20,11 +20,11 @@ pytestmark = pytest.mark.system
 ROOT = Path(__file__).resolve().parents[1]
 SET = {"train_images": 100, "test_images": 20, "image_size": 7, "model.width": 2, "batch_size": 10, "crop": 1,
        "epochs": 3, "drops": [0.5, 0.75]}
-SPEC = {"models": ["plain20", "resnet20"], "seeds": [0, 1], "dataset": "fashion_mnist_small", "recipe": "short-cifar",
+SPEC = {"models": ["resnet20"], "seeds": [0, 1], "dataset": "fashion_mnist_small", "recipe": "short-cifar",
         "device": "cpu", "set": SET, "data_dir": "."}
 ENV = {**os.environ, "MINIRES_THREADS": "1",
        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-NAMES = ["plain20-seed0", "plain20-seed1", "resnet20-seed0", "resnet20-seed1"]
+NAMES = ["resnet20-seed0", "resnet20-seed1"]
 
 
 def write(path, **changes):
@@ -75,9 +75,9 @@ def test_the_whole_grid_is_trained_although_a_process_is_killed(done):
     assert sorted(p.name for p in out.iterdir() if p.is_dir()) == NAMES
     assert "resnet20-seed0: killed by signal 9; resuming from its last checkpoint" in said
     assert all((out / name / "weights.safetensors").exists() for name in NAMES)
-    assert table.count("| 2     |") == 2 and "plain-20" in table and "ResNet-20" in table
+    assert table.count("| 2     |") == 1 and "ResNet-20" in table
     results = json.loads((out / "results.json").read_text())
-    assert [row["seeds"] for row in results["table"]] == [[0, 1], [0, 1]] and len(results["runs"]) == 4
+    assert [row["seeds"] for row in results["table"]] == [[0, 1]] and len(results["runs"]) == 2
     assert (out / "report.md").exists() and (out / "curves.png").exists()
 
 
@@ -92,13 +92,13 @@ def test_each_run_is_what_minires_train_makes(done, tmp_path):
     """This includes the run whose process was killed."""
     out, said = done[:2]
     threads = int(said.split("with ")[1].split()[0])
-    assert outcome(alone(write(tmp_path / "s.json"), "resnet20-seed0", tmp_path, threads)) == outcome(out / NAMES[2])
+    assert outcome(alone(write(tmp_path / "s.json"), "resnet20-seed0", tmp_path, threads)) == outcome(out / NAMES[0])
 
 
 def test_a_second_sweep_finds_all_done(done, tmp_path, capsys):
     out = done[0]
     before = {name: outcome(out / name) for name in NAMES}
-    assert cli.main(["sweep", str(write(tmp_path / "s.json", models=["resnet20"], seeds=[1])), "--out", str(out)]) == 0
+    assert cli.main(["sweep", str(write(tmp_path / "s.json", seeds=[1])), "--out", str(out)]) == 0
     assert "resuming from step 30 of 30" in capsys.readouterr().out
     assert before == {name: outcome(out / name) for name in NAMES}
 
@@ -161,7 +161,7 @@ assert failed == {}
 
 def test_a_cluster_of_two_workers(tmp_path, dask):
     """Use a scheduler and two workers that are threads of one process. The results equal those of local processes."""
-    spec, out = write(tmp_path / "grid.json", models=["resnet20"]), tmp_path / "out"
+    spec, out = write(tmp_path / "grid.json"), tmp_path / "out"
     done = subprocess.run([sys.executable, "-c", CLUSTER, str(spec), str(out)], env=ENV, capture_output=True, text=True,
                           timeout=200)
     assert done.returncode == 0, done.stderr
@@ -173,7 +173,7 @@ def test_a_cluster_of_two_workers(tmp_path, dask):
 @pytest.mark.slow
 def test_a_cluster_of_two_workers_one_of_which_is_killed(tmp_path, dask):
     """Use a scheduler and two worker processes on this machine. The results equal those of local processes."""
-    spec = write(tmp_path / "grid.json", set=SET | {"epochs": 12}, models=["resnet20"])
+    spec = write(tmp_path / "grid.json", set=SET | {"epochs": 12})
     file, quiet = str(tmp_path / "scheduler.json"), ["--host", "127.0.0.1", "--no-dashboard"]
     processes = [started(tmp_path, "scheduler", *quiet, "--port", "0", "--scheduler-file", file)]
     try:

@@ -17,6 +17,8 @@ from minires.runs import checkpoint, config
 
 pytest.importorskip("safetensors", reason="checkpoints are safetensors files, and the package is not installed")
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 FILES = ["checkpoint-000000008.safetensors", "checkpoint-000000012.safetensors", "config.json", "curves.png",
          "metrics.jsonl", "weights.safetensors"]
 
@@ -147,7 +149,7 @@ def test_the_masks_of_dropout_go_on_too(tmp_path, monkeypatch):
     command = ["train", "dropping", *[a for a in SMALL_RUN[2:] if not a.startswith("model.")]]
     assert run(tmp_path / "whole", command=command) == 0
     clock = Clock(monkeypatch)
-    for _ in range(9):
+    while not (tmp_path / "limited" / "weights.safetensors").exists():
         assert run(tmp_path / "limited", "--resume", "--time-limit", "7", command=command) == 0
     assert clock.now > 18
     assert_same_bits(tmp_path / "limited", tmp_path / "whole")
@@ -156,8 +158,9 @@ def test_the_masks_of_dropout_go_on_too(tmp_path, monkeypatch):
 # ---------------------------------------------------------------------------------------------- stopped and resumed
 
 
+@pytest.mark.slow  # a sweep whose process is killed is in test_sweep.py
 @pytest.mark.system
-@pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [1, 5])
 def test_sigkills_at_random_moments(kills, tmp_path):
     """The script kill_and_resume.py does this with any number of kills."""
     seed = int.from_bytes(os.urandom(3))

@@ -4,6 +4,7 @@ family of networks. test_weights_damaged.py has the bad files."""
 import argparse
 import collections
 import copy
+import itertools
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from fuzz import fuzz_pytorch
 from helpers import difference, needs_torch, torch
+from short import every
 from weight_files import arrays, drawn, holds, normal, refuser, small
 
 import minires
@@ -276,8 +278,7 @@ def both(family):
 
 
 @needs_torch
-@pytest.mark.parametrize("legacy", [False, True], ids=["today", "legacy"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family, legacy", every(5, itertools.product(FAMILIES, [False, True])))
 def test_saved_by_pytorch_loaded_here(tmp_path, family, legacy):
     """PyTorch's random weights and statistics are loaded from its file. Logits in eval mode, and the gradients and
     statistics of a training step, then agree."""
@@ -309,8 +310,8 @@ def test_saved_by_pytorch_loaded_here(tmp_path, family, legacy):
 
 
 @needs_torch
-@pytest.mark.parametrize("family", ["B", "preact A", "vgg19_bn", "googlenet"])
-@pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
+@pytest.mark.parametrize("family, suffix", every(3, itertools.product(
+    ["B", "preact A", "vgg19_bn", "googlenet"], [".safetensors", ".npz"])))
 def test_what_is_saved_here_loads_into_pytorch(tmp_path, family, suffix):
     ours, theirs = both(family)
     ours.load_state({n: np.abs(a) if n.endswith("var") else a for n, a in drawn(ours).items()})

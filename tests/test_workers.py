@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from short import every
 
 from minires import runs
 from minires.runs import checkpoint, run, workers
@@ -52,7 +53,7 @@ def test_what_is_raised_while_they_train_stops_all_of_them_at_checkpoints(tmp_pa
         assert runs.read_config(tmp_path / name).recorded.command == "a test"
 
 
-@pytest.mark.parametrize("number, name", [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
+@pytest.mark.parametrize("number, name", every(2, [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")]))
 def test_a_signal_stops_those_that_run_and_begins_no_other(tmp_path, number, name):
     """The signal is sent only to the first process."""
     said = []
@@ -116,7 +117,7 @@ def test_a_process_that_ends_otherwise_is_told(script, says, tmp_path, monkeypat
     assert type(failed["a"]) is RuntimeError and says in str(failed["a"])
 
 
-@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize("at_once", every(2, [False, True]))
 def test_a_process_whose_parent_is_gone_stops_at_a_checkpoint(tmp_path, at_once):
     told = job(tmp_path / "a")
     asked = json.dumps({**vars(told), "config": told.config.to_json(), "out": str(told.out)})

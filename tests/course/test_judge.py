@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from short import every
 
 from minires.course import judge, solution, worker
 from minires.course.task import Case, find
@@ -177,7 +178,7 @@ SLOWER["an array of a length that overflows"] = inside(
     "head = b'{\"kind\": \"values\", \"names\": [\"mean\"], \"arrays\": [[\"<f8\", [1' + b'0' * 40 + b']]]}'",
     "for fd in range(3, 30):", "    try: os.write(fd, struct.pack('>II', len(head), 0) + head)",
     "    except OSError: pass"), "answered something that is not an answer"
-ALL = [pytest.param(*entry, id=name) for name, entry in PLAIN.items()] + \
+ALL = every(3, PLAIN.values(), PLAIN) + \
       [pytest.param(*entry, id=name, marks=pytest.mark.slow) for name, entry in SLOWER.items()]
 
 
