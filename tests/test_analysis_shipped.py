@@ -1,4 +1,4 @@
-"""Test the claims of notebook 8 on the networks and images that ship with the project."""
+"""Test the claims of notebooks 8 and 12 on the networks and images that ship with the project."""
 from pathlib import Path
 
 import numpy as np

@@ -467,7 +467,7 @@ def test_no_gpu_is_a_clear_error(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_depth_hurts_the_plain_network_and_the_skip_connection_undoes_it(tmp_path):
+def test_depth_hurts_the_plain_network_and_not_the_residual_one(tmp_path):
     """Test the main claim with the default settings. This is the longest test; it takes some minutes."""
     results, stopped = demo.run(tmp_path / "out", demo.choose(), jobs=min(kernels.parallel.threads(), 4))
     final = {name: net["train_error"][-1] for name, net in results["nets"].items()}

@@ -176,7 +176,7 @@ def test_keeps_to_the_form(path):
     assert places == sorted(places) and places[0] >= 0
     assert len(tagged(notebook, "exercise")) == len(tagged(notebook, "check")) == len(solutions(notebook)) == 3
     assert text.count("<summary>Hint</summary>") == 3
-    assert all(len(cell.source.splitlines()) <= 40 for cell in code(notebook))
+    assert all(len(cell.source.splitlines()) <= 45 for cell in code(notebook))
 
 
 def test_every_prompt_has_a_place_to_write_and_a_folded_answer(path):
@@ -198,7 +198,7 @@ def test_every_prompt_has_a_place_to_write_and_a_folded_answer(path):
 
 def following():
     """Return {number of a notebook: the assignments whose first lines say that they follow it}."""
-    found = {number: [] for number in range(1, 11)}
+    found = {int(path.stem[:2]): [] for path in PATHS}
     for master in sorted((FOLDER / "course").glob("a*.py")):
         first = master.read_text(encoding="utf-8")[:400].replace("[", "").replace("]", "")
         for number in filter(None, re.search(r"ollows notebooks? (\d)(?:, [^,]+, and (\d))?", first).groups()):
@@ -337,5 +337,51 @@ def test_the_readme_lists_every_notebook():
         assert f"(notebooks/{path.name})" in readme
 
 
-def test_there_are_ten_in_order():
-    assert [path.stem[:3] for path in PATHS] == [f"{i:02}-" for i in range(1, 11)]
+def test_numbers_are_those_of_the_titles_and_no_two_are_equal():
+    numbers = [int(path.stem[:2]) for path in PATHS]
+    assert numbers == sorted(set(numbers)) and numbers[:10] == list(range(1, 11))
+    assert numbers == [int(re.match(r"# (\d+)\. ", read(path).cells[0].source)[1]) for path in PATHS]
+
+
+def widest(source):
+    return max(map(len, source.split("\n")), default=0)
+
+
+@pytest.mark.parametrize("path", [*PATHS, *sorted((FOLDER / "course").glob("*.ipynb"))], ids=lambda path: path.stem)
+def test_a_printed_page_cuts_off_no_code(path):
+    """A printed page has room for 88 columns of code, in cells and in folds."""
+    for cell in read(path).cells:
+        blocks = [cell.source] if cell.cell_type == "code" else re.findall(r"```\w*\n(.*?)```", cell.source, re.DOTALL)
+        assert all(widest(block) <= 88 for block in blocks), cell.source
+
+
+@pytest.mark.parametrize("master", sorted((FOLDER / "course").glob("*.py")), ids=lambda path: path.stem)
+def test_a_printed_page_cuts_off_no_code_of_a_master(master):
+    """The student's files do not have the solutions, so the masters are checked too; their prose wraps."""
+    long = [line for line in master.read_text(encoding="utf-8").splitlines() if len(line) > 88 and line[0] != "#"]
+    assert not long
+
+
+@functools.cache
+def package_lines():
+    return {line for path in (ROOT / "minires").rglob("*.py") for line in path.read_text(encoding="utf-8").splitlines()}
+
+
+def test_a_printed_table_fits_on_a_page(path):
+    """A printed line with columns has at most 80. Other lines wrap, and so do the cells of tables in the prose."""
+    for cell, output in run.outputs(read(path)):
+        for line in output.get("text", "").split("\n"):
+            columns = re.search(r"\S {2,}\S", line) and line not in package_lines()
+            assert not columns or len(line) <= 80, (cell.source, line)
+
+
+def test_plotting_code_is_in_plot(path):
+    """A notebook computes numbers, and calls a function of plot that draws them."""
+    for cell in code(read(path)):
+        assert not re.search(r"plot\.style|\.subplots\(|new_figure\(|\baxes\.", cell.source), cell.source
+
+
+@pytest.mark.parametrize("number", [1, 5, 9])
+def test_there_is_something_to_move(number):
+    (path,) = FOLDER.glob(f"{number:02}-*.ipynb")
+    assert any("plot.Slider(" in cell.source for cell in code(read(path)))

@@ -123,7 +123,7 @@ def write_report(results: Results, out_dir: str | os.PathLike[str]) -> Path:
     check_results(results)
     folder = Path(out_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    images = {draw.__name__: plot.png(draw(results["nets"]))
+    images = {draw.__name__: plot.png(draw(results["nets"], seed=results["settings"]["seed"]))
               for draw in (plot.error_curves, plot.gradient_norms, plot.responses)}
     for name, data in images.items():
         write_atomically(folder / f"{name}.png", data)
@@ -168,7 +168,7 @@ def summary_table(results: Results) -> str:
 def headline(results: Results) -> str:
     """State the measured finding in one sentence."""
     nets = results["nets"]
-    pair, hurt, repair = plot.plain_pair(nets), plot.depth_hurts(nets), plot.skip_repairs(nets)
+    pair, hurt, skip = plot.plain_pair(nets), plot.depth_hurts(nets), plot.with_skip(nets)
     if not any(net["train_error"] for net in nets.values()):
         return "The run was stopped before a network finished its first epoch, so there is nothing to compare."
     if pair is None:
@@ -178,15 +178,12 @@ def headline(results: Results) -> str:
                 f"{_errors(nets, pair)}.")
     text = (f"After {_epochs(hurt.epoch)} depth hurts the plain network in training error: "
             f"{_against(nets, hurt, pair)}; ")
-    residual = plot.residual_of(nets, pair[1])
-    if repair is None:
-        return text + ("this run does not show that the skip connection helps." if residual is not None
-                       and nets[residual].get("train_error") else
-                       "the residual network of that depth has no finished epoch.")
-    verb, found = repair
-    when = "" if found.epoch == hurt.epoch else f" after {_epochs(found.epoch)}"
-    reached = f"{percent(found.error[residual or ''])} with {printed(residual or '')}"
-    return f"{text}the skip connection {verb} the effect ({reached}{when})."
+    if skip is None:
+        return f"{text}the residual network of that depth has no finished epoch."
+    if not plot.skip_helps(nets):
+        return f"{text}this run does not show that the skip connection helps."
+    when = "" if skip.epoch == hurt.epoch else f" after {_epochs(skip.epoch)}"
+    return f"{text}with the skip connection it is {_at_depths(nets, skip)}{when} (seed {results['settings']['seed']})."
 
 
 def paragraphs(results: Results) -> list[str]:
@@ -197,7 +194,7 @@ def paragraphs(results: Results) -> list[str]:
 def about_errors(results: Results) -> str:
     """Write paragraph 1: how depth and the skip connection changed the errors."""
     nets = results["nets"]
-    pair, hurt, repair = plot.plain_pair(nets), plot.depth_hurts(nets), plot.skip_repairs(nets)
+    pair, hurt = plot.plain_pair(nets), plot.depth_hurts(nets)
     if pair is None:
         return ("Degradation: this run has no two plain networks of different depth with a finished epoch, so it says "
                 "nothing about the effect of depth or of the skip connection.")
@@ -213,39 +210,33 @@ def about_errors(results: Results) -> str:
             f"({percent(hurt.error[shallow])}). This is error on the very images the networks were trained on. "
             "Overfitting is a low training error with a high test error; here the training error itself is higher, so "
             "overfitting does not explain it."]
-    skip = plot.errors_at_common_epoch(nets, [deep, residual])
-    if skip is None:
+    both = plot.errors_at_common_epoch(nets, [deep, residual])
+    if both is None:
         text.append(f"{printed(residual)} has no finished epoch, so the run says nothing about the skip connection.")
-    elif repair is None:
-        text.append(f"With the skip connection the training error is {percent(skip.error[residual])} after "
-                    f"{_epochs(skip.epoch)}, against {percent(skip.error[deep])} without: this run does not show that "
-                    "the skip connection undoes the effect of depth.")
+    elif not plot.skip_helps(nets):
+        text.append(f"With the skip connection the training error is {percent(both.error[residual])} after "
+                    f"{_epochs(both.epoch)}, against {percent(both.error[deep])} without: this run does not show that "
+                    "the skip connection helps.")
     else:
-        text.append(_about_skip(nets, deep, residual, repair))
+        same = nets[deep]["parameters"] == nets[residual]["parameters"]
+        text.append(f"With the skip connection{', and the same number of parameters,' if same else ''} the error is "
+                    f"{percent(both.error[residual])} after {_epochs(both.epoch)}, "
+                    f"{points(both.error[deep], both.error[residual]):.1f} points below {printed(deep)}.")
     text.append(_about_residual_depth(nets, plot.residual_of(nets, shallow), residual))
     return " ".join(filter(None, text))
 
 
-def _about_skip(nets: plot.Nets, deep: str, residual: str, repair: tuple[str, plot.Errors]) -> str:
-    verb, found = repair
-    same = nets[deep]["parameters"] == nets[residual]["parameters"]
-    less = points(found.error[deep], found.error[residual])
-    return (f"The skip connection {verb} the effect of depth: after {_epochs(found.epoch)} {printed(residual)}"
-            f"{', with the same number of parameters,' if same else ''} has an error of "
-            f"{percent(found.error[residual])}, {less:.1f} points below {printed(deep)}.")
-
-
 def _about_residual_depth(nets: plot.Nets, shallow: str | None, deep: str) -> str:
-    """State whether the deeper residual network is better than the shallower one."""
+    """Compare the residual networks. A run has one seed, so a small difference between them shows nothing."""
     found = plot.errors_at_common_epoch(nets, [shallow, deep])
     if found is None or shallow is None:
         return ""
     more = points(found.error[deep], found.error[shallow])
-    against = f"({percent(found.error[deep])} against {percent(found.error[shallow])} after {_epochs(found.epoch)})"
-    if more >= 0:
-        return (f"{printed(deep)} is not better than {printed(shallow)} {against}: this run does not show that depth "
-                "improves a residual network.")
-    return f"{printed(deep)} is {-more:.1f} points better than {printed(shallow)} {against}."
+    errors = (f"{printed(deep)} has {percent(found.error[deep])} and {printed(shallow)} "
+              f"{percent(found.error[shallow])} after {_epochs(found.epoch)}")
+    if abs(more) < plot.ERROR_POINTS:
+        return f"{errors}: a difference of {abs(more):.1f} points on one seed shows nothing about their order."
+    return f"{errors}, {abs(more):.1f} points {'more' if more > 0 else 'less'}: this is one seed."
 
 
 def about_gradients(results: Results) -> str:
@@ -342,6 +333,12 @@ def _errors(nets: plot.Nets, names: Sequence[str]) -> str:
     if found is None:
         return "none"
     return ", ".join(f"{printed(n)} {percent(e)}" for n, e in found.error.items()) + f" after {_epochs(found.epoch)}"
+
+
+def _at_depths(nets: plot.Nets, found: plot.Errors) -> str:
+    """Return the errors from the deepest net on, as in "17.0 % with 56 layers and 14.0 % with 20"."""
+    parts = [f"{percent(found.error[name])} with {plot.layers(name, nets[name])}" for name in reversed(found.error)]
+    return " and ".join([f"{parts[0]} layers", *parts[1:]])
 
 
 def _against(nets: plot.Nets, found: plot.Errors, pair: tuple[str, str]) -> str:

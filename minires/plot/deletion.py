@@ -54,10 +54,9 @@ def lesions(found: Any, caption: str = "") -> Figure:
 
 def _lesion_title(shown: Mapping[str, Any]) -> str:
     means = {label: float(np.mean(list(cut.without.values()))) for label, cut in shown.items() if cut.without}
-    words = listed({label: f"{percent(shown[label].whole)} to {percent(mean)}" for label, mean in means.items()})
-    if not words or any(mean <= shown[label].whole for label, mean in means.items()):
-        return "Error with one block deleted"
-    return f"Deleting one block raises the mean error: {words}"
+    words = listed({label: f"{percent(mean)} and {percent(shown[label].whole)}" for label, mean in means.items()})
+    return f"Mean error without one block, and of the whole network: {words}" if words else \
+        "Error with one block deleted"
 
 
 def delete_k(found: Any, caption: str = "") -> Figure:

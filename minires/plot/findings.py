@@ -19,7 +19,7 @@ from .numbers import mean, points
 Net = Mapping[str, Any]
 Nets = Mapping[str, Net]
 
-# Smaller differences than these are not a finding.
+# Smaller differences than these are not a finding, and a finding on one run of each network names its seed.
 ERROR_POINTS = 2.0  # percentage points
 RESPONSE_SHARE = 0.02  # of the plain net's mean response
 GROWTH_TOTAL = 2.0  # the first inner layer's norm / the last inner layer's norm; 1/2 or less is "shrinks"
@@ -92,28 +92,26 @@ def depth_hurts(nets: Nets) -> Errors | None:
     return found if points(found.error[pair[1]], found.error[pair[0]]) >= ERROR_POINTS else None
 
 
-def skip_repairs(nets: Nets) -> tuple[str, Errors] | None:
-    """Return how far the residual net of the deepest plain net's depth undoes the effect of depth, and the errors.
+def with_skip(nets: Nets) -> Errors | None:
+    """Return the training errors of the residual nets as deep as those of `plain_pair`, the shallow one first.
 
-    "undoes"           its training error is not above the shallow plain net's
-    "undoes most of"   at least half of the gap is gone
-    "reduces"          2 points or more are gone
-
-    Otherwise return None. All three nets are compared after the same epoch.
+    The shallow one is left out if it has no finished epoch. Return None without an epoch of the deep one, or without a
+    `plain_pair`.
     """
     pair = plain_pair(nets)
+    found = [residual_of(nets, plain) for plain in pair or ()]
+    trained = [name for name in found if name and nets[name].get("train_error")]
+    return errors_at_common_epoch(nets, trained) if found and found[-1] in trained else None
+
+
+def skip_helps(nets: Nets) -> bool:
+    """Return whether the residual net is better by 2 points than the deepest plain net, if depth hurts that one."""
+    pair = plain_pair(nets)
     if pair is None or depth_hurts(nets) is None:
-        return None
-    shallow, deep = pair
-    residual = residual_of(nets, deep)
-    found = errors_at_common_epoch(nets, [shallow, deep, residual])
-    if found is None or residual is None:
-        return None
-    gap = points(found.error[deep], found.error[shallow])
-    gone = points(found.error[deep], found.error[residual])
-    if gap < ERROR_POINTS or gone < ERROR_POINTS:
-        return None
-    return ("undoes" if gone >= gap else "undoes most of" if gone >= gap / 2 else "reduces"), found
+        return False
+    residual = residual_of(nets, pair[1])
+    found = errors_at_common_epoch(nets, [pair[1], residual])
+    return found is not None and points(found.error[pair[1]], found.error[residual or ""]) >= ERROR_POINTS
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,9 @@ from .findings import (
     growth,
     layers,
     of_depth,
-    plain_pair,
-    residual_of,
     response_pairs,
     responses_smaller,
-    skip_repairs,
+    with_skip,
 )
 from .labels import labelled, listed, shortened
 from .numbers import number, percent
@@ -52,14 +50,15 @@ from .style import (
 )
 
 
-def error_curves(nets: Nets, caption: str = "") -> Figure:
+def error_curves(nets: Nets, caption: str = "", seed: int | None = None) -> Figure:
     """Draw training error (left) and test error (right) by epoch; compare He et al. 2015 (v1), Figures 1 and 6.
 
     nets[name]["train_error"] and ["test_error"]: percent, (epochs,)
+    seed: the seed of the runs; a title that states a finding names it
 
     Both panels have the same y axis. A net without a finished epoch is left out.
     """
-    figure = new_figure(_error_title(nets), 4.5, caption)
+    figure = new_figure(_error_title(nets, seed), 4.5, caption)
     left, right = figure.subplots(1, 2, sharey=True)
     shown = [name for name in by_depth(nets) if nets[name].get("train_error")]
     styles = _styles(by_depth(nets))
@@ -86,16 +85,17 @@ def error_curves(nets: Nets, caption: str = "") -> Figure:
     return figure
 
 
-def gradient_norms(nets: Nets, caption: str = "") -> Figure:
+def gradient_norms(nets: Nets, caption: str = "", seed: int | None = None) -> Figure:
     """Draw the gradient norm of every weight layer at initialisation, log scale; compare He et al. 2015, section 4.1.
 
     nets[name]["gradient_norms_init"] and ["gradient_norms_init_without_bn"]: L2 norms of dLoss/dWeight, (layers,),
     input first, classifier last
+    seed: the seed of the runs; a title that states a finding names it
 
     There is one panel per depth, and one for networks without a depth in their names. The classifier is a hollow
     marker, because it is not a 3x3 layer. A norm of 0 has no position on a log axis and is left out.
     """
-    figure = new_figure(_gradient_title(nets), 4.6, caption)
+    figure = new_figure(_gradient_title(nets, seed), 4.6, caption)
     key = "gradient_norms_init"
     pairs = sorted({*depths(nets, "plain", key), *depths(nets, "resnet", key)})
     paired = {name for d in pairs for family in FAMILIES if (name := of_depth(nets, family, d))}
@@ -121,13 +121,14 @@ def gradient_norms(nets: Nets, caption: str = "") -> Figure:
     return figure
 
 
-def responses(found: Any, caption: str = "", log: bool = False) -> Figure:
+def responses(found: Any, caption: str = "", log: bool = False, seed: int | None = None) -> Figure:
     """Draw layer responses in layer order and sorted, descending; compare He et al. 2015, Figure 7.
 
     found   what `analysis.responses`, `responses_closed_form` or `responses_from_parameters` returns, {layer:
             response}; or {label: such a result}; or the nets of a run, of which ``nets[name]["responses"]`` (after
             training) and ``["responses_init"]`` (before training) are drawn
     log     whether the y axis is logarithmic in panels whose largest response is over 3; other y axes start at 0
+    seed    the seed of a run; a title that states a finding names it
 
     The response is the standard deviation of each 3x3 layer's output after BN, without a unit. Before training every
     response is 1 by construction. The thin line shows this control.
@@ -138,8 +139,8 @@ def responses(found: Any, caption: str = "", log: bool = False) -> Figure:
     """
     measured = _measured(found)
     means = listed({m.label: f"{np.mean(m.after):.2f}" for m in measured if len(m.after)})
-    title = _response_title(found) if _is_run(found) else f"Mean response of the 3x3 layers: {means}" if means else \
-        "Layer responses"
+    title = (_response_title(found, seed) if _is_run(found) else
+             f"Mean response of the 3x3 layers: {means}" if means else "Layer responses")
     told = {depth(m.label) for m in measured}
     columns: list[int | None] = [*sorted(d for d in told if d)]
     columns = [] if len(columns) < 2 else columns + [None] * (None in told)
@@ -204,38 +205,45 @@ def _measured(found: Any) -> list[_Measured]:
     return [m for m in seen if m.after or m.before]
 
 
-def _response_title(nets: Nets) -> str:
+def _response_title(nets: Nets, seed: int | None) -> str:
     if not responses_smaller(nets):
         return "Layer responses before and after training"
     means = "; ".join(f"{r:.2f} against {p:.2f} at depth {d}" for d, (p, r) in response_pairs(nets).items())
-    return f"After training, the mean response of the residual network is smaller: {means}"
+    return f"After training, the mean response of the residual network is smaller: {means} {_once(seed)}"
 
 
-def _error_title(nets: Nets) -> str:
-    pair, hurt, repair = plain_pair(nets), depth_hurts(nets), skip_repairs(nets)
-    if pair is None or hurt is None:
+def _error_title(nets: Nets, seed: int | None) -> str:
+    """State the training errors, of plain and of residual nets; neutral if the plain ones do not differ enough.
+
+    The words are right for any order of the errors of the residual nets.
+    """
+    hurt, skip = depth_hurts(nets), with_skip(nets)
+    if hurt is None:
         return "Training and test error by epoch"
-    shallow, deep = pair
     # With an interrupted net, the comparison is at an epoch that is not the last one drawn, so the title names it.
     last = max(len(net.get("train_error") or ()) for net in nets.values())
-    title = (
-        f"Training error of the plain networks increases with depth: {percent(hurt.error[deep])} at "
-        f"{layers(deep, nets[deep])} layers against {percent(hurt.error[shallow])} at "
-        f"{layers(shallow, nets[shallow])}{_after(hurt.epoch, last)}"
-    )
-    residual = residual_of(nets, deep)
-    if repair is None or residual is None:
-        return title
-    verb, found = repair
-    reached = f"{percent(found.error[residual])} with {printed(residual)}{_after(found.epoch, last)}"
-    return f"{title}. The skip connection {verb} the increase: {reached}"
+    title = f"Training error of the plain networks: {_at_depths(nets, hurt.error)}{_after(hurt.epoch, last)}"
+    if skip is not None:
+        title += f". With the skip connection: {_at_depths(nets, skip.error)}{_after(skip.epoch, last)}"
+    return f"{title} {_once(seed)}"
+
+
+def _at_depths(nets: Nets, errors: Mapping[str, float]) -> str:
+    """Return the errors from the shallowest net on, as in "21.0 % at 20 layers, 62.0 % at 56"."""
+    parts = [f"{percent(error)} at {layers(name, nets[name])}" for name, error in errors.items()]
+    return ", ".join([f"{parts[0]} layers", *parts[1:]])
+
+
+def _once(seed: int | None) -> str:
+    """Return how a title says that it rests on one run of each network."""
+    return "(one run each)" if seed is None else f"(seed {seed})"
 
 
 def _after(epoch: int, last: int) -> str:
     return "" if epoch == last else f" after epoch {epoch}"
 
 
-def _gradient_title(nets: Nets) -> str:
+def _gradient_title(nets: Nets, seed: int | None) -> str:
     neutral = "Gradient norm per layer at initialisation"
     found = depths(nets, "plain", "gradient_norms_init")
     deepest = of_depth(nets, "plain", found[-1]) if found else None
@@ -244,7 +252,8 @@ def _gradient_title(nets: Nets) -> str:
         return neutral
     return (
         f"At initialisation, the gradient norm of {printed(deepest)} with BN {change.verb} toward the input: "
-        f"× {change.per_layer:.2f} per layer, × {number(change.total)} from the last 3x3 layer to the second"
+        f"× {change.per_layer:.2f} per layer, × {number(change.total)} from the last 3x3 layer to the second "
+        f"{_once(seed)}"
     )
 
 

@@ -85,7 +85,8 @@ class Value:
         self.data = data        # the number
         self.grad = 0.0         # its gradient; task 1.4 writes into it
         self.parents = parents  # a tuple of Values; () for a leaf
-        self.shares = shares    # a function: g -> a tuple with one number for each parent; None for a leaf
+        # a function: g -> a tuple with one number for each parent; None for a leaf
+        self.shares = shares
 
     def __repr__(self):
         return f"Value({self.data}, grad={self.grad})"
@@ -283,7 +284,8 @@ Value.exp, Value.log, Value.tanh, Value.relu = exp, log, tanh, relu
 
 # %% task="a1.3" kind="answer"
 def topological(result):
-    """Return a list of all Values that `result` was computed from, and itself: each once, each after its parents."""
+    """Return a list of all Values that `result` was computed from, and itself: each
+    once, each after its parents."""
     ### BEGIN SOLUTION
     order, seen, todo = [], set(), [(result, False)]
     while todo:
@@ -325,7 +327,8 @@ check("a1.3", topological);
 def sweep(order):
     """Compute the gradients of order[-1] with respect to all Values in `order`.
 
-    order: Values, each after its parents. A computed Value's .grad is set; a leaf's .grad grows.
+    order: Values, each after its parents. A computed Value's .grad is set; a leaf's
+    .grad grows.
     """
     ### BEGIN SOLUTION
     for v in order:
@@ -343,7 +346,8 @@ check("a1.4", sweep);
 
 # %%
 def backward(self):
-    """Add d self / d leaf to the .grad of every leaf that this Value was computed from."""
+    """Add d self / d leaf to the .grad of every leaf that this Value was computed
+    from."""
     sweep(topological(self))
 
 
@@ -362,7 +366,8 @@ Value.backward = backward
 
 # %%
 def two_arcs(count, rng):
-    """Return `count` points (count, 2) on two arcs with noise, and their sides t, 1 or -1."""
+    """Return `count` points (count, 2) on two arcs with noise, and their sides t, 1 or
+    -1."""
     angle = rng.uniform(0, np.pi, count)
     t = np.where(np.arange(count) % 2 == 0, 1, -1)
     points = np.stack([np.cos(angle) - 0.5 * t, t * (np.sin(angle) - 0.25)], axis=1)
@@ -370,8 +375,10 @@ def two_arcs(count, rng):
 
 
 def new_network(hidden, rng):
-    """Return the weights: for each hidden unit [u1, u2, c, w], and the last entry [b]."""
-    return [[Value(float(v)) for v in rng.standard_normal(4) * (1, 1, 1, 0.3)] for _ in range(hidden)] + [[Value(0.0)]]
+    """Return the weights: for each hidden unit [u1, u2, c, w], and the last entry
+    [b]."""
+    return ([[Value(float(v)) for v in rng.standard_normal(4) * (1, 1, 1, 0.3)]
+             for _ in range(hidden)] + [[Value(0.0)]])
 
 
 def score(network, x1, x2, bend=tanh):
@@ -383,7 +390,10 @@ def score(network, x1, x2, bend=tanh):
 
 
 def train(network, points, sides, steps, lr, bend=tanh):
-    """Train by gradient descent on all points at once. Yield (number of steps done, mean loss), from 0 to `steps`."""
+    """Train by gradient descent on all points at once.
+
+    Yield (number of steps done, mean loss), from 0 to `steps`.
+    """
     for step in range(steps + 1):
         loss = Value(0.0)
         for (x1, x2), t in zip(points.tolist(), sides.tolist(), strict=True):
@@ -400,27 +410,35 @@ def train(network, points, sides, steps, lr, bend=tanh):
 
 
 def scores(network, line_1, line_2, bend=np.tanh):
-    """Return s on a grid, (len(line_2), len(line_1)), as an array: only the numbers, without a graph."""
+    """Return s on a grid, (len(line_2), len(line_1)), as an array: only the numbers,
+    without a graph."""
     *hidden, (s,) = [[p.data for p in unit] for unit in network]
     x1, x2 = np.meshgrid(line_1, line_2)
     return s + sum(w * bend(u1 * x1 + u2 * x2 + c) for u1, u2, c, w in hidden)
 
 # %%
 def draw(panels, points, sides, caption):
-    """Return a figure of scores {title: s on a grid}: the boundary s = 0, and where the network is sure."""
+    """Return a figure of scores {title: s on a grid}: the boundary s = 0, and where the
+    network is sure."""
     figure = new_figure("A network of Values learns to separate two arcs", 3.5, caption)
-    for axes, (title, s) in zip(figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True):
-        shades = axes.contourf(LINE_1, LINE_2, 1 / (1 + np.exp(-s)), levels=np.linspace(0, 1, 11), cmap="Greys",
+    for axes, (title, s) in zip(figure.subplots(1, len(panels), sharey=True),
+                                panels.items(), strict=True):
+        shades = axes.contourf(LINE_1, LINE_2, 1 / (1 + np.exp(-s)),
+                               levels=np.linspace(0, 1, 11), cmap="Greys",
                                vmin=-0.1, vmax=1.7)
         axes.contour(LINE_1, LINE_2, s, levels=[0.0], colors=MARK, linewidths=2.4)
-        for side, (colour, _, marker), name in ((1, OTHERS[0], "upper arc"), (-1, OTHERS[3], "lower arc")):
-            axes.plot(*points[sides == side].T, linestyle="none", marker=marker, markersize=5, color=colour,
+        for side, (colour, _, marker), name in ((1, OTHERS[0], "upper arc"),
+                                                (-1, OTHERS[3], "lower arc")):
+            axes.plot(*points[sides == side].T, linestyle="none", marker=marker,
+                      markersize=5, color=colour,
                       markerfacecolor=colour if side == 1 else "white", label=name)
-        dress(axes, title, "first coordinate", "second coordinate" if axes.get_subplotspec().is_first_col() else "")
+        dress(axes, title, "first coordinate", "second coordinate"
+              if axes.get_subplotspec().is_first_col() else "")
         axes.grid(False)
         axes.set_aspect("equal")
     axes.plot([], [], color=MARK, linewidth=2.4, label="boundary, s = 0")
-    bar = figure.colorbar(shades, ax=figure.axes, shrink=0.75, pad=0.02, ticks=[0, 0.5, 1])
+    bar = figure.colorbar(shades, ax=figure.axes, shrink=0.75, pad=0.02,
+                          ticks=[0, 0.5, 1])
     bar.set_label("1 / (1 + exp(-s))", fontsize=10)
     legend_below(figure, [axes])
     return figure
@@ -433,11 +451,13 @@ if ready("a1.1", "a1.2", "a1.3", "a1.4"):
 
     points, sides = two_arcs(60, np.random.default_rng(1))
     network = new_network(16, np.random.default_rng(2))
-    panels, last = {}, 30 if os.environ.get("MINIRES_FAST") == "1" else 400  # tests train shorter
+    # tests train shorter
+    panels, last = {}, 30 if os.environ.get("MINIRES_FAST") == "1" else 400
     for step, loss in train(network, points, sides, last, lr=1.0):
         if step in (0, 20, last):
             panels[f"{step} steps, loss {loss:.3f}"] = scores(network, LINE_1, LINE_2)
-    figure = draw(panels, points, sides, "2-16-1 network with tanh, gradient descent on all 60 points, learning rate 1")
+    figure = draw(panels, points, sides, "2-16-1 network with tanh, gradient descent "
+                  "on all 60 points, learning rate 1")
 figure
 
 # %% [markdown] task="a1.5" kind="free" points=15

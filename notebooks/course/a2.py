@@ -102,9 +102,11 @@ print(gradcheck(Square.apply, np.random.default_rng(0).standard_normal((2, 3))))
 
 # %% task="a2.1" kind="answer"
 def unbroadcast(g, shape):
-    """Return g summed over the axes along which broadcasting repeated an array of shape `shape`.
+    """Return g summed over the axes along which broadcasting repeated an array of shape
+    `shape`.
 
-    g: an array. shape: a tuple that can be broadcast to g.shape. Returns an array of shape `shape`.
+    g: an array. shape: a tuple that can be broadcast to g.shape. Returns an array of
+    shape `shape`.
     """
     ### BEGIN SOLUTION
     lead = g.ndim - len(shape)
@@ -282,7 +284,8 @@ check("a2.3", MatMul);
 
 # %%
 def axes_of(axis, ndim):
-    """Return `axis` (None, a number or a tuple) as a sorted tuple of axes in 0 ... ndim - 1."""
+    """Return `axis` (None, a number or a tuple) as a sorted tuple of axes in 0 ... ndim
+    - 1."""
     if axis is None:
         return tuple(range(ndim))
     axes = axis if isinstance(axis, tuple) else (axis,)
@@ -290,7 +293,8 @@ def axes_of(axis, ndim):
 
 
 def to_rows(x, axes):
-    """Return x as (kept axes..., n): the reduced axes, a sorted tuple, are moved to the end and joined into one."""
+    """Return x as (kept axes..., n): the reduced axes, a sorted tuple, are moved to the
+    end and joined into one."""
     kept = tuple(i for i in range(x.ndim) if i not in axes)
     return x.transpose(kept + axes).reshape([x.shape[i] for i in kept] + [-1])
 
@@ -303,12 +307,14 @@ def from_rows(rows, shape, axes):
 
 
 x = np.arange(24).reshape(2, 3, 4)
-print(axes_of(-1, 3), axes_of((2, 0), 3), to_rows(x, (0, 2)).shape, np.array_equal(from_rows(to_rows(x, (0, 2)),
-                                                                                             x.shape, (0, 2)), x))
+rows = to_rows(x, (0, 2))
+print(axes_of(-1, 3), axes_of((2, 0), 3), rows.shape,
+      np.array_equal(from_rows(rows, x.shape, (0, 2)), x))
 
 # %% task="a2.4" kind="answer"
 def put_back(g, shape, axes):
-    """Return g with the reduced axes put back and repeated: an array of shape `shape`."""
+    """Return g with the reduced axes put back and repeated: an array of shape
+    `shape`."""
     ### BEGIN SOLUTION
     kept = [1 if i in axes else n for i, n in enumerate(shape)]
     return np.broadcast_to(g.reshape(kept), shape)
@@ -348,7 +354,10 @@ class Mean(Function):
 
 
 class Max(Function):
-    """The maximum of x over `axis`: a number, a tuple, or None. In a tie the gradient goes to the first."""
+    """The maximum of x over `axis`: a number, a tuple, or None.
+
+    In a tie the gradient goes to the first.
+    """
 
     def forward(self, x, axis, keepdims):
         ### BEGIN SOLUTION
@@ -458,7 +467,8 @@ check("a2.5", Reshape, Transpose, GetItem);
 
 # %% task="a2.6" kind="answer"
 class CrossEntropy(Function):
-    """The mean of -log softmax(z)[label] over the rows: z (N, K), labels (N,) integers -> 0-d."""
+    """The mean of -log softmax(z)[label] over the rows: z (N, K), labels (N,) integers
+    -> 0-d."""
 
     def forward(self, z, labels):
         ### BEGIN SOLUTION
@@ -508,22 +518,29 @@ def train(x, labels, w, b, epochs, rng, lr=0.05, penalty=0.005, batch=100):
 
 
 def draw(weights, names, labels, guess):
-    """Return a figure of the ten columns of W (784, 10) as pictures, with the percentage of right answers."""
+    """Return a figure of the ten columns of W (784, 10) as pictures, with the
+    percentage of right answers."""
     largest = np.quantile(np.abs(weights), 0.995)
     right = 100 * np.mean(guess == labels)
-    figure = new_figure(f"What a linear classifier looks for: {right:.0f} % of the answers are right", 4.7,
-                        "The ten columns of W as pictures, after training on 10,000 images of Fashion-MNIST. Below the "
-                        "name of a class: the percentage of its test images, about 200, that get the right answer.")
+    figure = new_figure(f"What a linear classifier looks for: {right:.0f} % of the "
+                        "answers are right", 4.7,
+                        "The ten columns of W as pictures, after training on 10,000 "
+                        "images of Fashion-MNIST. Below the name of a class: the "
+                        "percentage of its test images, about 200, that get the right "
+                        "answer.")
     panels = figure.subplots(2, 5)
-    for k, (axes, picture, name) in enumerate(zip(panels.ravel(), weights.T, names, strict=True)):
+    for k, (axes, picture, name) in enumerate(zip(panels.ravel(), weights.T, names,
+                                                  strict=True)):
         share = 100 * np.mean(guess[labels == k] == k)
-        image = axes.imshow(picture.reshape(28, 28), cmap="Greys_r", vmin=-largest, vmax=largest)
+        image = axes.imshow(picture.reshape(28, 28), cmap="Greys_r", vmin=-largest,
+                            vmax=largest)
         axes.set_title(f"{name}\n{share:.0f} %", fontsize=TICK, color=INK)
         axes.set_xticks([])
         axes.set_yticks([])
         for side in axes.spines.values():
             side.set_color(GREY)
-    bar = figure.colorbar(image, ax=panels, shrink=0.8, pad=0.02, ticks=[-largest, 0, largest])
+    bar = figure.colorbar(image, ax=panels, shrink=0.8, pad=0.02,
+                          ticks=[-largest, 0, largest])
     bar.ax.set_yticklabels(["speaks\nagainst", "0", "speaks\nfor"], fontsize=TICK)
     bar.set_label("weight of a bright pixel", fontsize=LABEL)
     return figure
@@ -536,11 +553,15 @@ if ready("a2.1", "a2.2", "a2.3", "a2.4", "a2.6"):
     from minires.datasets import fashion_mnist_small
 
     seen, unseen = fashion_mnist_small()
-    x, x_test = (part.images.reshape(-1, 784) / np.float32(255) for part in (seen, unseen))
+    x, x_test = (part.images.reshape(-1, 784) / np.float32(255)
+                 for part in (seen, unseen))
     mean = x.mean(0)
-    w, b = Tensor(np.zeros((784, 10), np.float32), True), Tensor(np.zeros(10, np.float32), True)
-    train(x - mean, seen.labels, w, b, 1 if os.environ.get("MINIRES_FAST") == "1" else 10, np.random.default_rng(1))
-    figure = draw(w.numpy(), unseen.classes, unseen.labels, classify(x_test - mean, w, b).numpy().argmax(1))
+    w, b = (Tensor(np.zeros((784, 10), np.float32), True),
+            Tensor(np.zeros(10, np.float32), True))
+    epochs = 1 if os.environ.get("MINIRES_FAST") == "1" else 10
+    train(x - mean, seen.labels, w, b, epochs, np.random.default_rng(1))
+    figure = draw(w.numpy(), unseen.classes, unseen.labels,
+                  classify(x_test - mean, w, b).numpy().argmax(1))
 figure
 
 # %% [markdown] task="a2.7" kind="free" points=15

@@ -64,7 +64,8 @@ def convolution_by_loops(x, w, b, stride, padding):
                     for c in range(C):
                         for i in range(kh):
                             for j in range(kw):
-                                total = total + w[o, c, i, j] * padded[n, c, top + i, left + j]
+                                total = (total + w[o, c, i, j]
+                                         * padded[n, c, top + i, left + j])
                     results.append(total)
     wide = len(range(0, W + 2 * pw - kw + 1, sw))
     return np.array(results, x.dtype).reshape(N, O, -1, wide)
@@ -162,7 +163,8 @@ check("a3.2", im2col);
 
 # %% task="a3.3" kind="answer"
 def col2im(cols, shape, kernel, stride, padding):
-    """Return dx of the given shape (N, C, H, W) from cols (C*kh*kw, N*Ho*Wo): the transpose of im2col."""
+    """Return dx of the given shape (N, C, H, W) from cols (C*kh*kw, N*Ho*Wo): the
+    transpose of im2col."""
     ### BEGIN SOLUTION
     N, C, H, W = shape
     kh, kw = kernel
@@ -209,7 +211,8 @@ if ready("a3.2", "a3.3"):
 
 # %% task="a3.4" kind="answer"
 def conv2d_forward(x, w, b, stride, padding):
-    """Return (y, cache) for x (N, C, H, W), w (O, C, kh, kw) and b (O,); y is (N, O, Ho, Wo)."""
+    """Return (y, cache) for x (N, C, H, W), w (O, C, kh, kw) and b (O,); y is (N, O,
+    Ho, Wo)."""
     ### BEGIN SOLUTION
     N, C, H, W = x.shape
     O, _, kh, kw = w.shape
@@ -366,9 +369,10 @@ if ready("a3.2", "a3.3"):
                   "kernel 2x2, stride 3, no padding": ((2, 2), (3, 3), (0, 0))}
     ones = np.ones((1, 1, 8, 9))
     figure = new_figure("How many windows contain each pixel", 7.4,
-                        "col2im(im2col(ones)) for an image of 8 rows and 9 columns. Darker is more windows; white "
-                        "pixels are in none.")
-    for axes, (name, geometry) in zip(figure.subplots(2, 2).flat, geometries.items(), strict=True):
+                        "col2im(im2col(ones)) for an image of 8 rows and 9 columns. "
+                        "Darker is more windows; white pixels are in none.")
+    for axes, (name, geometry) in zip(figure.subplots(2, 2).flat, geometries.items(),
+                                      strict=True):
         count = col2im(im2col(ones, *geometry), ones.shape, *geometry)[0, 0]
         grid(axes, count, [[str(1 - 0.055 * seen) for seen in row] for row in count])
         axes.set_title(name, fontsize=LABEL)

@@ -46,7 +46,8 @@ from minires.course import check, ready
 
 # %% task="a4.1" kind="answer"
 def batch_norm_forward(x, gamma, beta, eps):
-    """Return (y, cache): y has the shape of x; the cache is what batch_norm_backward will need."""
+    """Return (y, cache): y has the shape of x; the cache is what batch_norm_backward
+    will need."""
     ### BEGIN SOLUTION
     axes = (0, *range(2, x.ndim))
     mu = x.mean(axes, keepdims=True)
@@ -98,7 +99,8 @@ check("a4.1", batch_norm_forward);
 
 # %% task="a4.2" kind="answer"
 def batch_norm_staged(dy, x, gamma, eps):
-    """Return {"dxhat", "dinv", "dvar", "dxc", "dmu", "dx", "dgamma", "dbeta"} for the forward pass of 4.1."""
+    """Return {"dxhat", "dinv", "dvar", "dxc", "dmu", "dx", "dgamma", "dbeta"} for the
+    forward pass of 4.1."""
     ### BEGIN SOLUTION
     axes = (0, *range(2, x.ndim))
     m = x.size // x.shape[1]
@@ -115,7 +117,8 @@ def batch_norm_staged(dy, x, gamma, eps):
     dxc = dxhat * inv + 2 / m * xc * dvar
     dmu = -dxc.sum(axes, keepdims=True)
     dx = dxc + dmu / m
-    return {"dxhat": dxhat, "dinv": dinv.ravel(), "dvar": dvar.ravel(), "dxc": dxc, "dmu": dmu.ravel(), "dx": dx,
+    return {"dxhat": dxhat, "dinv": dinv.ravel(), "dvar": dvar.ravel(), "dxc": dxc,
+            "dmu": dmu.ravel(), "dx": dx,
             "dgamma": dgamma, "dbeta": dbeta}
     ### END SOLUTION
 
@@ -139,7 +142,8 @@ check("a4.2", batch_norm_staged);
 
 # %% task="a4.3" kind="answer"
 def batch_norm_backward(dy, cache):
-    """Return (dx, dgamma, dbeta) of batch_norm_forward: dx has the shape of x, the others are (C,)."""
+    """Return (dx, dgamma, dbeta) of batch_norm_forward: dx has the shape of x, the
+    others are (C,)."""
     ### BEGIN SOLUTION
     x, xhat, inv, gamma = cache
     axes = (0, *range(2, dy.ndim))
@@ -174,9 +178,11 @@ check("a4.3", batch_norm_forward, batch_norm_backward);
 
 # %% task="a4.4" kind="answer"
 def running(mean, var, batch_mean, batch_var, momentum, count):
-    """Return the new (mean, var), each (C,), and change no argument. Raise ValueError if count is less than 2.
+    """Return the new (mean, var), each (C,), and change no argument. Raise ValueError
+    if count is less than 2.
 
-    mean, var: the running statistics so far. batch_mean, batch_var: the batch's; batch_var is the biased variance.
+    mean, var: the running statistics so far. batch_mean, batch_var: the batch's;
+    batch_var is the biased variance.
     """
     ### BEGIN SOLUTION
     if count < 2:
@@ -272,7 +278,8 @@ class BatchNorm2d(nn.Module):
         if self.training:
             mean = x.mean((0, 2, 3), keepdims=True)
             var = ((x - mean) * (x - mean)).mean((0, 2, 3), keepdims=True)
-            self.update(mean.data.reshape(-1), var.data.reshape(-1), x.size // x.shape[1])
+            self.update(mean.data.reshape(-1), var.data.reshape(-1),
+                        x.size // x.shape[1])
         else:
             mean = self.running_mean.reshape(*shape)
             var = self.running_var.reshape(*shape)
@@ -284,8 +291,10 @@ class BatchNorm2d(nn.Module):
         if count < 2:
             raise ValueError(f"expected at least 2 values per channel, got {count}")
         unbiased = var * (count / (count - 1))
-        self.running_mean.data = (1 - self.momentum) * self.running_mean.data + self.momentum * mean
-        self.running_var.data = (1 - self.momentum) * self.running_var.data + self.momentum * unbiased
+        self.running_mean.data = ((1 - self.momentum) * self.running_mean.data
+                                  + self.momentum * mean)
+        self.running_var.data = ((1 - self.momentum) * self.running_var.data
+                                 + self.momentum * unbiased)
         ### END SOLUTION
 
 # %% task="a4.6" kind="check" points=15
@@ -306,7 +315,8 @@ if ready("a4.1", "a4.3"):
 
     rng = np.random.default_rng(4)
     x = rng.standard_normal((3, 1, 2, 2))
-    dy = 0.8 * rng.standard_normal(x.shape) + 0.5 + 0.6 * x  # a gradient with a part along 1 and a part along x
+    # a gradient with a part along 1 and a part along x
+    dy = 0.8 * rng.standard_normal(x.shape) + 0.5 + 0.6 * x
     one = np.ones(1)
     y, cache = batch_norm_forward(x, one, 0 * one, 1e-5)
     dx = batch_norm_backward(dy, cache)[0].ravel()
@@ -316,28 +326,34 @@ if ready("a4.1", "a4.3"):
     from_variance = -xhat * (g * xhat).mean()
     assert np.allclose(g + from_mean + from_variance, dx, atol=1e-4)
 
-    figure = new_figure("Batch normalisation removes two directions from a gradient", 4.4,
-                        "One channel, 3 images of 2 x 2 pixels, random x and dy (seed 4), gamma 1.")
+    figure = new_figure("Batch normalisation removes two directions from a gradient",
+                        4.4,
+                        "One channel, 3 images of 2 x 2 pixels, random x and dy (seed "
+                        "4), gamma 1.")
     bars, lengths = figure.subplots(1, 2, width_ratios=(3, 1))
     parts = [("γ s dy: the statistics taken as constants", g, "#ffffff", ""),
              ("through the mean", from_mean, "#c6dbef", ""),
              ("through the variance", from_variance, "#fdd0a2", "//"),
              ("dx, the sum", dx, "#08519c", "")]
     for k, (label, values, colour, hatch) in enumerate(parts):
-        bars.bar(np.arange(1, 13) + 0.2 * (k - 1.5), values, 0.2, label=label, color=colour, hatch=hatch,
+        bars.bar(np.arange(1, 13) + 0.2 * (k - 1.5), values, 0.2, label=label,
+                 color=colour, hatch=hatch,
                  edgecolor="#1a1a1a", linewidth=0.6)
     bars.set_xticks(range(1, 13))
     dress(bars, "", "value of the channel", "gradient")
     unit = {"1": np.ones(12) / 12**0.5, "$\\hat x$": xhat / np.linalg.norm(xhat)}
     for k, (values, colour) in enumerate(((g, "#ffffff"), (dx, "#08519c"))):
-        lengths.bar(np.arange(2) + 0.4 * (k - 0.5), [abs(values @ u) for u in unit.values()], 0.4, color=colour,
+        lengths.bar(np.arange(2) + 0.4 * (k - 0.5),
+                    [abs(values @ u) for u in unit.values()], 0.4, color=colour,
                     edgecolor="#1a1a1a", linewidth=0.6)
         for i, u in enumerate(unit.values()):
-            lengths.text(i + 0.4 * (k - 0.5), abs(values @ u), f"{abs(values @ u):.1f}", ha="center", va="bottom")
+            lengths.text(i + 0.4 * (k - 0.5), abs(values @ u), f"{abs(values @ u):.1f}",
+                         ha="center", va="bottom")
     lengths.set_xticks(range(2), list(unit))
     dress(lengths, "", "direction", "length of the projection")
     legend_below(figure, [bars])
-    print(f"sum of dx: {dx.sum():.1e}; dx times xhat: {dx @ xhat:.1e}; dy times xhat: {dy.ravel() @ xhat:.2f}")
+    print(f"sum of dx: {dx.sum():.1e}; dx times xhat: {dx @ xhat:.1e}; dy times xhat: "
+          f"{dy.ravel() @ xhat:.2f}")
 figure
 
 # %% [markdown] task="a4.7" kind="free" points=15

@@ -64,7 +64,8 @@ def conv_backward(dy, cache):
     padded = np.zeros((N, C, H + 2 * padding, W + 2 * padding), dy.dtype)
     for i in range(size):
         for j in range(size):
-            padded[:, :, i:i + stride * Ho:stride, j:j + stride * Wo:stride] += parts[:, i, j].transpose(1, 0, 2, 3)
+            padded[:, :, i:i + stride * Ho:stride,
+                   j:j + stride * Wo:stride] += parts[:, i, j].transpose(1, 0, 2, 3)
     return padded[:, :, padding:padding + H, padding:padding + W], dw
 
 
@@ -82,7 +83,8 @@ def bn_forward(x, gamma, beta, eps):
 
 def bn_backward(dy, cache):
     xhat, inv, gamma = cache
-    dbeta, dgamma, m = dy.sum((0, 2, 3)), (dy * xhat).sum((0, 2, 3)), dy.size // dy.shape[1]
+    dbeta, dgamma, m = (dy.sum((0, 2, 3)), (dy * xhat).sum((0, 2, 3)),
+                        dy.size // dy.shape[1])
     dx = column(gamma * inv) * (dy - column(dbeta / m) - xhat * column(dgamma / m))
     return dx, dgamma, dbeta
 
@@ -115,7 +117,8 @@ def relu_backward(dy, x):
 
 # %% task="a5.1" kind="answer"
 def residual_forward(x, p, eps):
-    """Return (y, cache) of a residual block with the identity as shortcut; x and y are (N, C, H, W)."""
+    """Return (y, cache) of a residual block with the identity as shortcut; x and y are
+    (N, C, H, W)."""
     ### BEGIN SOLUTION
     a1, conv1 = conv_forward(x, p["w1"], 1, 1)
     b1, bn1 = bn_forward(a1, p["gamma1"], p["beta1"], eps)
@@ -151,7 +154,8 @@ check("a5.1", residual_forward);
 
 # %% task="a5.2" kind="answer"
 def residual_backward(dy, cache):
-    """Return (dx, dp) for the cache of residual_forward; dp is a dictionary with the keys of p."""
+    """Return (dx, dp) for the cache of residual_forward; dp is a dictionary with the
+    keys of p."""
     ### BEGIN SOLUTION
     x, conv1, a1, bn1, b1, conv2, bn2, F, z = cache
     dz = relu_backward(dy, z)
@@ -163,7 +167,8 @@ def residual_backward(dy, cache):
     da1, dgamma1, dbeta1 = bn_backward(db1, bn1)
     dbranch, dw1 = conv_backward(da1, conv1)
     dx = dbranch + dskip
-    dp = {"w1": dw1, "gamma1": dgamma1, "beta1": dbeta1, "w2": dw2, "gamma2": dgamma2, "beta2": dbeta2}
+    dp = {"w1": dw1, "gamma1": dgamma1, "beta1": dbeta1, "w2": dw2, "gamma2": dgamma2,
+          "beta2": dbeta2}
     return dx, dp
     ### END SOLUTION
 
@@ -204,7 +209,8 @@ def shortcut_a(x, stride, channels, pad):
 
 
 def shortcut_a_backward(dy, shape, stride, pad):
-    """Return dx of the given shape (N, C, H, W) for dy, which has the shape of shortcut_a's result."""
+    """Return dx of the given shape (N, C, H, W) for dy, which has the shape of
+    shortcut_a's result."""
     ### BEGIN SOLUTION
     N, C, H, W = shape
     first = (dy.shape[1] - C) // 2 if pad == "both" else 0
@@ -235,7 +241,8 @@ check("a5.3", shortcut_a, shortcut_a_backward);
 
 # %% task="a5.4" kind="answer"
 def block_forward(x, p, eps, stride=1, pad="both"):
-    """Return (y, cache) for x (N, C, H, W); y is (N, O, ceil(H/stride), ceil(W/stride))."""
+    """Return (y, cache) for x (N, C, H, W); y is (N, O, ceil(H/stride),
+    ceil(W/stride))."""
     ### BEGIN SOLUTION
     channels = len(p["w1"])
     a1, conv1 = conv_forward(x, p["w1"], stride, 1)
@@ -259,7 +266,8 @@ def block_forward(x, p, eps, stride=1, pad="both"):
 
 
 def block_backward(dy, cache):
-    """Return (dx, dp) for the cache of block_forward; dp is a dictionary with the keys of p."""
+    """Return (dx, dp) for the cache of block_forward; dp is a dictionary with the keys
+    of p."""
     ### BEGIN SOLUTION
     x, conv1, a1, bn1, b1, conv2, bn2, F, convs, bns, z, stride, pad = cache
     dz = relu_backward(dy, z)
@@ -270,7 +278,8 @@ def block_backward(dy, cache):
     db1 = relu_backward(dh, b1)
     da1, dgamma1, dbeta1 = bn_backward(db1, bn1)
     dbranch, dw1 = conv_backward(da1, conv1)
-    dp = {"w1": dw1, "gamma1": dgamma1, "beta1": dbeta1, "w2": dw2, "gamma2": dgamma2, "beta2": dbeta2}
+    dp = {"w1": dw1, "gamma1": dgamma1, "beta1": dbeta1, "w2": dw2, "gamma2": dgamma2,
+          "beta2": dbeta2}
     if convs is not None:
         dprojected, dgammas, dbetas = bn_backward(ds, bns)
         dskip, dws = conv_backward(dprojected, convs)
@@ -315,7 +324,8 @@ check("a5.4", block_forward, block_backward);
 class Block(nn.Module):
     """A residual block: relu(bn2(conv2(relu(bn1(conv1(x))))) + shortcut(x))."""
 
-    def __init__(self, in_channels, out_channels, stride=1, *, shortcut="A", pad="both", rng):
+    def __init__(self, in_channels, out_channels, stride=1, *, shortcut="A",
+                 pad="both", rng):
         ### BEGIN SOLUTION
         self.out_channels = out_channels
         self.stride = stride
@@ -346,7 +356,10 @@ class Block(nn.Module):
         ### END SOLUTION
 
     def zero_gamma(self):
-        """Set one gamma to zeros, so that the block starts as relu(shortcut(x)). Return [its name in the state]."""
+        """Set one gamma to zeros, so that the block starts as relu(shortcut(x)).
+
+        Return [its name in the state].
+        """
         ### BEGIN SOLUTION
         self.bn2.weight.data = np.zeros_like(self.bn2.weight.data)
         return ["bn2.weight"]
@@ -370,10 +383,12 @@ check("a5.5", Block);
 
 # %%
 def drawn_parameters(rng, channels, skip=True):
-    """Return the parameters of a block as they start: He et al.'s normal weights, gamma 1, beta 0."""
+    """Return the parameters of a block as they start: He et al.'s normal weights, gamma
+    1, beta 0."""
     p = {}
     for i in "12":
-        p[f"w{i}"] = rng.standard_normal((channels, channels, 3, 3)) * np.sqrt(2 / (9 * channels))
+        normal = rng.standard_normal((channels, channels, 3, 3))
+        p[f"w{i}"] = normal * np.sqrt(2 / (9 * channels))
         p[f"gamma{i}"], p[f"beta{i}"] = np.ones(channels), np.zeros(channels)
     if not skip:
         p["ws"] = np.zeros((channels, channels, 1, 1))
@@ -382,7 +397,8 @@ def drawn_parameters(rng, channels, skip=True):
 
 
 def norms_through(blocks, skip, seed=0):
-    """Return the norm of the gradient at the output of the last block and at the input of each, from the top down."""
+    """Return the norm of the gradient at the output of the last block and at the input
+    of each, from the top down."""
     rng = np.random.default_rng(seed)
     x = relu(rng.standard_normal((8, 16, 8, 8)))
     dy = rng.standard_normal(x.shape)
@@ -398,7 +414,8 @@ def norms_through(blocks, skip, seed=0):
 
 
 def eight_paths(seed=0):
-    """Return ({blocks whose branch a path takes: gradient along the path}, the whole gradient) for three blocks."""
+    """Return ({blocks whose branch a path takes: gradient along the path}, the whole
+    gradient) for three blocks."""
     rng = np.random.default_rng(seed)
     x = relu(rng.standard_normal((8, 16, 8, 8)))
     whole = rng.standard_normal(x.shape)
@@ -425,28 +442,38 @@ if ready("a5.2", "a5.4"):
     with_skip, without = norms_through(30, True), norms_through(30, False)
     paths, whole = eight_paths()
     difference = abs(sum(paths.values()) - whole).max() / abs(whole).max()
-    shares = [100 * (path * whole).sum() / (whole * whole).sum() for path in paths.values()]
+    shares = [100 * (path * whole).sum() / (whole * whole).sum()
+              for path in paths.values()]
 
-    figure = new_figure(f"Through 30 blocks the gradient grows {without[-1] / without[0]:,.0f}-fold without skip, "
-                        f"{with_skip[-1] / with_skip[0]:,.0f}-fold with it", 7.2,
-                        "Random weights, BN in train mode, 16 channels, 8 images of 8x8, seed 0. Share of a path: its "
-                        "projection on dL/dx.")
+    figure = new_figure("Through 30 blocks the gradient grows "
+                        f"{without[-1] / without[0]:,.0f}-fold without skip, "
+                        f"{with_skip[-1] / with_skip[0]:,.0f}-fold with it (seed 0)",
+                        7.2,
+                        "Random weights, BN in train mode, 16 channels, 8 images of "
+                        "8x8, seed 0. Share of a path: its projection on dL/dx.")
     above, below = figure.subplots(2, 1, height_ratios=(1.15, 1))
     at = np.arange(31, 0, -1)
-    above.plot(at, without / without[0], color=COLOURS["plain"][0], linestyle=(0, (4, 1.6)), marker="s", markersize=4,
+    above.plot(at, without / without[0], color=COLOURS["plain"][0],
+               linestyle=(0, (4, 1.6)), marker="s", markersize=4,
                label="without skip")
-    above.plot(at, with_skip / with_skip[0], color=COLOURS["resnet"][1], marker="o", markersize=4, label="with skip")
+    above.plot(at, with_skip / with_skip[0], color=COLOURS["resnet"][1], marker="o",
+               markersize=4, label="with skip")
     above.set_yscale("log")
-    above.set_xticks([1, 5, 10, 15, 20, 25, 31], ["1", "5", "10", "15", "20", "25", "out"])
-    dress(above, "", "at the input of block ... (out: at the output of block 30)", "|gradient| / |gradient at out|")
+    above.set_xticks([1, 5, 10, 15, 20, 25, 31],
+                     ["1", "5", "10", "15", "20", "25", "out"])
+    dress(above, "", "at the input of block ... (out: at the output of block 30)",
+          "|gradient| / |gradient at out|")
     above.legend(frameon=False, fontsize=10)
     names = [" and ".join(map(str, taken)) if taken else "none" for taken in paths]
-    bars = below.bar(names, shares, color=["#c6dbef", *["#6baed6"] * 3, *["#2171b5"] * 3, "#08306b"],
+    bars = below.bar(names, shares, color=["#c6dbef", *["#6baed6"] * 3,
+                                           *["#2171b5"] * 3, "#08306b"],
                      edgecolor="black")
-    below.bar_label(bars, [f"{share:.1f} %" for share in shares], fontsize=10, padding=2)
+    below.bar_label(bars, [f"{share:.1f} %" for share in shares],
+                    fontsize=10, padding=2)
     below.axhline(0, color="black", linewidth=0.8)
     below.margins(y=0.15)
-    dress(below, f"The eight gradients add up to dL/dx (relative difference {difference:.0e})",
+    dress(below, "The eight gradients add up to dL/dx (relative difference "
+          f"{difference:.0e})",
           "blocks whose branch the path takes", "share of dL/dx (%)")
 figure
 

@@ -77,7 +77,8 @@ from minires.course import check, ready
 
 # %% task="a6.1" kind="answer"
 def prepare(train_images, test_images):
-    """Return (x, x_test), float32 (N, 1, H, W) and (M, 1, H, W), from uint8 (N, H, W) and (M, H, W)."""
+    """Return (x, x_test), float32 (N, 1, H, W) and (M, 1, H, W), from uint8 (N, H, W)
+    and (M, H, W)."""
     ### BEGIN SOLUTION
     x = train_images[:, None].astype(np.float32) / 255
     x_test = test_images[:, None].astype(np.float32) / 255
@@ -114,10 +115,13 @@ check("a6.1", prepare);
 
 # %% task="a6.2" kind="answer"
 def pair(depth, width, seed):
-    """Return (plain, residual), two networks of this depth and width for images with one channel."""
+    """Return (plain, residual), two networks of this depth and width for images with
+    one channel."""
     ### BEGIN SOLUTION
-    plain = models.cifar(depth, residual=False, in_channels=1, width=width, rng=np.random.default_rng(seed))
-    residual = models.cifar(depth, residual=True, in_channels=1, width=width, rng=np.random.default_rng(seed))
+    plain = models.cifar(depth, residual=False, in_channels=1, width=width,
+                         rng=np.random.default_rng(seed))
+    residual = models.cifar(depth, residual=True, in_channels=1, width=width,
+                            rng=np.random.default_rng(seed))
     return plain, residual
     ### END SOLUTION
 
@@ -147,7 +151,8 @@ check("a6.2", pair);
 
 # %% task="a6.3" kind="answer"
 def sgd(w, g, v, lr, momentum, weight_decay):
-    """Return (w, v) after one step: new arrays with the shape and dtype of w. g is dL/dw, v the velocity before."""
+    """Return (w, v) after one step: new arrays with the shape and dtype of w. g is
+    dL/dw, v the velocity before."""
     ### BEGIN SOLUTION
     decayed = g + weight_decay * w
     v = momentum * v + decayed
@@ -174,7 +179,8 @@ check("a6.3", sgd);
 
 # %% task="a6.4" kind="answer"
 def learning_rate(step, base, warm_up, drops):
-    """Return the learning rate of step number `step`, counted from 0. drops: a list or tuple of steps, or empty."""
+    """Return the learning rate of step number `step`, counted from 0. drops: a list or
+    tuple of steps, or empty."""
     ### BEGIN SOLUTION
     if step < warm_up:
         return 0.1 * base
@@ -210,7 +216,8 @@ check("a6.4", learning_rate);
 
 # %% task="a6.5" kind="answer"
 def train_epoch(net, x, labels, optimizer, batch_size, rng):
-    """Train `net` on every image once, in random order, and return the mean loss per image as a float.
+    """Train `net` on every image once, in random order, and return the mean loss per
+    image as a float.
 
     x: (N, 1, H, W). labels: integers (N,)
     """
@@ -253,7 +260,8 @@ check("a6.5", train_epoch);
 
 # %% task="a6.6" kind="answer"
 def error(net, x, labels, batch_size):
-    """Return the percentage of the images x (N, 1, H, W) that `net` classifies wrongly in eval mode, a float.
+    """Return the percentage of the images x (N, 1, H, W) that `net` classifies wrongly
+    in eval mode, a float.
 
     labels: integers (N,). Afterwards every module of `net` has its former mode.
     """
@@ -273,9 +281,11 @@ def error(net, x, labels, batch_size):
 
 
 def errors(net, train, test, batch_size):
-    """Return {"train_error": percent, "test_error": percent}. train, test: pairs (x, labels)."""
+    """Return {"train_error": percent, "test_error": percent}. train, test: pairs (x,
+    labels)."""
     ### BEGIN SOLUTION
-    return {"train_error": error(net, *train, batch_size), "test_error": error(net, *test, batch_size)}
+    return {"train_error": error(net, *train, batch_size),
+            "test_error": error(net, *test, batch_size)}
     ### END SOLUTION
 
 
@@ -311,9 +321,11 @@ check("a6.6", error, errors);
 
 # %% task="a6.7" kind="answer"
 def gradient_norms(net, x, labels):
-    """Return {name of a convolution: norm of dL/dW divided by the norm of W} for one batch in train mode.
+    """Return {name of a convolution: norm of dL/dW divided by the norm of W} for one
+    batch in train mode.
 
-    x: (N, 1, H, W). labels: integers (N,). Weights, gradients, running statistics and modes of `net` do not change.
+    x: (N, 1, H, W). labels: integers (N,). Weights, gradients, running statistics and
+    modes of `net` do not change.
     """
     ### BEGIN SOLUTION
     layers = {name: m for name, m in net.modules() if isinstance(m, nn.Conv2d)}
@@ -324,7 +336,8 @@ def gradient_norms(net, x, labels):
         t.grad = None
     loss = ops.cross_entropy(net(Tensor(x)), labels)
     loss.backward()
-    norms = {name: np.linalg.norm(m.weight.grad) / np.linalg.norm(m.weight.data) for name, m in layers.items()}
+    norms = {name: np.linalg.norm(m.weight.grad) / np.linalg.norm(m.weight.data)
+             for name, m in layers.items()}
     for t, data, grad in kept:
         t.data, t.grad = data, grad
     for m, training in modes:
@@ -388,7 +401,8 @@ class Optimizer:
     """An optimizer takes the steps of `sgd` for all parameters of a network."""
 
     def __init__(self, net, lr, momentum, weight_decay):
-        self.parameters, self.lr, self.momentum, self.weight_decay = net.parameters(), lr, momentum, weight_decay
+        self.parameters, self.lr, self.momentum, self.weight_decay = (
+            net.parameters(), lr, momentum, weight_decay)
         self.velocities = [np.zeros_like(t.data) for t in self.parameters]
 
     def zero_grad(self):
@@ -399,7 +413,8 @@ class Optimizer:
     def step(self):
         """Move every parameter."""
         for i, t in enumerate(self.parameters):
-            t.data, self.velocities[i] = sgd(t.data, t.grad, self.velocities[i], self.lr, self.momentum,
+            t.data, self.velocities[i] = sgd(t.data, t.grad, self.velocities[i],
+                                             self.lr, self.momentum,
                                              self.weight_decay)
 
 
@@ -408,15 +423,19 @@ ALL = "a6.1", "a6.2", "a6.3", "a6.4", "a6.5", "a6.6", "a6.7"
 
 
 def experiment(count, epochs, batch_size):
-    """Train four networks on the first `count` images, and return two dictionaries with their names.
+    """Train four networks on the first `count` images, and return two dictionaries with
+    their names.
 
-    The first has the errors before training and after each epoch, the second the gradient norms before training.
+    The first has the errors before training and after each epoch, the second the
+    gradient norms before training.
     """
     from minires import datasets, kernels
 
     learn, test = datasets.fashion_mnist_small()
-    x, x_test = prepare(*(datasets.average_pool(s.images, 14).round().astype(np.uint8) for s in (learn, test)))
-    train, held_out = (x[:count], learn.labels[:count]), (x_test[:count], test.labels[:count])
+    x, x_test = prepare(*(datasets.average_pool(s.images, 14).round().astype(np.uint8)
+                          for s in (learn, test)))
+    train, held_out = ((x[:count], learn.labels[:count]),
+                       (x_test[:count], test.labels[:count]))
     steps = -(-count // batch_size)
     nets, curves, norms = {}, {}, {}
     for depth in 20, 56:
@@ -431,32 +450,40 @@ def experiment(count, epochs, batch_size):
                 loss = train_epoch(net, *train, optimizer, batch_size, rng)
             curves[name].append(errors(net, train, held_out, 500))
         end = curves[name][-1]
-        print(f"{name:9}  mean loss of the last epoch {loss:.2f}, training error {end['train_error']:.1f} %, "
-              f"test error {end['test_error']:.1f} %", flush=True)
+        print(f"{name:9}  mean loss of the last epoch {loss:.2f}, training error "
+              f"{end['train_error']:.1f} %, test error {end['test_error']:.1f} %",
+              flush=True)
     return curves, norms
 
 
 def degradation(curves, norms, caption):
-    """Draw the errors of plain and residual networks, and the gradient norms before training."""
+    """Draw the errors of plain and residual networks, and the gradient norms before
+    training."""
     from minires.plot.style import dress, legend_below, log_scale, new_figure, series
 
     last = {name: f"{curve[-1]['train_error']:.0f}" for name, curve in curves.items()}
-    title = (f"Training error, 20 and 56 layers: plain {last['plain-20']} and {last['plain-56']} %, residual "
-             f"{last['ResNet-20']} and {last['ResNet-56']} %")
+    title = (f"Training error, 20 and 56 layers: plain {last['plain-20']} and "
+             f"{last['plain-56']} %, residual {last['ResNet-20']} and "
+             f"{last['ResNet-56']} % (seed 0)")
     figure = new_figure(title, 4.4, caption)
     panels = figure.subplots(1, 3)
     top = max(max(e.values()) for curve in curves.values() for e in curve)
     epochs = range(len(curves["plain-20"]))
-    for axes, kind, title in zip(panels, ("plain", "ResNet"), ("plain networks", "residual networks"), strict=False):
-        for name, style in series([name for name in curves if name.startswith(kind)]).items():
-            for key, look in (("train_error", {"linestyle": (0, (4, 1.6)), "label": "_"}),
-                              ("test_error", {"linestyle": "solid", "markerfacecolor": "white"})):
+    for axes, kind, title in zip(panels, ("plain", "ResNet"),
+                                 ("plain networks", "residual networks"), strict=False):
+        for name, style in series([name for name in curves
+                                   if name.startswith(kind)]).items():
+            for key, look in (("train_error", {"linestyle": (0, (4, 1.6)),
+                                               "label": "_"}),
+                              ("test_error",
+                               {"linestyle": "solid", "markerfacecolor": "white"})):
                 axes.plot(epochs, [e[key] for e in curves[name]], **style | look)
         axes.set(ylim=(0, 1.08 * top), xticks=epochs)
         dress(axes, title, "epoch", "error (%)")
     for name, style in series(list(norms)).items():
         places = np.linspace(0, 1, len(norms[name]))
-        panels[2].plot(places, list(norms[name].values()), **style | {"label": "_", "markevery": len(places) // 8})
+        panels[2].plot(places, list(norms[name].values()),
+                       **style | {"label": "_", "markevery": len(places) // 8})
     panels[2].set_xticks([0, 1], ["first", "last"])
     log_scale(panels[2])
     dress(panels[2], "before the first step", "convolution", "|dL/dW| / |W|")
@@ -468,12 +495,14 @@ def run():
     """Run the experiment and return its figure."""
     import os
 
-    count, epochs, batch_size = (60, 1, 30) if os.environ.get("MINIRES_FAST") == "1" else (10_000, 3, 100)
+    count, epochs, batch_size = ((60, 1, 30) if os.environ.get("MINIRES_FAST") == "1"
+                                 else (10_000, 3, 100))
     curves, norms = experiment(count, epochs, batch_size)
     return degradation(curves, norms,
-                       f"Fashion-MNIST, {count:,} images at 14x14; width 8, option A, batches of {batch_size}, "
-                       "learning rate 0.1, in the last epoch 0.01; one seed (0). Dashed: training error; solid: test "
-                       "error. Right: the first 100 images.")
+                       f"Fashion-MNIST, {count:,} images at 14x14; width 8, option A, "
+                       f"batches of {batch_size}, learning rate 0.1, in the last epoch "
+                       "0.01; one seed (0). Dashed: training error; solid: test error. "
+                       "Right: the first 100 images.")
 
 
 run() if ready(*ALL) else None

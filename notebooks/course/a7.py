@@ -73,12 +73,16 @@ from minires.course import check, ready
 
 # %%
 def logits(net, x):
-    """Return the logits (N, classes) of the images x in eval mode, an array. Every module keeps its mode."""
+    """Return the logits (N, classes) of the images x in eval mode, an array.
+
+    Every module keeps its mode.
+    """
     modes = [(m, m.training) for _, m in net.modules()]
     net.eval()
     try:
         with no_grad():
-            return np.concatenate([net(Tensor(x[i:i + 250])).data for i in range(0, len(x), 250)])
+            return np.concatenate([net(Tensor(x[i:i + 250])).data
+                                   for i in range(0, len(x), 250)])
     finally:
         for m, training in modes:
             m.training = training
@@ -119,7 +123,8 @@ def block_names(net):
 
 # %% task="a7.1" kind="answer"
 def responses(net, images):
-    """Return {name of a BN that follows a 3x3 convolution: standard deviation of its output} for one batch.
+    """Return {name of a BN that follows a 3x3 convolution: standard deviation of its
+    output} for one batch.
 
     images: (N, 1, H, W). The network runs in train mode, and is as before afterwards.
     """
@@ -188,7 +193,10 @@ check("a7.1", responses);
 # %% task="a7.2" kind="answer"
 @contextmanager
 def without(net, name):
-    """Reduce the block with this name to relu(shortcut(x)) inside the context. It is restored in any case."""
+    """Reduce the block with this name to relu(shortcut(x)) inside the context.
+
+    It is restored in any case.
+    """
     ### BEGIN SOLUTION
     block = dict(net.modules())[name]
     forward = block.forward
@@ -232,7 +240,8 @@ check("a7.2", without);
 
 # %% task="a7.3" kind="answer"
 def lesions(net, x, labels):
-    """Return {name of a block: error in percent without this block}. labels: integers (N,)"""
+    """Return {name of a block: error in percent without this block}. labels: integers
+    (N,)"""
     ### BEGIN SOLUTION
     found = {}
     for name in block_names(net):
@@ -244,7 +253,8 @@ def lesions(net, x, labels):
 
 
 def delete_k(net, x, labels, k, rng):
-    """Return the error in percent without k different random blocks. rng: a NumPy Generator"""
+    """Return the error in percent without k different random blocks. rng: a NumPy
+    Generator"""
     ### BEGIN SOLUTION
     with ExitStack() as stack:
         for name in rng.choice(block_names(net), k, replace=False):
@@ -287,9 +297,11 @@ check("a7.3", lesions, delete_k);
 
 # %% task="a7.4" kind="answer"
 def input_gradient(net, x, labels):
-    """Return dL/dx in eval mode, an array like x (N, 1, H, W), where L is the mean cross-entropy of the batch.
+    """Return dL/dx in eval mode, an array like x (N, 1, H, W), where L is the mean
+    cross-entropy of the batch.
 
-    labels: integers (N,). Gradients of parameters and modes of `net` are as before afterwards.
+    labels: integers (N,). Gradients of parameters and modes of `net` are as before
+    afterwards.
     """
     ### BEGIN SOLUTION
     modes = [(module, module.training) for _, module in net.modules()]
@@ -306,7 +318,8 @@ def input_gradient(net, x, labels):
 
 
 def path_shares(norms):
-    """Return the share (n + 1,) of each path length, from the norm along one path of each length (n + 1,)."""
+    """Return the share (n + 1,) of each path length, from the norm along one path of
+    each length (n + 1,)."""
     ### BEGIN SOLUTION
     n = len(norms) - 1
     paths = np.array([math.comb(n, k) for k in range(n + 1)], float)
@@ -347,7 +360,8 @@ check("a7.4", input_gradient, path_shares);
 
 # %% task="a7.5" kind="answer"
 def direction(net, rng):
-    """Return {name of a parameter: array like it}: random, each filter with its weight's norm; 0 for BN and biases."""
+    """Return {name of a parameter: array like it}: random, each filter with its
+    weight's norm; 0 for BN and biases."""
     ### BEGIN SOLUTION
     found = {}
     for name, t in net.state().items():
@@ -389,7 +403,8 @@ check("a7.5", direction);
 
 # %% task="a7.6" kind="answer"
 def loss_surface(net, x, labels, d1, d2, alphas, betas):
-    """Return the loss (len(alphas), len(betas)) at the weights + alphas[i] d1 + betas[j] d2, in eval mode.
+    """Return the loss (len(alphas), len(betas)) at the weights + alphas[i] d1 +
+    betas[j] d2, in eval mode.
 
     labels: integers (N,). d1, d2: {name: array}. The network is as before afterwards.
     """
@@ -463,11 +478,13 @@ check("a7.6", loss_surface);
 
 # %%
 def trained(*files):
-    """Return ([networks that ship], (training images, labels), (test images, labels)). files: "plain20", ..."""
+    """Return ([networks that ship], (training images, labels), (test images, labels)).
+    files: "plain20", ..."""
     from minires import datasets, load_weights, models, shipped_file
 
     learn, test = datasets.fashion_mnist_small()
-    x, x_test = datasets.subtract_pixel_mean(*(datasets.to_float(s.images, 14) for s in (learn, test)))
+    x, x_test = datasets.subtract_pixel_mean(*(datasets.to_float(s.images, 14)
+                                               for s in (learn, test)))
     nets = [models.build(file, in_channels=1, width=8) for file in files]
     for file, net in zip(files, nets, strict=True):
         load_weights(net, shipped_file(f"weights/fashion-mnist/{file}.safetensors"))
@@ -483,37 +500,57 @@ def fast():
 
 def responses_and_lesions():
     """Draw responses and lesions of plain-20 and ResNet-20."""
-    from minires.plot.style import COLOURS, INK, LIMIT, dress, legend_below, new_figure, series
+    from minires.plot.style import (
+        COLOURS,
+        INK,
+        LIMIT,
+        dress,
+        legend_below,
+        new_figure,
+        series,
+    )
 
     (plain, residual), (x, _), (x_test, labels) = trained("plain20", "resnet20")
-    nets, count, draws = {"plain-20": plain, "ResNet-20": residual}, 100 if fast() else 2000, 1 if fast() else 5
+    nets = {"plain-20": plain, "ResNet-20": residual}
+    count, draws = (100, 1) if fast() else (2000, 5)
     x_test, labels = x_test[:count], labels[:count]
-    whole = {name: 100 * float((logits(net, x_test).argmax(1) != labels).mean()) for name, net in nets.items()}
+    whole = {name: 100 * float((logits(net, x_test).argmax(1) != labels).mean())
+             for name, net in nets.items()}
     cut = {name: lesions(net, x_test, labels) for name, net in nets.items()}
-    means = ", ".join(f"{name} {whole[name]:.0f} to {np.mean(list(cut[name].values())):.0f}" for name in nets)
-    figure = new_figure(f"Mean error with one block deleted, %: {means}", 4.5,
-                        "Fashion-MNIST at 14x14, width 8, 30 epochs, seed 0. Responses: train mode, 500 training "
-                        f"images. Lesions: {count:,} test images; hatched: blocks that change the shape. Right: the "
-                        f"first {min(count, 300)} test images; draws for each k: {draws}.")
+    means = ", ".join(f"{name} {whole[name]:.0f} to "
+                      f"{np.mean(list(cut[name].values())):.0f}" for name in nets)
+    figure = new_figure(f"Mean error with one block deleted, %: {means} (seed 0)", 4.5,
+                        "Fashion-MNIST at 14x14, width 8, 30 epochs, seed 0. "
+                        "Responses: train mode, 500 training images. Lesions: "
+                        f"{count:,} test images; hatched: blocks that change the "
+                        f"shape. Right: the first {min(count, 300)} test images; draws "
+                        f"for each k: {draws}.")
     panels = figure.subplots(1, 3, width_ratios=(1.1, 1.45, 0.9))
     fills = {"plain-20": COLOURS["plain"][0], "ResNet-20": "#c6dbef"}
     for i, (name, style) in enumerate(series(list(nets)).items()):
         values = list(responses(nets[name], x[:500]).values())
         panels[0].plot(range(1, len(values) + 1), values, **style)
         changes = [block in ("layer2.0", "layer3.0") for block in cut[name]]
-        panels[1].bar(np.arange(9) + 0.4 * i - 0.2, list(cut[name].values()), 0.4, color=fills[name], edgecolor=INK,
-                      linewidth=0.8, hatch=["///" if c else "" for c in changes], label=f"{name}, bar")
+        panels[1].bar(np.arange(9) + 0.4 * i - 0.2, list(cut[name].values()), 0.4,
+                      color=fills[name], edgecolor=INK,
+                      linewidth=0.8, hatch=["///" if c else "" for c in changes],
+                      label=f"{name}, bar")
         rng = np.random.default_rng(0)
-        errors = [np.mean([delete_k(nets[name], x_test[:300], labels[:300], k, rng) for _ in range(draws)])
+        errors = [np.mean([delete_k(nets[name], x_test[:300], labels[:300], k, rng)
+                           for _ in range(draws)])
                   for k in range(6)]
         panels[2].plot(range(6), errors, **style | {"label": "_"})
-    panels[0].axhline(1, color=INK, linestyle=LIMIT, linewidth=1.2, label="before training")
+    panels[0].axhline(1, color=INK, linestyle=LIMIT, linewidth=1.2,
+                      label="before training")
     panels[0].set(ylim=(0, 1.4), xticks=(1, 5, 10, 15, 19))
     panels[1].set(ylim=(0, 100))
-    panels[1].set_xticks(range(9), [block.removeprefix("layer") for block in cut["plain-20"]])
+    panels[1].set_xticks(range(9), [block.removeprefix("layer")
+                                    for block in cut["plain-20"]])
     panels[2].set(ylim=(0, 100), xticks=range(6))
-    dress(panels[0], "responses", "3x3 layer, from the input", "standard deviation after BN")
-    dress(panels[1], "one block deleted", "deleted block (stage.block)", "test error (%)")
+    dress(panels[0], "responses", "3x3 layer, from the input",
+          "standard deviation after BN")
+    dress(panels[1], "one block deleted", "deleted block (stage.block)",
+          "test error (%)")
     dress(panels[2], "k blocks deleted", "k", "test error (%)")
     legend_below(figure, list(panels), columns=5)
     return figure
@@ -530,47 +567,69 @@ responses_and_lesions() if ready("a7.1", "a7.2", "a7.3") else None
 
 # %%
 def paths_and_surfaces():
-    """Draw the shares of path lengths in ResNet-56, and the loss around the weights of plain-20 and ResNet-20."""
+    """Draw the shares of path lengths in ResNet-56, and the loss around the weights of
+    plain-20 and ResNet-20."""
     from minires import analysis
-    from minires.plot.style import COLOURS, INK, colour_bar, dress, legend_below, new_figure
+    from minires.plot.style import (
+        COLOURS,
+        INK,
+        colour_bar,
+        dress,
+        legend_below,
+        new_figure,
+    )
 
-    (plain, residual, deep), _, (x_test, labels) = trained("plain20", "resnet20", "resnet56")
+    (plain, residual, deep), _, (x_test, labels) = trained(
+        "plain20", "resnet20", "resnet56")
     count, samples, side = (4, 1, 3) if fast() else (50, 10, 15)
     x, y = x_test[:count], labels[:count]
     whole = input_gradient(deep, x, y)
-    away = np.linalg.norm(sum(analysis.gradients_by_length(deep, x, y)) - whole) / np.linalg.norm(whole)
-    print(f"The gradients along all paths add up to yours: relative difference {away:.0e}")
-    single = analysis.path_gradients(deep, x, y, range(28), samples, rng=np.random.default_rng(0)).norms
+    away = np.linalg.norm(sum(analysis.gradients_by_length(deep, x, y))
+                          - whole) / np.linalg.norm(whole)
+    print("The gradients along all paths add up to yours: relative difference "
+          f"{away:.0e}")
+    single = analysis.path_gradients(deep, x, y, range(28), samples,
+                                     rng=np.random.default_rng(0)).norms
     shares = path_shares(np.array([np.mean(single[k]) for k in range(28)]))
     at = np.linspace(-1, 1, side)
     surfaces = {}
     for name, net in ("plain-20", plain), ("ResNet-20", residual):
         rng = np.random.default_rng(1)
-        surfaces[name] = loss_surface(net, x_test[:6 * count], labels[:6 * count], direction(net, rng),
+        surfaces[name] = loss_surface(net, x_test[:6 * count], labels[:6 * count],
+                                      direction(net, rng),
                                       direction(net, rng), at, at)
 
-    figure = new_figure(f"ResNet-56: of 27 blocks, the gradient's mean path takes {shares @ np.arange(28):.1f}", 4.2,
-                        f"Fashion-MNIST at 14x14, eval mode. Random paths of each length: {samples}, on {count} test "
-                        f"images. Surfaces: {6 * count} test images, two random directions, filter-normalised; lines "
-                        "at losses 1, 2, 4, 8, ...; cross: the trained weights.")
+    figure = new_figure("ResNet-56: of 27 blocks, the gradient's mean path takes "
+                        f"{shares @ np.arange(28):.1f} (seed 0)", 4.2,
+                        "Fashion-MNIST at 14x14, eval mode. Random paths of each "
+                        f"length: {samples}, on {count} test images. Surfaces: "
+                        f"{6 * count} test images, two random directions, "
+                        "filter-normalised; lines at losses 1, 2, 4, 8, ...; cross: "
+                        "the trained weights.")
     panels = figure.subplots(1, 3, width_ratios=(1.2, 1, 1))
-    panels[0].bar(range(28), shares, 0.85, color=COLOURS["resnet"][0], edgecolor=INK, linewidth=0.6,
+    panels[0].bar(range(28), shares, 0.85, color=COLOURS["resnet"][0], edgecolor=INK,
+                  linewidth=0.6,
                   label="share of the gradient")
-    panels[0].plot(range(28), path_shares(np.ones(28)), color=INK, marker="o", markersize=3.5, linewidth=1.2,
+    panels[0].plot(range(28), path_shares(np.ones(28)), color=INK, marker="o",
+                   markersize=3.5, linewidth=1.2,
                    label="share of the paths")
     panels[0].set_xticks(range(0, 28, 9))
     dress(panels[0], "paths in ResNet-56", "blocks on the path", "share")
     logs = {name: np.log2(surface) for name, surface in surfaces.items()}
     low, high = min(a.min() for a in logs.values()), max(a.max() for a in logs.values())
     for axes, (name, surface) in zip(panels[1:], logs.items(), strict=True):
-        image = axes.contourf(at, at, surface.T, np.linspace(low, high, 33), cmap="Greys")
-        lines = axes.contour(at, at, surface.T, range(8), colors="#d94801", linewidths=1.0)
-        axes.clabel(lines, fmt=lambda value: f"{2.0 ** value:.0f}", fontsize=8, colors=INK)
+        image = axes.contourf(at, at, surface.T, np.linspace(low, high, 33),
+                              cmap="Greys")
+        lines = axes.contour(at, at, surface.T, range(8), colors="#d94801",
+                             linewidths=1.0)
+        axes.clabel(lines, fmt=lambda value: f"{2.0 ** value:.0f}",
+                    fontsize=8, colors=INK)
         axes.plot(0, 0, "+", color=INK, markersize=10)
         axes.set(aspect="equal", xticks=(-1, 0, 1), yticks=(-1, 0, 1))
         dress(axes, f"loss around {name}", "alpha", "beta")
         axes.grid(False)
-    colour_bar(figure, image, list(panels[1:]), "loss", form=lambda value, _: f"{2.0 ** value:.3g}")
+    colour_bar(figure, image, list(panels[1:]), "loss",
+               form=lambda value, _: f"{2.0 ** value:.3g}")
     figure.axes[-1].set_yticks(range(int(np.ceil(low)), int(high) + 1))
     legend_below(figure, [panels[0]])
     return figure

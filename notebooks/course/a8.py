@@ -59,7 +59,8 @@ from minires.course import check, ready
 
 # %%
 def option_a(x, stride, channels, pad="both"):
-    """Return x itself if it fits, and else every stride-th pixel of x, with channels of zeros."""
+    """Return x itself if it fits, and else every stride-th pixel of x, with channels of
+    zeros."""
     if stride == 1 and x.shape[1] == channels:
         return x
     return ops.subsample_and_pad(x, stride, channels, pad)
@@ -93,7 +94,8 @@ def option_a(x, stride, channels, pad="both"):
 
 # %% task="a8.1" kind="answer"
 class PreactBlock(nn.Module):
-    """x (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))."""
+    """x (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W /
+    stride))."""
 
     def __init__(self, in_channels, out_channels, stride=1, *, shortcut="A", pad="both",
                  split_after_activation=False, rng):
@@ -106,7 +108,8 @@ class PreactBlock(nn.Module):
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1, rng=rng)
         self.downsample = None
         if shortcut == "B" and (stride != 1 or in_channels != out_channels):
-            self.downsample = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, rng=rng))
+            self.downsample = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1,
+                                                      stride, rng=rng))
         ### END SOLUTION
 
     def forward(self, x):
@@ -152,9 +155,11 @@ check("a8.1", PreactBlock);
 
 # %% task="a8.2" kind="answer"
 class Bottleneck(nn.Module):
-    """x (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride)). 4 divides out_channels."""
+    """x (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W /
+    stride)). 4 divides out_channels."""
 
-    def __init__(self, in_channels, out_channels, stride=1, *, shortcut="A", pad="both", version="v1", rng):
+    def __init__(self, in_channels, out_channels, stride=1, *, shortcut="A", pad="both",
+                 version="v1", rng):
         ### BEGIN SOLUTION
         self.stride, self.out_channels, self.pad = stride, out_channels, pad
         width = out_channels // 4
@@ -167,7 +172,8 @@ class Bottleneck(nn.Module):
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.downsample = None
         if shortcut == "B" and (stride != 1 or in_channels != out_channels):
-            self.downsample = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, rng=rng),
+            self.downsample = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1,
+                                                      stride, rng=rng),
                                             nn.BatchNorm2d(out_channels))
         ### END SOLUTION
 
@@ -300,7 +306,8 @@ def count(depth, width, block, shortcut):
     bottleneck, preact = "bottleneck" in block, "preact" in block
     layers = 3 if bottleneck else 2
     n = (depth - 2) // (3 * layers)
-    convolutions = [(3, width, 3, 32)]  # channels in and out, kernel, size of the output
+    # channels in and out, kernel, size of the output
+    convolutions = [(3, width, 3, 32)]
     norms = [] if preact else [width]   # channels
     size, channels = 32, width
     for stage in range(3):
@@ -313,7 +320,8 @@ def count(depth, width, block, shortcut):
                 convolutions.append((channels, inside, 1, size))
                 convolutions.append((inside, inside, 3, size))
                 convolutions.append((inside, outside, 1, size))
-                norms += [channels, inside, inside] if preact else [inside, inside, outside]
+                norms += ([channels, inside, inside] if preact
+                          else [inside, inside, outside])
             else:
                 convolutions.append((channels, outside, 3, size))
                 convolutions.append((outside, outside, 3, size))
@@ -323,8 +331,10 @@ def count(depth, width, block, shortcut):
                 norms += [] if preact else [outside]
             channels = outside
     norms += [channels] if preact else []
-    parameters = sum(a * b * k * k for a, b, k, size in convolutions) + 2 * sum(norms) + 10 * channels + 10
-    macs = sum(a * b * k * k * size * size for a, b, k, size in convolutions) + 10 * channels
+    parameters = (sum(a * b * k * k for a, b, k, size in convolutions) + 2 * sum(norms)
+                  + 10 * channels + 10)
+    macs = (sum(a * b * k * k * size * size for a, b, k, size in convolutions)
+            + 10 * channels)
     return parameters, macs
     ### END SOLUTION
 
@@ -346,8 +356,10 @@ class V1Net(nn.Module):
         self.conv1 = nn.Conv2d(3, width, 3, 1, 1, rng=rng)
         self.bn1 = nn.BatchNorm2d(width)
         self.layer1 = [block(width, width, 1, rng=rng) for i in range(n)]
-        self.layer2 = [block(width * (2 if i else 1), 2 * width, 1 if i else 2, rng=rng) for i in range(n)]
-        self.layer3 = [block(width * (4 if i else 2), 4 * width, 1 if i else 2, rng=rng) for i in range(n)]
+        self.layer2 = [block(width * (2 if i else 1), 2 * width, 1 if i else 2, rng=rng)
+                       for i in range(n)]
+        self.layer3 = [block(width * (4 if i else 2), 4 * width, 1 if i else 2, rng=rng)
+                       for i in range(n)]
         self.fc = nn.Linear(4 * width, 10, rng=rng)
 
     def forward(self, x):
@@ -379,9 +391,12 @@ class PreactNet(nn.Module):
         ### BEGIN SOLUTION
         n = (depth - 2) // 6
         self.conv1 = nn.Conv2d(3, width, 3, 1, 1, rng=rng)
-        self.layer1 = [PreactBlock(width, width, 1, split_after_activation=i == 0, rng=rng) for i in range(n)]
-        self.layer2 = [PreactBlock(width * (2 if i else 1), 2 * width, 1 if i else 2, rng=rng) for i in range(n)]
-        self.layer3 = [PreactBlock(width * (4 if i else 2), 4 * width, 1 if i else 2, rng=rng) for i in range(n)]
+        self.layer1 = [PreactBlock(width, width, 1, split_after_activation=i == 0,
+                                   rng=rng) for i in range(n)]
+        self.layer2 = [PreactBlock(width * (2 if i else 1), 2 * width, 1 if i else 2,
+                                   rng=rng) for i in range(n)]
+        self.layer3 = [PreactBlock(width * (4 if i else 2), 4 * width, 1 if i else 2,
+                                   rng=rng) for i in range(n)]
         self.bn = nn.BatchNorm2d(4 * width)
         self.fc = nn.Linear(4 * width, 10, rng=rng)
         ### END SOLUTION
@@ -414,11 +429,13 @@ check("a8.5", preact_net);
 # what v2 reports. It takes about a minute on two cores.
 
 # %%
-PAPER = {"identity": 6.61, "0.5 and 0.5": 12.35, "gate, bias -6": 8.70, "1x1 convolution": 12.22}
+PAPER = {"identity": 6.61, "0.5 and 0.5": 12.35, "gate, bias -6": 8.70,
+         "1x1 convolution": 12.22}
 
 
 def data(count):
-    """Return `count` images of Fashion-MNIST averaged to 14 x 14, in three equal channels, and their labels."""
+    """Return `count` images of Fashion-MNIST averaged to 14 x 14, in three equal
+    channels, and their labels."""
     from minires import datasets
 
     learn, _ = datasets.fashion_mnist_small()
@@ -443,7 +460,8 @@ def norm(a):
 
 
 def followed(net, images):
-    """Return {what: one number for each block but the first}: |x_l - x_0|, |F_l|, and what the sum of F misses."""
+    """Return {what: one number for each block but the first}: |x_l - x_0|, |F_l|, and
+    what the sum of F misses."""
     from minires import no_grad
 
     found = {"moved": [], "branch": [], "missed": []}
@@ -457,10 +475,12 @@ def followed(net, images):
                 start, total = h, 0 * h
                 continue
             if hasattr(net, "bn"):
-                f = block.conv2(ops.relu(block.bn2(block.conv1(ops.relu(block.bn1(x))))))
+                f = block.conv2(
+                    ops.relu(block.bn2(block.conv1(ops.relu(block.bn1(x))))))
             else:
                 f = block.bn2(block.conv2(ops.relu(block.bn1(block.conv1(x)))))
-            start, total = (option_a(a, block.stride, block.out_channels) for a in (start, total))
+            start, total = (option_a(a, block.stride, block.out_channels)
+                            for a in (start, total))
             total = total + f
             found["moved"].append(norm((h - start).data))
             found["branch"].append(norm(f.data))
@@ -473,9 +493,19 @@ if ready("a8.1", "a8.3", "a8.5"):
     import os
     from functools import partial
 
-    from minires.plot.style import GREY, INK, TICK, dress, every, layer_ticks, new_figure, series
+    from minires.plot.style import (
+        GREY,
+        INK,
+        TICK,
+        dress,
+        every,
+        layer_ticks,
+        new_figure,
+        series,
+    )
 
-    depth, width, many = (14, 4, 600) if os.environ.get("MINIRES_FAST") else (32, 8, 10_000)
+    depth, width, many = ((14, 4, 600) if os.environ.get("MINIRES_FAST")
+                          else (32, 8, 10_000))
     x, labels = data(many)
     make = lambda block: V1Net(depth, width, block, np.random.default_rng(0))
     v1, v2 = make(nn.Block), preact_net(depth, width, np.random.default_rng(0))
@@ -483,21 +513,28 @@ if ready("a8.1", "a8.3", "a8.5"):
         trained(net, x, labels, 1)
     ways = {"v1: a ReLU follows the addition": followed(v1, x[:100]),
             "v2: nothing follows the addition": followed(v2, x[:100])}
-    blocks = {"identity": nn.Block, "0.5 and 0.5": ScaledBlock, "gate, bias -6": GatedBlock,
+    blocks = {"identity": nn.Block, "0.5 and 0.5": ScaledBlock,
+              "gate, bias -6": GatedBlock,
               "1x1 convolution": partial(nn.Block, shortcut="C")}
-    losses = {name: trained(make(block), x, labels, 2) for name, block in blocks.items()}
+    losses = {name: trained(make(block), x, labels, 2)
+              for name, block in blocks.items()}
 
-    figure = new_figure("The sum of the branches explains the whole way in v2, and not in v1", 7.6,
-                        f"Above: {depth} layers, width {width}, one epoch on {len(x):,} images of Fashion-MNIST at "
-                        "14 x 14; eval mode, mean over 100 images. x_0: output of block 1. Below left: the same data "
-                        "and v1's network, two epochs, running mean of 20 steps; one seed. Below right: He et al. "
-                        "2016, Table 1, quoted.")
+    figure = new_figure("The sum of the branches explains the whole way in v2, and not "
+                        "in v1 (one seed)", 7.6,
+                        f"Above: {depth} layers, width {width}, one epoch on "
+                        f"{len(x):,} images of Fashion-MNIST at 14 x 14; eval mode, "
+                        "mean over 100 images. x_0: output of block 1. Below left: the "
+                        "same data and v1's network, two epochs, running mean of 20 "
+                        "steps; one seed. Below right: He et al. 2016, Table 1, "
+                        "quoted.")
     (left, right), (curves, bars) = figure.subplots(2, 2)
-    lines = {"moved": ("$|x_l - x_0|$", INK, "solid", "o"), "branch": ("$|F_l|$", GREY, (0, (1.2, 1.2)), "^"),
+    lines = {"moved": ("$|x_l - x_0|$", INK, "solid", "o"),
+             "branch": ("$|F_l|$", GREY, (0, (1.2, 1.2)), "^"),
              "missed": ("$|x_l - x_0 - \\sum F|$", "#9e5db5", (0, (5, 1.8)), "s")}
     for axes, (heading, way) in zip((left, right), ways.items(), strict=True):
         for what, (label, colour, dashes, marker) in lines.items():
-            axes.plot(range(2, len(way[what]) + 2), way[what], color=colour, linestyle=dashes, marker=marker,
+            axes.plot(range(2, len(way[what]) + 2), way[what], color=colour,
+                      linestyle=dashes, marker=marker,
                       markersize=5, label=label)
         dress(axes, heading, "block l", "Euclidean norm")
         top = 1.3 * max(max(way[what]) for way in ways.values() for what in lines)
@@ -506,11 +543,15 @@ if ready("a8.1", "a8.3", "a8.5"):
         for stage in 2, 3:  # its first block, where option A changes the shape
             first = (stage - 1) * (depth - 2) // 6 + 1
             axes.axvline(first, color=GREY, linewidth=0.8, linestyle=(0, (1, 2)))
-            axes.text(first + 0.15, 0.81 * top, f"stage {stage}", color=GREY, fontsize=TICK)
-        axes.legend(fontsize=TICK, frameon=False, ncols=3, loc="upper center", handlelength=2, columnspacing=1)
+            axes.text(first + 0.15, 0.81 * top, f"stage {stage}", color=GREY,
+                      fontsize=TICK)
+        axes.legend(fontsize=TICK, frameon=False, ncols=3, loc="upper center",
+                    handlelength=2, columnspacing=1)
     for name, style in series(losses).items():
-        smooth = np.convolve(losses[name], np.ones(20) / 20, "valid") if len(losses[name]) > 20 else losses[name]
-        curves.plot(np.arange(len(smooth)) + 20, smooth, markevery=every(len(smooth), 6), **style)
+        smooth = (np.convolve(losses[name], np.ones(20) / 20, "valid")
+                  if len(losses[name]) > 20 else losses[name])
+        curves.plot(np.arange(len(smooth)) + 20, smooth,
+                    markevery=every(len(smooth), 6), **style)
         bars.barh(name, PAPER[name], color=style["color"], height=0.6)
         bars.text(PAPER[name] + 0.2, name, f"{PAPER[name]:.2f} %", va="center")
     dress(curves, "training, measured here", "step", "training loss")
@@ -519,7 +560,8 @@ if ready("a8.1", "a8.3", "a8.5"):
     bars.set_xlim(0, 16)
     bars.invert_yaxis()
     for name, way in ways.items():
-        print(f"{name}: of the way {way['moved'][-1]:.3g} to the last block, the sum misses {way['missed'][-1]:.2g}")
+        print(f"{name}: of the way {way['moved'][-1]:.3g} to the last block, the sum "
+              f"misses {way['missed'][-1]:.2g}")
 figure
 
 # %% [markdown] task="a8.6" kind="free" points=15
