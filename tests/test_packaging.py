@@ -49,8 +49,8 @@ def test_wheel_holds_the_library_and_its_data_and_nothing_else(wheel):
         for name in SHIPPED:
             assert archive.read(f"minires/data/{name}") == (ROOT / "data" / name).read_bytes()
     assert wheel.stat().st_size < 8e6
-    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "minires").rglob("*.[chp]*")
-               if path.suffix in (".py", ".c", ".h")}
+    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "minires").rglob("*.[chjp]*")
+               if path.suffix in (".py", ".c", ".h", ".js")}
     assert "minires/kernels/c/convolution.c" in sources and "minires/kernels/c/native.h" in sources
     assert sources | {"minires/py.typed"} <= names
     masters = {f"minires/course/masters/{path.name}": path for path in (ROOT / "notebooks/course").glob("a*.py")}

@@ -40,16 +40,18 @@ from .landscape import loss_line, loss_surface
 from .nets import error_curves, gradient_norms, responses
 from .numbers import mean, number, percent, points, written
 from .paths import gradients_by_length, path_gradients
+from .seeds import after_each_block, errors_by_blocks, mean_curves, negative_sums, seed_intervals
 from .shattering import gradient_correlation, gradient_on_a_line
 from .slider import Slider
 from .style import COLOURS, DASHES, GREY, GRID, INK, MARKERS, Figure, png
 from .training import live
 
 __all__ = ["COLOURS", "DASHES", "GREY", "GRID", "INK", "MARKERS", "Errors", "Figure", "Growth", "Net", "Nets", "Slider",
-           "activations", "by_depth", "cka_matrix", "construction", "delete_k", "depth_hurts", "depths", "error_curves",
-           "error_gaps", "errors_at_common_epoch", "errors_by_depth", "exciting_patches", "first_filters",
-           "gradient_correlation", "gradient_flow", "gradient_norms", "gradient_on_a_line", "gradients_by_length",
-           "graph", "grids", "growth", "heat_maps", "im2col", "layers", "lesions", "live", "loss_line", "loss_surface",
-           "matrices", "mean", "number", "of_depth", "path_gradients", "percent", "plain_pair", "png", "points",
-           "refinement", "residual_of", "response_pairs", "responses", "responses_smaller", "second_moments",
-           "skip_repairs", "swap_blocks", "training_curves", "update_ratios", "written"]
+           "activations", "after_each_block", "by_depth", "cka_matrix", "construction", "delete_k", "depth_hurts",
+           "depths", "error_curves", "error_gaps", "errors_at_common_epoch", "errors_by_blocks", "errors_by_depth",
+           "exciting_patches", "first_filters", "gradient_correlation", "gradient_flow", "gradient_norms",
+           "gradient_on_a_line", "gradients_by_length", "graph", "grids", "growth", "heat_maps", "im2col", "layers",
+           "lesions", "live", "loss_line", "loss_surface", "matrices", "mean", "mean_curves", "negative_sums", "number",
+           "of_depth", "path_gradients", "percent", "plain_pair", "png", "points", "refinement", "residual_of",
+           "response_pairs", "responses", "responses_smaller", "second_moments", "seed_intervals", "skip_repairs",
+           "swap_blocks", "training_curves", "update_ratios", "written"]
