@@ -84,7 +84,8 @@ def sums(block, x):
 @pytest.mark.parametrize("placement", ["original", "bn_after_addition", "relu_before_addition", "relu_only_preact",
                                        "full_preact"])
 def test_negative_sums_are_those_of_the_blocks(placement):
-    net = randomise(models.placement_study(placement, 8, in_channels=1, width=4, rng=rng()), rng(1))
+    net = models.placement_study(placement, 8, in_channels=1, width=4, rng=rng())
+    randomise(net, rng(1))
     x = normal(6, 1, 8, 8, dtype=np.float32)
     state = {name: t.data.copy() for name, t in net.state().items()}
     found = analysis.negative_sums(net, x)

@@ -144,10 +144,11 @@ body { max-width: 64rem; }
 .controls input { flex: 1 1 12rem; }
 .controls button { min-width: 5rem; font: inherit; padding: 0.3rem 0.8rem; }
 .controls select { font: inherit; }
-#now { margin: 0.5rem 0; font-variant-numeric: tabular-nums; min-height: 3em; }
+#now { margin: 0.5rem 0; font-variant-numeric: tabular-nums; min-height: 1.6em; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 0 2rem; }
-figure { margin: 1rem 0; }
-h3 { font-size: 1rem; margin: 1.5rem 0 0; }
+figure { margin: 0.3rem 0; }
+h2 { margin-top: 1.2rem; }
+h3 { font-size: 1rem; margin: 1rem 0 0; }
 svg { width: 100%; height: auto; display: block; }
 .tick { font: 11px system-ui, sans-serif; fill: var(--ink); }
 .middle { text-anchor: middle; }

@@ -15,7 +15,8 @@ function element(name, attributes, parent, text) {
 
 // ------------------------------------------------------------------------------------------------ axes
 
-const WIDTH = 420, HEIGHT = 230, BOX = {left: 52, right: 412, top: 12, bottom: 192};
+const HALF = 420, WHOLE = 880, HEIGHT = 230;  // of the panels, in units of the SVG
+const LEFT = 52, TOP = 14, BOTTOM = 192;       // of the axes
 
 function linear(from, to, low, high) {
   return value => low + (value - from) / (to - from || 1) * (high - low);
@@ -26,11 +27,16 @@ function logarithmic(from, to, low, high) {
   return value => at(Math.log10(value));
 }
 
-function decades(from, to) {
-  const ticks = [];
-  for (let power = Math.ceil(Math.log10(from)); power <= Math.log10(to); power += 1) ticks.push(10 ** power);
-  const each = Math.ceil(ticks.length / 6) || 1;
-  return ticks.filter((_, i) => i % each === 0);
+// Return powers of ten, at most six; for a small range also other round numbers, so that there are at least two.
+function logTicks(from, to) {
+  const first = Math.floor(Math.log10(from)), count = Math.floor(Math.log10(to)) - first + 1;
+  const powers = Array.from({length: count}, (_, i) => first + i);
+  for (const digits of [[1], [1, 2, 5], [1, 1.5, 2, 3, 5, 7]]) {
+    const ticks = powers.flatMap(power => digits.map(digit => digit * 10 ** power));
+    const inside = ticks.filter(tick => tick >= from && tick <= to), each = Math.ceil(inside.length / 6);
+    if (inside.length > 1) return inside.filter((_, i) => i % each === 0);
+  }
+  return [from, to];
 }
 
 function written(value) {
@@ -38,18 +44,18 @@ function written(value) {
 }
 
 // Return an SVG with axes, and the functions that place a value on each axis.
-function panel(holder, label, xs, ys, xText, yText) {
-  const svg = element("svg", {viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label}, holder);
-  const x = xs.scale(xs.from, xs.to, BOX.left, BOX.right), y = ys.scale(ys.from, ys.to, BOX.bottom, BOX.top);
+function panel(holder, width, label, xs, ys, xText, yText) {
+  const svg = element("svg", {viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": label}, holder);
+  const right = width - 14, x = xs.scale(xs.from, xs.to, LEFT, right), y = ys.scale(ys.from, ys.to, BOTTOM, TOP);
   for (const tick of ys.ticks) {
-    element("line", {x1: BOX.left, x2: BOX.right, y1: y(tick), y2: y(tick), class: "grid"}, svg);
-    element("text", {x: BOX.left - 6, y: y(tick) + 4, class: "tick end"}, svg, written(tick));
+    element("line", {x1: LEFT, x2: right, y1: y(tick), y2: y(tick), class: "grid"}, svg);
+    element("text", {x: LEFT - 6, y: y(tick) + 4, class: "tick end"}, svg, written(tick));
   }
   for (const tick of xs.ticks) {
-    element("text", {x: x(tick), y: BOX.bottom + 16, class: "tick middle"}, svg, written(tick));
+    element("text", {x: x(tick), y: BOTTOM + 16, class: "tick middle"}, svg, written(tick));
   }
-  element("text", {x: (BOX.left + BOX.right) / 2, y: HEIGHT - 6, class: "tick middle"}, svg, xText);
-  element("text", {x: BOX.left, y: 9, class: "tick"}, svg, yText);
+  element("text", {x: (LEFT + right) / 2, y: HEIGHT - 6, class: "tick middle"}, svg, xText);
+  element("text", {x: LEFT, y: 9, class: "tick"}, svg, yText);
   return {svg, x, y};
 }
 
@@ -74,9 +80,9 @@ function roundTicks(to, most) {
 function byLayer(holder, net, key, label, yText) {
   const all = nets.flatMap(one => one[key].flat()).filter(value => value !== null && value > 0);
   const low = Math.min(...all), high = Math.max(...all), count = net[key][0].length;
-  const {svg, x, y} = panel(holder, label,
+  const {svg, x, y} = panel(holder, HALF, label,
     {scale: linear, from: 1, to: count, ticks: [1, ...roundTicks(count, 6).filter(tick => tick > 1)]},
-    {scale: logarithmic, from: low / 1.2, to: high * 1.2, ticks: decades(low / 1.2, high * 1.2)},
+    {scale: logarithmic, from: low / 1.2, to: high * 1.2, ticks: logTicks(low / 1.2, high * 1.2)},
     "layer, 1 = nearest the input", yText);
   const place = i => x(i + 1);
   element("path", {d: path(net[key][0], place, y), class: "control"}, svg);
@@ -104,7 +110,8 @@ function filters(holder, net, label) {
 
 // Training error (thick) and test error (thin) of both networks up to the chosen step.
 function errors(holder) {
-  const {svg, x, y} = panel(holder, "Training and test error of both networks by step",
+  const width = holder.clientWidth < 600 ? HALF : WHOLE;  // on a phone the letters would be too small
+  const {svg, x, y} = panel(holder, width, "Training and test error of both networks by step",
     {scale: linear, from: 0, to: steps[last], ticks: roundTicks(steps[last], 6)},
     {scale: linear, from: 0, to: 100, ticks: [0, 20, 40, 60, 80, 100]}, "step", "error (%)");
   const lines = [];
@@ -114,7 +121,7 @@ function errors(holder) {
       lines.push(frame => line.setAttribute("d", path(net[key].slice(0, frame + 1), i => x(steps[i]), y)));
     }
   }
-  const now = element("line", {y1: BOX.top, y2: BOX.bottom, class: "now"}, svg);
+  const now = element("line", {y1: TOP, y2: BOTTOM, class: "now"}, svg);
   lines.push(frame => { now.setAttribute("x1", x(steps[frame])); now.setAttribute("x2", x(steps[frame])); });
   return frame => lines.forEach(draw => draw(frame));
 }
@@ -142,8 +149,8 @@ function show(chosen) {
   slider.value = frame;
   slider.setAttribute("aria-valuetext", `step ${steps[frame]}`);
   told.textContent = `Step ${steps[frame]} of ${steps[last]}. ` + nets.map(net =>
-    `${net.name}: training error ${net.train_error[frame].toFixed(1)} %, ` +
-    `test error ${net.test_error[frame].toFixed(1)} %`).join("; ") + ".";
+    `${net.name}: training error ${net.train_error[frame].toFixed(1)}\u00a0%, ` +
+    `test error ${net.test_error[frame].toFixed(1)}\u00a0%`).join("; ") + ".";
 }
 
 function pause() {
