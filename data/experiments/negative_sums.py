@@ -1,4 +1,4 @@
-"""Measure the share of negative sums behind the blocks of finished runs, before and after training:
+"""Measure the share of negative sums in the blocks of finished runs, before and after training:
 
     python data/experiments/negative_sums.py runs/placement/warm-up ... --out data/results/placement/negative_sums.json
 
