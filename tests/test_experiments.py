@@ -147,11 +147,12 @@ def test_the_report_of_stacks_of_numbers(program, monkeypatch, tmp_path, capsys)
     runs_of[-1]["after"] = None  # an overflow
     (tmp_path / "one-dimension").mkdir()
     (tmp_path / "one-dimension" / "results.json").write_text(json.dumps(
-        {"settings": {"blocks": [1, 8], "rates": [0.01]}, "runs": runs_of}))
+        {"settings": {"blocks": [1, 8], "rates": [0.01, 0.1], "seeds": [0, 1]}, "runs": runs_of}))
     call(report, monkeypatch, "one-dimension", "--results", tmp_path)
     text = capsys.readouterr().out
     assert "- plain, identity, 8 blocks / 1 block: 8 (8 to 8, 2 seeds)" in text
     assert "- identity, 8 blocks, plain / residual: 16 (16 to 16, 2 seeds)" in text
+    assert "learning rate 0.1: 0 of 24 trainings are done, too few to compare" in text
     assert {path.name for path in tmp_path.glob("*/*.png")} == {"errors.png", "curves.png"}
     assert plot.png  # matplotlib draws without a display
 

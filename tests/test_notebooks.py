@@ -196,7 +196,7 @@ def test_every_prompt_has_a_place_to_write_and_a_folded_answer(path):
 
 def following():
     """Return {number of a notebook: the assignments whose first lines say that they follow it}."""
-    found = {number: [] for number in range(1, 11)}
+    found = {int(path.stem[:2]): [] for path in PATHS}
     for master in sorted((FOLDER / "course").glob("a*.py")):
         first = master.read_text(encoding="utf-8")[:400].replace("[", "").replace("]", "")
         for number in filter(None, re.search(r"ollows notebooks? (\d)(?:, [^,]+, and (\d))?", first).groups()):
@@ -335,5 +335,7 @@ def test_the_readme_lists_every_notebook():
         assert f"(notebooks/{path.name})" in readme
 
 
-def test_there_are_ten_in_order():
-    assert [path.stem[:3] for path in PATHS] == [f"{i:02}-" for i in range(1, 11)]
+def test_numbers_are_those_of_the_titles_and_no_two_are_equal():
+    numbers = [int(path.stem[:2]) for path in PATHS]
+    assert numbers == sorted(set(numbers)) and numbers[:10] == list(range(1, 11))
+    assert numbers == [int(re.match(r"# (\d+)\. ", read(path).cells[0].source)[1]) for path in PATHS]

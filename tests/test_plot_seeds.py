@@ -20,7 +20,7 @@ FIGURES = {
                                                    c),
                       "Mean share of negative sums: before 30.0 %; after 10.0 %", {"before", "after"}),
     "after each block": (lambda c: plot.after_each_block(np.outer([1, 2, 3], [0.0, 1.0, 0.5]), c, np.sin),
-                         "The function after each block: the lightest after block 1, the darkest after the last",
+                         "The function after each block, from light to dark; thick: after the last",
                          {"the function to fit"}),
 }
 

@@ -72,13 +72,20 @@ def one_dimension(folder: Path) -> Found:
 
     lines: list[str] = []
     zero, plain, residual = "residual, starts as the identity", "plain", "residual"
+    targets = list(dict.fromkeys(run["target"] for run in whole["runs"]))
+    planned = len(targets) * len(whole["settings"]["blocks"]) * len(whole["settings"]["seeds"])
     for rate in whole["settings"]["rates"]:
+        done = [sum((run["stack"], run["rate"]) == (stack, rate) for run in whole["runs"])
+                for stack in (plain, residual, zero)]
+        if min(done) < planned:
+            lines.append(f"learning rate {rate}: {sum(done)} of {3 * planned} trainings are done, too few to compare")
+            continue
         lines.append(f"learning rate {rate}, ratios of errors:")
         lines.append(ratio(f"plain, identity, {deepest} blocks / 1 block", logs("identity", plain, deepest, rate),
                            logs("identity", plain, 1, rate)))
         lines.append(ratio(f"starts as the identity, near it, {deepest} blocks / 1 block",
                            logs("near the identity", zero, deepest, rate), logs("near the identity", zero, 1, rate)))
-        for target in dict.fromkeys(run["target"] for run in whole["runs"]):
+        for target in targets:
             for stack in zero, residual:
                 lines.append(ratio(f"{target}, {deepest} blocks, plain / {stack}", logs(target, plain, deepest, rate),
                                    logs(target, stack, deepest, rate)))

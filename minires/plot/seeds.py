@@ -133,16 +133,17 @@ def negative_sums(found: Any, caption: str = "") -> Figure:
 
 
 def after_each_block(found: Any, caption: str = "", wanted: Any = None) -> Figure:
-    """Draw what a stack makes of its input after each block: light after the first blocks, dark after the last.
+    """Draw what a stack makes of its input after each block: light after the first blocks, thick and black at the end.
 
     found: what analysis.after_each_block returns, (layers + 1, N), or {label: such an array}, with one panel for each
     wanted: the function that the stack was fitted to, drawn dashed: a callable that takes and returns arrays; None: not
         drawn
+
+    Each panel has its own y axis, because what unlike stacks compute on the way differs by powers of ten.
     """
     shown = {label: np.asarray(rows, float) for label, rows in labelled(found).items()}
-    figure = new_figure("The function after each block: the lightest after block 1, the darkest after the last", 3.9,
-                        caption)
-    panels = figure.subplots(1, max(1, len(shown)), sharey=True, squeeze=False)[0]
+    figure = new_figure("The function after each block, from light to dark; thick: after the last", 3.9, caption)
+    panels = figure.subplots(1, max(1, len(shown)), squeeze=False)[0]
     for axes, (label, rows) in zip(panels, shown.items(), strict=False):
         x, order = rows[0], np.argsort(rows[0])
         for i, row in enumerate(rows[1:], 1):
