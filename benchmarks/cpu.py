@@ -15,7 +15,7 @@ import train_step
 
 DEMO = ["--width", "8", "--image", "1x14x14", "--batch", "100"]
 CASES = {  # {name of the file: options of train_step.py}
-    "train_step": ["--peers", "torch,blocked,reference,dezero,chainer,tinygrad"],
+    "train_step": ["--peers", "torch,blocked,reference,dezero,dezero-as-is,chainer,tinygrad"],
     "train_step_1_thread": ["--peers", "torch,blocked", "--threads", "1"],
     "train_step_batch_32": ["--peers", "torch,blocked", "--batch", "32", "--steps", "10"],
     "train_step_width_64": ["--peers", "torch,blocked", "--width", "64", "--batch", "16", "--steps", "3"],

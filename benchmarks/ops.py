@@ -1,6 +1,7 @@
 """This benchmark times each layer shape of ResNet-20 separately, forward and backward, for minires and PyTorch.
 
     python benchmarks/ops.py --out benchmarks/results/ops.json
+    python benchmarks/ops.py --grouped       # convolutions with groups or gaps, which ResNet-20 does not have
 
 minires runs with its fast and with its textbook kernels. Each system runs in its own process, and for every layer the
 systems take turns round by round.
@@ -45,6 +46,18 @@ def layers(batch: int, width: int, size: int) -> list[dict[str, Any]]:
     return cases
 
 
+def grouped(batch: int, width: int, size: int) -> list[dict[str, Any]]:
+    """Return 3x3 convolutions with groups, as in ResNeXt, or with gaps between the taps (dilation)."""
+    def conv(name, channels, side, groups=1, dilation=1):
+        return {"name": name, "op": "conv", "shape": [batch, channels, side, side], "out": channels, "stride": 1,
+                "first": False, "count": 1, "groups": groups, "dilation": dilation}
+
+    w, s = width, size
+    return [conv("2 groups", 2 * w, s // 2, groups=2), conv("8 groups", 4 * w, s // 2, groups=8),
+            conv("32 groups", 8 * w, s // 4, groups=32), conv("a group for each channel", 4 * w, s // 2, groups=4 * w),
+            conv("dilation 2", 2 * w, s // 2, dilation=2), conv("dilation 4", 4 * w, s // 4, dilation=4)]
+
+
 def main(argv: Sequence[str]) -> int:
     """Measure, print, write."""
     p = common.parser("Time each layer shape of ResNet-20 separately, forward and backward.", rounds=7)
@@ -53,6 +66,8 @@ def main(argv: Sequence[str]) -> int:
     p.add_argument("--width", type=common.positive, default=16, metavar="N", help="channels of the first stage")
     p.add_argument("--size", type=common.positive, default=32, metavar="N", help="height and width of the images")
     p.add_argument("--threads", type=common.positive, default=common.cores(), metavar="N", help="for every system")
+    p.add_argument("--grouped", action="store_true",
+                   help="measure convolutions with groups or gaps instead of the layers of ResNet-20")
     common.add_pythons(p)
     args = p.parse_args(argv)
     if args.size % 4:
@@ -65,7 +80,8 @@ def main(argv: Sequence[str]) -> int:
 
 def measure(args: Any) -> dict[str, Any]:
     """Return {"layers": [case + {"forward": {system: ...}, "backward": {system: ...}}]} and what was left out."""
-    python, cases = common.pythons(args), layers(args.batch, args.width, args.size)
+    cases = (grouped if args.grouped else layers)(args.batch, args.width, args.size)
+    python = common.pythons(args)
     with Workers() as workers:
         for system in SYSTEMS:
             workers.start(system, system, python(system), args.threads, lambda w: w.ask("layer", case=cases[0]))
@@ -89,7 +105,7 @@ def summary(ms: common.Times, torch: common.Times | None) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Return the result as a Markdown table. The last row is the sum over a whole ResNet-20."""
+    """Return the result as a Markdown table. The last row is the sum, which for `layers` is that of a ResNet-20."""
     systems = [s for s in SYSTEMS if s not in result["left_out"]]
     rows, totals = [], dict.fromkeys(systems, 0.0)
     for case in result["layers"]:
@@ -100,9 +116,12 @@ def table(result: dict[str, Any]) -> str:
             rows.append([f"{case['name']}: {way}", "x".join(map(str, case["shape"][1:])), str(case["count"]),
                          *(common.number(times[s]["median_ms"], 2) for s in systems),
                          common.spread(times["minires"]["ratio_to_torch"])])
+    other = "groups" in result["layers"][0]
     ratio = common.number(totals["minires"] / totals["torch"], 2) if "torch" in totals else common.number(None)
-    rows.append(["sum over ResNet-20", "", "", *(common.number(totals[s], 2) for s in systems), ratio])
-    title = (f"Layers of ResNet-20: median ms at batch {result['layers'][0]['shape'][0]}, "
+    name = "sum" if other else "sum over ResNet-20"
+    rows.append([name, "", "", *(common.number(totals[s], 2) for s in systems), ratio])
+    what = "3x3 convolutions" if other else "Layers of ResNet-20"
+    title = (f"{what}: median ms at batch {result['layers'][0]['shape'][0]}, "
              f"{common.plural(result['threads'], 'thread')}, {common.plural(result['rounds'], 'round')} of "
              f"{result['repeats']}")
     left_out = [f"Left out: {name} ({reason})." for name, reason in result["left_out"].items()]

@@ -486,12 +486,14 @@ def minires_layer(case: dict[str, Any], name: str) -> dict[str, Callable[[], Any
 
     N, C, H, W = case["shape"]
     if case["op"] == "conv":
-        stride, need_x = (case["stride"],) * 2, not case["first"]
+        need_x, groups = not case["first"], case.get("groups", 1)
+        stride, dilation = ((case.get(key, 1),) * 2 for key in ("stride", "dilation"))  # the padding keeps the size
         x = activation(N, C, H, W) if need_x else normal(N, C, H, W)
-        w = normal(case["out"], C, 3, 3)
-        g = activation(*K.conv2d(x, w, stride, (1, 1)).shape)
-        return {"forward": lambda: K.conv2d(x, w, stride, (1, 1)),
-                "backward": lambda: K.conv2d_backward(g, x, w, stride, (1, 1), need_x=need_x)}
+        w = normal(case["out"], C // groups, 3, 3)
+        g = activation(*K.conv2d(x, w, stride, dilation, dilation, groups).shape)
+        return {"forward": lambda: K.conv2d(x, w, stride, dilation, dilation, groups),
+                "backward": lambda: K.conv2d_backward(g, x, w, stride, dilation, need_x=need_x, dilation=dilation,
+                                                      groups=groups)}
     x, g, gamma, beta = activation(N, C, H, W), activation(N, C, H, W), normal(C), normal(C)
     skip = activation(N, C, H, W) if case["skip"] else None
     *_, saved = K.batch_norm_relu(x, gamma, beta, EPS, skip)
@@ -509,9 +511,10 @@ def torch_layer(case: dict[str, Any], threads: int) -> dict[str, Callable[[], An
     x = torch.randn(N, C, H, W, requires_grad=not case.get("first"))
     inputs = [x] if x.requires_grad else []
     if case["op"] == "conv":
-        w = torch.randn(case["out"], C, 3, 3, requires_grad=True)
+        groups, dilation = case.get("groups", 1), case.get("dilation", 1)
+        w = torch.randn(case["out"], C // groups, 3, 3, requires_grad=True)
         inputs.append(w)
-        forward = lambda: F.conv2d(x, w, None, case["stride"], 1)
+        forward = lambda: F.conv2d(x, w, None, case["stride"], dilation, dilation, groups)
     else:
         gamma, beta = (torch.randn(C, requires_grad=True) for _ in range(2))
         mean, var = torch.zeros(C), torch.ones(C)

@@ -10,10 +10,12 @@ from .gradient_check import gradcheck, gradcheck_module
 from .tensor import Function, Tensor, detect_changes, no_grad
 
 __version__ = "0.2.0"
-__all__ = ["Function", "Tensor", "detect_changes", "device", "gradcheck", "gradcheck_module", "init", "kernels", "nn",
-           "no_grad", "ops"]
+__all__ = ["Function", "Tensor", "analysis", "cuda_graph", "datasets", "detect_changes", "device", "evaluate",
+           "exercise", "gradcheck", "gradcheck_module", "init", "kernels", "load_weights", "models", "nn", "no_grad",
+           "ops", "optim", "plot", "read_weights", "recipes", "residual", "runs", "save_weights", "shipped_file", "tap",
+           "testing", "train", "weights"]
 
-# These are loaded at first use, so that `import minires` stays quick.
+# These are loaded at first use, so that `import minires` stays quick; `from minires import *` uses them all.
 _ROOMS = ("analysis", "cuda_graph", "datasets", "evaluate", "exercise", "models", "optim", "plot", "recipes",
           "residual", "runs", "tap", "testing", "train", "weights")
 _NAMES = {"load_weights": "weights", "read_weights": "weights", "save_weights": "weights",
@@ -40,10 +42,6 @@ if TYPE_CHECKING:
     )
     from .files.shipped import shipped_file
     from .weights import load_weights, read_weights, save_weights
-
-    __all__ += ["analysis", "cuda_graph", "datasets", "evaluate", "exercise", "load_weights", "models", "optim", "plot",
-                "read_weights", "recipes", "residual", "runs", "save_weights", "shipped_file", "tap", "testing",
-                "train", "weights"]
 else:
     def __getattr__(name: str) -> Any:
         if name in _ROOMS:

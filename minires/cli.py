@@ -420,8 +420,8 @@ def _add_network_options(parser: argparse.ArgumentParser) -> None:
         help="average the images to this height and width (default: their own size)")
     add("--rename", type=_rule, action="append", metavar="OLD=NEW",
         help="translate the name OLD in the file to the network's name NEW, for example classifier=fc; or give a "
-             "regular expression as 's/OLD/NEW/', for example 's/stage(\\d)/layer{\\1+1}/' if the file counts from 0; "
-             "can be given several times")
+             "regular expression as 's/OLD/NEW/', for example 's/stage(\\d)/layer{\\1+1}/' if the file counts from 0, "
+             "which may repeat characters but no groups; can be given several times")
     add("--pad", choices=("both", "end"),
         help="where an option A shortcut adds its zero channels: half at each side, or all at the end (default: both)")
     add("--shortcut", choices=("A", "B", "C"),

@@ -16,6 +16,19 @@ from .optim import SGD, Optimizer, clip_gradients
 from .tensor import Tensor
 
 
+def check_loss(name: str, loss: Any) -> Tensor:
+    """Return what a loss function returned. Raises TypeError or ValueError, naming the operation `name`, unless it is a
+    Tensor with one number that was computed from the model's output."""
+    if not isinstance(loss, Tensor) or loss.size != 1:
+        raise TypeError(f"{name}, loss: expected a Tensor with one number, got "
+                        + (f"shape {loss.shape}; .mean() makes one" if isinstance(loss, Tensor) else
+                           f"{type(loss).__name__}; compute it with operations on Tensors, from ops"))
+    if not loss.requires_grad:
+        raise ValueError(f"{name}, loss: expected a Tensor that was computed from the model's output, got a constant; "
+                         "is every parameter frozen?")
+    return loss
+
+
 class GraphedStep:
     """A GraphedStep does what train.step does, with the same losses. On the CPU it records nothing.
 
@@ -48,7 +61,8 @@ class GraphedStep:
             raise ValueError(f"GraphedStep: {dropout[0]} is Dropout, whose masks are drawn on the host and cannot be "
                              "recorded; set its p to 0, or train with train.step")
         self.model, self.optimizer, self.of, self.clip = model, optimizer, loss or ops.cross_entropy, clip
-        self.images, self.labels = xp.array(images), xp.array(labels, np.int32)
+        kind = np.int32 if labels.dtype.kind in "iu" else labels.dtype  # targets of a loss of one's own may be floats
+        self.images, self.labels = xp.array(images), xp.array(labels, kind)
         self.lr, self.loss = xp.zeros((), images.dtype), xp.zeros((), images.dtype)
         # These arrays hold the state between steps as long as this object lives.
         self.flat, self.velocity = optimizer.flat, xp.array(optimizer.velocity)
@@ -63,7 +77,7 @@ class GraphedStep:
             self._record_anew()
         self._keep_state()
         self.lr[...] = float(self.optimizer.lr)
-        if images.shape == self.images.shape:
+        if images.shape == self.images.shape and labels.shape == self.labels.shape:
             self.images[...], self.labels[...] = images, labels
             self.replay()
         else:
@@ -79,7 +93,7 @@ class GraphedStep:
         try:
             self.model.resume_training()
             optimizer.zero_grad()
-            loss = self.of(self.model(Tensor(images)), labels)
+            loss = check_loss("GraphedStep", self.of(self.model(Tensor(images)), labels))
             loss.backward()
             if self.clip:
                 clip_gradients(optimizer.parameters, self.clip)

@@ -58,6 +58,7 @@ def normal(shape: Shape, std: float = 0.01, *, rng: np.random.Generator) -> np.n
     """Draw from N(0, std^2). Krizhevsky et al. 2012, section 5, always use std 0.01."""
     if not _draws.get():
         return np.zeros(shape, np.float32)
+    _check_generator(rng)
     return rng.standard_normal(shape, np.float32) * float(std)  # float(), because np.float64 would promote
 
 
@@ -65,7 +66,14 @@ def uniform(shape: Shape, limit: float, *, rng: np.random.Generator) -> np.ndarr
     """Draw uniformly from [-limit, limit]: variance limit^2 / 3."""
     if not _draws.get():
         return np.zeros(shape, np.float32)
+    _check_generator(rng)
     return (2 * rng.random(shape, np.float32) - 1) * float(limit)
+
+
+def _check_generator(rng: Any) -> None:
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng: expected a numpy.random.Generator, got {type(rng).__name__}; "
+                        "numpy.random.default_rng(0) makes one from the seed 0")
 
 
 def xavier_normal(shape: Shape, *, rng: np.random.Generator) -> np.ndarray:

@@ -14,7 +14,9 @@ A network has one key, which is the name of its function in `models`, and one pr
 from __future__ import annotations
 
 import difflib
+import math
 import re
+import warnings
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import NamedTuple
@@ -102,28 +104,46 @@ class Substitution:
         {\1+1} or {\1-3} is a group's whole number plus or minus another. With "g" at the end every match is replaced,
         without it the first
 
-    Raises ValueError if the text has another form, or if OLD is not a regular expression.
+    The search tries every way to repeat what OLD says may repeat, so some regular expressions take years. OLD therefore
+    may repeat one character, as in \d+ or [a-z]*, but no group with *, + or {}; it has no (?...) and no \1; and
+    `check` counts the ways to try.
+
+    Raises ValueError if the text has another form, or if OLD is not such a regular expression.
     """
 
     def __init__(self, text: str):
-        sign = text[1:2]
-        parts = re.split(rf"(?<!\\){re.escape(sign)}", text[2:]) if sign and not sign.isalnum() and sign != "\\" else []
-        if text[:1] != "s" or len(parts) != 3 or not parts[0] or parts[2] not in ("", "g"):
+        form = _SUBSTITUTION.fullmatch(text) if isinstance(text, str) else None
+        if form is None:
             raise ValueError(f"rename: expected s/OLD/NEW/ with a regular expression OLD, got {text!r}")
-        self.text, (old, self.new), self.count = text, parts[:2], 0 if parts[2] else 1
+        sign, old, self.new, every = form.groups()
+        self.text, self.count = text, 0 if every else 1
+        old = old.replace(f"\\{sign}", sign)
+        self.repeats, self.choices = _ways(text, old)
         try:
-            self.old = re.compile(old.replace(f"\\{sign}", sign))
-        except (re.error, OverflowError, RecursionError) as e:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # of what a later Python will read in another way
+                self.old = re.compile(old)
+        except (re.error, OverflowError, RecursionError, Warning) as e:
             raise ValueError(f"rename: {text[:SHOWN]!r}: {old[:SHOWN]!r} is not a regular expression: {e}") from e
         for number in re.findall(r"\\(\d)", self.new):
             if not 0 < int(number) <= self.old.groups:
                 raise ValueError(f"rename: {text!r}: \\{number} refers to a group that {old!r} does not have")
 
     def __call__(self, name: str) -> str:
-        if len(name) > LONGEST:
-            raise ValueError(f"rename: {self.text!r}: expected names of at most {LONGEST} characters, got one of "
-                             f"{len(name)}: {name[:SHOWN]!r}...")
+        self.check([name])
         return self.old.sub(self._filled, name, count=self.count)
+
+    def check(self, names: Iterable[str]) -> None:
+        """Raise ValueError if there are too many ways to match OLD with the names.
+
+        q repeats share a name of n characters in at most (n + q + 1) choose (q + 1) ways, where the match may begin
+        anywhere. Each "?" and each "|" doubles the number.
+        """
+        q = self.repeats
+        ways = sum(math.comb(len(name) + q + 1, q + 1) for name in names) << self.choices
+        if ways > MOST_WAYS:
+            raise ValueError(f"rename: {self.text[:SHOWN]!r}: there may be {ways:.1g} ways to match it with these "
+                             f"names, and at most {MOST_WAYS:.0g} are tried; write it with fewer *, +, {{}}, ? and |")
 
     def _filled(self, found: re.Match[str]) -> str:
         def number(reference: re.Match[str]) -> str:
@@ -137,11 +157,32 @@ class Substitution:
         return re.sub(r"\\(\d)", lambda reference: found[int(reference[1])] or "", text)
 
 
+_SUBSTITUTION = re.compile(r"s([^\w\\])((?:\\.|(?!\1)[^\\])+)\1((?:\\.|(?!\1)[^\\])*)\1(g?)", re.DOTALL)
+MOST_WAYS = 2 * 10**8  # which take a few seconds at most
+
+
+def _ways(text: str, old: str) -> tuple[int, int]:
+    """Return how many repeats of one character a regular expression has, and how many "?" and "|".
+
+    Raises ValueError, which names the whole `text`, for what a Substitution may not have.
+    """
+    if refused := re.search(r"\\[1-9]", old.replace(r"\\", "")):
+        raise ValueError(f"rename: {text[:SHOWN]!r}: expected no reference such as {refused[0]} in OLD, only in "
+                         "NEW")
+    plain = re.sub(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", "x", old, flags=re.DOTALL)  # escapes and sets are one character
+    if "(?" in plain:
+        raise ValueError(f"rename: {text[:SHOWN]!r}: expected groups as (...), got {plain[plain.index('(?'):][:3]}")
+    if refused := re.search(r"\)(?:[*+]|\{\d*,?\d*\})", plain):
+        raise ValueError(f"rename: {text[:SHOWN]!r}: expected no group to repeat, got {refused[0]} after one; repeat "
+                         "one character, as in [a-z]+, or write the group several times")
+    repeats = re.findall(r"[*+]|\{\d*,?\d*\}", plain)
+    return len(repeats), plain.count("?") + plain.count("|")
+
+
 class UsageError(ValueError):
     """A name or an option that the user typed or chose is wrong, or several of them do not fit together."""
 
 
-LONGEST = 500  # characters of a name that a pattern is tried on: the time of some patterns grows with its square
 SHOWN = 60  # how many names an error lists: enough for all networks, but not for all weights of a network
 
 
@@ -154,4 +195,4 @@ def unknown(what: str, given: object, known: Iterable[str]) -> UsageError:
         names = sorted({name.partition(".")[0] for name in names})
     more = f" and {len(names) - SHOWN} more" * (len(names) > SHOWN)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names[:SHOWN])}{more}"
-    return UsageError(f"{what}: unknown name {given!r}; {hint}")
+    return UsageError(f"{what}: unknown name {given!r:.200}; {hint}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 import itertools
 import math
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -26,7 +26,7 @@ class Group:
 
     Both may change between two steps.
 
-    Raises TypeError if the parameters are not a list of Tensors.
+    Raises TypeError if the parameters are not a list of Tensors, and ValueError if a number is negative.
     """
 
     parameters: Sequence[Tensor]
@@ -34,12 +34,35 @@ class Group:
     weight_decay: float | None = None
 
     def __post_init__(self) -> None:
-        given: Any = self.parameters
-        if isinstance(given, str) or not hasattr(given, "__len__"):
+        if not hasattr(self.parameters, "__len__"):  # a generator would be empty when it is read again
             raise TypeError("Group: expected a list of Tensors, such as net.fc.parameters(), got "
-                            f"{type(given).__name__}")
-        if wrong := [type(p).__name__ for p in given if not isinstance(p, Tensor)]:
-            raise TypeError(f"Group: expected a list of Tensors, such as net.fc.parameters(), got a {wrong[0]} in it")
+                            f"{type(self.parameters).__name__}")
+        _tensors("Group", self.parameters)
+        _check("Group", lr_factor=self.lr_factor)
+        if self.weight_decay is not None:
+            _check("Group", weight_decay=self.weight_decay)
+
+
+def _tensors(name: str, given: Any) -> list[Tensor]:
+    """Return a list of Tensors as given to `name`. Raises TypeError for anything else.
+
+    A Tensor is refused, because its rows are new Tensors, whose training would change nothing.
+    """
+    if isinstance(given, Tensor | str) or hasattr(given, "parameters") or not isinstance(given, Iterable):
+        raise TypeError(f"{name}: expected a list of Tensors, such as net.fc.parameters(), got {type(given).__name__}")
+    found = list(given)
+    if wrong := [type(p).__name__ for p in found if not isinstance(p, Tensor)]:
+        raise TypeError(f"{name}: expected a list of Tensors, such as net.fc.parameters(), got a {wrong[0]} in it")
+    return found
+
+
+def _check(name: str, **values: Any) -> None:
+    """Raise TypeError or ValueError, naming what the values are for, unless all are finite numbers >= 0."""
+    for what, value in values.items():
+        if not isinstance(value, numbers.Real):
+            raise TypeError(f"{name}: expected {what} as a number, got {value!r}")
+        if not 0 <= float(value) < math.inf:
+            raise ValueError(f"{name}: expected {what} >= 0{' and finite' * (float(value) > 0)}, got {value}")
 
 
 def decay_matrices_only(parameters: Sequence[Tensor]) -> list[Group]:
@@ -48,6 +71,7 @@ def decay_matrices_only(parameters: Sequence[Tensor]) -> list[Group]:
     Parameters with fewer dimensions are biases, BatchNorm's gamma and beta, and the scalars of Fixup. He et al. 2015
     decay all parameters.
     """
+    parameters = _tensors("decay_matrices_only", parameters)
     chosen = ([p for p in parameters if p.data.ndim > 1], None), ([p for p in parameters if p.data.ndim < 2], 0.0)
     return [Group(members, weight_decay=decay) for members, decay in chosen if members]
 
@@ -65,7 +89,8 @@ class Optimizer:
 
     def __init__(self, parameters: Sequence[Tensor] | Sequence[Group], lr: float, weight_decay: float):
         name = type(self).__name__
-        given = list(parameters)
+        refused = isinstance(parameters, Tensor) or hasattr(parameters, "parameters")  # one Tensor, or a Module
+        given = list(parameters) if isinstance(parameters, Iterable) and not refused else _tensors(name, parameters)
         if wrong := [p for p in given if not isinstance(p, (Tensor, Group))]:
             raise TypeError(f"{name}: expected parameters as Tensors or optim.Groups, got {type(wrong[0]).__name__}; "
                             "parameters with a learning rate of their own are Group(parameters, lr_factor=...)")
@@ -79,7 +104,10 @@ class Optimizer:
                              "requires_grad=True?")
         if len({id(p) for p in self.parameters}) < len(self.parameters):
             raise ValueError(f"{name}: expected every parameter once, got one of them twice; are two groups disjoint?")
-        self._check(lr=lr, weight_decay=weight_decay)
+        if made := [p for p in self.parameters if p.creator is not None]:
+            raise ValueError(f"{name}: expected parameters, got the result of an operation, "
+                             f"{type(made[0].creator).__name__}; an update would not change what it was computed from")
+        _check(name, lr=lr, weight_decay=weight_decay)
         self.lr: Any = float(lr)
         self.weight_decay = float(weight_decay)
         self.shapes = [p.shape for p in self.parameters]
@@ -103,7 +131,12 @@ class Optimizer:
                 setattr(self, array, self.xp.asarray(device.to(getattr(self, array), "cpu"), self.flat.dtype))
         dtype, grads = self.flat.dtype, [p.grad for p in self.parameters]
         for i, (p, g, view) in enumerate(zip(self.parameters, grads, self.views, strict=True)):
-            if g is not None and (g.shape != view.shape or g.dtype != dtype):
+            if g is None:
+                continue
+            if not device.is_array(g) and not isinstance(g, np.ndarray):
+                raise TypeError(f"{type(self).__name__}: parameter {i}: expected an array as gradient, got "
+                                f"{type(g).__name__}")
+            if g.shape != view.shape or g.dtype != dtype:
                 raise ValueError(f"{type(self).__name__}: parameter {i}: expected a {self.flat.dtype}{p.shape} "
                                  f"gradient, got {p.grad.dtype}{p.grad.shape}; scale it by float(number), not a NumPy "
                                  "number")
@@ -159,11 +192,6 @@ class Optimizer:
         vars(self).update(state)
         self._lay_out(self._joined([p.data for p in self.parameters]))
 
-    def _check(self, **numbers: float) -> None:
-        for name, value in numbers.items():
-            if not value >= 0:
-                raise ValueError(f"{type(self).__name__}: expected {name} >= 0, got {value}")
-
     def _joined(self, arrays: list[Any]) -> Any:
         name = type(self).__name__
         if len(dtypes := {a.dtype for a in arrays}) > 1:
@@ -201,7 +229,7 @@ class SGD(Optimizer):
 
     def __init__(self, parameters: Sequence[Tensor] | Sequence[Group], lr: float, momentum: float = 0.0,
                  weight_decay: float = 0.0, nesterov: bool = False):
-        self._check(lr=lr, momentum=momentum, weight_decay=weight_decay)
+        _check(type(self).__name__, lr=lr, momentum=momentum, weight_decay=weight_decay)
         if nesterov and not momentum:
             raise ValueError("SGD: expected momentum > 0 with nesterov=True, got 0")
         super().__init__(parameters, lr, weight_decay)
@@ -254,8 +282,9 @@ class Adam(Optimizer):
     def __init__(self, parameters: Sequence[Tensor] | Sequence[Group], lr: float = 1e-3,
                  betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0):
         name = type(self).__name__
-        self._check(eps=eps)
-        if not (len(betas) == 2 and all(0 <= beta < 1 for beta in betas)):
+        _check(name, eps=eps)
+        if not (isinstance(betas, Sequence) and len(betas) == 2
+                and all(isinstance(beta, numbers.Real) and 0 <= beta < 1 for beta in betas)):
             raise ValueError(f"{name}: expected two betas, each from 0 to below 1, got {betas}")
         super().__init__(parameters, lr, weight_decay)
         if self.flat.dtype.itemsize < 4:
@@ -313,11 +342,11 @@ def clip_gradients(parameters: Sequence[Tensor], most: float) -> Any:
     and `step`. Parameters without a gradient are left out. The gradients are new arrays; the norm is a number, on a GPU
     an array without dimensions, for which nothing waits. A norm that is not finite makes the gradients NaN or 0.
 
-    Raises ValueError if `most` is not above 0.
+    Raises TypeError if the parameters are not a list of Tensors, and ValueError if `most` is not a number above 0.
     """
-    if not most > 0:
-        raise ValueError(f"clip_gradients: expected a norm above 0, got {most}")
-    given = [p for p in parameters if p.grad is not None]
+    if not isinstance(most, numbers.Real) or not most > 0:
+        raise ValueError(f"clip_gradients: expected a norm above 0, got {most!r}")
+    given = [p for p in _tensors("clip_gradients", parameters) if p.grad is not None]
     if not given:
         return 0.0
     xp = device.of(*(p.grad for p in given), operation="clip_gradients")
@@ -333,7 +362,8 @@ Schedule = Callable[[int], float]  # step, counted from 0 -> learning rate
 
 
 def constant(lr: float) -> Schedule:
-    """Return a schedule that is `lr` at every step."""
+    """Return a schedule that is `lr` at every step. Raises ValueError if lr < 0."""
+    _check("constant", lr=lr)
     return lambda step: lr
 
 
@@ -341,8 +371,16 @@ def step_decay(lr: float, at: Sequence[int], factor: float = 0.1) -> Schedule:
     """Return a schedule that starts at `lr` and multiplies it by `factor` at each of the steps `at`.
 
     He et al. 2015, section 4.2, use factor 0.1 at the steps (32000, 48000).
+
+    Raises TypeError if `at` is not a list of numbers, and ValueError if a number is negative.
     """
-    return lambda step: lr * factor ** sum(step >= s for s in at)
+    _check("step_decay", lr=lr, factor=factor)
+    if isinstance(at, str) or not isinstance(at, Iterable):
+        raise TypeError(f"step_decay, at: expected a list of steps, got {at!r}")
+    drops = list(at)  # a generator could be read once only
+    for step in drops:
+        _check("step_decay, at", step=step)
+    return lambda step: lr * factor ** sum(step >= s for s in drops)
 
 
 def cosine(lr: float, steps: int, end: float = 0.0) -> Schedule:
@@ -352,8 +390,9 @@ def cosine(lr: float, steps: int, end: float = 0.0) -> Schedule:
 
     This is SGDR (Loshchilov & Hutter 2017) without restarts, and PyTorch's CosineAnnealingLR up to step `steps`.
 
-    Raises ValueError if steps < 1.
+    Raises ValueError if steps < 1 or a rate is negative.
     """
+    _check("cosine", lr=lr, steps=steps, end=end)
     if steps < 1:
         raise ValueError(f"cosine: expected steps >= 1, got {steps}")
     return lambda step: end + (lr - end) * (1 + math.cos(math.pi * min(step, steps) / steps)) / 2
@@ -369,8 +408,9 @@ def one_cycle(lr: float, steps: int, rise: float = 0.3, start_factor: float = 25
     Both parts are half a cosine. The idea is Smith & Topin's (2018); the form and the defaults are those of PyTorch's
     OneCycleLR, which by default also changes the momentum. Here the momentum stays.
 
-    Raises ValueError if steps < 2, if `rise` is not between 0 and 1, or if a factor is not above 0.
+    Raises ValueError if steps < 2, lr < 0, if `rise` is not between 0 and 1, or if a factor is not above 0.
     """
+    _check("one_cycle", lr=lr, steps=steps, rise=rise, start_factor=start_factor, end_factor=end_factor)
     if steps < 2 or not 0 < rise < 1 or not min(start_factor, end_factor) > 0:
         raise ValueError(f"one_cycle: expected steps >= 2, rise between 0 and 1 and factors above 0, got {steps}, "
                          f"{rise}, {start_factor} and {end_factor}")
@@ -389,5 +429,10 @@ def warm_up(schedule: Schedule, steps: int, lr: float) -> Schedule:
     """Return a schedule that is `lr` for the first `steps` steps, then `schedule`.
 
     He et al. 2015, section 4.2, start a network of 110 layers with 0.01 for about 400 steps.
+
+    Raises TypeError if `schedule` is not a schedule, and ValueError if a number is negative.
     """
+    _check("warm_up", steps=steps, lr=lr)
+    if not callable(schedule):
+        raise TypeError(f"warm_up: expected a schedule, such as constant(0.1), got {schedule!r}")
     return lambda step: lr if step < steps else schedule(step)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_type_hints
@@ -12,6 +13,10 @@ from .names import unknown
 MOST = 2**31 - 1  # largest value of a count
 OPTIMIZERS = "sgd", "adam", "adamw"
 SCHEDULES = "steps", "cosine", "one-cycle"
+# What the fields' types mean, and their names in errors.
+KINDS: dict[str, tuple[type, str]] = {
+    "int": (numbers.Integral, "a whole number"), "float": (numbers.Real, "a number"), "bool": (bool, "True or False"),
+    "str": (str, "text"), "tuple[float, ...]": (tuple, "a tuple of numbers")}
 Settings = TypeVar("Settings")  # any dataclass
 
 
@@ -19,7 +24,35 @@ Settings = TypeVar("Settings")  # any dataclass
 class Recipe:
     """Says how to train. The defaults are those of `minires demo`.
 
-    Raises ValueError if a number is out of its range.
+    epochs = 3              number of passes over the training set
+    batch_size = 100        images in a batch; 128 in He et al. 2015, section 4.2
+    lr = 0.1                learning rate, the factor of each update; 0.1 in He et al. 2015, section 4.2
+    momentum = 0.9          share of SGD's velocity that an update keeps, or beta1 of Adam; 0.9 in He et al. 2015,
+                            section 4.2
+    weight_decay = 0.0001   factor of the weights in their gradient (`optim.SGD`), or in AdamW's decay; 0.0001 in He et
+                            al. 2015, section 4.2
+    steps = 0               number of updates, instead of epochs; 64,000 in He et al. 2015, section 4.2. 0: `epochs`
+                            decides
+    drops = ()              shares of the run, rising between 0 and 1, at which lr is divided by 10; (0.5, 0.75) in He
+                            et al. 2015, section 4.2, which are 32,000 and 48,000 of 64,000 updates
+    warm_up_lr = 0.0        limit of lr until the training error after an epoch is below 80 %; 0.01 in He et al. 2015,
+                            section 4.2, for 110 layers. 0: no warm-up
+    warm_up_layers = 110    number of layers with weights, below which a network is not warmed up
+    crop = 0                pixels: pad each image with as many zeros on each side, and cut out a random window of the
+                            image's size; 4 in He et al. 2015, section 4.2. 0: no crop
+    flip = False            mirror each image left to right with probability 1/2, as in He et al. 2015, section 4.2
+    drop_last = False       leave out an epoch's last batch if it would be smaller than the others
+    optimizer = "sgd"       or "adam" or "adamw", as in `optim`
+    beta2 = 0.999           share that Adam's and AdamW's mean of squares keeps: Kingma & Ba 2015, Algorithm 1
+    nesterov = False        look one step of SGD's velocity ahead, as in `optim.SGD`
+    decay_vectors = True    False: no weight decay for biases and BatchNorm's gamma and beta. He et al. 2015 decay all
+    schedule = "steps"      how lr changes. "steps": as `drops` say. "cosine": to 0 along half a cosine. "one-cycle": up
+                            to lr in the first 30 %, then down. The formulas are in `optim`
+    label_smoothing = 0.0   share of the target distribution, from 0 to below 1, that is uniform over the classes, as in
+                            `ops.cross_entropy`
+    clip = 0.0              largest norm of all gradients together, as in `optim.clip_gradients`. 0: no limit
+
+    Raises TypeError if a field has another type, and ValueError if a number is out of its range.
     """
 
     epochs: int = 3
@@ -27,22 +60,28 @@ class Recipe:
     lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 1e-4
-    steps: int = 0                 # number of updates, instead of epochs; 0: `epochs` decides
-    drops: tuple[float, ...] = ()  # fractions of the run, rising: at each of them lr is divided by 10
-    warm_up_lr: float = 0.0        # limit of lr until the training error after an epoch is below 80 %; 0: no warm-up
-    warm_up_layers: int = 110      # networks with fewer weight layers are not warmed up
-    crop: int = 0                  # pad each image with this many zeros per side, cut out a random window; 0: no crop
-    flip: bool = False             # mirror each image left to right with probability 1/2
-    drop_last: bool = False        # leave out an epoch's last batch if it would be smaller than the others
-    optimizer: str = "sgd"         # or "adam", "adamw"; for these, momentum is beta1
-    beta2: float = 0.999           # of Adam and AdamW
-    nesterov: bool = False         # of SGD
-    decay_vectors: bool = True     # False: no weight decay for biases and BatchNorm's gamma and beta
-    schedule: str = "steps"        # "steps": `drops` decides; "cosine": to 0; "one-cycle": up to lr, and down
-    label_smoothing: float = 0.0   # share of the target distribution that is uniform over the classes
-    clip: float = 0.0              # largest norm of all gradients together; larger ones are scaled down; 0: no limit
+    steps: int = 0
+    drops: tuple[float, ...] = ()
+    warm_up_lr: float = 0.0
+    warm_up_layers: int = 110
+    crop: int = 0
+    flip: bool = False
+    drop_last: bool = False
+    optimizer: str = "sgd"
+    beta2: float = 0.999
+    nesterov: bool = False
+    decay_vectors: bool = True
+    schedule: str = "steps"
+    label_smoothing: float = 0.0
+    clip: float = 0.0
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, (kind, wanted) = getattr(self, field.name), KINDS[str(field.type)]
+            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+                raise TypeError(f"recipe: expected {field.name} as {wanted}, got {value!r}")
+        if not all(isinstance(share, numbers.Real) for share in self.drops):
+            raise TypeError(f"recipe: expected drops as a tuple of numbers, got {self.drops!r}")
         for name, least in ("epochs", 1), ("batch_size", 1), ("steps", 0), ("warm_up_layers", 0), ("crop", 0):
             if getattr(self, name) < least:
                 raise ValueError(f"recipe: expected {name} >= {least}, got {getattr(self, name)}")

@@ -9,6 +9,7 @@ applies the chain rule at every step:
 """
 from __future__ import annotations
 
+import numbers
 import operator
 import zlib
 from collections.abc import Callable, Iterator
@@ -172,6 +173,23 @@ def _arrays(value: Any, name: str) -> Iterator[tuple[str, Any]]:
             yield from _arrays(v, f"{name}[{i}]")
 
 
+def _numbers(value: Any) -> np.ndarray:
+    """Return numbers, nested in lists, as float32.
+
+    NumPy alone would read None as NaN and "3" as 3. Whole numbers beyond 64 bits and fractions arrive as objects.
+    """
+    try:
+        array = np.asarray(value)
+    except ValueError as e:
+        raise ValueError(f"Tensor(data): expected lists of equal lengths: {e}") from e
+    if array.dtype.kind not in "fiub":
+        for one in array.ravel().tolist():
+            if not isinstance(one, numbers.Real):
+                raise TypeError("Tensor(data): expected numbers, nested in lists, got "
+                                f"{'a list with ' * (array.ndim > 0)}{type(one).__name__}")
+    return array.astype(np.float32)
+
+
 def _described(value: Any) -> str:
     """Return a description, for an error, of a value that should have been an array."""
     if value is None:
@@ -197,11 +215,12 @@ class Tensor:
     An array in foreign byte order or of a subclass of numpy.ndarray is converted. Operations save arrays without a
     copy: change one in place only after backward() (`detect_changes` finds where that was not so).
 
-    Raises TypeError if `data` is a Tensor, a masked array, or not float16, float32 or float64.
+    Raises TypeError if `data` is a Tensor, a masked array, text, None, or not float16, float32 or float64.
+    Raises ValueError if the lists in `data` have different lengths.
     """
 
     __slots__ = ("__weakref__", "creator", "data", "grad", "hooks", "requires_grad", "retains_grad")
-    __array_ufunc__ = None  # so that array + Tensor calls Tensor.__radd__, not NumPy
+    __array_priority__ = 1000  # so that array + Tensor calls Tensor.__radd__, not NumPy
 
     data: Any
     grad: Any
@@ -211,7 +230,7 @@ class Tensor:
         if isinstance(data, Tensor):
             raise TypeError("Tensor(data): data is a Tensor already; use .data or .detach()")
         if not hasattr(data, "dtype"):
-            data = np.asarray(data, np.float32)
+            data = _numbers(data)
         elif not device.is_array(data):
             if not isinstance(data, (np.ndarray, np.generic)) or hasattr(data, "mask"):
                 raise TypeError(f"Tensor(data): expected a NumPy or CuPy array or numbers, got {type(data).__name__}; "
@@ -284,7 +303,8 @@ class Tensor:
         return self.item()
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError("NumPy cannot use a Tensor; pass its .numpy()")
+        raise TypeError("NumPy's functions cannot take a Tensor; use minires.ops or the Tensor's own methods, which "
+                        "have gradients (x.exp() or ops.exp(x) for numpy.exp(x)), or give them x.numpy()")
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         raise TypeError(f"numpy.{function.__name__} cannot take a Tensor; use minires.ops or the Tensor's own methods, "

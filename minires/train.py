@@ -1,7 +1,9 @@
 """Train a model. The training loop is a generator of events, so its caller can plot, print or stop."""
 from __future__ import annotations
 
+import inspect
 import math
+import numbers
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import device, kernels, nn, ops, optim
-from .cuda_graph import GraphedStep
+from .cuda_graph import GraphedStep, check_loss
 from .datasets.augment import random_crop, random_flip
 from .datasets.batching import batches, epoch_rng
 from .evaluate import error as error  # train.error is public
@@ -114,9 +116,13 @@ def fit(model: nn.Module, train: Arrays | Batches, test: Arrays | Batches, recip
     It has the same bits if each epoch yields the same batches again; for a function, if they depend only on the epoch.
 
     Raises NotFinite if the loss is not finite, or if the weights are not finite after an epoch.
-    Raises TypeError if the labels are not an array, and ValueError if there is not one label for each image.
-    Raises ValueError if `at` does not fit the model, if training resumes with a Generator, or if an epoch has no batch.
+    Raises TypeError if an argument has another type, or if a function returns another type than described here.
+    Raises ValueError if there is no image, or not one label for each image.
+    Raises ValueError if an epoch has no batch, or another number of batches than their length says.
+    Raises ValueError if `at` does not fit the model, if training resumes with a Generator, or if `optimizer` has no
+    parameter of the model.
     """
+    _check_options(recipe, rng, optimizer, at, model, augment=augment, schedule=schedule, loss=loss, measure=measure)
     if loss is not None and recipe.label_smoothing:
         raise ValueError(f"fit: recipe.label_smoothing={recipe.label_smoothing} is part of the cross-entropy, which "
                          "loss= replaces; leave out one of the two")
@@ -145,7 +151,7 @@ def _fit(model: nn.Module, train: Arrays | Batches, test: Arrays | Batches, reci
     while at.step < total or at.batch:  # at.batch > 0: the errors of the current epoch are not measured yet
         order = _order(train, recipe, rng, at.epoch + 1)
         for one in islice(order, at.batch, at.batch + total - at.step):
-            lr = schedule(at.step)
+            lr = _rate(schedule(at.step))
             optimizer.lr = at.lr = min(lr, recipe.warm_up_lr) if at.warming_up else lr
             images, labels = _batch(train, one)
             batch = augment(images, rng=_draws(rng, at.epoch + 1, at.batch + 1))
@@ -155,8 +161,7 @@ def _fit(model: nn.Module, train: Arrays | Batches, test: Arrays | Batches, reci
             for name in optimizer.saved:
                 setattr(at, name, getattr(optimizer, name))
             yield Step(at.step, loss, len(images), at.lr)
-        if not at.batch:
-            raise ValueError(f"fit, train: epoch {at.epoch + 1} has no batch")
+        _check_epoch(train, recipe, at, total)
         seen = train if _are_arrays(train) else islice(_order(train, recipe, rng, at.epoch + 1), at.batch)
         tested = test if _are_arrays(test) else _order(test, recipe, rng, at.epoch + 1)
         finite, errors = _measured(model, optimizer, measure, seen, tested)
@@ -167,6 +172,43 @@ def _fit(model: nn.Module, train: Arrays | Batches, test: Arrays | Batches, reci
         at.epoch, at.batch, at.loss_sum = at.epoch + 1, 0, 0.0
         at.warming_up &= done.train_error >= 80
         yield done
+
+
+def _rate(lr: Any) -> float:
+    """Return what a schedule returned. Raises TypeError or ValueError unless it is a learning rate."""
+    if not isinstance(lr, numbers.Real):
+        raise TypeError(f"fit, schedule: expected it to return a number, got {type(lr).__name__}")
+    if not 0 <= float(lr) < math.inf:
+        raise ValueError(f"fit, schedule: expected it to return a finite number >= 0, got {lr}")
+    return float(lr)
+
+
+def _check_epoch(train: Any, recipe: Recipe, at: Progress, total: int) -> None:
+    """Raise ValueError if the epoch that ends here had no batch, or not as many as the length of its batches says."""
+    if not at.batch:
+        raise ValueError(f"fit, train: epoch {at.epoch + 1} has no batch")
+    if not _are_arrays(train) and not recipe.steps and at.batch != total // recipe.epochs:
+        raise ValueError(f"fit, train: epoch {at.epoch + 1} had {at.batch} batches, and len() says "
+                         f"{total // recipe.epochs}; with recipe.steps, the number of updates, no length is needed")
+
+
+def _check_options(recipe: Any, rng: Any, optimizer: Any, at: Any, model: Any, **functions: Any) -> None:
+    """Check the arguments of fit that are not data."""
+    for name, value, kind, wanted in (
+            ("model", model, nn.Module, "a Module"),
+            ("recipe", recipe, Recipe, 'a Recipe, such as recipes.named("demo")'),
+            ("rng", rng, np.random.Generator | numbers.Integral, "a numpy.random.Generator or a whole number as seed"),
+            ("optimizer", optimizer, Optimizer | None, "an Optimizer, such as optim.SGD(model.parameters(), 0.1)"),
+            ("at", at, Progress | None, "a Progress")):
+        if not isinstance(value, kind):
+            raise TypeError(f"fit, {name}: expected {wanted}, got {type(value).__name__}")
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise TypeError(f"fit, {name}: expected a function, got {type(function).__name__}")
+    if optimizer is not None:
+        mine = {id(t) for t in model.state().values()}
+        if not any(id(p) in mine for p in optimizer.parameters):
+            raise ValueError("fit, optimizer: it has no parameter of this model, so nothing would be trained")
 
 
 def optimizer_of(model: nn.Module, recipe: Recipe) -> Optimizer:
@@ -207,7 +249,10 @@ def _order(data: Any, recipe: Recipe, rng: Any, epoch: int) -> Iterator[Any]:
     """Return the batches of an epoch: for arrays their rows."""
     if _are_arrays(data):
         return batches(len(data[0]), recipe.batch_size, rng=_draws(rng, epoch), drop_last=recipe.drop_last)
-    return iter(data(epoch) if callable(data) else data)
+    one = data(epoch) if callable(data) else data
+    if not isinstance(one, Iterable):
+        raise TypeError(f"fit: expected the function for batches to return an iterable, got {type(one).__name__}")
+    return iter(one)
 
 
 def _batch(data: Any, one: Any) -> Arrays:
@@ -218,13 +263,13 @@ def _batch(data: Any, one: Any) -> Arrays:
         return images[rows], labels[rows]
     try:
         images, labels = one
-        if labels.shape[:1] == images.shape[:1] != (0,):
+        if images.ndim and labels.shape[:1] == images.shape[:1] != (0,):
             return images, labels
-        given = f"arrays of {len(images)} and {len(labels)}"
+        given = f"arrays of shapes {tuple(images.shape)} and {tuple(labels.shape)}"
     except (AttributeError, TypeError, ValueError):
         given = type(one).__name__
     raise ValueError(f"fit: expected every batch as (images, labels), two arrays with as many labels as images, got "
-                     f"{given}")
+                     f"{given}; a whole data set is a tuple (images, labels) of arrays")
 
 
 def _total_steps(train: Any, recipe: Recipe) -> int:
@@ -233,6 +278,8 @@ def _total_steps(train: Any, recipe: Recipe) -> int:
     if recipe.drop_last:
         raise ValueError("fit: drop_last has no effect on batches, which train decides itself; set it to False")
     one = train(1) if callable(train) else train
+    if not recipe.steps and hasattr(one, "__len__") and not len(one):
+        raise ValueError("fit, train: expected at least one batch, got none")
     if not recipe.steps and not hasattr(one, "__len__"):
         raise ValueError("fit, train: batches without a length need recipe.steps, the number of updates; "
                          f"{type(one).__name__} has no __len__")
@@ -253,6 +300,8 @@ def _check_labels(any_kind: bool, **sets: Any) -> None:
                         if hasattr(data, "images") and hasattr(data, "labels") else "")
                 raise TypeError(f"fit, {name}: expected (images, labels) or an iterable of such batches, got "
                                 f"{type(data).__name__}{hint}")
+            if callable(data) and not _takes_epoch(data):
+                raise TypeError(f"fit, {name}: expected a function of one argument, the number of an epoch from 1")
             if isinstance(data, Iterator):
                 raise ValueError(f"fit, {name}: expected batches that can be read once for each epoch, got a "
                                  f"{type(data).__name__}; {ONCE}")
@@ -262,9 +311,21 @@ def _check_labels(any_kind: bool, **sets: Any) -> None:
             if not hasattr(array, "shape"):
                 raise TypeError(f"fit, {name}: expected {what} as an array, got {type(array).__name__}; "
                                 f"{make} makes one")
+        if not len(x):
+            raise ValueError(f"fit, {name}: expected at least one image, got none")
         if y.shape[:1] != (len(x),) or (y.ndim != 1 and not any_kind):
             hint = "; for labels of another shape, give loss= and measure=" if y.shape[:1] == (len(x),) else ""
             raise ValueError(f"fit, {name}: expected one label for each of {len(x)} images, got shape {y.shape}{hint}")
+
+
+def _takes_epoch(function: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(function).bind(1)
+    except TypeError:
+        return False
+    except ValueError:  # a function in C, whose signature is not known
+        pass
+    return True
 
 
 def _go_on(optimizer: Optimizer, at: Progress, rng: Any) -> None:
@@ -314,7 +375,13 @@ def _mean(measure: Callable[..., float], model: nn.Module, data: Any) -> float:
     parts = [data] if _are_arrays(data) else [_batch(None, one) for one in data]
     if not parts:
         raise ValueError("fit, test: expected at least one batch, got none")
-    return float(sum(measure(model, *part) * len(part[0]) for part in parts) / sum(len(part[0]) for part in parts))
+    found = [measure(model, *part) for part in parts]
+    for value in found:
+        if not isinstance(value, numbers.Real):
+            raise TypeError(f"fit, measure: expected it to return a number, got {type(value).__name__}; float(value) "
+                            "makes one from an array or a Tensor with one element")
+    sizes = [len(part[0]) for part in parts]
+    return float(sum(value * size for value, size in zip(found, sizes, strict=True)) / sum(sizes))
 
 
 def _draws(rng: np.random.Generator | int, epoch: int, *batch: int) -> np.random.Generator:
@@ -349,10 +416,7 @@ def step(model: nn.Module, optimizer: Optimizer, images: Any, labels: Any, numbe
     optimizer.zero_grad()
     running = [(t, t.data) for t in model.state().values() if not t.requires_grad]
     with np.errstate(over="ignore", invalid="ignore"):  # the error below names the layer
-        found = (loss or ops.cross_entropy)(model(Tensor(images)), labels)
-    if not isinstance(found, Tensor) or found.size != 1:
-        raise TypeError(f"step, loss: expected a Tensor with one number, got "
-                        f"{f'shape {found.shape}; .mean() makes one' if isinstance(found, Tensor) else type(found)}")
+        found = check_loss("step", (loss or ops.cross_entropy)(model(Tensor(images)), labels))
     value = found.item()
     if not math.isfinite(value):
         for t, data in running:  # BatchNorm replaces the arrays of its statistics, so these hold the old values

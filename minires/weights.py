@@ -53,7 +53,7 @@ class LeftOut(NamedTuple):
 
 
 def load_weights(model: nn.Module, source: str | os.PathLike[str] | Mapping[str, Any], rename: Rename | None = None, *,
-                 skip: str | Iterable[str] = (), only: str | Iterable[str] = ()) -> LeftOut:
+                 skip: str | Iterable[str] = (), only: str | Iterable[str] | None = None) -> LeftOut:
     """Fill `model` with the weights and running statistics of `source`. If any of them does not fit, load none.
 
     source   a file, whose content decides which format it is: .safetensors; the index (.json) of .safetensors or
@@ -61,7 +61,7 @@ def load_weights(model: nn.Module, source: str | os.PathLike[str] | Mapping[str,
              arrays. No code in a file is run. Or a dict {name: array} from NumPy, CuPy, PyTorch or minires.
     skip     patterns of names in the model, such as "fc.*" or "layer4", that keep their values: nothing that the source
              has under such a name is looked at
-    only     patterns of the names to load; everything else is left out
+    only     patterns of the names to load; everything else is left out. By default all names are loaded
 
     Returns what was left out. Without `skip` and `only` that is nothing, because everything must fit.
 
@@ -80,12 +80,15 @@ def load_weights(model: nn.Module, source: str | os.PathLike[str] | Mapping[str,
 
     Raises ValueError if the file is damaged, has another format, or names code that is not allowed.
     Raises ValueError, with both shapes, if entries are missing, unexpected or misshapen.
-    Raises ValueError for a pattern or a rule of `rename` that no name has.
+    Raises ValueError for a pattern or a rule of `rename` that no name has, and if `skip` and `only` leave out
+    everything.
+    Raises TypeError if an argument has another type.
     Raises OSError if the file cannot be read.
     After an error the model is unchanged.
     """
     with _found(source, "load_weights") as (entries, where, _):
-        new, left_out = _fitted(model, entries, rename, where, _patterns("skip", skip), _patterns("only", only))
+        new, left_out = _fitted(model, entries, rename, where, _patterns("skip", skip),
+                                ["*"] if only is None else _patterns("only", only))
     for name, t in model.state().items():
         t.data = new.get(name, t.data)
     return left_out
@@ -177,6 +180,8 @@ def _found(source: str | os.PathLike[str] | Mapping[str, Any], operation: str
             entries = _tensors(source)
         yield entries, where, 0
         return
+    if not isinstance(source, str | os.PathLike):  # open() would take a number as a file that is open already
+        raise TypeError(f"{operation}: expected a path or a dict of arrays, got {type(source).__name__}")
     with open(source, "rb") as file, ExitStack() as stack:
         with _explained(where := str(source), operation):
             head = file.read(HEAD)
@@ -246,9 +251,11 @@ def _tensors(saved: Any) -> dict[str, Any]:
         if isinstance(saved, Mapping):
             saved = next((saved[key] for key in NESTED if isinstance(saved.get(key), Mapping)), saved)
     if not isinstance(saved, Mapping):
-        raise Refused(f"expected a dict of arrays, or such a dict under {' or '.join(map(repr, NESTED))}, got "
-                      f"{type(saved).__name__}; torch.save(model.state_dict(), ...) and pickle.dump write one")
-    entries = {str(name): _in_memory(value) for name, value in saved.items()}
+        given = "one array" if isinstance(saved, Stored) else type(saved).__name__
+        raise Refused(f"expected a dict of arrays, or such a dict under {' or '.join(map(repr, NESTED))}, got {given}; "
+                      "torch.save(model.state_dict(), ...) and pickle.dump write one")
+    entries = {name.decode("latin1") if isinstance(name, bytes) else str(name): _in_memory(value)
+               for name, value in saved.items()}
     if not any(isinstance(value, Stored) for value in entries.values()) and (places := _nested(saved)):
         raise Refused(f"the weights are under {' and '.join(places[:SHOWN])}, where they are not looked for; load the "
                       "file with the program that wrote it, and save that dict alone")
@@ -284,6 +291,8 @@ def _in_memory(value: Any) -> Any:
         array = (array.double() if array.is_floating_point() else array).numpy()
     if isinstance(value, Stored) or not hasattr(array, "dtype"):
         return value
+    if hasattr(array, "mask"):
+        raise Refused("it holds masked arrays; give array.filled(0) instead")
     return Stored(tuple(array.shape), np.dtype(array.dtype), lambda: device.to(array, "cpu"))
 
 
@@ -311,7 +320,7 @@ def _npy(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
 
 
 def _patterns(option: str, given: str | Iterable[str]) -> tuple[str, ...]:
-    patterns = (given,) if isinstance(given, str) else tuple(given)
+    patterns = (given,) if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)
     if wrong := [p for p in patterns if not isinstance(p, str)]:
         raise TypeError(f"load_weights: {option}: expected patterns of names as text, got {type(wrong[0]).__name__}")
     return patterns
@@ -331,9 +340,11 @@ def _fitted(model: nn.Module, entries: Mapping[str, Any], rename: Rename | None,
                 raise unknown(f"load_weights: {option}", pattern, whole)
 
     def wanted(name: str) -> bool:
-        return ((not only or any(has_pattern(name, p) for p in only)) and not any(has_pattern(name, p) for p in skip))
+        return any(has_pattern(name, p) for p in only) and not any(has_pattern(name, p) for p in skip)
 
     mine = {name: t for name, t in whole.items() if wanted(name)}
+    if not mine:
+        raise UsageError(f"load_weights: skip and only leave out all {len(whole)} names of the model")
     fits: dict[str, Any] = {}
     names: dict[str, str] = {}
     left = []
@@ -409,8 +420,12 @@ def _translated(theirs: Iterable[str], mine: Container[str], rename: Rename | No
                         f"{type(rename).__name__}")
     names = {name: name for name in theirs}
     for rule in rules:
+        if isinstance(rule, Substitution):
+            rule.check(names.values())
         now = ({name: rule(name) for name in names.values()} if callable(rule)
                else _replaced_parts(names.values(), mine, rule))
+        if wrong := [type(new).__name__ for new in now.values() if not isinstance(new, str)]:
+            raise TypeError(f"load_weights: rename: expected the function to return a name, got {wrong[0]}")
         if isinstance(rule, Substitution) and names and all(a == b for a, b in now.items()):
             raise UsageError(f"load_weights: rename: {rule.text} changes none of the {len(now)} names, such as "
                              f"{next(iter(now))[:MOST_NAME]}")
@@ -420,7 +435,11 @@ def _translated(theirs: Iterable[str], mine: Container[str], rename: Rename | No
 
 def _replaced_parts(theirs: Iterable[str], mine: Container[str], rename: Mapping[str, str]) -> dict[str, str]:
     """Return {name: name after the rules of a dict}."""
+    if wrong := [name for pair in rename.items() for name in pair if not isinstance(name, str)]:
+        raise TypeError(f"load_weights: rename: expected names as text, got {type(wrong[0]).__name__}")
     rules = {_parts(old): _parts(new) for old, new in rename.items()}
+    if () in rules:  # it would match everywhere
+        raise UsageError("load_weights: rename: expected a name in the source to replace, got ''")
     parts = {name: _parts(name) for name in theirs}
     for old in rules:
         if not any(p[i:i + len(old)] == old for p in parts.values() for i in range(len(p))):

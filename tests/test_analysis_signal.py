@@ -202,9 +202,19 @@ def test_saturated_sigmoids_are_dead_too():
     assert [a.dead for a in found.values()] == [0.5]
 
 
+def test_activations_of_every_nonlinearity_that_minires_has():
+    """Regression: a network with nn.LeakyReLU or nn.GELU had no nonlinearity."""
+    class Clipped(nn.Module):
+        def forward(self, x): return x.clip(0, 6)
+
+    net = nn.Sequential(nn.LeakyReLU(), nn.GELU(), Clipped(), nn.ReLU())
+    found = activations(net, normal(9, 3, dtype=np.float32))
+    assert list(found) == ["0", "1", "2", "3"] and found["0"].zero == 0 and found["2"].zero > 0
+
+
 def test_activations_refuse_what_they_cannot_describe():
     x = normal(5, 3, dtype=np.float32)
-    with pytest.raises(ValueError, match="no ReLU, sigmoid, tanh, maximum, or Function of its own"):
+    with pytest.raises(ValueError, match=r"no nonlinearity: no ReLU, leaky ReLU, .* clip, or Function of its own"):
         activations(nn.Linear(3, 2, rng=rng()), x)
     with pytest.raises(ValueError, match="expected bins >= 1 and limit > 0, got 0 and 4"):
         activations(cifar(), x, bins=0)

@@ -121,6 +121,31 @@ def check_ops(r):
                     check_ratio(entry, case[way]["torch"], "torch")
 
 
+@pytest.mark.parametrize("system", ["auto", pytest.param("torch", marks=needs_torch)])
+def test_the_convolutions_with_groups_and_gaps(monkeypatch, system):
+    """In this process, which is quicker: `ops.py --grouped` gives these cases to its workers."""
+    workers, cases = module(monkeypatch, "workers"), module(monkeypatch, "ops").grouped(2, 4, 16)
+    monkeypatch.setenv("MINIRES_KERNELS", "auto")
+    assert {case["groups"] for case in cases} == {1, 2, 8, 32, 16} and {case["dilation"] for case in cases} == {1, 2, 4}
+    for case in cases:
+        made = workers.torch_layer(case, 1) if system == "torch" else workers.minires_layer(case, system)
+        gx, gw = made["backward"]()
+        assert [*made["forward"]().shape] == [*gx.shape] == case["shape"]
+        assert tuple(gw.shape) == (case["out"], case["shape"][1] // case["groups"], 3, 3)
+
+
+@needs_torch
+@pytest.mark.slow
+def test_groups_and_gaps_are_compared_with_torch(tmp_path):
+    r, printed, _ = result(tmp_path, "ops", "--grouped")
+    assert len(r["layers"]) == 6 and not r["left_out"] and printed.startswith("3x3 convolutions: median ms")
+    for case in r["layers"]:
+        for way in "forward", "backward":
+            for entry in case[way].values():
+                check_times(entry, r["rounds"], r["repeats"])
+                check_ratio(entry, case[way]["torch"], "torch")
+
+
 def check_scaling(r):
     check_header(r, "scaling")
     for entries in r["groups"].values():

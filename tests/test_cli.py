@@ -120,7 +120,7 @@ WRONG = [
     (("train", "resnet20", "--dataset", "mnist", "--out", "folder"), "mnist: not found"),
     (("train", "resnet20", *DATA, "--set", "train_images=1001"), "train_images: expected at most 1000, got 1001"),
     (("train", "resnet20", *DATA, "--set", "image_size=5", "--out", "folder/new"), "divide the images' 16x16, got 5x5"),
-    (("train", "resnet20", *DATA, "--set", "model.width=0"), "Conv2d: expected channels and a kernel >= 1, got 3"),
+    (("train", "resnet20", *DATA, "--set", "model.width=0"), "cifar: expected width as an integer >= 1, got 0"),
     (("train", "resnet20", *DATA, "--set", f"model.width={'9' * 30}"), "Maximum allowed dimension exceeded"),
     (("train", "resnet20", *DATA, "--set", "model.norm=x"), 'expected norm "batch", "none" or "fixup", got'),
     (("train", "--resume", "--out", "nothing"), "nothing: found no run to resume"),

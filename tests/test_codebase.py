@@ -216,7 +216,8 @@ def test_no_state_of_a_module_is_assigned_by_its_functions():
     assert said == [] and any(isinstance(n, ast.Global) for n in ast.walk(ast.parse("def f():\n    global x\n")))
 
 
-BRANCHES = {("losses.py", "_check_labels")}  # documented there: checking the labels on a GPU would wait for the device
+# Documented there: checking the labels and their weights on a GPU would wait for the device.
+BRANCHES = {("losses.py", "_check_labels"), ("losses.py", "_check_divisor")}
 TELLERS = {"cli", "commands", "runs"}  # these report to the user which device is used
 
 

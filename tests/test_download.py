@@ -28,6 +28,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     server.ends     after how many bytes each of the next answers breaks off
     server.ranges   whether the server can resume
+    server.length   the Content-Length, if it is not the right one; False: none
     """
 
     def do_GET(self):
@@ -44,7 +45,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         else:
             self.send_response(200)
-        self.send_header("Content-Length", str(len(content) - start))
+        if self.server.length is not False:
+            self.send_header("Content-Length", self.server.length or str(len(content) - start))
         self.end_headers()
         stop = start + self.server.ends.pop(0) if self.server.ends else len(content)
         return self.wfile.write(content[start:stop])
@@ -56,7 +58,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as made:
-        made.files, made.asked, made.ends, made.ranges = {"/file": CONTENT}, [], [], True
+        made.files, made.asked, made.ends, made.ranges, made.length = {"/file": CONTENT}, [], [], True, None
         made.url = f"http://127.0.0.1:{made.server_port}/"
         thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -220,6 +222,35 @@ def test_mnist_files_are_downloaded_where_they_are_missing(server, tmp_path, mon
     assert [path for path, _ in server.asked if "gone" not in path] == [f"/{f}.gz" for f in mnist_family.FILES[2:]]
 
 
+@pytest.mark.parametrize("length", [None, False])
+def test_a_file_without_end_is_not_downloaded(server, tmp_path, length):
+    server.length = length
+    with pytest.raises(ValueError, match="expected at most 1500000 bytes, got more; it was deleted"):
+        download.fetch([server.url + "file"], tmp_path / "file", MD5, 1_500_000)
+    assert names(tmp_path) == []
+    assert download.fetch([server.url + "file"], tmp_path / "file", MD5, 3_000_000).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("length", ["abc", "-5"])
+def test_a_length_that_is_no_number_is_ignored(server, tmp_path, length):
+    server.length = length
+    assert download.fetch([server.url + "file"], tmp_path / "file", MD5).read_bytes() == CONTENT
+
+
+def test_a_folder_that_cannot_be_made(server, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OSError, match=r"Not a directory; nothing can be downloaded there\. Choose .* MINIRES_DATA"):
+        download.fetch([server.url + "file"], tmp_path / "file" / "cifar10" / "file", MD5)
+    assert server.asked == []
+
+
+def test_a_folder_that_cannot_be_written_to(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download.os, "access", lambda path, mode: False)  # root may write everywhere
+    with pytest.raises(PermissionError, match=r"Permission denied; nothing can be downloaded there\. Choose"):
+        download.fetch([server.url + "file"], tmp_path / "file", MD5)
+    assert server.asked == [] and names(tmp_path) == []
+
+
 @pytest.fixture
 def tiny_cifar(server, tmp_path, monkeypatch):
     """Serve a CIFAR-10 of 60 images, and make a folder for data sets that has none yet."""
@@ -253,6 +284,25 @@ def test_the_readmes_command_works_where_there_is_no_data(tiny_cifar, tmp_path, 
     assert len(tiny_cifar.asked) == 1
     run = typed[typed.index("--out") + 1]
     assert cli.main(["evaluate", run, "--download", "--json"]) == 0 and len(tiny_cifar.asked) == 1
+
+
+def test_ctrl_c_keeps_what_has_arrived(tiny_cifar, tmp_path, monkeypatch, capsys):
+    """The README's command is stopped half-way, and resumes when it is typed again."""
+    class Stopped(Full):
+        def write(self, data):
+            self.file.write(data[:1000])
+            raise KeyboardInterrupt
+
+    typed = ["train", "resnet20", "--dataset", "cifar10", "--download", "--recipe", "paper-cifar", "--out", "run",
+             "--resume", "--device", "cpu", "--set", "steps=2", "batch_size=20", "model.width=1"]
+    opened = builtins.open
+    with monkeypatch.context() as m:
+        m.setattr(download, "open", lambda path, mode: Stopped(opened(path, mode), 0), raising=False)
+        assert cli.main(typed) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "minires train: stopped"
+    assert names(tmp_path) == ["cifar-10-binary.tar.gz.part"]
+    assert cli.main(typed) == 0
+    assert "MB of them left) into" in capsys.readouterr().err and tiny_cifar.asked[1][1] == "bytes=1000-"
 
 
 def test_evaluate_downloads_too(tiny_cifar, tmp_path, capsys):

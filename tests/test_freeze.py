@@ -204,14 +204,35 @@ def test_a_frozen_model_keeps_that_in_copies_and_outside_of_training():
 
 
 @pytest.mark.parametrize("which, says", [
-    ("layer9", "freeze: unknown name 'layer9'; did you mean layer"), (nn.ReLU(), "freeze: unknown name 'ReLU'"),
-    (Tensor([1.0]), "freeze: unknown name 'Tensor'"),
+    ("layer9", "freeze: unknown name 'layer9'; did you mean layer"), (nn.ReLU(), "got another ReLU"),
+    (Tensor([1.0]), "got another Tensor"),
 ], ids=str)
 def test_what_does_not_exist_cannot_be_frozen(which, says):
     net = network()
     with pytest.raises(ValueError, match=says):
         net.freeze("conv1", which)
     assert net.conv1.weight.requires_grad
+
+
+# ----------------------------------------------------------------------------------------- parameters of a part
+
+
+def test_the_parameters_of_a_part():
+    net = network()
+    names = {id(t): name for name, t in net.state().items()}
+
+    def chosen(*which):
+        return [names[id(t)] for t in net.parameters(*which)]
+
+    assert chosen() == [name for name, t in net.state().items() if t.requires_grad]
+    assert chosen("layer1") == [name for name in chosen() if name.startswith("layer1.")] != []
+    assert chosen("fc", net.fc.bias, "fc.weight", net.conv1) == ["conv1.weight", "fc.weight", "fc.bias"]
+    assert chosen("*.bn?") == [name for name in chosen() if ".bn" in name]
+    net.freeze("layer1.0")
+    assert chosen("layer1.0") == []
+    for which, says in ("layer9", "parameters: unknown name 'layer9'; did you mean"), (nn.ReLU(), "got another ReLU"):
+        with pytest.raises(ValueError, match=says):
+            net.parameters(which)
 
 
 # ------------------------------------------------------------------------------ analyses of a partly frozen model
@@ -296,7 +317,7 @@ def test_activations_of_other_nonlinearities(bend):
     found = analysis.activations(net, normal(50, 3, dtype=np.float32))
     assert list(found) == ["1"] and sum(found["1"].counts) == 200
     linear = nn.Sequential(nn.Linear(3, 4, rng=draw()))
-    with pytest.raises(ValueError, match="this model has no ReLU, sigmoid, tanh, maximum, or Function of its own"):
+    with pytest.raises(ValueError, match="this model has no nonlinearity: no ReLU, leaky ReLU, GELU, sigmoid"):
         analysis.activations(linear, normal(5, 3, dtype=np.float32))
 
 

@@ -172,6 +172,7 @@ def pooling_options():
         np.testing.assert_allclose(got, expected, rtol=1e-15, err_msg="plain loop")
     got = ops.adaptive_avg_pool2d(Tensor(x), (3, 5)).data
     np.testing.assert_allclose(got[:, :, 1, 2], x[:, :, 2:5, 3:5].mean((2, 3)), rtol=1e-12, err_msg="plain loop")
+    gradcheck(lambda a: ops.adaptive_avg_pool2d(a, (3, 5)), x)
 
 
 def choices():
@@ -580,8 +581,11 @@ MORE = {
     "mean pooling: what extends beyond the padding counts": (
         [(ops, "avg_pool2d", "y * Tensor(rows[:, None] * columns)", "y")], pooling_options, LOOP),
     "adaptive pooling: rows and columns exchanged": (
-        [(ops, "adaptive_avg_pool2d", "zip(size, (H, W), strict=True)", "zip(size[::-1], (H, W), strict=True)")],
-        pooling_options, "reshape"),
+        [(ops.AdaptiveAvgPool2d, "forward", "map(_bands, size, x.shape[2:])", "map(_bands, size[::-1], x.shape[2:])")],
+        pooling_options, LOOP),
+    "adaptive pooling: the gradient counts only the rows of a band": (
+        [(ops.AdaptiveAvgPool2d, "backward", "(r.stop - r.start) * (c.stop - c.start)", "r.stop - r.start")],
+        pooling_options, WRONG),
     "where: both sides get the gradient": (
         [(ops.Where, "backward", "self.xp.where(self.condition, 0, g)", "g")], choices, WRONG),
     "clip: the gradient passes everywhere": ([(ops.Clip, "backward", "g * self.inside", "g + 0")], choices, WRONG),
@@ -609,8 +613,7 @@ MORE = {
         cross_entropy_options, "closed form"),
     "cross-entropy: smoothing without the weights": (
         [(ops.losses, "_general_cross_entropy",
-          "w * (one_hot * (1 - float(label_smoothing)) + float(label_smoothing) / K)",
-          "w * one_hot * (1 - float(label_smoothing)) + float(label_smoothing) / K")],
+          "w * (one_hot * (1 - smoothing) + smoothing / K)", "w * one_hot * (1 - smoothing) + smoothing / K")],
         cross_entropy_options, "closed form"),
     "kernel's rows and columns exchanged in im2col": (
         [(K, "im2col", "cols.reshape(ANY, -1)", "cols.swapaxes(1, 2).reshape(ANY, -1)")], adjoint, "not adjoint"),

@@ -435,6 +435,26 @@ def test_adaptive_pooling_is_the_plain_loop(size):
     assert difference(ops.adaptive_avg_pool2d(Tensor(x), size).data, y) < 1e-14
 
 
+def test_what_is_not_finite_stays_in_its_bands():
+    """Regression: as products with matrices of weights, 0 times infinity was NaN everywhere."""
+    x = normal(1, 1, 7, 5)
+    x[0, 0, 0, 0], x[0, 0, 6, 4] = np.inf, np.nan
+    y = ops.adaptive_avg_pool2d(Tensor(x), (3, 2)).data[0, 0]
+    assert y[0, 0] == np.inf and np.isnan(y[2, 1]) and np.isfinite(y).sum() == 4
+
+
+def test_operations_on_arrays_without_elements():
+    assert ops.max(Tensor(np.empty((0, 3))), 1).shape == ops.min(Tensor(np.empty((0, 3))), 1).shape == (0,)
+    x, w = Tensor(np.empty((2, 0)), True), Tensor(np.empty((4, 0)), True)
+    y = ops.linear(x, w)
+    y.backward(np.ones((2, 4)))
+    assert y.data.tolist() == [[0] * 4] * 2 and x.grad.shape == (2, 0) and w.grad.shape == (4, 0)
+    x = Tensor(np.empty((2, 0, 3)), True)
+    y = ops.linear(x, Tensor(np.ones((4, 3)), True))
+    y.backward(np.empty(y.shape))
+    assert y.shape == (2, 0, 4) and x.grad.shape == (2, 0, 3)
+
+
 @pytest.mark.parametrize("padded", [True, False])
 @pytest.mark.parametrize("size, k, s, p", [((5, 8), (3, 2), (2, 3), (1, 1)), ((6, 7), 3, 2, 0), ((4, 5), 2, 3, 1)])
 def test_avg_pool2d_counts_what_it_should(size, k, s, p, padded):

@@ -1,5 +1,7 @@
 """Test SGD and schedules against PyTorch, against numbers computed by hand, and at the step numbers of the paper."""
 
+import math
+
 import numpy as np
 import pytest
 from helpers import difference, needs_torch, normal, same_bits, torch
@@ -127,10 +129,34 @@ def test_a_scalar_parameter_stays_an_array():  # NumPy turns sums of 0-d arrays 
 @pytest.mark.parametrize("options, message", [
     ({"lr": -1}, "SGD: expected lr >= 0, got -1"), ({"lr": float("nan")}, "SGD: expected lr >= 0, got nan"),
     ({"lr": 1, "momentum": -0.9}, "expected momentum >= 0, got -0.9"),
-    ({"lr": 1, "weight_decay": -1e-4}, "expected weight_decay >= 0, got -0.0001")])
+    ({"lr": 1, "weight_decay": -1e-4}, "expected weight_decay >= 0, got -0.0001"),
+    ({"lr": math.inf}, "expected lr >= 0 and finite, got inf"), ({"lr": math.nan}, "expected lr >= 0, got nan")])
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         SGD([parameter(1.0)], **options)
+
+
+@pytest.mark.parametrize("make", [lambda p: SGD(p, 0.1), lambda p: optim.Adam(p), lambda p: optim.Group(p),
+                                  lambda p: optim.decay_matrices_only(p), lambda p: optim.clip_gradients(p, 1.0)])
+def test_one_tensor_is_not_a_list_of_parameters(make):
+    """Its rows are new Tensors, so nothing would be trained, and no norm limited."""
+    p = Tensor(np.ones((2, 3)), True)
+    p.grad = np.full((2, 3), 9.0)
+    with pytest.raises(TypeError, match=r"expected a list of Tensors, such as net\.fc\.parameters.*, got Tensor"):
+        make(p)
+
+
+def test_the_result_of_an_operation_is_not_a_parameter():
+    with pytest.raises(ValueError, match="SGD: expected parameters, got the result of an operation, Mul; an update"):
+        SGD([parameter(1.0) * 2], 0.1)
+
+
+@pytest.mark.parametrize("grad", [[1.0], 1.0, Tensor(np.ones(1))], ids=lambda grad: type(grad).__name__)
+def test_a_gradient_that_is_no_array_is_refused(grad):
+    p = parameter(1.0)
+    sgd, p.grad = SGD([p], 0.1), grad
+    with pytest.raises(TypeError, match="SGD: parameter 0: expected an array as gradient, got"):
+        sgd.step()
 
 
 def test_parameters_of_two_dtypes_are_refused():

@@ -164,6 +164,23 @@ def test_decay_spares_batch_norms_and_biases():
     (lambda p: optim.clip_gradients(p, 0), ValueError, "clip_gradients: expected a norm above 0, got 0"),
     (lambda p: optim.cosine(0.1, 0), ValueError, "cosine: expected steps >= 1, got 0"),
     (lambda p: optim.one_cycle(0.1, 10, rise=1), ValueError, "one_cycle: expected steps >= 2, rise between"),
+    (lambda p: optim.one_cycle(-0.1, 10), ValueError, "one_cycle: expected lr >= 0, got -0.1"),
+    (lambda p: optim.constant("fast"), TypeError, "constant: expected lr as a number, got 'fast'"),
+    (lambda p: optim.constant(-0.1), ValueError, "constant: expected lr >= 0, got -0.1"),
+    (lambda p: optim.step_decay(0.1, 5), TypeError, "step_decay, at: expected a list of steps, got 5"),
+    (lambda p: optim.step_decay(0.1, ["5"]), TypeError, "step_decay, at: expected step as a number, got '5'"),
+    (lambda p: optim.cosine(0.1, 5, end=math.nan), ValueError, "cosine: expected end >= 0, got nan"),
+    (lambda p: optim.warm_up(0.1, 5, 0.01), TypeError, "warm_up: expected a schedule, such as .*, got 0.1"),
+    (lambda p: Adam(p, betas=0.9), ValueError, "Adam: expected two betas, each from 0 to below 1, got 0.9"),
+    (lambda p: Adam(p, betas=("a", "b")), ValueError, "Adam: expected two betas"),
+    (lambda p: Adam(p, lr="fast"), TypeError, "Adam: expected lr as a number, got 'fast'"),
+    (lambda p: SGD(nn.Sequential(nn.ReLU()), 0.1), TypeError, "SGD: expected a list of Tensors, .*, got Sequential"),
+    (lambda p: SGD(5, 0.1), TypeError, "SGD: expected a list of Tensors, such as .*, got int"),
+    (lambda p: Group(p, lr_factor=-1.0), ValueError, "Group: expected lr_factor >= 0, got -1.0"),
+    (lambda p: Group(p, lr_factor="x"), TypeError, "Group: expected lr_factor as a number, got 'x'"),
+    (lambda p: Group(p, weight_decay=math.nan), ValueError, "Group: expected weight_decay >= 0, got nan"),
+    (lambda p: optim.clip_gradients(p, "1"), ValueError, "clip_gradients: expected a norm above 0, got '1'"),
+    (lambda p: optim.clip_gradients([Group(p)], 1), TypeError, "clip_gradients: expected a list of Tensors, .* Group"),
 ])
 def test_wrong_use_is_refused(make, error, says):
     with pytest.raises(error, match=says):

@@ -122,3 +122,27 @@ def test_a_dollar_sign_is_drawn_and_powers_of_ten_are_powers():
     assert label.get_text() == "$5 and $6" and not label.get_parse_math()
     ticks = figure.axes[0].get_yticklabels()
     assert any("10^" in tick.get_text() for tick in ticks) and all(tick.get_parse_math() for tick in ticks)
+
+
+def test_the_figure_is_drawn_when_the_training_breaks_off(notebook):
+    def events():
+        yield EVENTS[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(plot.live(events(), seconds=1e9))
+    assert [how for how, _ in notebook] == ["first"] and notebook[0][1].axes[0].lines[0].get_ydata().tolist() == [2.5]
+
+
+def test_other_losses_and_measures_are_seen():
+    """A loss below 0 was outside the axis, and the axis said error (%) for any measure."""
+    seen = training.Seen("correlation")
+    for event in Step(1, -2.0, 5, 0.1), Step(2, -3.0, 5, 0.1), Epoch(1, -2.5, -0.5, 0.25):
+        seen.add(event)
+    left, right = seen.figure().axes
+    assert left.get_ylim()[0] < -3 and right.get_ylim()[0] < -0.5 and right.get_ylabel() == "correlation"
+
+
+def test_what_is_no_event_is_refused():
+    with pytest.raises(TypeError, match=r"live: expected the events of train\.fit, got float"):
+        list(plot.live([0.5]))

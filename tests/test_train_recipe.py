@@ -1,10 +1,12 @@
 """Test the choices of a recipe and of train.fit: optimisers, schedules, clipping, losses, batches of one's own."""
 
+import ast
 import copy
 import dataclasses
 import functools
 import json
 import math
+import re
 import shutil
 
 import numpy as np
@@ -58,6 +60,22 @@ def same(one, other):
 def test_recipes_that_make_no_sense_are_refused(wrong, says):
     with pytest.raises(ValueError, match=says):
         Recipe(**wrong)
+
+
+@pytest.mark.parametrize("wrong, says", [
+    ({"lr": "fast"}, "expected lr as a number, got 'fast'"), ({"epochs": 1.5}, "epochs as a whole number, got 1.5"),
+    ({"epochs": True}, "epochs as a whole number, got True"), ({"flip": "no"}, "flip as True or False, got 'no'"),
+    ({"optimizer": None}, "expected optimizer as text, got None"), ({"drops": [0.5]}, "drops as a tuple of numbers"),
+    ({"drops": ("a",)}, "drops as a tuple of numbers"), ({"clip": None}, "expected clip as a number, got None")])
+def test_a_field_of_another_type_is_refused(wrong, says):
+    with pytest.raises(TypeError, match=f"recipe: .*{says}"):
+        Recipe(**wrong)
+
+
+def test_help_explains_every_field_with_its_default():
+    rows = dict(re.findall(r"^ {4}(\w+) = (\S+) {2,}\S", Recipe.__doc__, re.MULTILINE))
+    assert {name: ast.literal_eval(text) for name, text in rows.items()} == vars(Recipe())
+    assert list(rows) == [field.name for field in dataclasses.fields(Recipe)]
 
 
 def test_drop_last_leaves_out_the_small_batch():
@@ -164,10 +182,59 @@ def test_targets_that_are_not_classes():
 
 
 @pytest.mark.parametrize("loss, says", [(lambda y, labels: y, r"got shape \(5, 10\); .mean\(\) makes one"),
-                                        (lambda y, labels: 1.0, "got <class 'float'>")])
+                                        (lambda y, labels: 1.0, "got float; compute it with operations on"),
+                                        (lambda y, labels: y.data.mean(), "got float32"),
+                                        (lambda y, labels: None, "got NoneType")])
 def test_a_loss_that_is_not_one_number_is_refused(loss, says):
     with pytest.raises(TypeError, match=f"step, loss: expected a Tensor with one number, {says}"):
         trained(loss=loss)
+
+
+def test_a_loss_that_no_parameter_reaches_is_refused():
+    with pytest.raises(ValueError, match="step, loss: expected a Tensor that was computed from the model's output"):
+        trained(loss=lambda y, labels: y.detach().mean())
+
+
+def test_a_graphed_step_takes_the_same_losses():
+    """Regression: targets that are floats were cut to integers, and a loss that is an array had no attribute."""
+    targets, tested = (x.mean((1, 2, 3), keepdims=True)[:, 0, 0] * np.ones(10, "f4") for x in (TRAIN[0], TEST[0]))
+    own = {"learn": (TRAIN[0], targets), "test": (TEST[0], tested), "measure": lambda *_: 1.0,
+           "loss": lambda output, labels: ((output - labels) ** 2).mean()}
+    assert same(trained(graph=True, **own), trained(**own))
+    for loss, error, says in ((lambda y, labels: np.ones(3), TypeError, "with one number, got ndarray"),
+                              (lambda y, labels: y.detach().mean(), ValueError, "got a constant")):
+        with pytest.raises(error, match=f"GraphedStep, loss: .*{says}"):
+            trained(graph=True, loss=loss)
+
+
+OTHER = optim.SGD(net().parameters(), 0.1)  # of another model
+
+
+@pytest.mark.parametrize("options, error, says", [
+    ({"loss": "mse"}, TypeError, "fit, loss: expected a function, got str"),
+    ({"augment": 3}, TypeError, "fit, augment: expected a function, got int"),
+    ({"schedule": 0.1}, TypeError, "fit, schedule: expected a function, got float"),
+    ({"schedule": lambda step: "fast"}, TypeError, "fit, schedule: expected it to return a number, got str"),
+    ({"schedule": lambda step: -0.1}, ValueError, "fit, schedule: expected it to return a finite number >= 0, got -"),
+    ({"schedule": lambda step: math.nan}, ValueError, "expected it to return a finite number >= 0, got nan"),
+    ({"measure": lambda *_: None}, TypeError, "fit, measure: expected it to return a number, got NoneType"),
+    ({"measure": lambda *_: np.ones(3)}, TypeError, "fit, measure: expected it to return a number, got ndarray"),
+    ({"optimizer": optim.Adam}, TypeError, "fit, optimizer: expected an Optimizer, such as .*, got type"),
+    ({"optimizer": OTHER}, ValueError, "fit, optimizer: it has no parameter of this model, so nothing would be"),
+    ({"at": 5}, TypeError, "fit, at: expected a Progress, got int"),
+    ({"recipe": "demo"}, TypeError, r"fit, recipe: expected a Recipe, such as recipes.named\(.demo.\), got str"),
+    ({"model": lambda x: x}, TypeError, "fit, model: expected a Module, got function"),
+    ({"learn": (TRAIN[0][:0], TRAIN[1][:0])}, ValueError, "fit, train: expected at least one image, got none"),
+])
+def test_wrong_arguments_are_refused(options, error, says):
+    with pytest.raises(error, match=says):
+        trained(**options)
+
+
+@pytest.mark.parametrize("rng", [None, "0", 1.5, np.random, np.random.RandomState(0)], ids=lambda rng: str(rng)[:9])
+def test_what_is_no_source_of_randomness_is_refused(rng):
+    with pytest.raises(TypeError, match=r"fit, rng: expected a numpy\.random\.Generator or a whole number as seed"):
+        list(fit(net(), TRAIN, TEST, FAST, rng=rng))
 
 
 def test_label_smoothing_is_that_of_the_operation():
@@ -287,12 +354,32 @@ def test_a_measure_of_batches_is_their_mean():
     (lambda n: [], dataclasses.replace(FAST, steps=3), ValueError, "fit, train: epoch 1 has no batch"),
     (3, FAST, TypeError, r"fit, train: expected \(images, labels\) or an iterable of such batches, got int"),
     ([TRAIN[0]], FAST, ValueError, r"expected every batch as \(images, labels\), two arrays"),
-    ([(TRAIN[0], TRAIN[1][:4])], FAST, ValueError, "got arrays of 23 and 4"),
+    ([(TRAIN[0], TRAIN[1][:4])], FAST, ValueError, r"got arrays of shapes \(23, 1, 8, 8\) and \(4,\)"),
+    ([*TRAIN], FAST, ValueError, r"got ndarray; a whole data set is a tuple \(images, labels\)"),
+    (np.zeros((3, 2)), FAST, ValueError, r"got arrays of shapes \(\) and \(\)"),
+    ([*zip(*TRAIN, strict=True)], FAST, ValueError, r"got arrays of shapes \(1, 8, 8\) and \(\)"),
+    ([], FAST, ValueError, "fit, train: expected at least one batch, got none"),
+    (lambda: [TRAIN], FAST, TypeError, "fit, train: expected a function of one argument, the number of an"),
+    (lambda n: None, dataclasses.replace(FAST, steps=3), TypeError, "to return an iterable, got NoneType"),
     (cut(TRAIN, [slice(0, 5)]), dataclasses.replace(FAST, drop_last=True), ValueError, "drop_last has no effect on"),
 ])
 def test_wrong_batches_are_refused(learn, recipe, error, says):
     with pytest.raises(error, match=says):
         trained(recipe, learn=learn)
+
+
+class Ends(Passes):
+    """A data set whose later passes end early."""
+
+    def __iter__(self): return iter([*super().__iter__()][:1 if self.passes > 2 else None])
+
+
+def test_batches_that_end_early_are_noticed():
+    """Regression: the run made up for them with more epochs than the recipe has."""
+    batches = cut(TRAIN, [slice(0, 7), slice(7, 23)])
+    with pytest.raises(ValueError, match=r"fit, train: epoch 2 had 1 batches, and len\(\) says 2; with recipe.steps"):
+        trained(learn=Ends(batches))
+    assert len(trained(dataclasses.replace(FAST, steps=4), learn=Ends(batches))[0]) == 4 + 3
 
 
 def test_no_test_batch():

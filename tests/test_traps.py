@@ -4,6 +4,7 @@ Docstrings say what happened before these were refused, in minires 0.1.
 """
 
 import copy
+import operator
 import pickle
 
 import numpy as np
@@ -95,20 +96,43 @@ def test_numpy_s_functions_are_refused_with_what_to_do(function):
         function(*arguments.get(function, (leaf(X),)))
 
 
+@pytest.mark.parametrize("refused", [
+    lambda x: np.exp(x), lambda x: np.exp(x, out=np.zeros(2)), lambda x: np.add(np.ones(2), x), lambda x: np.add(x, 1),
+    lambda x: np.maximum(x, 0), lambda x: np.add.reduce(x), lambda x: np.multiply.outer(np.ones(2), x)])
+def test_ufuncs_say_what_to_write_instead(refused):
+    """NumPy alone: "operand 'Tensor' does not support ufuncs (__array_ufunc__=None)"."""
+    with pytest.raises(TypeError, match=r"use minires\.ops .* \(x\.exp\(\) or ops\.exp\(x\) for numpy\.exp\(x\)\)"):
+        refused(leaf([1, 2]))
+
+
+@pytest.mark.parametrize("left", [np.array([1.0, 2.0]), np.float64(2), np.float32(2), np.int64(2), np.array(2.0)],
+                         ids=lambda left: f"{left.dtype}{left.shape}")
+def test_numpy_on_the_left_of_an_operator(left):
+    x = leaf([1, 2])
+    for how in (operator.add, operator.sub, operator.mul, operator.truediv, operator.pow):
+        y = how(left, x)
+        assert isinstance(y, Tensor) and y.dtype == x.dtype
+        assert np.allclose(y.data, how(np.float64(left), x.data))
+    for how in (operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne):
+        assert how(left, x).tolist() == how(left, x.data).tolist()
+
+
 def test_conversions_are_refused_or_right():
     x, one, a = leaf([1, 2]), leaf(3), np.zeros(2)
     for refused in (lambda: np.asarray(x), lambda: np.array([x, x]), lambda: a.__setitem__(slice(None), x),
                     lambda: Tensor([x, x]), lambda: Tensor([one, one]), lambda: a.__setitem__(x, 1)):
-        with pytest.raises(TypeError, match=r"NumPy cannot use a Tensor; pass its \.numpy\(\)"):
+        with pytest.raises(TypeError, match=r"NumPy's functions cannot take a Tensor; use .* or give them x\.numpy"):
             refused()
-    with pytest.raises(TypeError):
-        np.exp(x)
     with pytest.raises(ValueError, match="sequence"):
         a[0] = x
     a[1] = one
     assert a.tolist() == [0, 3] and float(one) == 3
-    with pytest.raises(TypeError):
-        a += x
+    total = a
+    total += x  # like any other sum: a new Tensor
+    assert isinstance(total, Tensor) and total.data.tolist() == [1, 5] and a.tolist() == [0, 3]
+    one.data += one
+    with pytest.raises(TypeError, match="data is a Tensor already"):
+        one * 2
 
 
 def test_iteration_and_truth():
@@ -256,6 +280,7 @@ HALF = {  # a case for every operation: (function, arrays)
     ops.Conv2d: (lambda x, w: ops.conv2d(x, w, stride=2, padding=1), [IMAGE, WEIGHT]),
     ops.MaxPool2d: (lambda x: ops.max_pool2d(x, 3, 2, 1), [IMAGE]),
     ops.AvgPool2d: (lambda x: ops.avg_pool2d(x, 260) * 1000.0, [normal(1, 1, 260, 260)]),
+    ops.AdaptiveAvgPool2d: (lambda x: ops.adaptive_avg_pool2d(x, (2, 1)) * 1000.0, [normal(1, 1, 260, 260)]),
     ops.SubsampleAndPad: (lambda x: ops.subsample_and_pad(x, 2, 7), [IMAGE]),
     ops.BatchNorm: (lambda x, g, b: ops.batch_norm(x, g, b)[0], [normal(70000, 3), C, C]),
     ops.BatchNormRelu: (lambda x, g, b: ops.batch_norm_relu(x, g, b)[0], [normal(70000, 3), C, C]),

@@ -72,6 +72,29 @@ def test_a_pattern_that_nothing_has_is_refused(options, says):
         load_weights(small(), drawn(small()), **options)
     with pytest.raises(TypeError, match="load_weights: skip: expected patterns of names as text, got int"):
         load_weights(small(), drawn(small()), skip=[3])
+    with pytest.raises(TypeError, match="load_weights: only: expected patterns of names as text, got int"):
+        load_weights(small(), drawn(small()), only=3)
+
+
+@pytest.mark.parametrize("options", [{"skip": "*"}, {"only": []}, {"only": "fc", "skip": "fc.*"}])
+def test_loading_nothing_is_refused(options):
+    with pytest.raises(ValueError, match=r"load_weights: skip and only leave out all \d+ names of the model"):
+        load_weights(small(), drawn(small()), **options)
+
+
+@pytest.mark.parametrize("source", [0, None, [1, 2]])
+def test_a_source_that_is_no_path(source):
+    """open(0) would read what is typed."""
+    for read in (read_weights, lambda source: load_weights(small(), source)):
+        with pytest.raises(TypeError, match=f"expected a path or a dict of arrays, got {type(source).__name__}"):
+            read(source)
+
+
+def test_masked_arrays_in_a_dict_are_refused():
+    source = drawn(small())
+    source["fc.bias"] = np.ma.array(source["fc.bias"], mask=True)
+    with pytest.raises(ValueError, match=r"it holds masked arrays; give array.filled\(0\) instead"):
+        load_weights(small(), source)
 
 
 def test_names_that_only_the_source_has_can_be_skipped():
@@ -116,7 +139,11 @@ def test_a_substitution_is_seds(text, name, becomes):
     ("s/a/b", "expected s/OLD/NEW/"), ("s//b/", "expected s/OLD/NEW/"), ("s/a/b/x", "expected s/OLD/NEW/"),
     ("a=b", "expected s/OLD/NEW/"), ("s/(/b/", "is not a regular expression"), (r"s/a/\1/", "does not have"),
     ("s/a{99999999999}/b/", "is not a regular expression"),
-    (f"s/{'(' * 5000}a{')' * 5000}/b/", "is not a regular expression")], ids=lambda text: text[:20])
+    (f"s/{'(' * 5000}a{')' * 5000}/b/", "is not a regular expression"), ("s/[[a]/b/", "Possible nested set"),
+    (r"s/(\w)\1/x/", r"expected no reference such as \\1 in OLD"),
+    ("s/(a+)+b/x/", r"expected no group to repeat, got \)\+"),
+    ("s/(a|ab){2,}c/x/", r"got \)\{2,\} after one"), ("s/(?i)fc/x/", r"expected groups as \(...\), got \(\?i"),
+    (5, "expected s/OLD/NEW/")], ids=lambda text: str(text)[:20])
 def test_a_substitution_that_is_none(text, says):
     with pytest.raises(ValueError, match=f"rename: .*{says}"):
         Substitution(text)
@@ -124,8 +151,26 @@ def test_a_substitution_that_is_none(text, says):
         Substitution(r"s/a(.)/{\1+1}/")("ax")
     with pytest.raises(ValueError, match=r"expected \\1 to be a whole number"):
         Substitution(r"s/(\d+)/{\1+1}/")("9" * 400)
-    with pytest.raises(ValueError, match="expected names of at most 500 characters, got one of 100000"):
-        Substitution("s/(.*)_(.*)x/b/")("_" * 100_000)
+
+
+@pytest.mark.parametrize("text, most, too_long", [
+    ("s/(.*)_(.*)x/b/", 300, 2000), ("s/a*a*a*b/x/", 150, 400), ("s/.*?.*?.*?.*?x/b/", 40, 150),
+    (f"s/{'a?' * 12}b/x/", 200, 200_000), (f"s/{'(a|a)' * 10}b/x/", 200, 10**6)], ids=lambda value: str(value)[:20])
+def test_the_time_of_a_substitution_is_bounded(text, most, too_long):
+    """Each of these took hours, or for ever, on a long name."""
+    assert Substitution(text)("a" * most) == "a" * most
+    with pytest.raises(ValueError, match=r"ways to match it with these names, and at most 2e\+08 are tried; write"):
+        Substitution(text)("a" * too_long)
+    many = {"a" * most + str(i): np.zeros(1, "f4") for i in range(200_000 // most)}
+    if Substitution(text).repeats > 2:
+        with pytest.raises(ValueError, match="ways to match it with these names"):
+            load_weights(small(), many, Substitution(text))
+
+
+def test_the_repeats_of_a_substitution_are_counted():
+    for text, repeats, choices in ((r"s/[*+?(|]+\+\[a*/x/", 2, 0), (r"s/a{2}b{1,3}c+?(d)?|e/x/", 3, 3),
+                                   (r"s/[]*]a[^]+]b/x/", 0, 0), (r"s/\\*(\d+)\.(\w+)/x/", 3, 0)):
+        assert (Substitution(text).repeats, Substitution(text).choices) == (repeats, choices), text
 
 
 def test_rules_in_order():
@@ -140,6 +185,17 @@ def test_rules_in_order():
         load_weights(small(), source, Substitution("s/xyz/a/"))
     with pytest.raises(TypeError, match="expected a dict of names, a function or a list of these, got int"):
         load_weights(small(), source, 3)
+
+
+@pytest.mark.parametrize("rename, error, says", [
+    ({"": "net"}, ValueError, "rename: expected a name in the source to replace, got ''"),  # it never ended
+    ({".": "net"}, ValueError, "rename: expected a name in the source to replace"),
+    ({"fc": None}, TypeError, "rename: expected names as text, got NoneType"),
+    ({0: "fc"}, TypeError, "rename: expected names as text, got int"),
+    (lambda name: None, TypeError, "rename: expected the function to return a name, got NoneType")])
+def test_wrong_rules_are_refused(rename, error, says):
+    with pytest.raises(error, match=says):
+        load_weights(small(), drawn(small()), rename)
 
 
 def test_the_command_renames_by_regular_expressions(tmp_path, capsys):

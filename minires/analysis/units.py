@@ -23,9 +23,9 @@ def activations(model: nn.Module, images: Any, bins: int = 41, limit: float = 4.
                 kinds: type | tuple[type, ...] = ()) -> dict[str, Activation]:
     """Describe every nonlinearity, whether it is a module or not, in train mode.
 
-    These are ReLU, sigmoid, tanh, `ops.maximum` (a leaky ReLU, for example), and every Function from outside of minires
-    that makes of one Tensor another of its shape: your own Softplus or GELU. One that is composed of several operations
-    (x * sigmoid(x)) appears as those of its parts that are nonlinearities.
+    These are ReLU, leaky ReLU, GELU, sigmoid, tanh, `ops.maximum`, `ops.clip`, and every Function from outside of
+    minires that makes of one Tensor another of its shape, such as your own Softplus. One that is composed of several
+    operations (x * sigmoid(x)) appears as those of its parts that are nonlinearities.
 
     images   one batch, (N, C, H, W) or (N, features)
     bins     the number of bins of each histogram
@@ -62,7 +62,8 @@ def activations(model: nn.Module, images: Any, bins: int = 41, limit: float = 4.
                 name, _ = made_by.get(id(t)) or made_by.get(id(x)) or (f"nonlinearity {len(found) + 1}", None)
                 found[name] = _describe(x.data, t.data, bins, limit)
     if not found:
-        raise ValueError("activations: this model has no ReLU, sigmoid, tanh, maximum, or Function of its own")
+        raise ValueError("activations: this model has no nonlinearity: no ReLU, leaky ReLU, GELU, sigmoid, tanh, "
+                         "maximum, clip, or Function of its own")
     return found
 
 
@@ -83,10 +84,13 @@ def _of_kinds(model: nn.Module, images: Any, bins: int, limit: float, kinds: typ
     return found
 
 
+_NONLINEAR = ops.Relu, ops.LeakyRelu, ops.Gelu, ops.Sigmoid, ops.Tanh, ops.Maximum, ops.Clip
+
+
 def _is_nonlinear(t: Tensor) -> bool:
     step: Any = t.creator
     own = not type(step).__module__.startswith("minires.") and len(step.inputs) == 1
-    return (own or isinstance(step, (ops.Relu, ops.Sigmoid, ops.Tanh, ops.Maximum))) and step.inputs[0].shape == t.shape
+    return (own or isinstance(step, _NONLINEAR)) and step.inputs[0].shape == t.shape
 
 
 def _describe(x: Any, y: Any, bins: int, limit: float) -> Activation:

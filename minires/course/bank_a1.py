@@ -45,6 +45,23 @@ PREORDER: list[Change] = [("if parents_done:\n order.append(v)", "if parents_don
 FIRST_FIRST: list[Change] = [("for parent in v.parents:", "for parent in reversed(v.parents):")]
 SAME: list[Change] = [("elif v not in seen", "elif v.data not in seen"), ("seen.add(v)", "seen.add(v.data)")]
 BREADTH: list[Change] = [("todo.pop()", "todo.pop(0)")]
+# A Value is placed when all its uses have been placed, but only one of its uses was counted.
+USES_ONCE: list[Change] = [
+    ("order, seen, todo = [], set(), [(result, False)]", """uses, seen = {result: 0}, [result]
+for v in seen:  # the list grows while it is read
+    for parent in v.parents:
+        if parent not in uses:
+            uses[parent] = 1
+            seen.append(parent)
+order, todo = [], [result]"""),
+    ("v, parents_done = todo.pop()\n if parents_done:\n order.append(v)\n elif v not in seen:\n seen.add(v)\n "
+     "todo.append((v, True))\n for parent in v.parents:\n todo.append((parent, False))", """v = todo.pop()
+order.append(v)
+for parent in v.parents:
+    uses[parent] -= 1
+    if uses[parent] == 0:
+        todo.append(parent)"""),
+    ("return order", "return order[::-1]")]
 
 # 1.4
 SHARE, RESET, START = "parent.grad += share", "v.grad = 0.0", "order[-1].grad += 1.0"
@@ -81,7 +98,7 @@ BUGS = [
         {"a1.3": [[("return order", "return order[::-1]")]],
          "a1.4": [[("reversed(order)", "order")], [("reversed(order)", "order[:-1]")]]}),
     Bug(5, "the Values are in the order in which a depth-first search meets them, which is not a topological order",
-        {"a1.3": [PREORDER, [*PREORDER, *FIRST_FIRST]]}),
+        {"a1.3": [PREORDER, [*PREORDER, *FIRST_FIRST], USES_ONCE]}),
     Bug(6, "the Values are in the order in which a breadth-first search meets them, which is not a topological order",
         {"a1.3": [[*PREORDER, *BREADTH], [*PREORDER, *BREADTH, *FIRST_FIRST]]}),
     Bug(7, "a Value that is met a second time is ignored",

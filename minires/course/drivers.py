@@ -132,6 +132,8 @@ class One:
         kept = found.copy()
         if found.flags.writeable:
             found[...] = -1
+        elif np.shares_memory(found, mine):
+            raise TypeError(f"{self.function} must return an array of its own, not a view of {name}")
         return {self.result: kept, f"{name} after {self.result} were overwritten (exact)": mine}
 
 

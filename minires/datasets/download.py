@@ -2,6 +2,7 @@
 a transfer."""
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import sys
@@ -39,7 +40,7 @@ def fetch_all(name: str, missing: Sequence[Missing]) -> list[Path]:
                 f"{f', {megabytes(left)} of them left' if 0 < left < one.size else ''}) into {one.path.parent}")
         if sys.stderr is not None:
             streams.attempt(partial(print, line, file=sys.stderr, flush=True))
-        fetch(one.urls, one.path, one.md5)
+        fetch(one.urls, one.path, one.md5, 2 * one.size)
     return [one.path for one in missing]
 
 
@@ -54,27 +55,39 @@ def _part(path: Path) -> Path:
     return path.with_name(path.name + ".part")
 
 
-def fetch(urls: Sequence[str], path: Path, md5: str) -> Path:
+def fetch(urls: Sequence[str], path: Path, md5: str, most: int | None = None) -> Path:
     """Download a file from the first of `urls` that answers, and return `path`. All `urls` offer the same file.
 
-    The bytes are written to `path` + ".part", and a later call resumes there. When the file is complete and its MD5 is
-    `md5`, it is renamed to `path`. On a terminal a progress bar is shown.
+    The bytes are written to `path` + ".part", and a later call resumes there, also after Ctrl-C. When the file is
+    complete and its MD5 is `md5`, it is renamed to `path`. On a terminal a progress bar is shown.
+
+    most: bytes; a file with more is not downloaded. None: no limit
 
     Raises FileExistsError if `path` exists: nothing is overwritten.
     Raises ConnectionError if no site offers the file, or if the transfer breaks off.
-    Raises ValueError for another MD5, after which the partial file is deleted.
-    Raises OSError if the disk is full.
+    Raises ValueError for another MD5 and for more than `most` bytes, after which the partial file is deleted.
+    Raises OSError if the disk is full or the folder cannot be written to.
     """
     if path.exists():
         raise FileExistsError(f"{path}: expected no file of that name, because it is about to be downloaded; nothing "
                               "was changed")
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = _part(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path.parent)
+    except OSError as e:
+        raise OSError(e.errno, f"{e.strerror}; nothing can be downloaded there. Choose another folder with "
+                      "MINIRES_DATA or --data-dir, in Python with root", str(e.filename)) from e
     failed = []
     for url in urls:
         try:
-            _transfer(url, part)
+            _transfer(url, part, most)
             break
+        except _TooLong as e:
+            part.unlink(missing_ok=True)
+            raise ValueError(f"{url}: expected at most {most} bytes, got more; it was deleted. The site offers a file "
+                             "that is not the published one") from e
         except urllib.error.HTTPError as e:
             e.close()
             failed.append(f"{url} answers {e.code} {e.reason}")
@@ -93,7 +106,11 @@ def fetch(urls: Sequence[str], path: Path, md5: str) -> Path:
     return path
 
 
-def _transfer(url: str, part: Path) -> None:
+class _TooLong(Exception):
+    """A site offers more bytes than the file can have."""
+
+
+def _transfer(url: str, part: Path, most: int | None) -> None:
     """Download from `url` to `part`, starting after the bytes that `part` already has."""
     from tqdm.auto import tqdm
 
@@ -109,8 +126,10 @@ def _transfer(url: str, part: Path) -> None:
     with response:
         if response.status != 206:  # this site cannot resume, and sends the file from its beginning
             have = 0
-        left = response.headers.get("Content-Length")
-        total = have + int(left) if left else None
+        left = response.headers.get("Content-Length", "")
+        total = have + int(left) if left.isdecimal() else None
+        if most is not None and (total or 0) > most:
+            raise _TooLong
         with (open(part, "r+b" if have else "wb") as file,
               tqdm(total=total, initial=have, desc=part.stem, unit="B", unit_scale=True, disable=None) as bar):
             file.seek(have)
@@ -123,5 +142,7 @@ def _transfer(url: str, part: Path) -> None:
                                   "space and try again: the download resumes", str(part)) from e
                 have += len(piece)
                 bar.update(len(piece))
+                if most is not None and have > most:
+                    raise _TooLong
     if total is not None and have < total:
         raise ConnectionError(f"the transfer ended after {have} of {total} bytes")

@@ -198,23 +198,28 @@ def share(work: Callable[[Iterator[Block]], None], blocks: Blocks) -> None:
 # clears one by one at first touch, which takes an eighth of a training step. Every step allocates arrays of the same
 # sizes, so a session keeps their memory and gives it to the next array of the same size.
 
-LARGE = 1 << 20  # bytes
+LARGE = 1 << 17  # bytes
+# The backward pass needs its largest arrays while the small ones that it has freed lie idle. In a ResNet, the arrays of
+# each size, at their most numerous, add up to four thirds of what is in use at a time.
+MOST_KEPT = 1.5
 
 
 class Memory:
     """Memory holds the memory of arrays that were freed in an open session, and counts its bytes."""
 
     def __init__(self) -> None:
-        self.free: dict[int, list[Any]] = {}  # {size in bytes: free pieces of memory}
+        self.free: dict[int, list[Any]] = {}  # {bytes: free pieces of memory}; the size requested last is at the end
         self.kept = 0                         # bytes in `free`
         self.lent = self.most_lent = 0        # bytes in arrays in use, and their maximum so far
 
     def take(self, size: int) -> Any:
         """Return `size` bytes, from freed memory of this size if there is any."""
         with _shared.lock:
-            if self.free.get(size):
-                taken = self.free[size].pop()
+            pieces = self.free.pop(size, [])
+            if pieces:
+                taken = pieces.pop()
                 self.kept -= size
+                self.free[size] = pieces
             else:
                 taken = np.empty(size, np.uint8)
             self.lent += size
@@ -222,17 +227,19 @@ class Memory:
         return taken
 
     def give_back(self, taken: Any) -> None:
-        """Keep the memory `taken`, but never more in total than was once in use at a time. If it would be more, first
-        drop all kept memory, so that sizes no longer requested do not stay."""
+        """Keep the memory `taken`, but never more in total than MOST_KEPT times what was once in use at a time. If it
+        would be more, drop the memory of the sizes that were requested longest ago."""
         with _shared.lock:
             self.lent -= taken.nbytes
             if not _shared.sessions:
                 return
-            if self.kept + taken.nbytes > self.most_lent:
-                self.free.clear()
-                self.kept = 0
             self.free.setdefault(taken.nbytes, []).append(taken)
             self.kept += taken.nbytes
+            while self.kept > MOST_KEPT * self.most_lent:
+                size = next(iter(self.free))
+                if pieces := self.free.pop(size)[:-1]:
+                    self.free = {size: pieces, **self.free}
+                self.kept -= size
 
     def forget(self) -> None:
         """Drop all kept memory."""

@@ -77,6 +77,9 @@ def cifar(depth: int, residual: bool = True, block: str = "basic", shortcut: str
     Raises ValueError for an impossible depth or combination of arguments.
     """
     n = blocks_per_stage(depth, block)
+    for name, size in ("num_classes", num_classes), ("in_channels", in_channels), ("width", width):
+        if not isinstance(size, int | np.integer) or size < 1:
+            raise ValueError(f"cifar: expected {name} as an integer >= 1, got {size!r}")
     if norm not in ("batch", "none", "fixup"):
         raise ValueError(f'cifar: expected norm "batch", "none" or "fixup", got {norm!r}')
     if norm != "batch" and (block != "basic" or by_hand):

@@ -1,6 +1,7 @@
 """This module has the layers: convolution, linear, BatchNorm, activations, pooling, dropout and Sequential."""
 from __future__ import annotations
 
+import numbers
 import operator
 from collections.abc import Iterator
 from typing import Any
@@ -8,8 +9,25 @@ from typing import Any
 import numpy as np
 
 from .. import init, kernels, ops
+from ..ops.arguments import check_number
+from ..ops.elementwise import check_approximate, check_probability
 from ..tensor import Tensor
 from .module import Module
+
+
+def _check_counts(name: str, **counts: Any) -> None:
+    """Raise ValueError, naming the layer `name`, unless all of `counts` are integers >= 1."""
+    for what, value in counts.items():
+        if not isinstance(value, numbers.Integral) or int(value) < 1:
+            raise ValueError(f"{name}: expected {what} as an integer >= 1, got {value!r}")
+
+
+def _check_window(name: str, kernel: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1) -> None:
+    """Raise ValueError, naming the layer `name`, unless these are integers or pairs: padding >= 0, the others >= 1."""
+    for what, value, least in (("kernel", kernel, 1), ("stride", 1 if stride is None else stride, 1),
+                               ("padding", padding, 0), ("dilation", dilation, 1)):
+        if min(ops.pair(value, f"{name}, {what}")) < least:
+            raise ValueError(f"{name}, {what}: expected at least {least}, got {value}")
 
 
 class Conv2d(Module):
@@ -20,22 +38,19 @@ class Conv2d(Module):
     groups: see `ops.conv2d`. The weight is (out_channels, in_channels / groups, kh, kw).
     Weights start as in He et al. 2015b with fan-in, biases at 0.
 
-    Raises ValueError if a number of channels or a kernel size is less than 1, or if `groups` does not divide both
-    numbers of channels.
+    Raises ValueError if a size is not an integer in its range, or if `groups` does not divide both numbers of channels.
     """
 
     multiplies = True
 
     def __init__(self, in_channels: int, out_channels: int, kernel: Any, stride: Any = 1, padding: Any = 0,
                  bias: bool = False, *, dilation: Any = 1, groups: int = 1, rng: np.random.Generator):
-        kernel = ops.pair(kernel, "Conv2d, kernel")
-        if min(out_channels, in_channels, *kernel) < 1:
-            raise ValueError(f"Conv2d: expected channels and a kernel >= 1, got {in_channels} -> {out_channels}, "
-                             f"kernel {kernel}")
-        if groups < 1 or in_channels % groups or out_channels % groups:
+        _check_counts("Conv2d", in_channels=in_channels, out_channels=out_channels, groups=groups)
+        _check_window("Conv2d", kernel, stride, padding, dilation)
+        if in_channels % groups or out_channels % groups:
             raise ValueError(f"Conv2d, groups: expected a divisor of {in_channels} input and {out_channels} output "
                              f"channels, got {groups}")
-        shape = (out_channels, in_channels // groups, *kernel)
+        shape = (out_channels, in_channels // groups, *ops.pair(kernel))
         self.weight = Tensor(init.he_normal(shape, rng=rng), True)
         self.bias = Tensor(init.constant((out_channels,), 0), True) if bias else None
         self.stride, self.padding = ops.pair(stride, "Conv2d, stride"), ops.pair(padding, "Conv2d, padding")
@@ -60,11 +75,14 @@ class Linear(Module):
 
     Input and output: (N, in_features) -> (N, out_features).
     Weights start uniform in +-1 / sqrt(in_features), biases at 0.
+
+    Raises ValueError if a number of features is not an integer >= 1.
     """
 
     multiplies = True
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, rng: np.random.Generator):
+        _check_counts("Linear", in_features=in_features, out_features=out_features)
         self.weight = Tensor(init.fan_in_uniform((out_features, in_features), rng=rng), True)
         self.bias = Tensor(init.constant((out_features,), 0), True) if bias else None
 
@@ -83,6 +101,7 @@ class BatchNorm(Module):
     These are PyTorch's conventions. eps is added to the variance, inside the square root.
 
     Raises ValueError for PyTorch's options momentum=None and track_running_stats=False, and says what to write instead.
+    Raises ValueError if there is no channel, eps < 0, or momentum is not from 0 to 1.
     """
 
     ndim = 0
@@ -94,6 +113,9 @@ class BatchNorm(Module):
         if not track_running_stats:
             raise ValueError(f"{type(self).__name__}: expected track_running_stats=True; to normalise by the batch "
                              "while the model is in eval mode, call bn.train() after model.eval()")
+        _check_counts(type(self).__name__, channels=channels)
+        check_number(f"{type(self).__name__}, eps", eps, 0)
+        check_number(f"{type(self).__name__}, momentum", momentum, 0, 1)
         self.weight = Tensor(init.constant((channels,), 1), True)
         self.bias = Tensor(init.constant((channels,), 0), True)
         self.running_mean = Tensor(init.constant((channels,), 0))
@@ -158,7 +180,7 @@ class LeakyReLU(Module):
     """LeakyReLU computes x for x > 0 and slope * x elsewhere, for any shape."""
 
     def __init__(self, slope: float = 0.01):
-        self.slope = slope
+        self.slope = check_number("LeakyReLU, slope", slope)
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.leaky_relu(x, self.slope)
@@ -171,6 +193,7 @@ class GELU(Module):
     """GELU computes x P(Z <= x) for a standard normal Z, for any shape. `approximate` is that of `ops.gelu`."""
 
     def __init__(self, approximate: str = "none"):
+        check_approximate("GELU", approximate)
         self.approximate = approximate
 
     def forward(self, x: Tensor) -> Tensor:
@@ -181,9 +204,13 @@ class GELU(Module):
 
 
 class MaxPool2d(Module):
-    """MaxPool2d computes the maximum of every window. The arguments are those of `ops.max_pool2d`."""
+    """MaxPool2d computes the maximum of every window. The arguments are those of `ops.max_pool2d`.
+
+    Raises ValueError if one of them is not in its range.
+    """
 
     def __init__(self, kernel: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False, dilation: Any = 1):
+        _check_window("MaxPool2d", kernel, stride, padding, dilation)
         self.kernel, self.stride, self.padding, self.ceil_mode = kernel, stride, padding, ceil_mode
         self.dilation = dilation
 
@@ -196,10 +223,14 @@ class MaxPool2d(Module):
 
 
 class AvgPool2d(Module):
-    """AvgPool2d computes the mean of every window. The arguments are those of `ops.avg_pool2d`."""
+    """AvgPool2d computes the mean of every window. The arguments are those of `ops.avg_pool2d`.
+
+    Raises ValueError if one of them is not in its range.
+    """
 
     def __init__(self, kernel: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
                  count_include_pad: bool = True):
+        _check_window("AvgPool2d", kernel, stride, padding)
         self.kernel, self.stride, self.padding = kernel, stride, padding
         self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
 
@@ -245,9 +276,13 @@ class Flatten(Module):
 
 
 class Dropout(Module):
-    """Dropout sets elements to zero with probability p in train mode. `rng` draws a new mask at every call."""
+    """Dropout sets elements to zero with probability p in train mode. `rng` draws a new mask at every call.
+
+    Raises ValueError unless 0 <= p < 1.
+    """
 
     def __init__(self, p: float = 0.5, *, rng: np.random.Generator):
+        check_probability("Dropout", p)
         self.p, self.rng = p, rng
 
     def forward(self, x: Tensor) -> Tensor:

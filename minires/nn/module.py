@@ -103,9 +103,34 @@ class Module:
                     found[name] = t
         return found
 
-    def parameters(self) -> list[Tensor]:
-        """Return the Tensors that an optimiser trains, in order, each once."""
-        return list({id(t): t for t in self.state().values() if t.requires_grad}.values())
+    def parameters(self, *which: str | Module | Tensor) -> list[Tensor]:
+        """Return the Tensors that an optimiser trains, in order, each once.
+
+        which: the parts whose Tensors are returned, as for freeze(): net.parameters("layer[12]", "fc"). By default, the
+            whole model.
+
+        Raises ValueError for a name that does not exist.
+        """
+        state = self.state()
+        chosen = self._chosen("parameters", which) if which else {id(t) for t in state.values()}
+        return list({id(t): t for t in state.values() if t.requires_grad and id(t) in chosen}.values())
+
+    def _chosen(self, operation: str, which: Sequence[Any]) -> set[int]:
+        """Return the ids of the Modules and Tensors that `which` chooses, and of all that are in these Modules."""
+        modules, state = dict(self.modules()), self.state()
+        chosen: set[int] = set()
+        for one in which:
+            known: dict[str, Any] = {**state, **modules}
+            names = [name for name, m in known.items() if one is m or (isinstance(one, str) and fits(name, one))]
+            if not names and isinstance(one, str):
+                raise unknown(operation, one, filter(None, modules))
+            if not names:
+                raise ValueError(f"{operation}: expected names, Modules or Tensors of this {type(self).__name__}, got "
+                                 f"{'another ' * isinstance(one, Module | Tensor)}{type(one).__name__}")
+            for part in map(known.__getitem__, names):
+                chosen |= {id(part)} if isinstance(part, Tensor) else {
+                    id(inside) for inside in (*(m for _, m in part.modules()), *part.state().values())}
+        return chosen
 
     def load_state(self, arrays: Mapping[str, Any]) -> None:
         """Copy the arrays {name: array or Tensor} into the state.
@@ -173,24 +198,14 @@ class Module:
         return self._freeze(which, False)
 
     def _freeze(self, which: tuple[Any, ...], frozen: bool) -> Module:
-        modules, state = dict(self.modules()), self.state()
-        chosen: set[int] = set()
-        for one in which or [self]:
-            known = {**state, **modules}
-            names = [name for name, m in known.items() if one is m or (isinstance(one, str) and fits(name, one))]
-            if not names:
-                raise unknown("freeze" if frozen else "unfreeze", one if isinstance(one, str) else type(one).__name__,
-                              filter(None, modules))
-            parts = [m for name in names if isinstance(m := known[name], Module)]
-            chosen.update(id(m) for part in parts for _, m in part.modules())
-            chosen.update(id(state[name]) for name in names if name in state)
-        for m in modules.values():
+        chosen = self._chosen("freeze" if frozen else "unfreeze", which or [self])
+        for _, m in self.modules():
             whole = id(m) in chosen
             if whole and (m is not self or not any(m.children())):  # the model itself keeps its mode
                 m.frozen = frozen
                 m.training = self.training and not frozen
             for name, t in list(_held(m)):
-                if not isinstance(t, Tensor) or not (whole or id(t) in chosen):
+                if not isinstance(t, Tensor) or id(t) not in chosen:
                     continue
                 if frozen and t.requires_grad:
                     t.requires_grad, t.grad = False, None

@@ -61,6 +61,7 @@ from .normalisation import (
     check_batch_norm,
 )
 from .pooling import (
+    AdaptiveAvgPool2d,
     AvgPool2d,
     MaxPool2d,
     SubsampleAndPad,
@@ -88,16 +89,17 @@ from .shapes import (
     transpose,
 )
 
-__all__ = ["Abs", "Add", "AsType", "AvgPool2d", "Axis", "BatchNorm", "BatchNormEval", "BatchNormRelu", "BroadcastTo",
-           "Clip", "Concatenate", "Conv2d", "CrossEntropy", "Div", "Dropout", "Exp", "Gelu", "GetItem", "LeakyRelu",
-           "Linear", "Log", "LogSoftmax", "MatMul", "Max", "MaxPool2d", "Maximum", "Mean", "Mul", "Neg", "Pad", "Pair",
-           "Pow", "Power", "Relu", "Reshape", "Sigmoid", "Softmax", "Sqrt", "Std", "Sub", "SubsampleAndPad", "Sum",
-           "Tanh", "Transpose", "Var", "Where", "abs", "adaptive_avg_pool2d", "as_tensor", "avg_pool2d", "batch_norm",
-           "batch_norm_eval", "batch_norm_relu", "broadcast_to", "check_batch_norm", "check_conv2d",
-           "check_subsample_and_pad", "clip", "concatenate", "conv2d", "cross_entropy", "dropout", "exp", "gelu",
-           "global_avg_pool2d", "leaky_relu", "linear", "log", "log_softmax", "matmul", "max", "max_pool2d", "maximum",
-           "mean", "min", "minimum", "pad", "pair", "pow", "relu", "reshape", "sigmoid", "softmax", "sqrt", "stack",
-           "std", "subsample_and_pad", "sum", "tanh", "transpose", "var", "where"]
+__all__ = ["Abs", "AdaptiveAvgPool2d", "Add", "AsType", "AvgPool2d", "Axis", "BatchNorm", "BatchNormEval",
+           "BatchNormRelu", "BroadcastTo", "Clip", "Concatenate", "Conv2d", "CrossEntropy", "Div", "Dropout", "Exp",
+           "Gelu", "GetItem", "LeakyRelu", "Linear", "Log", "LogSoftmax", "MatMul", "Max", "MaxPool2d", "Maximum",
+           "Mean", "Mul", "Neg", "Pad", "Pair", "Pow", "Power", "Relu", "Reshape", "Sigmoid", "Softmax", "Sqrt", "Std",
+           "Sub", "SubsampleAndPad", "Sum", "Tanh", "Transpose", "Var", "Where", "abs", "adaptive_avg_pool2d",
+           "as_tensor", "avg_pool2d", "batch_norm", "batch_norm_eval", "batch_norm_relu", "broadcast_to",
+           "check_batch_norm", "check_conv2d", "check_subsample_and_pad", "clip", "concatenate", "conv2d",
+           "cross_entropy", "dropout", "exp", "gelu", "global_avg_pool2d", "leaky_relu", "linear", "log",
+           "log_softmax", "matmul", "max", "max_pool2d", "maximum", "mean", "min", "minimum", "pad", "pair", "pow",
+           "relu", "reshape", "sigmoid", "softmax", "sqrt", "stack", "std", "subsample_and_pad", "sum", "tanh",
+           "transpose", "var", "where"]
 
 # Tensor's methods, and those of its operators that are not next to their Function
 Tensor.__matmul__ = lambda a, b: matmul(a, as_tensor(b, a))

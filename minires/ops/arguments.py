@@ -1,8 +1,9 @@
 """This module reads the arguments that many operations share: numbers, pairs, axes and images."""
 from __future__ import annotations
 
+import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .. import device
@@ -45,10 +46,21 @@ def axes_of(axis: Any, ndim: int) -> tuple[int, ...]:
     """Return `axis` as a tuple of non-negative axes. None means all axes."""
     if axis is None:
         return tuple(range(ndim))
-    axes = (int(axis),) if isinstance(axis, numbers.Integral) else tuple(axis)
+    axes = (axis,) if isinstance(axis, numbers.Integral) else tuple(axis) if isinstance(axis, Sequence) else ()
+    if not all(isinstance(a, numbers.Integral) for a in axes) or not isinstance(axis, numbers.Integral | Sequence):
+        raise ValueError(f"axis: expected an integer or a tuple of integers, got {axis!r}")
     if any(not -ndim <= a < ndim for a in axes) or len({a % ndim for a in axes}) < len(axes):
         raise ValueError(f"axis {axis} does not name distinct axes of a {ndim}-dimensional array")
     return tuple(int(a) % ndim for a in axes)
+
+
+def one_axis(axis: Any, ndim: int, what: str = "axis") -> int:
+    """Return one axis as a non-negative integer. Raises ValueError, which calls it `what`, if there is no such axis."""
+    if ndim == 0:
+        raise ValueError(f"{what}: expected an array with axes, got one number")
+    if not isinstance(axis, numbers.Integral) or not -ndim <= int(axis) < ndim:
+        raise ValueError(f"{what}: expected an integer from {-ndim} to {ndim - 1}, got {axis!r}")
+    return int(axis) % ndim
 
 
 def inverse(order: Sequence[int]) -> list[int]:
@@ -59,6 +71,30 @@ def inverse(order: Sequence[int]) -> list[int]:
 def one_tuple(args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return (2, 3) for the arguments of both f(x, 2, 3) and f(x, (2, 3))."""
     return tuple(args[0]) if len(args) == 1 and not isinstance(args[0], numbers.Integral) else args
+
+
+def parts_of(name: str, tensors: Any) -> list[Tensor]:
+    """Return a list of Tensors that the operation `name` got.
+
+    Raises TypeError for anything else, and ValueError if the list is empty.
+    """
+    if isinstance(tensors, Tensor) or not isinstance(tensors, Iterable):
+        raise TypeError(f"{name}: expected a list of Tensors, got {type(tensors).__name__}")
+    parts = list(tensors)
+    if wrong := [part for part in parts if not isinstance(part, Tensor)]:
+        raise TypeError(f"{name}: expected a list of Tensors, got {type(wrong[0]).__name__} in it; wrap it: "
+                        "Tensor(array)")
+    if not parts:
+        raise ValueError(f"{name}: expected at least one Tensor, got none")
+    return parts
+
+
+def check_number(what: str, value: Any, least: float = -math.inf, most: float = math.inf) -> float:
+    """Return `value` as a float. Raises ValueError, which calls it `what`, unless it is a number from least to most."""
+    if not isinstance(value, numbers.Real) or not least <= float(value) <= most:
+        bounds = f" from {least} to {most}" if math.isfinite(most) else f" >= {least}" if math.isfinite(least) else ""
+        raise ValueError(f"{what}: expected a number{bounds}, got {value!r}")
+    return float(value)
 
 
 def check_not_empty(x: Any) -> None:

@@ -53,3 +53,5 @@ def check_conv2d(x: Any, w: Any, groups: int = 1) -> None:
     if x.shape[1] != w.shape[1] * groups:
         raise ValueError(f"the input has {x.shape[1]} channels, the weight expects {w.shape[1] * groups}")
     check_not_empty(x)
+    if w.size == 0:
+        raise ValueError("the weight is empty; expected at least one channel and a kernel >= 1")

@@ -2,12 +2,14 @@
 from __future__ import annotations
 
 import math
+import numbers
 
 import numpy as np
 
 from .. import device
 from ..kernels.reference import normal_cdf
 from ..tensor import Function, Tensor
+from .arguments import check_number
 
 
 class Exp(Function):
@@ -90,8 +92,8 @@ class LeakyRelu(Function):
 
 
 def leaky_relu(x: Tensor, slope: float = 0.01) -> Tensor:
-    """Return x for x > 0 and slope * x elsewhere."""
-    return LeakyRelu.apply(x, slope=float(slope))
+    """Return x for x > 0 and slope * x elsewhere. Raises ValueError if `slope` is not a number."""
+    return LeakyRelu.apply(x, slope=check_number("leaky_relu, slope", slope))
 
 
 class Gelu(Function):
@@ -112,11 +114,16 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
     approximate: "tanh" computes 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) instead, as GPT-2 does.
     Raises ValueError for another word.
     """
-    if approximate not in ("none", "tanh"):
-        raise ValueError(f'gelu, approximate: expected "none" or "tanh", got {approximate!r}')
+    check_approximate("gelu", approximate)
     if approximate == "none":
         return Gelu.apply(x)
     return 0.5 * x * (1 + tanh((x + 0.044715 * x ** 3) * math.sqrt(2 / math.pi)))
+
+
+def check_approximate(name: str, approximate: str) -> None:
+    """Check the option of `gelu`. Raises ValueError, naming the operation or layer `name`, if it is invalid."""
+    if approximate not in ("none", "tanh"):
+        raise ValueError(f'{name}, approximate: expected "none" or "tanh", got {approximate!r}')
 
 
 class Abs(Function):
@@ -146,10 +153,15 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, *, rng: np.random.
     rng: draws the mask, on the host.
     Raises ValueError unless 0 <= p < 1.
     """
-    if not 0 <= p < 1:
-        raise ValueError(f"dropout: expected a probability 0 <= p < 1, got {p}")
+    check_probability("dropout", p)
     if not training or p == 0:
         return x
     kept = rng.random(x.shape, np.float32) >= p
     mask = kept.astype(x.dtype) * float(1 / (1 - p))
     return Dropout.apply(x, mask=device.of(x.data).asarray(mask))
+
+
+def check_probability(name: str, p: float) -> None:
+    """Check the option of `dropout`. Raises ValueError, naming the operation or layer `name`, unless 0 <= p < 1."""
+    if not isinstance(p, numbers.Real) or not 0 <= p < 1:
+        raise ValueError(f"{name}: expected a probability 0 <= p < 1, got {p!r}")

@@ -1,18 +1,20 @@
 """Softmax, and the loss of a classifier."""
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
 import numpy as np
 
 from .. import device
 from ..tensor import Function, Tensor
+from .arguments import check_number, one_axis
 from .arithmetic import where
 
 
 class LogSoftmax(Function):
     def forward(self, z, axis):
-        self.axis = axis
+        self.axis = axis = one_axis(axis, max(z.ndim, 1))  # NumPy gives a number one axis
         self.log_p = self.K.log_softmax(z, axis)
         return self.log_p
 
@@ -24,7 +26,7 @@ def log_softmax(z: Tensor, axis: int = -1) -> Tensor: return LogSoftmax.apply(z,
 
 class Softmax(Function):
     def forward(self, z, axis):
-        self.axis = axis
+        self.axis = axis = one_axis(axis, max(z.ndim, 1))  # NumPy gives a number one axis
         self.p = self.xp.exp(self.K.log_softmax(z, axis))
         return self.p
 
@@ -48,13 +50,19 @@ def cross_entropy(logits: Tensor, labels: Any, weight: Any = None, ignore_index:
     """Return the mean over all labels of -log softmax(logits)[label], a scalar.
 
     logits: (N, K) or (N, K, ...), with a class k on axis 1. labels: integers (N,) or (N, ...) in 0..K-1.
-    weight: an array (K,). The loss of a label counts `weight[label]` times, in the divisor of the mean too.
-    ignore_index: Labels with this value do not count. The default is no such value; PyTorch's is -100.
+    weight: numbers (K,), which have no gradient. The loss of a label counts `weight[label]` times, in the divisor of
+        the mean too.
+    ignore_index: an integer. Labels with this value do not count. The default is no such value; PyTorch's is -100.
     label_smoothing: The target is 1 - label_smoothing for the label plus label_smoothing / K for every class.
     reduction: "mean"; "sum"; or "none" for the losses themselves, of the labels' shape.
     Raises ValueError if shapes or options do not fit, the batch is empty, the labels are not integers, or, on the CPU,
-    a label is out of range or every label is ignored.
+    a label is out of range, or every label is ignored or has the weight 0.
     """
+    if not isinstance(logits, Tensor):
+        raise TypeError(f"cross_entropy: expected logits as a Tensor, got {type(logits).__name__}; wrap it: "
+                        "Tensor(array)")
+    if not isinstance(ignore_index, numbers.Integral | None):
+        raise ValueError(f"cross_entropy, ignore_index: expected an integer, got {ignore_index!r}")
     labels = labels if hasattr(labels, "dtype") else np.asarray(labels)
     _check_labels(logits, labels, ignore_index, reduction)
     if logits.ndim == 2 and weight is None and (ignore_index, label_smoothing, reduction) == (None, 0, "mean"):
@@ -87,20 +95,31 @@ def _general_cross_entropy(logits: Tensor, labels: Any, weight: Any, ignore_inde
     """Return -sum over k of target[k] log softmax(logits)[k], reduced. The target, a constant, has all the options."""
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f'cross_entropy, reduction: expected "mean", "sum" or "none", got {reduction!r}')
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"cross_entropy, label_smoothing: expected a number from 0 to 1, got {label_smoothing}")
+    smoothing = check_number("cross_entropy, label_smoothing", label_smoothing, 0, 1)
     xp, K = device.of(logits.data), logits.shape[1]
+    if isinstance(weight, Tensor) and weight.requires_grad:
+        raise ValueError("cross_entropy, weight: it has no gradient here; give weight.detach(), or multiply the losses "
+                         'of reduction="none" by it')
     w = xp.ones(K) if weight is None else weight.data if isinstance(weight, Tensor) else xp.asarray(weight)
+    if w.shape != (K,) or w.dtype.kind not in "fiu":
+        raise ValueError(f"cross_entropy, weight: expected {K} numbers, one for each class, got {w.dtype}{w.shape}")
     w = w.astype(logits.dtype)
-    if w.shape != (K,):
-        raise ValueError(f"cross_entropy, weight: expected shape ({K},), one for each class, got {w.shape}")
     one_hot = labels[:, None] == xp.arange(K).reshape(K, *(1,) * (labels.ndim - 1))
     counts = labels != ignore_index if ignore_index is not None else xp.ones(labels.shape, bool)
     w = w.reshape(K, *(1,) * (labels.ndim - 1)) * counts[:, None]
-    target = w * (one_hot * (1 - float(label_smoothing)) + float(label_smoothing) / K)
+    target = w * (one_hot * (1 - smoothing) + smoothing / K)
     target = target.astype(logits.dtype)
     # A class that the target excludes may have the logit -inf: 0 times its -inf would be NaN.
     losses = -(where(target != 0, log_softmax(logits, 1), 0.0) * Tensor(target)).sum(1)
     if reduction == "none":
         return losses
-    return losses.sum() / Tensor((w * one_hot).sum(dtype=logits.dtype)) if reduction == "mean" else losses.sum()
+    if reduction == "sum":
+        return losses.sum()
+    divisor = (w * one_hot).sum(dtype=logits.dtype)
+    _check_divisor(divisor)
+    return losses.sum() / Tensor(divisor)
+
+
+def _check_divisor(divisor: Any) -> None:
+    if not device.on_gpu(divisor) and divisor == 0:  # on a GPU, as for the labels, the check would wait for the device
+        raise ValueError("cross_entropy: the weights of all labels add up to 0, so there is no mean")

@@ -5,8 +5,6 @@ import functools
 import math
 from typing import Any
 
-import numpy as np
-
 from .. import device
 from ..kernels.reference import extent
 from ..tensor import Function, Tensor
@@ -18,7 +16,7 @@ from .shapes import pad as pad_axes
 class MaxPool2d(Function):
     def forward(self, x, kernel, stride, padding, dilation):
         check_image(x)
-        if any(2 * p > k for k, p in zip(kernel, padding, strict=True)):
+        if any(2 * p > k > 0 for k, p in zip(kernel, padding, strict=True)):
             raise ValueError(f"padding {padding} is more than half of the kernel {kernel}: a window would be empty")
         self.geometry = x.shape, kernel, stride, padding, dilation
         y, self.winner = self.K.max_pool2d(x, kernel, stride, padding, dilation)
@@ -104,40 +102,47 @@ def _over_counted(xp: Any, dtype: Any, size: int, out: int, kernel: int, stride:
     return xp.asarray([kernel / (min(at + kernel, last) - max(at, first)) for at in starts], dtype)
 
 
+class AdaptiveAvgPool2d(Function):
+    def forward(self, x, size):
+        if x.ndim != 4 or min(x.shape[2:]) < 1:
+            raise ValueError("expected x (N, C, H, W) with H, W >= 1; write one image x as x.reshape(1, *x.shape)")
+        self.shape, (self.rows, self.columns) = x.shape, map(_bands, size, x.shape[2:])
+        return self.xp.stack([self.xp.stack([x[:, :, r, c].mean((2, 3)) for c in self.columns], 2)
+                              for r in self.rows], 2)
+
+    def backward(self, g):
+        gx = self.xp.zeros(self.shape, g.dtype)
+        for i, r in enumerate(self.rows):
+            for j, c in enumerate(self.columns):  # bands may overlap, so the gradients add
+                gx[:, :, r, c] += g[:, :, i:i + 1, j:j + 1] / ((r.stop - r.start) * (c.stop - c.start))
+        return gx
+
+
+def _bands(count: int, size: int) -> list[slice]:
+    """Return `count` bands of `size` rows: band i goes from floor(i size / count) to ceil((i + 1) size / count)."""
+    return [slice(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
+
+
 def adaptive_avg_pool2d(x: Tensor, size: Pair) -> Tensor:
     """Return the mean of an image of any size over `size` bands of rows and columns: (N, C, H, W) -> (N, C, *size).
 
     size: an integer or a pair (rows, columns), each at least 1. Band i of n rows goes from row floor(i H / n) to row
-        ceil((i + 1) H / n). This is a product with two matrices of weights: Y = A X B^T.
+        ceil((i + 1) H / n). An image of this size is returned unchanged.
     Raises ValueError for another size, or if x is not a batch of images.
     """
     size = pair(size, "adaptive_avg_pool2d, size")
-    if min(size) < 1 or x.ndim != 4 or min(x.shape[2:]) < 1:
-        raise ValueError(f"adaptive_avg_pool2d: expected x (N, C, H, W) with H, W and the size >= 1, got {x.shape} and "
-                         f"{size}")
-    N, C, H, W = x.shape
-    if size == (H, W):
+    if min(size) < 1:
+        raise ValueError(f"adaptive_avg_pool2d, size: expected at least 1, got {size}")
+    if isinstance(x, Tensor) and x.shape[2:] == size:
         return x
-    rows, columns = (Tensor(_bands(device.of(x.data), x.dtype, *both)) for both in zip(size, (H, W), strict=True))
-    y = x.reshape(-1, W) @ columns  # two 2-d products: a CUDA graph cannot record products of stacked matrices
-    y = y.reshape(N, C, H, size[1]).transpose(0, 1, 3, 2).reshape(-1, H) @ rows
-    return y.reshape(N, C, size[1], size[0]).transpose(0, 1, 3, 2)
-
-
-@functools.cache  # as above
-def _bands(xp: Any, dtype: Any, size: int, n: int) -> Any:
-    """Return the matrix (n, size) whose column i computes the mean of band i."""
-    a = np.zeros((n, size))
-    for i in range(size):
-        band = slice(i * n // size, -(-(i + 1) * n // size))
-        a[band, i] = 1 / (band.stop - band.start)
-    return xp.asarray(a, dtype)
+    return AdaptiveAvgPool2d.apply(x, size=size)
 
 
 def global_avg_pool2d(x: Tensor) -> Tensor:
     """Return the mean of every channel: (N, C, H, W) -> (N, C)."""
-    if x.ndim != 4:
-        raise ValueError(f"global_avg_pool2d: expected x (N, C, H, W), got {x.shape}")
+    if not isinstance(x, Tensor) or x.ndim != 4:
+        given = x.shape if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"global_avg_pool2d: expected a Tensor x (N, C, H, W), got {given}")
     return mean(x, (2, 3))
 
 

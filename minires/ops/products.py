@@ -1,6 +1,8 @@
 """Matrix products."""
 from __future__ import annotations
 
+import math
+
 from ..tensor import Function, Tensor
 
 
@@ -37,12 +39,13 @@ class Linear(Function):
     def forward(self, x, w, *bias):
         if x.ndim < 1 or w.ndim != 2 or x.shape[-1] != w.shape[1] or any(b.shape != w.shape[:1] for b in bias):
             raise ValueError("expected x (..., I), w (O, I) and bias (O,)")
-        self.shape, self.x, self.w = x.shape, x.reshape(-1, x.shape[-1]), w  # one matrix: a row for each vector of x
+        # One matrix: a row for each vector of x. (-1 instead of their number fails for vectors without elements.)
+        self.shape, self.x, self.w = x.shape, x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), w
         y = self.K.matmul(self.x, w.T)
         return (y + bias[0] if bias else y).reshape(*x.shape[:-1], len(w))
 
     def backward(self, g):
-        g = g.reshape(-1, len(self.w))
+        g = g.reshape(len(self.x), len(self.w))
         gx = self.K.matmul(g, self.w).reshape(self.shape)
         return (gx, self.K.matmul(g.T, self.x), g.sum(0))[:len(self.inputs)]
 

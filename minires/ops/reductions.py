@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 from ..tensor import Function, Tensor
-from .arguments import Axis, axes_of, inverse
+from .arguments import Axis, axes_of, check_number, inverse
 
 
 def _count(shape: tuple[int, ...], axes: tuple[int, ...]) -> int:
@@ -24,10 +24,10 @@ def _unreduced(g: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> Any:
 def _deviations(x: Any, axis: Any, correction: float) -> tuple[Any, float, Any]:
     """Return the axes, the divisor of the variance, and x minus its mean over the axes."""
     axes = axes_of(axis, x.ndim)
-    count = _count(x.shape, axes)
+    count, correction = _count(x.shape, axes), check_number("correction", correction)
     if count <= correction:
-        raise ValueError(f"expected more elements than correction={correction}, got {count}")
-    return axes, count - float(correction), x - x.mean(axes, keepdims=True)
+        raise ValueError(f"expected more elements than correction={correction:g}, got {count}")
+    return axes, count - correction, x - x.mean(axes, keepdims=True)
 
 
 class Sum(Function):
@@ -96,12 +96,13 @@ class Max(Function):
     def forward(self, x, axis, keepdims):
         self.shape = x.shape
         self.axes = tuple(sorted(axes_of(axis, x.ndim)))       # sorted: "first" in the order of the axes
-        _count(x.shape, self.axes)
+        count = _count(x.shape, self.axes)
         kept = [a for a in range(x.ndim) if a not in self.axes]
         self.order = (*kept, *self.axes)                       # reduced axes last
         self.ordered_shape = tuple(x.shape[a] for a in self.order)
         self.kept_shape = self.ordered_shape[:len(kept)]
-        self.winner = x.transpose(self.order).reshape(*self.kept_shape, -1).argmax(-1)  # reduced axes joined into one
+        # The reduced axes are joined into one. (-1 instead of their count fails for arrays without elements.)
+        self.winner = x.transpose(self.order).reshape(*self.kept_shape, count).argmax(-1)
         return x.max(self.axes, keepdims=keepdims)
 
     def backward(self, g):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..tensor import Function, Tensor
-from .arguments import axes_of, inverse, one_tuple
+from .arguments import axes_of, inverse, one_axis, one_tuple, parts_of
 
 
 class Reshape(Function):
@@ -60,7 +60,7 @@ Tensor.__getitem__ = lambda x, index: GetItem.apply(x, index=index)
 
 class Concatenate(Function):
     def forward(self, *parts, axis):
-        self.axis = axis
+        self.axis = axis = one_axis(axis, parts[0].ndim)
         self.cuts = list(np.cumsum([p.shape[axis] for p in parts[:-1]]))
         return self.xp.concatenate(parts, axis)
 
@@ -69,18 +69,17 @@ class Concatenate(Function):
 
 def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """Concatenate Tensors of equal shape, except along `axis`. Raises ValueError if `tensors` is empty."""
-    if not tensors:
-        raise ValueError("concatenate: expected at least one Tensor, got none")
-    return Concatenate.apply(*tensors, axis=axis)
+    parts = parts_of("concatenate", tensors)
+    return Concatenate.apply(*parts, axis=axis)
 
 
 def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """Join Tensors of one shape along a new axis. Raises ValueError if there is none, or if the shapes differ."""
-    if not tensors or len({t.shape for t in tensors}) > 1:
-        raise ValueError("stack: expected Tensors of one shape, got "
-                         + (", ".join(str(t.shape) for t in tensors) or "no Tensor"))
-    (at,), shape = axes_of(axis, tensors[0].ndim + 1), tensors[0].shape
-    return concatenate([reshape(t, *shape[:at], 1, *shape[at:]) for t in tensors], at)
+    parts = parts_of("stack", tensors)
+    if len({t.shape for t in parts}) > 1:
+        raise ValueError(f"stack: expected Tensors of one shape, got {', '.join(str(t.shape) for t in parts)}")
+    at, shape = one_axis(axis, parts[0].ndim + 1, "stack, axis"), parts[0].shape
+    return concatenate([reshape(t, *shape[:at], 1, *shape[at:]) for t in parts], at)
 
 
 class Pad(Function):

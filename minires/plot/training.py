@@ -15,13 +15,14 @@ POINTS = 400  # of the line of losses; more steps are averaged
 
 
 def live(events: Iterable[Any], title: str = "", *, seconds: float | None = None,
-         say: Callable[[str], None] | None = None) -> Iterator[Any]:
+         say: Callable[[str], None] | None = None, measured: str = "error (%)") -> Iterator[Any]:
     """Show loss and errors of a training while it runs, and yield its events unchanged.
 
     events   what `train.fit` yields
     title    of the figure; the last errors if not given
     seconds  the shortest time between two drawings, or between two lines about steps (default: 2, or 10 for lines)
     say      is called with each line instead of drawing; by default, lines are printed outside of notebooks
+    measured what an Epoch's errors are, for the axis: with fit(measure=...) they are its results
 
     For example:
 
@@ -29,25 +30,30 @@ def live(events: Iterable[Any], title: str = "", *, seconds: float | None = None
             pass
 
     In a notebook a figure appears below the cell and is drawn again while the training runs: the loss of the steps and
-    the errors after every epoch. Anywhere else a line is printed for every epoch, and between them for some steps.
+    the errors after every epoch. It is drawn once more when the training ends, also by an error or Ctrl-C. Anywhere
+    else a line is printed for every epoch, and between them for some steps.
+
+    Raises TypeError for an event that is neither a `train.Step` nor a `train.Epoch`.
     """
-    seen = Seen()
+    seen = Seen(measured)
     draw = None if say is not None or not in_notebook() else _display()
     say = say or print
     seconds = (10.0 if draw is None else 2.0) if seconds is None else seconds
     shown = time.monotonic()
-    for event in events:
-        seen.add(event)
-        epoch = not hasattr(event, "loss")
-        if epoch or time.monotonic() - shown >= seconds:
-            if draw is None:
-                say(str(event))
-            else:
-                draw(seen.figure(title))
-            shown = time.monotonic()
-        yield event
-    if draw is not None and seen.losses:
-        draw(seen.figure(title))
+    try:
+        for event in events:
+            seen.add(event)
+            epoch = not hasattr(event, "loss")
+            if epoch or time.monotonic() - shown >= seconds:
+                if draw is None:
+                    say(str(event))
+                else:
+                    draw(seen.figure(title))
+                shown = time.monotonic()
+            yield event
+    finally:
+        if draw is not None and seen.losses:
+            draw(seen.figure(title))
 
 
 def in_notebook() -> bool:
@@ -78,18 +84,21 @@ def _display() -> Callable[[Figure], None]:
 class Seen:
     """Holds the events of a training so far: the loss of every step, and the errors after every epoch."""
 
-    def __init__(self) -> None:
+    def __init__(self, measured: str = "error (%)") -> None:
+        self.measured = measured
         self.steps: list[int] = []
         self.losses: list[float] = []
         self.epochs: list[Any] = []
 
     def add(self, event: Any) -> None:
-        """Note a Step or an Epoch."""
-        if hasattr(event, "loss"):
+        """Note a Step or an Epoch. Raises TypeError for anything else."""
+        if hasattr(event, "loss") and hasattr(event, "step"):
             self.steps.append(event.step)
             self.losses.append(event.loss)
-        else:
+        elif hasattr(event, "train_error") and hasattr(event, "test_error"):
             self.epochs.append(event)
+        else:
+            raise TypeError(f"live: expected the events of train.fit, got {type(event).__name__}")
 
     def figure(self, title: str = "") -> Figure:
         """Return the figure of what has been seen: the loss by step (left), and the errors by epoch (right)."""
@@ -104,10 +113,12 @@ class Seen:
             label = {"train_error": "training error", "test_error": "test error"}[key]
             right.plot(numbers, [getattr(epoch, key) for epoch in self.epochs], color=COLOURS["resnet"][1],
                        linestyle=style, marker="o", markersize=4, label=label)
-        left.set_ylim(bottom=0)
-        right.set_ylim(bottom=0)
+        errors = [e for epoch in self.epochs for e in (epoch.train_error, epoch.test_error)]
+        for axes, values in (left, self.losses), (right, errors):
+            if not any(value < 0 for value in values):  # a loss of the caller's own may be
+                axes.set_ylim(bottom=0)
         right.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         dress(left, "", "step", "loss" if each == 1 else f"loss, mean of {each} steps", empty=not self.losses)
-        dress(right, "", "epoch", "error (%)", empty=not self.epochs)
+        dress(right, "", "epoch", self.measured, empty=not self.epochs)
         legend_below(figure, [right])
         return figure

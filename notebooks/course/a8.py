@@ -279,7 +279,8 @@ check("a8.3", ScaledBlock, GatedBlock);
 # - **Where BN is.** In v1 (`"basic"`, `"bottleneck"`) a BN follows every convolution, also the stem and the
 #   projections. In v2 (`"preact"`, `"preact_bottleneck"`) a BN precedes every convolution of a block; stem and
 #   projections have none; and one more BN follows the last block.
-# - A bottleneck has the stride in its first 1x1 convolution (v1), so all three run on the smaller map.
+# - A bottleneck, of either kind, has the stride in its first 1x1 convolution (as in v1), so all three run on the
+#   smaller map.
 # - `shortcut="A"` adds nothing. `shortcut="B"` adds a 1x1 convolution wherever stride or channels change. With
 #   bottlenecks, does that happen in stage 1?
 #

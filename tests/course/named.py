@@ -1,6 +1,7 @@
 """Count how many planted bugs the diagnosis names: `python tests/course/named.py a3 a4`.
 
 With `--write docs/course/teachers.md` the counts go into named.json, beside this file, and as a table into that page.
+With `--third` it counts the plantings in third_hand/, from which the bank has not learned, for a table of their own.
 
 The files alternates_aN.py beside this one hold right answers that were written from the prose alone, by another hand
 than the bank's, in several styles. Into these answers the bank's bugs are planted, each from its sentence alone. What
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import json
 import os
 import re
@@ -35,6 +37,7 @@ from minires.course.bank import changed
 from minires.course.diagnose import Verdict
 from minires.course.task import HALVES, Task, tasks
 from minires.course.worker import Outcome, Raised, Space, define
+from minires.testing import planting
 
 HERE = Path(__file__).parent
 KINDS = "named", "among", "fact", "silent", "wrongly"
@@ -42,7 +45,9 @@ ANSWER = "cell of the answer"
 NETWORKS = {"a6", "a7", "a8"}  # assignments whose cases take seconds
 OTHER_ANSWERS = 20  # wrong answers a task that are no bug of the bank
 RECORD = HERE / "named.json"
-BEGIN, END = "<!-- written by tests/course/named.py -->\n", "<!-- end of what it wrote -->"
+BEGIN = "<!-- written by tests/course/named.py -->\n", "<!-- written by tests/course/named.py --third -->\n"
+END = "<!-- end of what it wrote -->"
+THIRD = "third hand, "  # before the names of its assignments in the record
 HEAD = ("| assignment | planted | named alone | named among two | seen as a fact | silent | named wrongly | explained "
         "| other answers | of these named |\n|---|---|---|---|---|---|---|---|---|---|")
 Counts = dict[str, int]  # how often each of KINDS, "survived", "others" and "others named"
@@ -77,6 +82,16 @@ def alternates(assignment: str) -> ModuleType:
     if str(HERE) not in sys.path:
         sys.path.insert(0, str(HERE))
     return importlib.import_module(f"alternates_{assignment}")
+
+
+@cache
+def third_hand(assignment: str) -> ModuleType:
+    """Return the module of an assignment's answers by a third hand: ANSWERS and PLANTED, {task: [(bug, *changes)]}."""
+    spec = importlib.util.spec_from_file_location(f"third_{assignment}", HERE / "third_hand" / f"{assignment}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def given(assignment: str) -> list[tuple[str, str]]:
@@ -129,8 +144,12 @@ def kind(task: Task, bug: int, found: dict[str, Verdict]) -> str:
     return "silent" if "of the entries" in wrong[0].words else "fact"
 
 
-def plantings(task: Task) -> Iterator[tuple[Planted, str]]:
+def plantings(task: Task, third: bool = False) -> Iterator[tuple[Planted, str]]:
     """Yield (planting, the changed text) of a task."""
+    if third:
+        for bug, *changes in third_hand(task.assignment).PLANTED[task.name]:
+            yield Planted(0, bug, *changes), planting.changed(third_hand(task.assignment).ANSWERS[task.name], *changes)
+        return
     module = alternates(task.assignment)
     for planted in module.PLANTED.get(task.name, ()):
         yield planted, changed(module.ALTERNATES[task.name][planted.style], *planted.changes)
@@ -212,21 +231,21 @@ class Count(NamedTuple):
 
 
 def count(assignment: str, seed: int = 0, others: bool = True, pairs: bool = False,
-          only: str | None = None) -> Count:
+          only: str | None = None, third: bool = False) -> Count:
     """Diagnose every planting and the other wrong answers of an assignment."""
     kinds = dict.fromkeys((*KINDS, "survived"), 0)
     lines, wrong, named = [], 0, 0
     for task in tasks(assignment).values():
         if only not in (None, task.name):
             continue
-        for planted, text in plantings(task):
+        for planted, text in plantings(task, third):
             found = verdicts(task, {half: outcomes(task, text, half, seed) for half in HALVES}, seed, pairs)
             how = kind(task, planted.bug, found)
             kinds[how] += 1
             if how != "named":
                 said = "; ".join(f"{half} {v.causes}: {v.text}" for half, v in found.items() if not v.right)
                 lines.append(f"{how:8} {task.name} bug {planted.bug} in style {planted.style}: {said}")
-        for what, got in other_answers(task, seed) if others else ():
+        for what, got in other_answers(task, seed) if others and not third else ():
             found = verdicts(task, got, seed, pairs)
             wrong += 1
             for half, verdict in found.items():
@@ -252,10 +271,11 @@ def total(record: Iterable[Counts]) -> Counts:
     return {k: sum(counts[k] for counts in listed) for k in (*KINDS, "survived", "others", "others named")}
 
 
-def table(record: dict[str, Counts]) -> str:
-    """Return the counts {assignment: counts} as a table."""
-    rows = [row(name.upper(), counts) for name, counts in sorted(record.items())]
-    return "\n".join([HEAD, *rows, row("all", total(record.values()))])
+def table(record: dict[str, Counts], third: bool = False) -> str:
+    """Return the counts {assignment: counts} of the alternates, or of the third hand, as a table."""
+    mine = {name.removeprefix(THIRD): counts for name, counts in record.items() if name.startswith(THIRD) == third}
+    rows = [row(name.upper(), counts) for name, counts in sorted(mine.items())]
+    return "\n".join([HEAD, *rows, row("all", total(mine.values()))])
 
 
 def recorded() -> dict[str, Counts]:
@@ -265,10 +285,13 @@ def recorded() -> dict[str, Counts]:
 
 
 def page_with(text: str, record: dict[str, Counts]) -> str:
-    """Return a page's text with the table between its two marks. Raise ValueError if it has no marks."""
-    if not re.search(f"{BEGIN}.*?{END}", text, re.DOTALL):
-        raise ValueError(f"expected the lines {BEGIN.strip()} and {END} in the page")
-    return re.sub(f"{BEGIN}.*?{END}", lambda _: f"{BEGIN}{table(record)}\n{END}", text, flags=re.DOTALL)
+    """Return a page's text with both tables between their marks. Raise ValueError if it lacks the marks."""
+    for third, begin in enumerate(BEGIN):
+        if not re.search(f"{begin}.*?{END}", text, re.DOTALL):
+            raise ValueError(f"expected the lines {begin.strip()} and {END} in the page")
+        written = f"{begin}{table(record, bool(third))}\n{END}"
+        text = re.sub(f"{begin}.*?{END}", lambda _, written=written: written, text, flags=re.DOTALL)  # type: ignore[misc]
+    return text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -278,6 +301,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="draws the cases (default: 0)")
     parser.add_argument("--task", metavar="NAME", help="only this task, such as a4.3")
     parser.add_argument("--pairs", action="store_true", help="also look for two causes, as `minires course check` does")
+    parser.add_argument("--third", action="store_true", help="count the plantings of the third hand")
     parser.add_argument("-v", "--verbose", action="store_true", help="print every planting that is not named alone")
     parser.add_argument("--write", type=Path, metavar="PAGE",
                         help="also record the counts, and write the table of all that is recorded into this page")
@@ -287,7 +311,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(HEAD)
     counted: dict[str, Counts] = {}
     for assignment in args.assignments:
-        one = count(assignment, args.seed, pairs=args.pairs, only=args.task)
+        one = count(assignment, args.seed, pairs=args.pairs, only=args.task, third=args.third)
         counted[assignment] = one.counts
         print(row(assignment.upper(), one.counts), flush=True)
         for line in one.lines:
@@ -297,7 +321,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if len(counted) > 1:
         print(row("all", everything))
     if args.write:
-        record = recorded() | counted
+        record = recorded() | {THIRD * args.third + name: counts for name, counts in counted.items()}
         text = page_with(args.write.read_text(encoding="utf-8"), record)
         RECORD.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         args.write.write_text(text, encoding="utf-8")

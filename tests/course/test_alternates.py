@@ -61,6 +61,9 @@ def test_other_wrong_answers_to_one_task_are_not_named():
     assert found.others == named.OTHER_ANSWERS and found.others_named == 0, "\n".join(found.lines)
 
 
+OF_ANOTHER = {"a1.3": {7}}  # planted, but in a form that the sentence of another bug describes as well
+
+
 def arrays(**values):
     return {name.replace("_", " "): np.array(value, float) for name, value in values.items()}
 
@@ -96,16 +99,42 @@ def test_planted_bugs_are_named_and_nothing_else_is(assignment):
     assert found.counts == named.recorded().get(assignment), "run python tests/course/named.py --write " + PAGE.name
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("assignment", named.written())
+def test_a_third_hands_bugs_are_named_and_nothing_else_is(assignment):
+    found = named.count(assignment, third=True)
+    assert found.kinds["wrongly"] == found.kinds["survived"] == 0, "\n".join(found.lines)
+    recorded = named.recorded().get(named.THIRD + assignment)
+    assert found.counts == recorded, "run python tests/course/named.py --third --write " + PAGE.name
+
+
+@pytest.mark.parametrize("assignment", named.written())
+def test_a_third_hand_answers_every_task_and_plants_every_bug(assignment):
+    module = named.third_hand(assignment)
+    for task in tasks(assignment).values():
+        assert diagnose.all_right(named.outcomes(task, module.ANSWERS[task.name], "visible", 0),
+                                  solution.drawn(task, "visible", 0)[1])
+        planted = {one.bug for one, text in named.plantings(task, third=True) if text != module.ANSWERS[task.name]}
+        possible = {bug.number for bug in bugs(assignment) if task.name in bug.changes}
+        assert planted | OF_ANOTHER.get(task.name, set()) == possible
+
+
 def test_the_teachers_page_has_what_was_counted():
     text, record = PAGE.read_text(encoding="utf-8"), named.recorded()
     assert record and named.page_with(text, record) == text
-    assert named.row("A4", record["a4"]) in text and named.row("all", named.total(record.values())) in text
+    assert named.row("A4", record["a4"]) in text and named.row("A4", record[f"{named.THIRD}a4"]) in text
+    first = [counts for name, counts in record.items() if not name.startswith(named.THIRD)]
+    assert named.row("all", named.total(first)) in text
 
 
 def test_a_table_is_written_between_its_marks():
     counts = dict.fromkeys((*named.KINDS, "survived", "others", "others named"), 0) | {"named": 3, "silent": 1}
-    text = named.page_with(f"a\n{named.BEGIN}old\n{named.END}\nb\n", {"a1": counts})
+    first, third = named.BEGIN
+    record = {"a1": counts, f"{named.THIRD}a2": counts}
+    text = named.page_with(f"a\n{first}old\n{named.END}\n{third}old\n{named.END}\nb\n", record)
     assert text.startswith("a\n") and text.endswith("\nb\n") and "old" not in text
-    assert "| A1 | 4 | 3 | 0 | 0 | 1 | 0 | 75 % | 0 | 0 |" in text
+    for name, mark in ("A1", first), ("A2", third):
+        written = text.partition(mark)[2].partition(named.END)[0]
+        assert f"| {name} | 4 | 3 | 0 | 0 | 1 | 0 | 75 % | 0 | 0 |" in written and written.count("| 4 |") == 2
     with pytest.raises(ValueError, match="expected the lines"):
         named.page_with("no marks", {})
