@@ -18,12 +18,13 @@ import data_path
 import import_time
 import ops
 import scaling
+import shortcut
 import train_step
 
 BEGIN = "<!-- tables.py writes from here -->"
 END = "<!-- tables.py writes to here -->"
-BENCHMARKS: dict[str, Any] = {"train_step": train_step, "ops": ops, "scaling": scaling, "data_path": data_path,
-                              "import_time": import_time}
+BENCHMARKS: dict[str, Any] = {"train_step": train_step, "ops": ops, "scaling": scaling, "shortcut": shortcut,
+                              "data_path": data_path, "import_time": import_time}
 
 Results = dict[str, dict[str, Any]]  # {file name: result}
 

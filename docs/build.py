@@ -24,7 +24,8 @@ from minires.course import master
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
-PROJECT = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "data/README.md", "benchmarks/README.md"]
+PROJECT = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "data/README.md", "benchmarks/README.md",
+           "data/results/EXPERIMENTS.md"]
 SHOWN = {".py": "python", ".c": "c", ".h": "c", ".toml": "toml", ".json": "json", ".cff": "yaml", "": "bash"}
 MOST_BYTES = 200_000  # of a source file that is shown
 COURSE, MESSAGES = "<!-- the course's chapters -->", "<!-- every error message -->"
@@ -40,7 +41,7 @@ def documents() -> dict[str, str]:
         found[path.relative_to(ROOT).as_posix()] = path.relative_to(ROOT).with_suffix("").as_posix()
     for name in PROJECT:
         folder, _, file = name.rpartition("/")
-        found[name] = f"project/{folder or Path(file).stem.lower()}"
+        found[name] = f"project/{folder if folder and file == 'README.md' else Path(file).stem.lower()}"
     return found
 
 

@@ -1,5 +1,5 @@
-"""Define the commands `minires demo`, `train`, `sweep`, `report`, `evaluate`, `inspect`, `detect`, `models`, `bench`
-and `info`, and add `minires course` from course/cli.py.
+"""Define the commands `minires demo`, `train`, `sweep`, `report`, `evaluate`, `inspect`, `animate`, `detect`, `models`,
+`bench` and `info`, and add `minires course` from course/cli.py.
 
 Each command has one function that adds its parser, and after it one function that calls the code that does the work.
 """
@@ -107,8 +107,8 @@ def _parser() -> argparse.ArgumentParser:
                "traceback of an error.")
     parser.add_argument("--version", action="version", version=f"minires {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_train, _add_sweep, _add_report, _add_evaluate, _add_inspect, _add_detect, _add_models,
-                _add_bench, _add_info, _add_course):
+    for add in (_add_demo, _add_train, _add_sweep, _add_report, _add_evaluate, _add_inspect, _add_animate, _add_detect,
+                _add_models, _add_bench, _add_info, _add_course):
         add(commands)
     return parser
 
@@ -158,7 +158,7 @@ def _demo(args: argparse.Namespace) -> int:
     config = next(iter(nets.values()))
     length = "--quick" if "quick" in given else f"--epochs {config.recipe.epochs}"
     command = f"minires demo {length} --seed {config.seed} --device {given.get('device', 'auto')}"
-    _, stopped = demo.run(args.out or _free_folder(Path("minires-demo")), nets, resume=args.resume, command=command,
+    _, stopped = demo.run(args.out or _free(Path("minires-demo")), nets, resume=args.resume, command=command,
                           jobs=args.jobs or (1 if config.device == "gpu" else min(kernels.parallel.threads(), 4)))
     return STATUS.get(stopped, 0)
 
@@ -358,13 +358,45 @@ def _inspect(args: argparse.Namespace) -> int:
 
     from .commands import inspect
 
-    out = args.out or _free_folder(Path("minires-inspect"))
+    out = args.out or _free(Path("minires-inspect"))
     inspect.check_folder(out)  # fail before the long computation, not after it
     told = _told(args, args.model, args.in_channels)
     found = inspect.find(args.source, told, images=args.images, root=args.root, where=args.device,
                          download=args.download)
     print(inspect.run(found, out, args.parts or (), seed=args.seed, command=args.typed,
                       progress=lambda items: tqdm(items, disable=None)))
+    return 0
+
+
+def _add_animate(commands: Commands) -> None:
+    animate = commands.add_parser(
+        "animate", help="film the training of a plain and a residual network on one page",
+        description="Train the plain and the residual network of one depth (width 8, option A shortcuts) on 10,000 "
+                    "Fashion-MNIST images averaged to 14x14 pixels. Measure gradients, layer responses, the first "
+                    "filters and the errors every few steps, and write one HTML page that plays them side by side. The "
+                    "page opens from disk and loads nothing.")
+    animate.add_argument("--out", type=_path, metavar="FILE",
+                         help="the page (default: minires-animation.html, or minires-animation-2.html, ... if that "
+                              "exists)")
+    animate.add_argument("--depth", type=_positive, default=56, metavar="D",
+                         help="number of layers of both networks: 20, 32, 44, 56 or 110 (default: %(default)s)")
+    animate.add_argument("--epochs", type=_positive, default=3, metavar="N",
+                         help="number of passes over the training images (default: %(default)s)")
+    animate.add_argument("--every", type=_positive, default=0, metavar="N",
+                         help="number of steps from one picture to the next (default: about 60 pictures)")
+    animate.add_argument("--seed", type=_not_negative, default=0, metavar="S",
+                         help="seed of the initial weights and of the order of the images (default: %(default)s)")
+    animate.add_argument("--device", choices=DEVICES, default="auto",
+                         help="where to train; auto, the default, is the GPU if one works, else the CPU")
+    animate.set_defaults(run=_animate)
+
+
+def _animate(args: argparse.Namespace) -> int:
+    from . import recipes
+    from .commands import animate
+
+    nets = animate.choose(args.depth, recipes.Recipe(epochs=args.epochs), seed=args.seed, where=args.device)
+    animate.run(args.out or _free(Path("minires-animation.html")), nets, args.every, command=args.typed)
     return 0
 
 
@@ -615,9 +647,9 @@ def _add_course(commands: Commands) -> None:
 # --------------------------------------------------------------------------------------- types of arguments
 
 
-def _free_folder(path: Path) -> Path:
-    """Return the first of `path`, path-2, path-3, ... that does not exist."""
-    names = (path, *(path.with_name(f"{path.name}-{i}") for i in range(2, 10_000)))
+def _free(path: Path) -> Path:
+    """Return the first of a.html, a-2.html, a-3.html, ... that does not exist, for a folder of a, a-2, a-3, ..."""
+    names = (path, *(path.with_name(f"{path.stem}-{i}{path.suffix}") for i in range(2, 10_000)))
     return next(p for p in names if not p.exists())
 
 

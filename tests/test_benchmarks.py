@@ -33,6 +33,7 @@ SMALL = {
     "train_step": ["--threads", 1, "--steps", 2, "--batch", 4, "--depth", 8, "--width", 4],
     "ops": ["--threads", 1, "--repeats", 1, "--batch", 2, "--width", 4, "--size", 8],
     "scaling": ["--steps", 1, "--base", "8,4,4", "--base-threads", 1],
+    "shortcut": ["--threads", 1, "--steps", 2, "--batch", 4, "--depth", "8,14", "--width", 4],
     "data_path": ["--repeats", 1, "--images", 500],
     "import_time": [],
 }
@@ -160,6 +161,16 @@ def check_scaling(r):
                 assert entry[system]["parameters"] == entry["minires"]["parameters"]
 
 
+def check_shortcut(r):
+    check_header(r, "shortcut")
+    for depth, ratios in r["residual_to_plain"].items():
+        residual, plain = (r["ms"][f"{kind}-{depth}"] for kind in ("residual", "plain"))
+        assert [len(t) for t in residual + plain] == [r["steps"]] * r["rounds"] * 2
+        assert ratios == pytest.approx([statistics.median(a) / statistics.median(b)
+                                        for a, b in zip(residual, plain, strict=True)])
+        assert r["parameters"][f"residual-{depth}"] == r["parameters"][f"plain-{depth}"] > 0
+
+
 def check_import_time(r):
     check_header(r, "import_time")
     times = r["seconds"]
@@ -180,8 +191,8 @@ def check_data_path(r):
         assert r["percent_of_step"][name] == pytest.approx(again)
 
 
-CHECKS = {"train_step": check_train_step, "ops": check_ops, "scaling": check_scaling, "data_path": check_data_path,
-          "import_time": check_import_time}
+CHECKS = {"train_step": check_train_step, "ops": check_ops, "scaling": check_scaling, "shortcut": check_shortcut,
+          "data_path": check_data_path, "import_time": check_import_time}
 
 
 # --------------------------------------------------------------------------------------- the benchmarks
@@ -301,6 +312,7 @@ WRONG = [
     ("train_step", "--python dezero", "expected NAME=PATH, such as dezero=venv/bin/python, got 'dezero'"),
     ("ops", "--size 6", "--size: expected a multiple of 4, got 6"),
     ("scaling", "--depth 20,21", "--depth: expected values of 6n + 2"),
+    ("shortcut", "--depth 20,21", "--depth: expected values of 6n + 2"),
     ("scaling", "--base 20,16", "expected DEPTH,WIDTH,BATCH, got '20,16'"),
 ]
 

@@ -64,7 +64,7 @@ def prose(path):
 
 
 def pages():
-    for pattern in ("minires/**/*.py", "tests/**/*.py", "benchmarks/*.py", "data/*.py", "docs/*.py", "notebooks/*",
+    for pattern in ("minires/**/*.py", "tests/**/*.py", "benchmarks/*.py", "data/**/*.py", "docs/*.py", "notebooks/*",
                     "**/*.md"):
         for path in ROOT.glob(pattern):
             name = path.relative_to(ROOT).as_posix()

@@ -45,6 +45,8 @@ def graph_of(net):
 # {analysis: (a function from a network to the result, the plot function of the result)}
 PAIRS = {
     "activations": (lambda net: analysis.activations(net, X), plot.activations),
+    "after_each_block": (lambda net: analysis.after_each_block(models.scalar_stack(3), X[0, 0, 0]),
+                         plot.after_each_block),
     "cka_matrix": (lambda net: analysis.cka_matrix(net, X), plot.cka_matrix),
     "construction": (lambda net: analysis.construction(net, X, 1, rng=rng()), plot.construction),
     "delete_k": (lambda net: analysis.delete_k(net, X, LABELS, [0, 1, 2], 2, rng=rng()), plot.delete_k),
@@ -63,6 +65,7 @@ PAIRS = {
     "loss_line": (lambda net: analysis.loss_line(net, X, LABELS, direction(net), 5), plot.loss_line),
     "loss_surface": (lambda net: analysis.loss_surface(net, X, LABELS, direction(net), direction(net, 1), 3),
                      plot.loss_surface),
+    "negative_sums": (lambda net: analysis.negative_sums(net, X), plot.negative_sums),
     "path_gradients": (lambda net: analysis.path_gradients(net, X, LABELS, [0, 2, 6], 2, rng=rng()),
                        plot.path_gradients),
     "refinement": (lambda net: analysis.refinement(net, X), plot.refinement),
@@ -85,11 +88,14 @@ WITHOUT = {
     "follow": "returns {step: result}, which the figure of the result takes as {label: result}",
     "gradient_shares": "plot.gradients_by_length computes and draws them",
     "growth_per_layer": "a number, which the title of plot.gradient_flow gives",
+    "interval": "three numbers, which plot.seed_intervals computes and draws",
     "input_gradients": "arrays that gradient_correlation compares",
+    "paired": "three numbers",
     "path_gradient": "an array for one path, shaped like the images; plot.path_gradients draws the norms of many paths",
     "path_shares": "plot.path_gradients and plot.gradients_by_length draw them beside the gradient",
     "random_direction": "weights to move along: plot.loss_line and plot.loss_surface draw the loss there",
     "receptive_fields": "a table of sizes; plot.exciting_patches draws what units see",
+    "steps_to": "a number",
 }
 
 # {figure of something other than an analysis's result: what it draws}
@@ -102,14 +108,17 @@ OTHER_FIGURES = {
     "blocks": "modules", "networks": "modules", "function_classes": "an idea", "imagenet_errors": "published results",
     "lines": "numbers of one's own", "ranges": "numbers of one's own", "bars": "numbers of one's own",
     "pictures": "any arrays", "complex_plane": "complex numbers", "decision_regions": "a classifier",
+    "mean_curves": "curves of several seeds", "seed_intervals": "numbers of several seeds",
+    "errors_by_blocks": "errors of trainings",
 }
 
 # {(analysis, network): why the analysis refuses the network}
 BLOCKS, PATH = "this model has no residual or plain block", "a plain network has a single path"
 REFUSED = {
-    **{(name, "own"): BLOCKS for name in ("delete_k", "gradients_by_length", "lesions", "path_gradients", "refinement",
-                                          "swap_blocks")},
+    **{(name, "own"): BLOCKS for name in ("delete_k", "gradients_by_length", "lesions", "negative_sums",
+                                          "path_gradients", "refinement", "swap_blocks")},
     ("construction", "own"): "expected a model with lists of blocks",
+    ("negative_sums", "plain"): "expected residual blocks of the kinds",
     ("gradients_by_length", "plain"): PATH, ("path_gradients", "plain"): PATH,
 }
 
@@ -147,6 +156,9 @@ FEW = "own", "residual"
 CASES = [pytest.param(name, kind, id=f"{name}-{kind}", marks=[pytest.mark.slow] * (kind not in FEW))
          for name in PAIRS for kind in NETS
          if (name, kind) not in REFUSED and not (name == "gradient_on_a_line" and kind != "own")]  # it has no network
+NO_NETWORK = {"after_each_block", "gradient_on_a_line"}  # these measure networks of their own
+CASES = [pytest.param(name, kind, id=f"{name}-{kind}") for name in PAIRS for kind in NETS
+         if (name, kind) not in REFUSED and not (name in NO_NETWORK and kind != "own")]
 
 
 DRAWN = [(name, kind) for kind in FEW for name in PAIRS if (name, kind) in {case.values for case in CASES}]

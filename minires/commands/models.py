@@ -15,6 +15,6 @@ def text(*, as_json: bool = False) -> str:
         if net.family != family:
             family = net.family
             lines += [f"{family}; images {' x '.join(map(str, net.input_shape))}",
-                      f"    {'':18}{'layers':>6}{'parameters':>14}{'million MACs':>15}"]
-        lines.append(f"    {net.name:18}{net.layers:6}{net.parameters:14,}{net.macs / 1e6:15,.2f}")
+                      f"    {'':30}{'layers':>6}{'parameters':>14}{'million MACs':>15}"]
+        lines.append(f"    {net.name:30}{net.layers:6}{net.parameters:14,}{net.macs / 1e6:15,.2f}")
     return "\n".join(lines)

@@ -1,15 +1,16 @@
-"""Build the HTML page into which `minires demo` and `minires inspect` write their results. It opens from disk."""
+"""Build the HTML pages into which `minires demo`, `inspect` and `animate` write their results. They open from disk."""
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 from collections.abc import Mapping
 from typing import Any
 
 from ..plot import written
 
-# The page has no script, no font and no web address, so it opens from disk. It can be printed, and it follows the
-# reader's light or dark setting.
+# A page has no font and no web address, and no script except its own, so it opens from disk. It can be printed, and it
+# follows the reader's light or dark setting.
 STYLE = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --paper: #fff; --line: #c8c8c8; --soft: #555; }
 @media (prefers-color-scheme: dark) {
@@ -38,26 +39,36 @@ tbody th { font-weight: 600; white-space: nowrap; }
 code { font-size: 0.95em; overflow-wrap: anywhere; }
 """
 
-# This tells the browser to fetch nothing and to run nothing.
+# This tells the browser to fetch nothing and to run nothing. A page with a script of its own also allows its hash.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def document(title: str, body: str) -> str:
-    """Return the complete page."""
+def document(title: str, body: str, script: str = "", style: str = "") -> str:
+    """Return the complete page.
+
+    script: JavaScript, the only script that the page lets the browser run, at the end of the body
+    style: CSS, after that of all pages
+
+    Raises ValueError if the script contains "</", which would end it early.
+    """
+    if "</" in script:
+        raise ValueError('document: script: expected no "</", because it would end the script early')
+    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    policy = f"{POLICY}; script-src 'sha256-{allowed}'" if script else POLICY
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <title>{escaped(title)}</title>
-<style>{STYLE}</style>
+<style>{STYLE}{style}</style>
 </head>
 <body>
 <main>
 {body}
 </main>
-</body>
+{f"<script>{script}</script>" if script else ""}</body>
 </html>
 """
 

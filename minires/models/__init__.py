@@ -45,7 +45,17 @@ from .imagenet_resnet import (
 )
 from .inception import GoogLeNet, googlenet
 from .resnet import ResNet
-from .study import placement_study, shortcut_study
+from .scalar import ScalarBlock, scalar_stack
+from .study import (
+    bn_after_addition_resnet110,
+    bn_after_addition_resnet164,
+    placement_study,
+    relu_before_addition_resnet110,
+    relu_before_addition_resnet164,
+    relu_only_preact_resnet110,
+    relu_only_preact_resnet164,
+    shortcut_study,
+)
 from .vgg_net import VGG, vgg, vgg16, vgg16_bn, vgg19, vgg19_bn
 
 # {family: (image shape in the paper, {name: function})}
@@ -60,6 +70,13 @@ FAMILIES: dict[str, tuple[tuple[int, int, int], dict[str, Callable[..., nn.Modul
         "preact_resnet20": preact_resnet20, "preact_resnet32": preact_resnet32, "preact_resnet44": preact_resnet44,
         "preact_resnet56": preact_resnet56, "preact_resnet110": preact_resnet110,
         "preact_resnet164": preact_resnet164, "preact_resnet1001": preact_resnet1001}),
+    "CIFAR, BN and ReLU in other places (2016, Table 2)": ((3, 32, 32), {
+        "bn_after_addition_resnet110": bn_after_addition_resnet110,
+        "relu_before_addition_resnet110": relu_before_addition_resnet110,
+        "relu_only_preact_resnet110": relu_only_preact_resnet110,
+        "bn_after_addition_resnet164": bn_after_addition_resnet164,
+        "relu_before_addition_resnet164": relu_before_addition_resnet164,
+        "relu_only_preact_resnet164": relu_only_preact_resnet164}),
     "ImageNet, plain (2015)": ((3, 224, 224), {"plain18": plain18, "plain34": plain34}),
     "ImageNet, residual, option B, v1.5 strides (2015)": ((3, 224, 224), {
         "resnet18": resnet18, "resnet34": resnet34, "resnet50": resnet50, "resnet101": resnet101,
@@ -71,13 +88,15 @@ FAMILIES: dict[str, tuple[tuple[int, int, int], dict[str, Callable[..., nn.Modul
 }
 BY_NAME: dict[str, Callable[..., nn.Module]] = {n: f for _, members in FAMILIES.values() for n, f in members.items()}
 
-__all__ = ["BY_NAME", "FAMILIES", "VGG", "CifarNet", "GoogLeNet", "Listed", "ResNet", "build", "canonical", "cifar",
-           "googlenet", "imagenet", "listing", "placement_study", "plain18", "plain20", "plain32", "plain34", "plain44",
-           "plain56", "plain110", "preact_resnet20", "preact_resnet32", "preact_resnet44", "preact_resnet56",
-           "preact_resnet110", "preact_resnet164", "preact_resnet1001", "resnet18", "resnet20", "resnet32", "resnet34",
+__all__ = ["BY_NAME", "FAMILIES", "VGG", "CifarNet", "GoogLeNet", "Listed", "ResNet", "ScalarBlock",
+           "bn_after_addition_resnet110", "bn_after_addition_resnet164", "build", "canonical", "cifar", "googlenet",
+           "imagenet", "listing", "placement_study", "plain18", "plain20", "plain32", "plain34", "plain44", "plain56",
+           "plain110", "preact_resnet20", "preact_resnet32", "preact_resnet44", "preact_resnet56", "preact_resnet110",
+           "preact_resnet164", "preact_resnet1001", "relu_before_addition_resnet110", "relu_before_addition_resnet164",
+           "relu_only_preact_resnet110", "relu_only_preact_resnet164", "resnet18", "resnet20", "resnet32", "resnet34",
            "resnet44", "resnet50", "resnet56", "resnet101", "resnet110", "resnet152", "resnet164", "resnet1001",
-           "resnet1202", "resnext50_32x4d", "shortcut_study", "vgg", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
-           "wide_resnet50_2"]
+           "resnet1202", "resnext50_32x4d", "scalar_stack", "shortcut_study", "vgg", "vgg16", "vgg16_bn", "vgg19",
+           "vgg19_bn", "wide_resnet50_2"]
 
 
 def canonical(name: str) -> str:

@@ -212,3 +212,10 @@ def placement_study(placement: str, depth: int = 110, *, bottleneck: bool = Fals
     return CifarNet(blocks_per_stage(depth, "bottleneck" if bottleneck else "basic"),
                     partial(cls, placement=placement, shortcut=shortcut, pad=pad), expansion=cls.expansion,
                     last_norm=last, **sizes)
+
+
+# v2's Table 2 by name, for runs and sweeps. The other two of its rows are resnet110 and preact_resnet110.
+bn_after_addition_resnet110, relu_before_addition_resnet110, relu_only_preact_resnet110 = (
+    partial(placement_study, placement) for placement in MOVED)
+bn_after_addition_resnet164, relu_before_addition_resnet164, relu_only_preact_resnet164 = (
+    partial(placement_study, placement, 164, bottleneck=True, shortcut="B") for placement in MOVED)
