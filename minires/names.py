@@ -6,6 +6,7 @@ A network has one key, which is the name of its function in `models`, and one pr
     plain20             plain-20                     Plain-20, plain_20
     resnet20            ResNet-20                    resnet-20, ResNet20
     preact_resnet164    pre-activation ResNet-164    preact-resnet-164
+    bn_after_addition_resnet110   BN-after-addition ResNet-110   bn-after-addition-resnet-110
     vgg16_bn            VGG-16 with BN               vgg-16-bn
     googlenet           GoogLeNet
     wide_resnet50_2     Wide ResNet-50-2             wide-resnet-50-2
@@ -21,19 +22,25 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-_NETWORK = re.compile(r"(?:(?P<family>plain|(?P<preact>(?:preact|pre-activation)[-_ ]?)?resnet)"
+_NETWORK = re.compile(r"(?:(?P<family>plain|(?:(?P<placed>(?:bn[-_ ]after|relu[-_ ]before)[-_ ]addition[-_ ]"
+                      r"|relu[-_ ]only[-_ ](?:preact|pre-activation)[-_ ])"
+                      r"|(?P<preact>(?:preact|pre-activation)[-_ ]?))?"
+                      r"resnet)"
                       r"[-_ ]?(?P<depth>[1-9][0-9]*)|vgg[-_ ]?(?P<vgg>[1-9][0-9]*)(?P<bn>[-_]bn| with BN)?"
                       r"|(?P<googlenet>googlenet)|(?P<wide>wide[-_ ]?resnet[-_ ]?50[-_ ]2)"
                       r"|(?P<next>resnext[-_ ]?50[-_ ]32x4d))(?!\w)", re.IGNORECASE)
 _PRINTED = {"plain": "plain", "resnet": "ResNet", "preact_resnet": "pre-activation ResNet", "vgg": "VGG",
-            "googlenet": "GoogLeNet", "wide_resnet": "Wide ResNet", "resnext": "ResNeXt"}
+            "googlenet": "GoogLeNet", "wide_resnet": "Wide ResNet", "resnext": "ResNeXt",
+            "bn_after_addition_resnet": "BN-after-addition ResNet",
+            "relu_before_addition_resnet": "ReLU-before-addition ResNet",
+            "relu_only_preact_resnet": "ReLU-only pre-activation ResNet"}
 _AFTER_DEPTH = {"wide_resnet": ("_2", "-2"), "resnext": ("_32x4d", " 32x4d")}  # in the key, in the printed name
 
 
 class Network(NamedTuple):
     """Describes a network of the papers, as far as the network's name does."""
 
-    family: str       # "plain", "resnet", "preact_resnet", "vgg", "googlenet", "wide_resnet" or "resnext"
+    family: str       # the key without numbers and BN: "plain", "resnet", "preact_resnet", "vgg", "wide_resnet"
     depth: int        # number of layers with weights; 0 if the name has no number
     batch_norm: bool  # whether the name contains BN, as "vgg16_bn" does
 
@@ -69,6 +76,9 @@ def network(label: str, *, more: bool = False) -> Network | None:
         return Network("wide_resnet" if found["wide"] else "resnext", 50, False)
     if found["vgg"]:
         return Network("vgg", int(found["vgg"]), bool(found["bn"]))
+    if found["placed"]:
+        words = re.split("[-_ ]", found["placed"].lower().replace("pre-activation", "preact"))
+        return Network("_".join(words) + "resnet", int(found["depth"]), False)
     return Network("preact_resnet" if found["preact"] else found["family"].lower(), int(found["depth"]), False)
 
 

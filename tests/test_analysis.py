@@ -171,6 +171,7 @@ LOOKS = {
     "cka_matrix": lambda m, x, y: analysis.cka_matrix(m, x),
     "receptive_fields": lambda m, x, y: analysis.receptive_fields(m, x),
     "exciting_patches": lambda m, x, y: analysis.exciting_patches(m, x, "layer3.0.bn2", 1),
+    "negative_sums": lambda m, x, y: analysis.negative_sums(m, x),
 }
 
 
@@ -217,7 +218,7 @@ def test_the_model_is_left_bit_for_bit_as_it_was(name, fails, options, monkeypat
 def test_no_analysis_is_forgotten_here():
     rest = {"follow", "deepen", "deleted", "graph", "growth_per_layer", "update_ratios", "random_direction",
             "path_shares", "gradient_shares", "autocorrelation", "gradient_on_a_line", "input_gradients", "cka",
-            "first_filters"}
+            "first_filters", "interval", "paired", "steps_to", "after_each_block"}
     assert {n for n in analysis.__all__ if n[0].islower()} == rest | set(LOOKS)
 
 

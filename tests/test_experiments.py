@@ -118,9 +118,13 @@ def test_the_report_says_what_the_numbers_say(program, monkeypatch, tmp_path, ca
                                     for seed in (0, 1)])
     write(tmp_path, "bottleneck", [record("resnet56", seed, 20.0 + i, options=options) for seed in (0, 1) for i, options
                                    in enumerate(({"width": 8}, {"width": 10, "block": "bottleneck", "shortcut": "B"}))])
+    write(tmp_path, "depth", [record(model, seed, error + seed) for seed in (0, 1) for model, error in
+                              (("plain20", 15.0), ("plain56", 30.0), ("resnet20", 13.0), ("resnet56", 12.0))])
     call(report, monkeypatch, "--results", tmp_path)
     text = capsys.readouterr().out
-    for line in ("- original minus pre-activation, without warm-up: -20.00 (-20.00 to -20.00, 2 seeds) points",
+    for line in ("- plain-56 minus plain-20, test error: 15.00 (15.00 to 15.00, 2 seeds) points",
+                 "- ResNet-20 minus ResNet-56, test error: 1.00 (1.00 to 1.00, 2 seeds) points",
+                 "- original minus pre-activation, without warm-up: -20.00 (-20.00 to -20.00, 2 seeds) points",
                  "- no warm-up minus warm-up, original: 0.00 (0.00 to 0.00, 2 seeds) points",
                  "- original, before training: 30.00 (30.00 to 30.00, 2 seeds) %",
                  "- original, after training: 10.00 (10.00 to 10.00, 2 seeds) %",
@@ -131,8 +135,8 @@ def test_the_report_says_what_the_numbers_say(program, monkeypatch, tmp_path, ca
         assert line in text, text
     assert "## one-dimension" not in text
     pictures = {path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("*/*.png")}
-    assert {"placement/training_error_110.png", "placement/curves_110.png", "placement/negative_sums_110.png",
-            "convergence/curves.png", "overfitting/test_error.png", "bottleneck/errors.png"} <= pictures
+    assert {"depth/errors.png", "placement/training_error_110.png", "placement/curves_110.png",
+            "placement/negative_sums_110.png", "convergence/curves.png", "overfitting/test_error.png", "bottleneck/errors.png"} <= pictures
     with pytest.raises(SystemExit):
         call(report, monkeypatch, "nothing")
 

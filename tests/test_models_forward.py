@@ -48,7 +48,9 @@ NETS = {  # {name: (a function that builds the network, height and width of its 
     "googlenet": (partial(models.googlenet, width=4, num_classes=3), (16, 17)),
     **{f"study: {kind}": (partial(models.shortcut_study, kind, 8, width=4), (8, 7)) for kind in models.study.SHORTCUTS},
     **{f"study: {place}": (partial(models.placement_study, place, 8, width=4, shortcut="B"), (8, 7))
-       for place in ("bn_after_addition", "relu_before_addition", "relu_only_preact")},
+       for place in models.study.MOVED},
+    **{f"study: {place}, bottleneck": (partial(models.placement_study, place, 11, bottleneck=True, width=4,
+                                               shortcut="B"), (8, 7)) for place in models.study.MOVED},
 }
 MODES = {"train": (True, True), "train, no_grad": (True, False), "eval": (False, True),
          "eval, no_grad": (False, False)}  # {name: (train mode, a graph is recorded)}

@@ -223,7 +223,7 @@ def test_placements_move_layers_and_add_next_to_none(placement):
     (lambda: models.shortcut_study("identity", 8, drop=0.1), "'identity' has no option 'drop'; it has none"),
     (lambda: models.shortcut_study("dropout", 9), r"expected depth = 6n \+ 2"),
     (lambda: models.shortcut_study("dropout", 8, drop=1.0)(Tensor(np.ones((2, 3, 8, 8), np.float32))),
-     "dropout: expected a probability"),
+     "Dropout: expected a probability"),
     (lambda: models.placement_study("preact", 8), "placement_study, placement: unknown name 'preact'"),
     (lambda: study.PlacedBlock(4, 4, placement="bn_after_adition", rng=rng()), "placement: unknown name"),
     (lambda: study.PlacedBottleneck(4, 4, placement="original", rng=rng()), "placement: unknown name 'original'"),

@@ -29,6 +29,8 @@ NETWORKS = {
     "resnet20": ("ResNet-20", ["resnet-20", "ResNet20", "resnet 20"]),
     "resnet1202": ("ResNet-1202", ["resnet-1202"]),
     "preact_resnet164": ("pre-activation ResNet-164", ["preact-resnet-164", "PreactResNet164"]),
+    "bn_after_addition_resnet110": ("BN-after-addition ResNet-110", ["bn-after-addition-resnet-110"]),
+    "relu_only_preact_resnet164": ("ReLU-only pre-activation ResNet-164", ["relu-only-pre-activation-ResNet164"]),
     "vgg16": ("VGG-16", ["VGG16", "vgg-16"]),
     "vgg16_bn": ("VGG-16 with BN", ["vgg-16-bn", "VGG-16_BN"]),
     "googlenet": ("GoogLeNet", ["GoogleNet"]),

@@ -134,7 +134,7 @@ def test_extras(metadata):
         cupy = {f"cupy-cuda{version}x"}
         assert requirements(metadata, f"cuda{version}", sys_platform="linux") == cupy
         assert requirements(metadata, f"cuda{version}", sys_platform="darwin") == set()
-    assert requirements(metadata, "oracle") == {"torch", "expecttest"}
+    assert requirements(metadata, "oracle") == {"torch", "expecttest", "pycocotools"}
     assert "torch" not in requirements(metadata, "test")
 
 

@@ -81,7 +81,10 @@ def test_a_run_that_an_older_version_began_is_resumed(tmp_path, capsys):
 @pytest.mark.parametrize("path", sorted((HERE.parent / "data" / "results").glob("*/results.json")),
                          ids=lambda path: path.parent.name)
 def test_the_runs_in_data_results_are_read(path):
-    for raw in records.read(path).get("runs", []):
+    record = records.read(path)
+    if "command" in record:
+        pytest.skip(f"{record['command'].partition(' --')[0]} wrote it, not `minires report`")
+    for raw in record.get("runs", []):
         found = RunConfig.from_json(raw, path, beside=BESIDE)
         assert found.chosen() == {key: raw[key] for key in found.chosen()}
         assert found.recorded.parameters == raw["parameters"] and found.recorded.steps == raw["steps"]

@@ -51,6 +51,26 @@ def seeds_of(found: Runs) -> str:
     return f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
 
 
+# --------------------------------------------------------------------------------------------------- depth
+
+
+def depth(folder: Path) -> Found:
+    """Compare plain and residual networks of 20 and 56 layers."""
+    found = runs(folder)
+    models = "plain20", "plain56", "resnet20", "resnet56"
+    errors = {(model, key): last(found, key, model=model) for model in models for key in ("train_error", "test_error")}
+    lines = [f"- {printed(model)}, {key.replace('_', ' ')}: {analysis.interval(list(of.values()))} %"
+             for (model, key), of in errors.items() if of]
+    for key in "train_error", "test_error":
+        for more, less in ("plain56", "plain20"), ("resnet20", "resnet56"), ("plain20", "resnet20"):
+            lines.append(difference(f"{printed(more)} minus {printed(less)}, {key.replace('_', ' ')}",
+                                    errors[more, key], errors[less, key]))
+    by_group = {name: {printed(model): list(errors[model, key].values()) for model in models if errors[model, key]}
+                for name, key in (("training error", "train_error"), ("test error", "test_error"))}
+    caption = f"{IMAGES}, 10,000 images, 30 epochs, {seeds_of(found)}. Test errors: 2,000 images."
+    return lines, {"errors": plot.seed_intervals(by_group, "error after the last epoch (%)", caption=caption)}
+
+
 # ------------------------------------------------------------------------------------------- one dimension
 
 
@@ -243,8 +263,8 @@ def bottleneck(folder: Path) -> Found:
 
 
 EXPERIMENTS: dict[str, Callable[[Path], Found]] = {
-    "one-dimension": one_dimension, "placement": placement, "convergence": convergence, "overfitting": overfitting,
-    "bottleneck": bottleneck}
+    "depth": depth, "one-dimension": one_dimension, "placement": placement, "convergence": convergence,
+    "overfitting": overfitting, "bottleneck": bottleneck}
 
 
 def main() -> None:
