@@ -136,7 +136,8 @@ def test_the_report_says_what_the_numbers_say(program, monkeypatch, tmp_path, ca
     assert "## one-dimension" not in text
     pictures = {path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("*/*.png")}
     assert {"depth/errors.png", "placement/training_error_110.png", "placement/curves_110.png",
-            "placement/negative_sums_110.png", "convergence/curves.png", "overfitting/test_error.png", "bottleneck/errors.png"} <= pictures
+            "placement/negative_sums_110.png", "convergence/curves.png", "overfitting/test_error.png",
+            "bottleneck/errors.png"} <= pictures
     with pytest.raises(SystemExit):
         call(report, monkeypatch, "nothing")
 
