@@ -1,5 +1,7 @@
 """Test modules: names, state, modes, running statistics of batch norm, and each layer against its formula."""
 
+import contextvars
+
 import numpy as np
 import pytest
 from helpers import difference, needs_torch, normal, randomise, same_bits, torch
@@ -362,6 +364,24 @@ def test_a_fixup_block_is_its_formula():
 
 
 # ------------------------------------------------------------------------------------------- watchers
+
+
+def test_a_watching_context_may_end_before_another_and_in_another_context():
+    """As one does that nobody closed, when the garbage collector finds it."""
+    net, seen = nn.Sequential(nn.ReLU()), []
+    x = Tensor(np.ones((1, 2), np.float32))
+    left = nn.watched(lambda m, inputs, out: seen.append("left"))
+    left.__enter__()
+    with nn.watched(lambda m, inputs, out: seen.append("other")):
+        contextvars.copy_context().run(left.__exit__, None, None, None)
+        net(x)
+        assert seen == ["left", "other"] * 2  # it ended there, and not here
+        again = nn.watched(lambda m, inputs, out: seen.append("again"))
+        again.__enter__()
+        again.__exit__(None, None, None)
+    nn.hooks.watchers.set(())
+    net(x)
+    assert len(seen) == 4 and not nn.hooks.being_watched()
 
 
 def test_watched_sees_every_module_after_it_ran_and_ends():

@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,12 @@ def watched(see: See) -> Iterator[None]:
 
     `tap.Tap` and the analyses use it.
     """
-    token = watchers.set((*watchers.get(), see))
+    hook = partial(see)  # an object of its own, because `see` may be watching already
+    watchers.set((*watchers.get(), hook))
     try:
         yield
-    finally:
-        watchers.reset(token)
+    finally:  # by identity: a context that nobody closed ends in the garbage collector, which may run anywhere
+        watchers.set(tuple(one for one in watchers.get() if one is not hook))
 
 
 def being_watched() -> bool:
