@@ -14,7 +14,6 @@ A network has one key, which is the name of its function in `models`, and one pr
 """
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import warnings
@@ -200,6 +199,8 @@ def unknown(what: str, given: object, known: Iterable[str]) -> UsageError:
     """Return the error to raise if `given` is not a known name. It lists the most similar names, or, if there are none,
     all known names. Of many names with dots it lists the first parts: of all weights of a network, its layers."""
     names = sorted(known)
+    import difflib  # late, because only an error needs it
+
     near = difflib.get_close_matches(str(given), names, n=3)
     if len(names) > SHOWN:
         names = sorted({name.partition(".")[0] for name in names})

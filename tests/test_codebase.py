@@ -571,3 +571,12 @@ def test_same_seed_same_bits_here_and_in_another_process(threads, monkeypatch):
 
 def test_the_nets_of_this_file_are_nets():
     assert all(isinstance(net(name), nn.Module) for name in NETS)
+
+
+@pytest.mark.system
+def test_the_import_loads_what_only_some_uses_need_later():
+    code = "import sys, numpy; before = set(sys.modules); import minires; print(*sorted(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100)
+    late = {"difflib", "pathlib", "shutil", "subprocess", "tempfile", "threadpoolctl", "matplotlib",
+            "minires.kernels.compiler", "minires.models", "minires.plot"}
+    assert not late & set(done.stdout.split())

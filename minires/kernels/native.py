@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import blocked, compiler, grouped, parallel, reference
+from . import blocked, grouped, parallel, reference
 from .parallel import empty
 from .reference import (
     ONE,
@@ -79,6 +79,8 @@ class _Loaded:
         return self.library
 
     def load(self) -> None:
+        from . import compiler  # late: with the modules it needs it would take half the time of `import minires`
+
         with self.lock:
             if self.library is None and not self.why:
                 try:

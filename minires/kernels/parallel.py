@@ -18,7 +18,6 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar, copy_context
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -271,6 +270,8 @@ DEFAULT_CACHE = 1 << 20  # bytes of second-level cache per core, if the system d
 @functools.cache
 def cache_bytes() -> int:
     """Return the bytes of second-level cache for each thread, as Linux reports them; elsewhere DEFAULT_CACHE."""
+    from pathlib import Path  # late, as `import minires` needs it for nothing else
+
     for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         try:
             if (index / "level").read_text().strip() == "2":
