@@ -379,6 +379,19 @@ def test_the_memory_of_sizes_that_are_no_longer_requested_is_dropped_first(monke
         assert sorted(parallel.memory.free) == [40, 50] and parallel.memory.kept == 190
 
 
+def test_a_size_whose_pieces_are_all_lent_does_not_count_as_kept(monkeypatch):
+    monkeypatch.setattr(parallel, "LARGE", 1)
+    with parallel.session():
+        small = parallel.empty((1,), np.uint8)
+        del small
+        small = parallel.empty((1,), np.uint8)  # the only piece of 1 byte, which was free
+        for size in 100, 101:
+            large = parallel.empty((size,), np.uint8)
+            del large
+        assert list(parallel.memory.free) == [101] and parallel.memory.kept == 101
+        del small
+
+
 @pytest.mark.parametrize("choice", ["native", "blocked"])
 def test_a_training_step_takes_no_new_memory_after_the_first(choice, monkeypatch):
     if choice == "native" and not kernels.native.ready():

@@ -214,13 +214,9 @@ class Memory:
     def take(self, size: int) -> Any:
         """Return `size` bytes, from freed memory of this size if there is any."""
         with _shared.lock:
-            pieces = self.free.pop(size, [])
-            if pieces:
-                taken = pieces.pop()
-                self.kept -= size
-                self.free[size] = pieces
-            else:
-                taken = np.empty(size, np.uint8)
+            taken = self._drawn(size) if size in self.free else np.empty(size, np.uint8)
+            if size in self.free:
+                self.free[size] = self.free.pop(size)  # to the end
             self.lent += size
             self.most_lent = max(self.most_lent, self.lent)
         return taken
@@ -235,10 +231,16 @@ class Memory:
             self.free.setdefault(taken.nbytes, []).append(taken)
             self.kept += taken.nbytes
             while self.kept > MOST_KEPT * self.most_lent:
-                size = next(iter(self.free))
-                if pieces := self.free.pop(size)[:-1]:
-                    self.free = {size: pieces, **self.free}
-                self.kept -= size
+                self._drawn(next(iter(self.free)))
+
+    def _drawn(self, size: int) -> Any:
+        """Return a free piece of this size, which is no longer kept."""
+        pieces = self.free[size]
+        taken = pieces.pop()
+        self.kept -= size
+        if not pieces:
+            del self.free[size]
+        return taken
 
     def forget(self) -> None:
         """Drop all kept memory."""
