@@ -11,7 +11,7 @@ import re
 import shlex
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +21,11 @@ from .names import Substitution
 
 if TYPE_CHECKING:
     from .commands.subject import Told
+    from .runs.run import Outcome
 
 STATUS = {"Ctrl-C": 130, "SIGTERM": 143, "SIGHUP": 129}  # exit status after a training run was stopped
 DATASETS = "cifar10, cifar100, mnist, fashion_mnist, fashion_mnist_small (ships with minires), digits or stripes"
+TRAINS_ON = "where to train; auto, the default, is the GPU if one works, else the CPU"
 DATA_DIR = "folder with the data set (default: the environment variable MINIRES_DATA, or else the user's cache folder)"
 DOWNLOAD = ("download the files of the data set that are missing, after a line that says which and how large they are; "
             "an interrupted download is resumed, and the published checksum is checked (cifar10 170 MB, cifar100 169 "
@@ -131,7 +133,7 @@ def _add_demo(commands: Commands) -> None:
     demo.add_argument("--seed", type=_not_negative, default=ABSENT, metavar="S",
                       help="seed of the initial weights and of the order of the images (default: 0)")
     demo.add_argument("--device", choices=DEVICES, default=ABSENT,
-                      help="where to train; auto, the default, is the GPU if one works, else the CPU")
+                      help=TRAINS_ON)
     demo.add_argument("--jobs", type=_positive, metavar="N",
                       help="number of networks to train at the same time, each in its own process (default: the "
                            "environment variable MINIRES_THREADS, or else one per core, but at most 4; on a GPU 1). "
@@ -147,7 +149,7 @@ def _demo(args: argparse.Namespace) -> int:
     from .commands import demo
     from .names import UsageError
 
-    given = {name: getattr(args, name) for name in ("epochs", "seed", "device", "quick") if hasattr(args, name)}
+    given = _given(args, "epochs", "seed", "device", "quick")
     if args.resume and not args.out:
         raise UsageError("--resume needs --out DIR, the folder of the demo to resume")
     if args.resume and not given:
@@ -185,7 +187,7 @@ def _add_train(commands: Commands) -> None:
                        help="seed of the initial weights, of the order of the images and of their augmentation "
                             "(default: 0)")
     train.add_argument("--device", choices=DEVICES, default=ABSENT,
-                       help="where to train; auto, the default, is the GPU if one works, else the CPU")
+                       help=TRAINS_ON)
     train.add_argument("--graph", action="store_true", default=ABSENT,
                        help="on a GPU, launch each training step as one CUDA graph; the numbers stay the same")
     train.add_argument("--out", type=_path, metavar="DIR",
@@ -208,10 +210,8 @@ def _add_train(commands: Commands) -> None:
 def _train(args: argparse.Namespace) -> int:
     from . import runs
     from .runs.config import configure
-    from .runs.progress import say
 
-    choices = "dataset", "recipe", "seed", "device", "set", "graph"
-    given = {name: getattr(args, name) for name in choices if hasattr(args, name)}
+    given = _given(args, "dataset", "recipe", "seed", "device", "set", "graph")
     if args.model:
         if "dataset" not in given:
             raise ValueError("--dataset is missing: give the data set to train on, for example --dataset "
@@ -220,21 +220,46 @@ def _train(args: argparse.Namespace) -> int:
                            given.get("device", "auto"), given.get("set", []), given.get("graph", False))
         name = f"{chosen.model}-{chosen.dataset}-{chosen.recipe_name}-seed{chosen.seed}"
         out = args.out or Path("minires-runs", name)
-    elif not (args.resume and args.out):
-        raise ValueError("MODEL is missing: give the network to train, or --resume --out DIR to resume the run in DIR")
-    elif given:
-        raise ValueError("--resume without MODEL takes all settings from the folder: leave out "
-                         f"--{', --'.join(given)}, or give MODEL too")
     else:
-        chosen, out = None, args.out
+        chosen, out = None, _resumed(args, given, "MODEL", "MODEL is missing: give the network to train, or --resume "
+                                     "--out DIR to resume the run in DIR")
     done = runs.train(chosen, out, resume=args.resume, root=args.root, time_limit=args.time_limit,
                       every_seconds=args.checkpoint_seconds, every_steps=args.checkpoint_steps, command=args.typed,
                       download=args.download)
+    return _ended(done, f"{out / 'metrics.jsonl'}, weights.safetensors and curves.png", "minires train", out)
+
+
+def _given(args: argparse.Namespace, *choices: str) -> dict[str, Any]:
+    """Return the choices that the command line made, {name: value}."""
+    return {name: getattr(args, name) for name in choices if hasattr(args, name)}
+
+
+def _resumed(args: argparse.Namespace, given: Mapping[str, Any], network: str, missing: str) -> Path:
+    """Return the folder that --resume names. Raises UsageError unless it was given alone.
+
+    network: the argument that was left out
+    missing: the error's text if there is nothing to resume either
+    """
+    from .names import UsageError
+
+    if not (args.resume and args.out):
+        raise UsageError(missing)
+    if given:
+        raise UsageError(f"--resume without {network} takes all settings from the folder: leave out "
+                         f"--{', --'.join(given)}, or give {network} too")
+    out: Path = args.out
+    return out
+
+
+def _ended(done: Outcome, written: str, command: str, out: Path) -> int:
+    """Say how a training ended, and return the exit status."""
+    from .runs.progress import say
+
     if done.finished:
-        say(f"Done: {out / 'metrics.jsonl'}, weights.safetensors and curves.png")
+        say(f"Done: {written}")
         return 0
     say(f"Stopped by {done.stopped} at step {done.step} of {done.steps}, with a checkpoint. To resume:\n"
-        f"  minires train --resume --out {shlex.quote(str(out))}")
+        f"  {command} --resume --out {shlex.quote(str(out))}")
     return STATUS.get(done.stopped, 0)
 
 
@@ -387,7 +412,7 @@ def _add_animate(commands: Commands) -> None:
     animate.add_argument("--seed", type=_not_negative, default=0, metavar="S",
                          help="seed of the initial weights and of the order of the images (default: %(default)s)")
     animate.add_argument("--device", choices=DEVICES, default="auto",
-                         help="where to train; auto, the default, is the GPU if one works, else the CPU")
+                         help=TRAINS_ON)
     animate.set_defaults(run=_animate)
 
 
@@ -478,7 +503,7 @@ def _add_detect_train(actions: Commands) -> None:
     train.add_argument("--seed", type=_not_negative, default=ABSENT, metavar="S",
                        help="seed of the scenes, of the new layers and of what is drawn from each scene (default: 0)")
     train.add_argument("--device", choices=DEVICES, default=ABSENT,
-                       help="where to train; auto, the default, is the GPU if one works, else the CPU")
+                       help=TRAINS_ON)
     train.add_argument("--out", type=_path, metavar="DIR",
                        help="folder of the training (default: minires-runs/TASK-BACKBONE-seedS)")
     train.add_argument("--resume", action="store_true",
@@ -492,32 +517,19 @@ def _add_detect_train(actions: Commands) -> None:
 
 def _detect_train(args: argparse.Namespace) -> int:
     from .commands import detect
-    from .names import UsageError
-    from .runs.progress import say
 
-    choices = "task", "weights", "images", "width", "seed", "device"
-    given = {name: getattr(args, name) for name in choices if hasattr(args, name)}
+    given = _given(args, "task", "weights", "images", "width", "seed", "device")
     if args.backbone:
         if "device" in given:
             given["where"] = given.pop("device")
         chosen = detect.choose(given.pop("task", "detection"), args.backbone, **given)
         out = args.out or Path("minires-runs", f"{chosen[0].task}-{chosen[0].backbone}-seed{chosen[0].seed}")
-    elif not (args.resume and args.out):
-        raise UsageError("BACKBONE is missing: give the network to train on, or --resume --out DIR to resume the "
-                         "training in DIR")
-    elif given:
-        raise UsageError("--resume without BACKBONE takes all settings from the folder: leave out "
-                         f"--{', --'.join(given)}, or give BACKBONE too")
     else:
-        chosen, out = None, args.out
+        chosen, out = None, _resumed(args, given, "BACKBONE", "BACKBONE is missing: give the network to train on, or "
+                                     "--resume --out DIR to resume the training in DIR")
     done = detect.train(chosen, out, resume=args.resume, time_limit=args.time_limit,
                         every_seconds=args.checkpoint_seconds)
-    if done.finished:
-        say(f"Done: {out / 'results.json'}, metrics.jsonl and weights.safetensors")
-        return 0
-    say(f"Stopped by {done.stopped} at step {done.step} of {done.steps}, with a checkpoint. To resume:\n"
-        f"  minires detect train --resume --out {shlex.quote(str(out))}")
-    return STATUS.get(done.stopped, 0)
+    return _ended(done, f"{out / 'results.json'}, metrics.jsonl and weights.safetensors", "minires detect train", out)
 
 
 def _scene_options(parser: argparse.ArgumentParser, count: int) -> None:

@@ -91,6 +91,22 @@ def test_wrong_use_is_one_line(argv, text, tmp_path, capsys, monkeypatch):
     assert text in error and len(error.splitlines()) == 1 and list(tmp_path.iterdir()) == []
 
 
+def test_a_training_that_cannot_begin_leaves_nothing(trained, tmp_path, capsys):
+    weights = trained["detection"] / "weights.safetensors"  # of a detector, where those of a classifier are needed
+    out = tmp_path / "new" / "run"
+    assert cli.main(["detect", "train", "resnet20", "--weights", str(weights), "--device", "cpu", "--out",
+                     str(out)]) == 2
+    assert capsys.readouterr().err and list(tmp_path.iterdir()) == []
+
+
+def test_a_write_that_was_killed_leaves_nothing_after_the_next_call(trained, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(trained["detection"], folder)
+    (folder / ".config.json.1.tmp").write_text("half")
+    assert cli.main(["detect", "train", "--resume", "--out", str(folder)]) == 0
+    assert list(folder.glob(".*.tmp")) == []
+
+
 def test_a_folder_with_other_settings_is_refused(trained, capsys):
     folder = trained["detection"]
     assert cli.main(small(folder, "detection", 48, "--resume")) == 2

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -51,22 +51,28 @@ def seeds_of(found: Runs) -> str:
     return f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
 
 
+def errors_of(found: Runs, models: Sequence[str]) -> tuple[dict[tuple[str, str], dict[int, float]], list[str],
+                                                           dict[str, dict[str, list[float]]]]:
+    """Return {(model, curve): {seed: last error}}, a line for each of them, and {kind: {network: errors}} to draw."""
+    errors = {(model, key): last(found, key, model=model) for model in models for key in ("train_error", "test_error")}
+    lines = [f"- {printed(model)}, {key.replace('_', ' ')}: {analysis.interval(list(of.values()))} %"
+             for (model, key), of in errors.items() if of]
+    by_group = {name: {printed(model): list(errors[model, key].values()) for model in models if errors[model, key]}
+                for name, key in (("training error", "train_error"), ("test error", "test_error"))}
+    return errors, lines, by_group
+
+
 # --------------------------------------------------------------------------------------------------- depth
 
 
 def depth(folder: Path) -> Found:
     """Compare plain and residual networks of 20 and 56 layers."""
     found = runs(folder)
-    models = "plain20", "plain56", "resnet20", "resnet56"
-    errors = {(model, key): last(found, key, model=model) for model in models for key in ("train_error", "test_error")}
-    lines = [f"- {printed(model)}, {key.replace('_', ' ')}: {analysis.interval(list(of.values()))} %"
-             for (model, key), of in errors.items() if of]
+    errors, lines, by_group = errors_of(found, ("plain20", "plain56", "resnet20", "resnet56"))
     for key in "train_error", "test_error":
         for more, less in ("plain56", "plain20"), ("resnet20", "resnet56"), ("plain20", "resnet20"):
             lines.append(difference(f"{printed(more)} minus {printed(less)}, {key.replace('_', ' ')}",
                                     errors[more, key], errors[less, key]))
-    by_group = {name: {printed(model): list(errors[model, key].values()) for model in models if errors[model, key]}
-                for name, key in (("training error", "train_error"), ("test error", "test_error"))}
     caption = f"{IMAGES}, 10,000 images, 30 epochs, {seeds_of(found)}. Test errors: 2,000 images."
     return lines, {"errors": plot.seed_intervals(by_group, "error after the last epoch (%)", caption=caption)}
 
@@ -230,14 +236,10 @@ def overfitting(folder: Path) -> Found:
     """Compare training and test errors of three depths on 1,000 images."""
     found = runs(folder)
     models = "resnet20", "resnet56", "resnet110"
-    errors = {(model, key): last(found, key, model=model) for model in models for key in ("train_error", "test_error")}
-    lines = [f"- {printed(model)}, {key.replace('_', ' ')}: {analysis.interval(list(of.values()))} %"
-             for (model, key), of in errors.items() if of]
+    errors, lines, by_group = errors_of(found, models)
     for model in models[1:]:
         lines.append(difference(f"{printed(model)} minus ResNet-20, test error", errors[model, "test_error"],
                                 errors["resnet20", "test_error"]))
-    by_group = {name: {printed(model): list(errors[model, key].values()) for model in models if errors[model, key]}
-                for name, key in (("training error", "train_error"), ("test error", "test_error"))}
     caption = f"{IMAGES}, the first 1,000 images, no crops or flips, 40 epochs, {seeds_of(found)}."
     panels = {name: plot.seed_intervals({name: by_group[name]}, f"{name} (%)",
                                         f"{name.capitalize()} after training on 1,000 images: every seed, the mean, "

@@ -17,7 +17,8 @@ from typing import Any
 from .. import analysis, kernels, train
 from ..evaluate import error
 from ..files.atomic import check_can_hold_files, write_atomically
-from ..names import UsageError, network
+from ..models import canonical
+from ..names import UsageError
 from ..plot import COLOURS
 from ..recipes import Recipe
 from ..runs import RunConfig, progress
@@ -41,7 +42,7 @@ def choose(depth: int, recipe: Recipe, seed: int = 0, where: str = "auto") -> di
     """
     first = next(iter(demo.choose(recipe, seed=seed, where=where).values()))
     try:
-        return {name: dataclasses.replace(first, model=network(name).key)  # type: ignore[union-attr]
+        return {name: dataclasses.replace(first, model=canonical(name))
                 for name in (f"plain-{depth}", f"ResNet-{depth}")}
     except ValueError as e:
         raise UsageError(f"--depth: expected the depth of a plain network of He et al. 2015, 20, 32, 44, 56 or 110, "

@@ -27,7 +27,7 @@ from .. import datasets, detection, device, info, kernels
 from ..datasets import Scenes
 from ..detection import Detections, Recipe
 from ..files import records
-from ..files.atomic import locked, write_atomically
+from ..files.atomic import write_atomically
 from ..files.records import Between
 from ..files.shipped import shipped_file
 from ..kernels import parallel
@@ -35,7 +35,7 @@ from ..models import canonical
 from ..names import UsageError, printed, unknown
 from ..runs import checkpoint, progress
 from ..runs.progress import Passed
-from ..runs.run import Outcome, stop_signals
+from ..runs.run import Outcome, arrays_of, has_begun, locked_folder, not_finite, state_of, stop_signals
 from ..train import NotFinite, Progress
 from ..weights import load_weights, read_weights, save_weights
 
@@ -205,22 +205,16 @@ def train(chosen: tuple[Settings, Path | None] | None, out: Path, *, resume: boo
 def _folder(out: Path, chosen: tuple[Settings, Path | None] | None, resume: bool
             ) -> Iterator[tuple[Settings, Path | None, bool]]:
     """Lock the folder. Yield the settings, the file to start from, and whether the training is new."""
-    inside = [p for p in out.iterdir() if not p.name.startswith(".")] if out.is_dir() else []
-    if out.exists() and not out.is_dir():
-        raise NotADirectoryError(f"{out} is a file, and a training needs a folder: choose another --out")
-    if inside and not resume:
-        raise FileExistsError(f"{out} is not empty: give --resume to resume the training in it, or another --out for a "
-                              "new one")
-    if not inside and chosen is None:
+    begun = has_begun(out, resume, "training")
+    if not begun and chosen is None:
         raise FileNotFoundError(f"{out}: found no training to resume; give BACKBONE to begin one")
-    there = read_settings(out) if inside else None
+    there = read_settings(out) if begun else None
     if there and chosen:
         mine, theirs = chosen[0].choices(), there.choices()
         if found := [f"{key}: {theirs[key]} there, {mine[key]} asked for" for key in mine if mine[key] != theirs[key]]:
             raise ValueError(f"{out} holds a training with other settings: {'; '.join(found)}. Use the settings of "
                              "that training, or choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    with locked(out / ".lock"):
+    with locked_folder(out):
         if there:
             yield there, None, False
         else:
@@ -262,7 +256,7 @@ class _Training:
         header: Header = records.checked(found[1], Header, where)
         if header["choices"] != json.loads(json.dumps(self.settings.choices())) or header["step"] > self.steps:
             raise ValueError(f"{where}: it belongs to another training")
-        self.net.load_state({n.removeprefix("model."): a for n, a in arrays.items() if n.startswith("model.")})
+        self.net.load_state(state_of(arrays))
         self.at = Progress(step=header["step"], lr=header["lr"], velocity=arrays.get("velocity"))
         if self.at.step and self.at.velocity is None:
             raise ValueError(f"{where}: there is no velocity in it")
@@ -270,12 +264,11 @@ class _Training:
         self._write_lines()
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        arrays = {f"model.{name}": device.to(t.data, "cpu") for name, t in self.net.state().items()}
+        arrays = arrays_of(self.net)
         if self.at.velocity is not None:
             arrays["velocity"] = device.to(self.at.velocity, "cpu")
-        if bad := [name for name, a in arrays.items() if not np.isfinite(a).all()]:
-            raise NotFinite(f"step {self.at.step}: {bad[0].removeprefix('model.')} is not finite. The last good "
-                            f"checkpoint is kept in {self.out}")
+        if bad := not_finite(arrays):
+            raise NotFinite(f"step {self.at.step}: {bad} is not finite. The last good checkpoint is kept in {self.out}")
         return arrays
 
     def _header(self, settings: Settings, seconds: float) -> Mapping[str, Any]:

@@ -145,12 +145,22 @@ def load_after_epoch(folder: Path, model: nn.Module, epoch: int) -> bool:
     for arrays, raw in checkpoint.undamaged(folder):
         header: Header = records.checked(raw, Header, f"{folder}, a checkpoint")
         if header["at"]["epoch"] == epoch > 0 and header["at"]["batch"] == 0:
-            model.load_state(_state(arrays))
+            model.load_state(state_of(arrays))
             return True
     return False
 
 
-def _state(arrays: checkpoint.Arrays) -> dict[str, np.ndarray]:
+def arrays_of(model: nn.Module) -> checkpoint.Arrays:
+    """Return the arrays of a model as a checkpoint holds them, on the CPU. `state_of` reads them."""
+    return {f"model.{name}": device.to(t.data, "cpu") for name, t in model.state().items()}
+
+
+def not_finite(arrays: checkpoint.Arrays) -> str:
+    """Return the name of the first array with a number that is not finite, as the model knows it, or ""."""
+    return next((name.removeprefix("model.") for name, a in arrays.items() if not np.isfinite(a).all()), "")
+
+
+def state_of(arrays: checkpoint.Arrays) -> dict[str, np.ndarray]:
     """Return the arrays of a checkpoint that belong to the model."""
     return {name.removeprefix("model."): a for name, a in arrays.items() if name.startswith("model.")}
 
@@ -175,25 +185,42 @@ def _naming(folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _folder(out: Path, chosen: RunConfig | None, resume: bool) -> Iterator[RunConfig | None]:
     """Lock the run's folder, and yield the config in it, or None for a new run. All checks precede the first write."""
-    inside = [p for p in out.iterdir() if not p.name.startswith(".")] if out.is_dir() else []
-    if out.exists() and not out.is_dir():
-        raise NotADirectoryError(f"{out} is a file, and a run needs a folder: choose another --out")
-    if not resume and inside:
-        raise FileExistsError(f"{out} is not empty: give --resume to resume the run in it, or another --out for a new "
-                              "run")
-    if resume and chosen is None and not inside:
+    begun = has_begun(out, resume, "run")
+    if resume and chosen is None and not begun:
         raise FileNotFoundError(f"{out}: found no run to resume; give MODEL and --dataset to begin one")
-    there = read_config(out) if inside else None
+    there = read_config(out) if begun else None
     if there and chosen and (found := there.differences(chosen)):
         raise ValueError(f"{out} holds a run with other settings: {'; '.join(found)}. Use the settings of that run, or "
                          "choose another --out")
+    with locked_folder(out):
+        yield there
+
+
+def has_begun(out: Path, resume: bool, what: str) -> bool:
+    """Return whether the folder has files in it.
+
+    Raises NotADirectoryError for a file.
+    Raises FileExistsError for a folder that is not empty, unless `resume` says that what is in it may be resumed.
+    """
+    begun = out.is_dir() and any(not p.name.startswith(".") for p in out.iterdir())
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(f"{out} is a file, and a {what} needs a folder: choose another --out")
+    if begun and not resume:
+        raise FileExistsError(f"{out} is not empty: give --resume to resume the {what} in it, or another --out for a "
+                              f"new {what}")
+    return begun
+
+
+@contextlib.contextmanager
+def locked_folder(out: Path) -> Iterator[None]:
+    """Make and lock a folder. If it is still empty when this context fails, delete it and the parents made for it."""
     new = [path for path in (out / ".lock", out, *out.parents) if not path.exists()]
     out.mkdir(parents=True, exist_ok=True)
     try:
         with locked(out / ".lock"):
             for left in out.glob(".*.tmp"):  # a process that was killed during a write leaves such a file
                 left.unlink()
-            yield there
+            yield
     except BaseException:
         for path in new:
             with contextlib.suppress(OSError):  # rmdir fails, and the folder stays, once there is a run in it
@@ -343,7 +370,7 @@ class _Run:
         header: Header = records.checked(found[1], Header, where)
         if wrong := RunConfig.from_json(header["run"], where).differences(self.config):
             raise ValueError(f"{self.out / 'config.json'}: the checkpoint belongs to another run: {'; '.join(wrong)}")
-        self.model.load_state(_state(arrays))
+        self.model.load_state(state_of(arrays))
         for name, generator in self._generators():
             try:
                 generator.bit_generator.state = header["generators"][name]
@@ -361,10 +388,9 @@ class _Run:
 
     def save(self) -> None:
         """Write a checkpoint and then metrics.jsonl, or raise NotFinite, before any write, for non-finite weights."""
-        arrays = {f"model.{name}": device.to(t.data, "cpu") for name, t in self.model.state().items()}
-        if bad := [name for name, a in arrays.items() if not np.isfinite(a).all()]:
-            raise NotFinite(f"step {self.at.step}: {bad[0].removeprefix('model.')} is not finite after this step. "
-                            f"{self._kept()}")
+        arrays = arrays_of(self.model)
+        if bad := not_finite(arrays):
+            raise NotFinite(f"step {self.at.step}: {bad} is not finite after this step. {self._kept()}")
         arrays |= {name: device.to(kept, "cpu") for name in KEPT if (kept := getattr(self.at, name)) is not None}
         at = {f.name: getattr(self.at, f.name) for f in dataclasses.fields(self.at) if f.name not in KEPT}
         header = {"run": self.config.chosen(), "at": at, "metrics": self.metrics,

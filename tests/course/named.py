@@ -22,7 +22,6 @@ import importlib
 import importlib.util
 import json
 import os
-import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
@@ -287,10 +286,11 @@ def recorded() -> dict[str, Counts]:
 def page_with(text: str, record: dict[str, Counts]) -> str:
     """Return a page's text with both tables between their marks. Raise ValueError if it lacks the marks."""
     for third, begin in enumerate(BEGIN):
-        if not re.search(f"{begin}.*?{END}", text, re.DOTALL):
+        before, mark, rest = text.partition(begin)
+        _, end, after = rest.partition(END)
+        if not (mark and end):
             raise ValueError(f"expected the lines {begin.strip()} and {END} in the page")
-        written = f"{begin}{table(record, bool(third))}\n{END}"
-        text = re.sub(f"{begin}.*?{END}", lambda _, written=written: written, text, flags=re.DOTALL)  # type: ignore[misc]
+        text = f"{before}{begin}{table(record, bool(third))}\n{end}{after}"
     return text
 
 
