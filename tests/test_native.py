@@ -621,7 +621,11 @@ BUGS = {  # name: (file, old, new)
         "convolution.c", "sum[p][v] = load(gw + (p * V + v) * LANES);", "sum[p][v] = (vec){ 0 };"),
     "dL/dw: blocks lost": ("convolution.c", "j->sums[i] += j->sums[b", "j->sums[i] = j->sums[b"),
     "dL/dw: outputs beyond a vector come from the wrong place": (
-        "convolution.c", "g + n * O + o, O, to", "g + n * O, O, to"),
+        "convolution.c", "memcpy(to, g + n * O + o,", "memcpy(to, g + n * O,"),
+    "dL/dw: outputs beyond a vector meet the first one's g": (
+        "convolution.c", "band += some * LANES * vectors(O - o), o +=", "o +="),
+    "a frame's pixels are closer than its pitch": (
+        "convolution.c", "+ cut_columns + k) * p->pitch", "+ cut_columns) * p->pitch + k * C"),
     "a frame's row is one too low": ("convolution.c", "(p->top + cut_rows + r) *", "(p->top + cut_rows + r + 1) *"),
     "a frame's border is what was there before": (
         "convolution.c", "memset(frames, 0, sizeof", "memset(frames, 63, sizeof"),
@@ -691,7 +695,8 @@ def fast_kernels():
     with np.errstate(all="ignore"), parallel.session(threads=2):
         every_kernel_agrees(native)
         test_relu_keeps_nan_and_its_mask_is_open_at_zero()
-        for case in *CONVOLUTIONS[:4], *CONVOLUTIONS[-2:]:
+        wide = [case for case in CONVOLUTIONS if case[1] == 128]  # frames with a pitch of their own
+        for case in *CONVOLUTIONS[:4], *CONVOLUTIONS[-2:], *wide:
             check_convolution(native, *case)
         check_batch_norm(native, normal(0, 64, 8, 20, 20, mean=30), normal(1, 64, 8, 20, 20))
 

@@ -226,7 +226,8 @@ class _Product(ctypes.Structure):
     """Mirror the struct Product of c/convolution.c."""
 
     _fields_ = [*((name, ctypes.c_int64) for name in ("height", "width", "channels", "rows", "columns", "top", "left",
-                                                      "group", "pixels", "runs", "run", "outputs", "size", "apart")),
+                                                      "pitch", "group", "pixels", "runs", "run", "outputs", "size",
+                                                      "apart")),
                 *((name, ctypes.c_void_p) for name in ("pixel", "out", "tap", "taken"))]
 
 
@@ -254,12 +255,12 @@ def _product(image: Sequence[int], frame: Sequence[int], group: int, pixel: Any,
              taken: Any, outputs: int, size: int, apart: int) -> tuple[Any, list[Any]]:
     """Return a _Product and its tables, given the tables of one image."""
     C, H, W = image
-    rows, columns, top, left = frame
+    rows, columns, top, left, pitch = frame
     images = np.arange(group).reshape(-1, 1)
     tables = [np.ascontiguousarray(table, np.int32).reshape(-1) for table in (
-        images * (rows * columns * C) + pixel.reshape(1, -1), images * size + out.reshape(1, -1), tap, taken)]
+        images * (rows * columns * pitch) + pixel.reshape(1, -1), images * size + out.reshape(1, -1), tap, taken)]
     pointers = dict(zip(("pixel", "out", "tap", "taken"), map(_at, tables), strict=True))
-    return _Product(H, W, C, rows, columns, top, left, group, pixel.size, tap.size, run, outputs, size,
+    return _Product(H, W, C, rows, columns, top, left, pitch, group, pixel.size, tap.size, run, outputs, size,
                     apart, **pointers), tables
 
 
@@ -278,6 +279,15 @@ def _group(out: Pair, weights: tuple[int, ...]) -> int:
     return max(1, wanted // (out[0] * out[1]))
 
 
+def _pitch(C: int) -> int:
+    """Return how many floats two pixels of a frame are apart: C, or more where C is a multiple of 512 bytes.
+
+    The gradient of the weights reads one value of many pixels in turn. With a multiple of 512 bytes between them, these
+    values compete for a few lines of the first-level cache.
+    """
+    return C if C % 128 else C + 16
+
+
 @functools.lru_cache(1024)
 def _forward_plan(image: tuple[int, ...], weights: tuple[int, ...], stride: Pair, padding: Pair,
                   dilation: Pair = ONE) -> _Plan | None:
@@ -286,15 +296,16 @@ def _forward_plan(image: tuple[int, ...], weights: tuple[int, ...], stride: Pair
     out = Ho, Wo = output_size((H, W), (kh, kw), stride, padding, dilation)
     span = extent((kh, kw), dilation)
     rows, columns = ((Ho - 1) * sh + span[0], (Wo - 1) * sw + span[1]) if (ph, pw) != (0, 0) else (H, W)
-    group = _group(out, weights)
-    if group * max(rows * columns * C, Ho * Wo * O) > LARGEST or O * C * kh * kw > LARGEST:
+    group, pitch = _group(out, weights), _pitch(C)
+    if group * max(rows * columns * pitch, Ho * Wo * O) > LARGEST or O * C * kh * kw > LARGEST:
         return None
-    pixel = _grid(np.arange(Ho) * sh, np.arange(Wo) * sw, columns * C, C)
-    # Without dilation, the values of a kernel row are adjacent: one run. With dilation, those of a pixel are.
-    tap = _grid(np.arange(kh) * dh, np.arange(1 if dw == 1 else kw) * dw, columns * C, C)
+    pixel = _grid(np.arange(Ho) * sh, np.arange(Wo) * sw, columns * pitch, pitch)
+    # The values of a kernel row are one run if they are adjacent. Otherwise those of a pixel are.
+    adjacent = dw == 1 and pitch == C
+    tap = _grid(np.arange(kh) * dh, np.arange(1 if adjacent else kw) * dw, columns * pitch, pitch)
     taken = np.add.outer(_grid(np.arange(kh), np.arange(kw), kw, 1), np.arange(C) * kh * kw)
-    return _plan([_product((C, H, W), (rows, columns, ph, pw), group, pixel, np.arange(Ho * Wo) * O, tap,
-                           kw * C if dw == 1 else C, taken, O, Ho * Wo * O, C * kh * kw)], out, True)
+    return _plan([_product((C, H, W), (rows, columns, ph, pw, pitch), group, pixel, np.arange(Ho * Wo) * O, tap,
+                           kw * C if adjacent else C, taken, O, Ho * Wo * O, C * kh * kw)], out, True)
 
 
 @functools.lru_cache(1024)
@@ -325,7 +336,7 @@ def _backward_plan(image: tuple[int, ...], weights: tuple[int, ...], stride: Pai
                 tap = -_grid((dh * i - a) // sh, (dw * j - b) // sw, columns * O, O)
                 taken = np.add.outer(_grid(i, j, kw, 1), np.arange(O) * C * kh * kw)
                 to = _grid(q * sh + a - ph, u * sw + b - pw, W * C, C)
-                made.append(_product((O, Ho, Wo), (rows, columns, th - 1, tw - 1), group, pixel, to, tap, O, taken,
+                made.append(_product((O, Ho, Wo), (rows, columns, th - 1, tw - 1, O), group, pixel, to, tap, O, taken,
                                      C, H * W * C, kh * kw))
     return _plan(made, out, complete)
 

@@ -7,14 +7,15 @@
        gw[t] = sum over p of x[pixel[p] + tap[t]] g[p]
 
    The tables are native.py's work. Nothing here knows of strides, padding or a kernel's size. dL/dx is the first sum too,
-   with g in place of x and other tables. Taps come in runs whose values of x lie side by side. The frames of a few small images lie side by side, and their pixels are numbered
-   through, so that the weights are read once for all of them. */
+   with g in place of x and other tables. Taps come in runs whose values of x lie side by side. The frames of a few small
+   images lie side by side, and their pixels are numbered through, so that the weights are read once for all of them. */
 #include "native.h"
 
 /* A product's shape, made once by native.py and never changed. */
 typedef struct {
     i64 height, width, channels;         /* of the images that are read */
     i64 rows, columns, top, left;        /* their frame, and where in it they stand; negative: what is cut off there */
+    i64 pitch;                           /* floats between two pixels of a frame */
     i64 group;                           /* images whose frames lie side by side */
     i64 pixels, runs, run, outputs;      /* of an image: its results, the runs * run summands of each, the channels of each */
     i64 size;                            /* floats of an image of results */
@@ -26,7 +27,7 @@ typedef struct {
 
 static i64 taps_of(const Product *p) { return p->runs * p->run; }
 static i64 image_of(const Product *p) { return p->height * p->width * p->channels; }
-static i64 frame_of(const Product *p) { return p->rows * p->columns * p->channels; }
+static i64 frame_of(const Product *p) { return p->rows * p->columns * p->pitch; }
 
 /* --------------------------------------------------------------------------------------------- register tiles
    Both inner loops keep P x V vectors of sums in registers: each value of x meets V vectors of channels, each vector
@@ -104,15 +105,13 @@ INLINE void sum_pixels(const int P, const int V, const Sums *s, const int32_t *p
         }
 }
 
-/* gw += its sum over `count` pixels, for P taps of one run, from x[0] on, and the outputs from g[0] on; `outputs` floats
-   lie between two pixels of g. */
-INLINE void sum_taps(const int P, const int V, const float *x, const int32_t *pixel, i64 count, const float *g,
-                     i64 outputs, float *gw)
+/* gw += its sum over `count` pixels, for P taps of one run, from x[0] on, and V vectors of outputs: g[count][V * LANES]. */
+INLINE void sum_taps(const int P, const int V, const float *x, const int32_t *pixel, i64 count, const float *g, float *gw)
 {
     vec sum[MOST][2];
     UNROLL for (int p = 0; p < P; p++)
         UNROLL for (int v = 0; v < V; v++) sum[p][v] = load(gw + (p * V + v) * LANES);
-    for (i64 n = 0; n < count; n++, g += outputs) {
+    for (i64 n = 0; n < count; n++, g += V * LANES) {
         const float *here = x + pixel[n];
         UNROLL for (int p = 0; p < P; p++)
             UNROLL for (int v = 0; v < V; v++) sum[p][v] += here[p] * load(g + v * LANES);
@@ -122,12 +121,12 @@ INLINE void sum_taps(const int P, const int V, const float *x, const int32_t *pi
 }
 
 typedef void SumPixels(const Sums *s, const int32_t *pixel, const int32_t *out);
-typedef void SumTaps(const float *x, const int32_t *pixel, i64 count, const float *g, i64 outputs, float *gw);
+typedef void SumTaps(const float *x, const int32_t *pixel, i64 count, const float *g, float *gw);
 #define DEFINE(P, V) \
     APART void sum_pixels_##P##_##V(const Sums *s, const int32_t *pixel, const int32_t *out) \
     { sum_pixels(P, V, s, pixel, out); } \
-    APART void sum_taps_##P##_##V(const float *x, const int32_t *pixel, i64 count, const float *g, i64 outputs, float *gw) \
-    { sum_taps(P, V, x, pixel, count, g, outputs, gw); }
+    APART void sum_taps_##P##_##V(const float *x, const int32_t *pixel, i64 count, const float *g, float *gw) \
+    { sum_taps(P, V, x, pixel, count, g, gw); }
 EACH_TILE(DEFINE)
 #define PIXELS_ENTRY(P, V) [V][P] = sum_pixels_##P##_##V,
 #define TAPS_ENTRY(P, V) [V][P] = sum_taps_##P##_##V,
@@ -139,7 +138,7 @@ static SumTaps *const sum_taps_of[3][MOST + 1] = { EACH_TILE(TAPS_ENTRY) };
 /* Does the image fill its frame? Then it is read where it lies. */
 static int is_its_frame(const Product *p)
 {
-    return p->rows == p->height && p->columns == p->width && !p->top && !p->left;
+    return p->rows == p->height && p->columns == p->width && !p->top && !p->left && p->pitch == p->channels;
 }
 
 /* `count` images, each in its frame; the frames' borders are zero already. */
@@ -149,16 +148,20 @@ static const float *framed(const Product *p, const float *x, i64 count, float *f
     const i64 cut_rows = p->top < 0 ? -p->top : 0, cut_columns = p->left < 0 ? -p->left : 0, C = p->channels;
     const i64 rows = least(p->height - cut_rows, p->rows - p->top - cut_rows);
     const i64 columns = least(p->width - cut_columns, p->columns - p->left - cut_columns);
+    const i64 pieces = p->pitch == C ? 1 : columns, piece = columns / pieces * C;            /* of a row */
     if (rows < 1 || columns < 1) return frames;               /* only padding is seen */
     for (i64 n = 0; n < count; n++)
         for (i64 r = 0; r < rows; r++)
-            memcpy(frames + n * frame_of(p) + ((p->top + cut_rows + r) * p->columns + p->left + cut_columns) * C,
-                   x + n * image_of(p) + ((cut_rows + r) * p->width + cut_columns) * C, sizeof(float) * columns * C);
+            for (i64 k = 0; k < pieces; k++)
+                memcpy(frames + n * frame_of(p)
+                           + ((p->top + cut_rows + r) * p->columns + p->left + cut_columns + k) * p->pitch,
+                       x + n * image_of(p) + ((cut_rows + r) * p->width + cut_columns + k) * C, sizeof(float) * piece);
     return frames;
 }
 
 static i64 frames_of(const Product *p) { return is_its_frame(p) ? 0 : p->group * frame_of(p); }
-static i64 packed_of(const Product *p) { return (p->outputs + LANES - 1) / LANES * LANES * taps_of(p); }
+static i64 padded_of(const Product *p) { return (p->outputs + LANES - 1) / LANES * LANES; }
+static i64 packed_of(const Product *p) { return padded_of(p) * taps_of(p); }
 
 /* Weights as the tiles read them: for V vectors of outputs after the other, [taps][V * LANES]; zeros fill up. Block k is
    two vectors of outputs. */
@@ -210,29 +213,42 @@ static void product(const Product *p, Sums s, i64 count, float *frames)
     }
 }
 
-/* gw, packed, += the gradient of the product's weights from `count` images, at most a group. In bands of pixels, whose
-   values of x and g stay in the first-level cache while all taps and outputs meet them; longer ones where gw itself is too
-   large for the caches. */
+enum { BAND = 64 };                      /* pixels whose x and g stay in the first-level cache while all taps meet them */
+
+/* g of `count` pixels as the tiles read it: for V vectors of outputs after the other, [count][V * LANES]; zeros fill up.
+   Without this, the pixels of a tile would lie so many outputs apart that they compete for a few lines of the cache. */
+static const float *packed_band(const Product *p, const float *g, i64 count, float *packed)
+{
+    const i64 O = p->outputs;
+    if (O == vectors(O) * LANES) return g;
+    float *to = packed;
+    for (i64 o = 0; o < O; o += vectors(O - o) * LANES)
+        for (i64 n = 0, wide = vectors(O - o) * LANES, some = least(wide, O - o); n < count; n++, to += wide) {
+            memcpy(to, g + n * O + o, sizeof(float) * some);
+            memset(to + some, 0, sizeof(float) * (wide - some));
+        }
+    return packed;
+}
+
+/* gw, packed, += the gradient of the product's weights from `count` images, at most a group. */
 static void product_of_gradient(const Product *p, const float *x, const float *g, i64 count, float *gw, float *frames)
 {
-    const i64 pixels = count * p->pixels, O = p->outputs, band = packed_of(p) < 1 << 17 ? 64 : 256;
+    const i64 pixels = count * p->pixels, O = p->outputs;
     x = framed(p, x, count, frames);
-    if (O % LANES) {                     /* vectors reach beyond g's end */
-        float *slack = frames + frames_of(p);
-        g = memcpy(slack, g, sizeof(float) * pixels * O);
-        memset(slack + pixels * O, 0, sizeof(float) * LANES);
-    }
-    for (i64 n = 0; n < pixels; n += band)
-        for (i64 o = 0; o < O; o += vectors(O - o) * LANES) {
+    for (i64 n = 0; n < pixels; n += BAND) {
+        const i64 some = least(BAND, pixels - n);
+        const float *band = packed_band(p, g + n * O, some, frames + frames_of(p));
+        float *to = gw;
+        for (i64 o = 0; o < O; band += some * LANES * vectors(O - o), o += vectors(O - o) * LANES) {
             const i64 V = vectors(O - o), tiles = (p->run + most_of(V) - 1) / most_of(V);
-            float *to = gw + o * taps_of(p);
             for (i64 r = 0; r < p->runs; r++)
                 for (i64 k = 0; k < tiles; k++) {
                     const i64 t = first_of(k, p->run, tiles), P = first_of(k + 1, p->run, tiles) - t;
-                    sum_taps_of[V][P](x + p->tap[r] + t, p->pixel + n, least(band, pixels - n), g + n * O + o, O, to);
+                    sum_taps_of[V][P](x + p->tap[r] + t, p->pixel + n, some, band, to);
                     to += P * V * LANES;
                 }
         }
+    }
 }
 
 /* --------------------------------------------------------------------------------------------- the kernels */
@@ -258,7 +274,7 @@ static void forward_block(const void *args, i64 k, i64 slot)
 EXPORT i64 scratch_forward(const Product *p) { return frames_of(p); }
 EXPORT i64 scratch_gradient(const Product *p)
 {
-    return frames_of(p) + (p->outputs % LANES ? p->group * p->pixels * p->outputs + LANES : 0);
+    return frames_of(p) + BAND * padded_of(p);
 }
 EXPORT i64 packed_size(const Product *p) { return packed_of(p); }
 
