@@ -158,7 +158,7 @@ def test_the_report_of_stacks_of_numbers(program, monkeypatch, tmp_path, capsys)
     assert "- plain, identity, 8 blocks / 1 block: 8 (8 to 8, 2 seeds)" in text
     assert "- identity, 8 blocks, plain / residual: 16 (16 to 16, 2 seeds)" in text
     assert "learning rate 0.1: 0 of 24 trainings are done, too few to compare" in text
-    assert {path.name for path in tmp_path.glob("*/*.png")} == {"errors.png", "curves.png"}
+    assert {path.name for path in tmp_path.glob("*/*.png")} == {"errors_0.01.png", "curves.png"}
     assert plot.png  # matplotlib draws without a display
 
 

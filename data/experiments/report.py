@@ -115,17 +115,19 @@ def one_dimension(folder: Path) -> Found:
             for stack in zero, residual:
                 lines.append(ratio(f"{target}, {deepest} blocks, plain / {stack}", logs(target, plain, deepest, rate),
                                    logs(target, stack, deepest, rate)))
-    errors: dict[str, Any] = {}
-    shown = whole["settings"]["rates"][0]
-    for run in whole["runs"]:
-        if run["rate"] == shown and run["after"] is not None:
-            errors.setdefault(run["target"], {}).setdefault(run["stack"], {}).setdefault(run["blocks"], []).append(
-                run["after"])
     count = len({run["seed"] for run in whole["runs"]})
-    caption = (f"Scalar blocks of two layers with 8 hidden units; 1,000 steps of Adam, learning rate {shown}, {count} "
-               "seeds (hollow: each seed). Errors below 1e-7 are drawn at 1e-7.")
-    figures = {"errors": plot.errors_by_blocks(errors, title="Error after training, by number of blocks",
-                                               caption=caption)}
+    figures = {}
+    for rate in whole["settings"]["rates"]:
+        errors: dict[str, Any] = {}
+        for run in whole["runs"]:
+            if run["rate"] == rate and run["after"] is not None:
+                errors.setdefault(run["target"], {}).setdefault(run["stack"], {}).setdefault(run["blocks"], []).append(
+                    run["after"])
+        caption = (f"Scalar blocks of two layers with 8 hidden units; 1,000 steps of Adam, learning rate {rate}, {count} "
+                   "seeds (hollow: each seed). Errors below 1e-7 are drawn at 1e-7.")
+        if errors:
+            figures[f"errors_{rate}"] = plot.errors_by_blocks(errors, title="Error after training, by number of blocks",
+                                                              caption=caption)
     drawn = {run["stack"]: np.array(run["curves"]["after"]) for run in whole["runs"]
              if "curves" in run and run["target"] == "near the identity"}
     figures["curves"] = plot.after_each_block(
