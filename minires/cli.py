@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shlex
 import sys
 import traceback
@@ -16,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
+from .commands import arguments
 from .files import streams
-from .names import Substitution
 
 if TYPE_CHECKING:
     from .commands.subject import Told
@@ -125,16 +124,16 @@ def _add_demo(commands: Commands) -> None:
                     "Fashion-MNIST images averaged to 14x14 pixels. Write results.json, three figures, report.html and "
                     "the folders of the four runs.",
         epilog="Ctrl-C stops the demo and keeps what is done; `minires demo --resume --out DIR` resumes it.")
-    demo.add_argument("--out", type=_path, metavar="DIR",
+    demo.add_argument("--out", type=arguments.path, metavar="DIR",
                       help="folder for the results (default: minires-demo, or minires-demo-2, ... if that exists)")
     demo.add_argument("--resume", action="store_true", help="resume the stopped demo in the folder --out")
-    demo.add_argument("--epochs", type=_positive, default=ABSENT, metavar="N",
+    demo.add_argument("--epochs", type=arguments.positive, default=ABSENT, metavar="N",
                       help="number of passes over the training images (default: 3)")
-    demo.add_argument("--seed", type=_not_negative, default=ABSENT, metavar="S",
+    demo.add_argument("--seed", type=arguments.not_negative, default=ABSENT, metavar="S",
                       help="seed of the initial weights and of the order of the images (default: 0)")
     demo.add_argument("--device", choices=DEVICES, default=ABSENT,
                       help=TRAINS_ON)
-    demo.add_argument("--jobs", type=_positive, metavar="N",
+    demo.add_argument("--jobs", type=arguments.positive, metavar="N",
                       help="number of networks to train at the same time, each in its own process (default: the "
                            "environment variable MINIRES_THREADS, or else one per core, but at most 4; on a GPU 1). "
                            "The results do not depend on it")
@@ -179,26 +178,26 @@ def _add_train(commands: Commands) -> None:
     train.add_argument("model", nargs="?", metavar="MODEL",
                        help="name of the network to train; can be left out with --resume --out DIR")
     train.add_argument("--dataset", default=ABSENT, metavar="NAME", help=DATASETS)
-    train.add_argument("--data-dir", type=_path, metavar="DIR", dest="root", help=DATA_DIR)
+    train.add_argument("--data-dir", type=arguments.path, metavar="DIR", dest="root", help=DATA_DIR)
     train.add_argument("--download", action="store_true", help=DOWNLOAD)
     train.add_argument("--recipe", default=ABSENT, metavar="NAME",
                        help="paper-cifar (64,000 steps; the default), short-cifar (8 epochs) or demo (3 epochs)")
-    train.add_argument("--seed", type=_not_negative, default=ABSENT, metavar="S",
+    train.add_argument("--seed", type=arguments.not_negative, default=ABSENT, metavar="S",
                        help="seed of the initial weights, of the order of the images and of their augmentation "
                             "(default: 0)")
     train.add_argument("--device", choices=DEVICES, default=ABSENT,
                        help=TRAINS_ON)
     train.add_argument("--graph", action="store_true", default=ABSENT,
                        help="on a GPU, launch each training step as one CUDA graph; the numbers stay the same")
-    train.add_argument("--out", type=_path, metavar="DIR",
+    train.add_argument("--out", type=arguments.path, metavar="DIR",
                        help="the run's folder (default: minires-runs/MODEL-DATASET-RECIPE-seedS)")
     train.add_argument("--resume", action="store_true",
                        help="resume the run in the folder; if the folder is empty or missing, begin the run")
-    train.add_argument("--time-limit", type=_seconds, default=float("inf"), metavar="SECONDS",
+    train.add_argument("--time-limit", type=arguments.seconds, default=float("inf"), metavar="SECONDS",
                        help="write a checkpoint and stop before this many seconds have passed (default: no limit)")
-    train.add_argument("--checkpoint-seconds", type=_seconds, default=600.0, metavar="SECONDS",
+    train.add_argument("--checkpoint-seconds", type=arguments.seconds, default=600.0, metavar="SECONDS",
                        help="seconds between checkpoints; one is also written after every epoch (default: 600)")
-    train.add_argument("--checkpoint-steps", type=_positive, default=0, metavar="N",
+    train.add_argument("--checkpoint-steps", type=arguments.positive, default=0, metavar="N",
                        help="also write a checkpoint every N steps (default: off)")
     train.add_argument("--set", nargs="+", action="extend", default=ABSENT, metavar="KEY=VALUE",
                        help="change a setting of the recipe (lr=0.05, optimizer=adamw, schedule=cosine, clip=1.0, "
@@ -273,17 +272,17 @@ def _add_sweep(commands: Commands) -> None:
                     '"dataset": ..., "recipe": ..., "set": {"lr": 0.05, "model.width": 8}, "graph": true, "data_dir": '
                     '..., "device": "cpu"}. Only models and dataset are required. After a stop, the same command '
                     "resumes the runs.")
-    sweep.add_argument("spec", type=_path, metavar="SPEC", help="file that describes the grid")
-    sweep.add_argument("--out", type=_path, metavar="DIR",
+    sweep.add_argument("spec", type=arguments.path, metavar="SPEC", help="file that describes the grid")
+    sweep.add_argument("--out", type=arguments.path, metavar="DIR",
                        help="folder of the runs (default: minires-runs/NAME for a SPEC file called NAME.json or "
                             "NAME.toml)")
-    sweep.add_argument("--jobs", type=_positive, metavar="N",
+    sweep.add_argument("--jobs", type=arguments.positive, metavar="N",
                        help="number of runs at the same time, which share the cores (default: one per core; on a GPU "
                             "1)")
     sweep.add_argument("--scheduler", metavar="ADDRESS",
                        help="address of a Dask scheduler, for example tcp://10.0.0.1:8786; its workers must see the "
                             "same folders as this machine")
-    sweep.add_argument("--checkpoint-seconds", type=_seconds, default=600.0, metavar="SECONDS",
+    sweep.add_argument("--checkpoint-seconds", type=arguments.seconds, default=600.0, metavar="SECONDS",
                        help="seconds between a run's checkpoints; one is also written after every epoch (default: 600)")
     sweep.set_defaults(run=_sweep)
 
@@ -304,9 +303,9 @@ def _add_report(commands: Commands) -> None:
     report = commands.add_parser(
         "report", help="write Fig. 6 and Table 6 of He et al. 2015 for any set of runs",
         description="Write report.md, curves.png and results.json for a set of runs, with errors after the last epoch.")
-    report.add_argument("folders", type=_path, nargs="+", metavar="DIR",
+    report.add_argument("folders", type=arguments.path, nargs="+", metavar="DIR",
                         help="the folder of a run, or a folder that holds the folders of runs")
-    report.add_argument("--out", type=_path, required=True, metavar="DIR", help="folder for the three files")
+    report.add_argument("--out", type=arguments.path, required=True, metavar="DIR", help="folder for the three files")
     report.set_defaults(run=_report)
 
 
@@ -328,11 +327,12 @@ def _add_evaluate(commands: Commands) -> None:
                     "finished run, the run gives the weights, the test images and their normalisation.",
         epilog="Examples: minires evaluate resnet20 resnet20.th --dataset cifar10 --mean 0.485 0.456 0.406 "
                "--std 0.229 0.224 0.225; minires evaluate minires-runs/resnet20-cifar10-paper-cifar-seed0")
-    evaluate.add_argument("model", type=_text, metavar="MODEL|RUN",
+    evaluate.add_argument("model", type=arguments.text, metavar="MODEL|RUN",
                           help="name of the network, for example resnet20, or a folder that `minires train` wrote")
-    evaluate.add_argument("weights", type=_path, metavar="WEIGHTS", nargs="?", help="file with the network's weights")
+    evaluate.add_argument("weights", type=arguments.path, metavar="WEIGHTS", nargs="?",
+                          help="file with the network's weights")
     _add_network_options(evaluate)
-    evaluate.add_argument("--batch-size", type=_positive, default=500, metavar="N",
+    evaluate.add_argument("--batch-size", type=arguments.positive, default=500, metavar="N",
                           help="number of images to evaluate at a time (default: %(default)s)")
     evaluate.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     evaluate.set_defaults(run=_evaluate)
@@ -355,7 +355,7 @@ def _add_inspect(commands: Commands) -> None:
                     "the network and the data allow.",
         epilog="Examples: minires inspect minires-runs/resnet20-cifar10-paper-cifar-seed0; minires inspect resnet20.th "
                "--model resnet20 --dataset cifar10 --lesion")
-    inspect.add_argument("source", type=_path, metavar="WEIGHTS|RUN",
+    inspect.add_argument("source", type=arguments.path, metavar="WEIGHTS|RUN",
                          help="a file with weights (needs --model), or a folder that `minires train` wrote")
     for part, measured in (
             ("responses", "measure the responses of the 3x3 layers (He et al. 2015, Fig. 7); works without --dataset"),
@@ -363,15 +363,15 @@ def _add_inspect(commands: Commands) -> None:
             ("lesion", "measure the error with each block deleted"),
             ("landscape", "measure the loss along random directions, and its curvature")):
         inspect.add_argument(f"--{part}", action="append_const", const=part, dest="parts", help=measured)
-    inspect.add_argument("--out", type=_path, metavar="DIR",
+    inspect.add_argument("--out", type=arguments.path, metavar="DIR",
                          help="folder for the results (default: minires-inspect, or minires-inspect-2, ... if that "
                               "exists)")
     inspect.add_argument("--model", metavar="NAME", help="name of the network that the weights belong to")
-    inspect.add_argument("--images", type=_positive, default=500, metavar="N",
+    inspect.add_argument("--images", type=arguments.positive, default=500, metavar="N",
                          help="use the first N test images, or all if there are fewer (default: %(default)s)")
-    inspect.add_argument("--seed", type=_not_negative, default=0, metavar="S",
+    inspect.add_argument("--seed", type=arguments.not_negative, default=0, metavar="S",
                          help="seed of the landscape's directions (default: %(default)s)")
-    inspect.add_argument("--in-channels", type=_positive, metavar="C",
+    inspect.add_argument("--in-channels", type=arguments.positive, metavar="C",
                          help="number of channels of the images, if --dataset is not given (default: the network's "
                               "own, 3)")
     _add_network_options(inspect)
@@ -400,16 +400,16 @@ def _add_animate(commands: Commands) -> None:
                     "Fashion-MNIST images averaged to 14x14 pixels. Measure gradients, layer responses, the first "
                     "filters and the errors every few steps, and write one HTML page that plays them side by side. The "
                     "page opens from disk and loads nothing.")
-    animate.add_argument("--out", type=_path, metavar="FILE",
+    animate.add_argument("--out", type=arguments.path, metavar="FILE",
                          help="the page (default: minires-animation.html, or minires-animation-2.html, ... if that "
                               "exists)")
-    animate.add_argument("--depth", type=_positive, default=56, metavar="D",
+    animate.add_argument("--depth", type=arguments.positive, default=56, metavar="D",
                          help="number of layers of both networks: 20, 32, 44, 56 or 110 (default: %(default)s)")
-    animate.add_argument("--epochs", type=_positive, default=3, metavar="N",
+    animate.add_argument("--epochs", type=arguments.positive, default=3, metavar="N",
                          help="number of passes over the training images (default: %(default)s)")
-    animate.add_argument("--every", type=_positive, default=0, metavar="N",
+    animate.add_argument("--every", type=arguments.positive, default=0, metavar="N",
                          help="number of steps from one picture to the next (default: about 60 pictures)")
-    animate.add_argument("--seed", type=_not_negative, default=0, metavar="S",
+    animate.add_argument("--seed", type=arguments.not_negative, default=0, metavar="S",
                          help="seed of the initial weights and of the order of the images (default: %(default)s)")
     animate.add_argument("--device", choices=DEVICES, default="auto",
                          help=TRAINS_ON)
@@ -429,7 +429,7 @@ def _add_network_options(parser: argparse.ArgumentParser) -> None:
     """Add the options for a network whose weights are in a file: data set, pixels, and how the network is built."""
     add = parser.add_argument
     add("--dataset", metavar="NAME", help=DATASETS)
-    add("--data-dir", type=_path, metavar="DIR", dest="root", help=DATA_DIR)
+    add("--data-dir", type=arguments.path, metavar="DIR", dest="root", help=DATA_DIR)
     add("--download", action="store_true", help=DOWNLOAD)
     add("--mean", type=float, nargs="+", metavar="M",
         help="mean to subtract from pixels / 255, one number per channel (default: see --normalize; 0 if only --std is "
@@ -441,9 +441,9 @@ def _add_network_options(parser: argparse.ArgumentParser) -> None:
         help="without --mean and --std: subtract the training set's mean of each channel and divide by the channel's "
              "standard deviation (channel, the default), subtract the training set's mean image (pixel-mean), or leave "
              "pixels / 255 unchanged (none)")
-    add("--image-size", type=_positive, metavar="N",
+    add("--image-size", type=arguments.positive, metavar="N",
         help="average the images to this height and width (default: their own size)")
-    add("--rename", type=_rule, action="append", metavar="OLD=NEW",
+    add("--rename", type=arguments.rule, action="append", metavar="OLD=NEW",
         help="translate the name OLD in the file to the network's name NEW, for example classifier=fc; or give a "
              "regular expression as 's/OLD/NEW/', for example 's/stage(\\d)/layer{\\1+1}/' if the file counts from 0, "
              "which may repeat characters but no groups; can be given several times")
@@ -451,7 +451,7 @@ def _add_network_options(parser: argparse.ArgumentParser) -> None:
         help="where an option A shortcut adds its zero channels: half at each side, or all at the end (default: both)")
     add("--shortcut", choices=("A", "B", "C"),
         help="shortcut option, see He et al. 2015, section 4.1 (default: the network's own)")
-    add("--width", type=_positive, metavar="W",
+    add("--width", type=arguments.positive, metavar="W",
         help="number of channels of the first stage (default: the network's own)")
     add("--device", choices=DEVICES,
         help="where to compute (default: auto, the GPU if one works, else the CPU; for a run, the device it was "
@@ -463,7 +463,7 @@ def _told(args: argparse.Namespace, model: str | None = None, in_channels: int |
     from .commands.subject import Told
 
     return Told(model=model, dataset=args.dataset, mean=args.mean, std=args.std, normalize=args.normalize,
-                image_size=args.image_size, in_channels=in_channels, rename=_rules(args.rename),
+                image_size=args.image_size, in_channels=in_channels, rename=arguments.rules(args.rename),
                 pad=args.pad, shortcut=args.shortcut, width=args.width)
 
 
@@ -492,25 +492,25 @@ def _add_detect_train(actions: Commands) -> None:
     train.add_argument("--task", default=ABSENT, metavar="TASK",
                        help="detection (Faster R-CNN; the default), segmentation (FCN) or classification (pre-training "
                             "on 28x28 patches)")
-    train.add_argument("--weights", type=_text, default=ABSENT, metavar="FILE",
+    train.add_argument("--weights", type=arguments.text, default=ABSENT, metavar="FILE",
                        help="weights to start from, or none for random weights (default: those that ship with minires, "
                             "which are for plain and residual networks of 20 and 56 layers, width 8)")
-    train.add_argument("--images", type=_positive, default=ABSENT, metavar="N",
+    train.add_argument("--images", type=arguments.positive, default=ABSENT, metavar="N",
                        help="number of scenes, each used once, or of patches, of which 10,000 are an epoch (default: "
                             "4,800 scenes for detection, 6,400 for segmentation, 100,000 patches)")
-    train.add_argument("--width", type=_positive, default=ABSENT, metavar="W",
+    train.add_argument("--width", type=arguments.positive, default=ABSENT, metavar="W",
                        help="number of channels of the first stage (default: 8)")
-    train.add_argument("--seed", type=_not_negative, default=ABSENT, metavar="S",
+    train.add_argument("--seed", type=arguments.not_negative, default=ABSENT, metavar="S",
                        help="seed of the scenes, of the new layers and of what is drawn from each scene (default: 0)")
     train.add_argument("--device", choices=DEVICES, default=ABSENT,
                        help=TRAINS_ON)
-    train.add_argument("--out", type=_path, metavar="DIR",
+    train.add_argument("--out", type=arguments.path, metavar="DIR",
                        help="folder of the training (default: minires-runs/TASK-BACKBONE-seedS)")
     train.add_argument("--resume", action="store_true",
                        help="resume the training in the folder; if the folder is empty or missing, begin it")
-    train.add_argument("--time-limit", type=_seconds, default=float("inf"), metavar="SECONDS",
+    train.add_argument("--time-limit", type=arguments.seconds, default=float("inf"), metavar="SECONDS",
                        help="write a checkpoint and stop after this many seconds (default: no limit)")
-    train.add_argument("--checkpoint-seconds", type=_seconds, default=600.0, metavar="SECONDS",
+    train.add_argument("--checkpoint-seconds", type=arguments.seconds, default=600.0, metavar="SECONDS",
                        help="seconds between checkpoints; one is also written 20 times in a training (default: 600)")
     train.set_defaults(run=_detect_train)
 
@@ -533,13 +533,13 @@ def _detect_train(args: argparse.Namespace) -> int:
 
 
 def _scene_options(parser: argparse.ArgumentParser, count: int) -> None:
-    parser.add_argument("--scenes", type=_path, metavar="FILE",
+    parser.add_argument("--scenes", type=arguments.path, metavar="FILE",
                         help=".npz file with scenes of your own: images uint8 (N, H, W), boxes (M, 4) as x0, y0, x1, "
                              "y1 in pixels with exclusive ends, labels (M,) from 0 to 9, scene (M,), the image of each "
                              "box, and perhaps masks uint8 (N, H, W) (default: generated test scenes)")
-    parser.add_argument("--count", type=_positive, default=count, metavar="N",
+    parser.add_argument("--count", type=arguments.positive, default=count, metavar="N",
                         help="number of scenes (default: %(default)s)")
-    parser.add_argument("--seed", type=_not_negative, default=0, metavar="S",
+    parser.add_argument("--seed", type=arguments.not_negative, default=0, metavar="S",
                         help="seed of the test scenes (default: 0)")
     parser.add_argument("--device", choices=DEVICES, default="",
                         help="where to compute (default: the device of the training)")
@@ -551,9 +551,9 @@ def _add_detect_evaluate(actions: Commands) -> None:
         description="Measure the network of the training in DIR, or the detections in a JSON file in COCO's format: "
                     'a list of {"image_id": from 0, "category_id": class + 1, "bbox": [x, y, width, height], "score": '
                     "...}.")
-    evaluate.add_argument("folder", nargs="?", type=_path, metavar="DIR", help="folder of a finished training")
-    evaluate.add_argument("--detections", type=_path, metavar="FILE", help="JSON file, instead of DIR")
-    evaluate.add_argument("--write", type=_path, metavar="FILE",
+    evaluate.add_argument("folder", nargs="?", type=arguments.path, metavar="DIR", help="folder of a finished training")
+    evaluate.add_argument("--detections", type=arguments.path, metavar="FILE", help="JSON file, instead of DIR")
+    evaluate.add_argument("--write", type=arguments.path, metavar="FILE",
                           help="write the detections of the network into this file, in COCO's format")
     _scene_options(evaluate, 300)
     evaluate.set_defaults(run=_detect_evaluate)
@@ -571,10 +571,10 @@ def _add_detect_show(actions: Commands) -> None:
     show = actions.add_parser(
         "show", help="draw scenes with the boxes or masks that a trained network finds",
         description="Draw scenes with what the network of the training in DIR finds: boxes, right and wrong, or masks.")
-    show.add_argument("folder", type=_path, metavar="DIR", help="folder of a finished training")
-    show.add_argument("--out", type=_path, default=Path("scenes.png"), metavar="FILE",
+    show.add_argument("folder", type=arguments.path, metavar="DIR", help="folder of a finished training")
+    show.add_argument("--out", type=arguments.path, default=Path("scenes.png"), metavar="FILE",
                       help="the picture, a .png file (default: %(default)s)")
-    show.add_argument("--first", type=_not_negative, default=0, metavar="I",
+    show.add_argument("--first", type=arguments.not_negative, default=0, metavar="I",
                       help="number of the first scene (default: 0)")
     show.add_argument("--least-score", type=float, default=0.3, metavar="P",
                       help="boxes with a lower score are not drawn (default: %(default)s)")
@@ -615,13 +615,13 @@ def _add_bench(commands: Commands) -> None:
         "bench", help="measure the time of a training step on this machine, and where the time goes",
         description="Measure the time of training steps of a CIFAR ResNet on random 32x32 images.",
         epilog="The folder benchmarks/ of the repository compares minires with other libraries.")
-    bench.add_argument("--depth", type=_positive, default=20, metavar="D",
+    bench.add_argument("--depth", type=arguments.positive, default=20, metavar="D",
                        help="number of layers of the network, 6n + 2 (default: %(default)s)")
-    bench.add_argument("--batch", type=_positive, default=128, metavar="N",
+    bench.add_argument("--batch", type=arguments.positive, default=128, metavar="N",
                        help="number of images in a step (default: %(default)s)")
-    bench.add_argument("--steps", type=_positive, default=10, metavar="K",
+    bench.add_argument("--steps", type=arguments.positive, default=10, metavar="K",
                        help="number of steps to time (default: %(default)s)")
-    bench.add_argument("--threads", type=_positive, metavar="T",
+    bench.add_argument("--threads", type=arguments.positive, metavar="T",
                        help="number of threads of the kernels (default: the environment variable MINIRES_THREADS, or "
                             "else one per core)")
     bench.add_argument("--profile", action="store_true", help="also show each operation's share of the time")
@@ -656,77 +656,7 @@ def _add_course(commands: Commands) -> None:
     cli.add(commands)
 
 
-# --------------------------------------------------------------------------------------- types of arguments
-
-
 def _free(path: Path) -> Path:
     """Return the first of a.html, a-2.html, a-3.html, ... that does not exist, for a folder of a, a-2, a-3, ..."""
     names = (path, *(path.with_name(f"{path.stem}-{i}{path.suffix}") for i in range(2, 10_000)))
     return next(p for p in names if not p.exists())
-
-
-def _text(text: str) -> str:
-    if not text:
-        raise argparse.ArgumentTypeError("expected a name or a path, got an empty string")
-    return text
-
-
-def _path(text: str) -> Path:
-    """Return the text as a path; refuse "", which would silently mean the current folder."""
-    return Path(_text(text))
-
-
-def _rule(text: str) -> dict[str, str] | Substitution:
-    """Return a rule for load_weights: of the form OLD=NEW, or s/OLD/NEW/ with a regular expression."""
-    if re.match(r"s[^\w=.]", text):
-        try:
-            return Substitution(text)
-        except ValueError as e:
-            raise argparse.ArgumentTypeError(str(e).removeprefix("rename: ")) from e
-    old, equals, new = text.partition("=")
-    if not old or not equals:
-        raise argparse.ArgumentTypeError(f"expected OLD=NEW or s/OLD/NEW/, got {text}")
-    return {old: new}
-
-
-def _rules(given: Sequence[dict[str, str] | Substitution] | None) -> list[dict[str, str] | Substitution] | None:
-    """Return the rules in order. Neighbouring pairs OLD=NEW are one rule, so that they can exchange names."""
-    rules: list[dict[str, str] | Substitution] = []
-    for rule in given or ():
-        if isinstance(rule, dict) and rules and isinstance(rules[-1], dict):
-            rules[-1].update(rule)
-        else:
-            rules.append(dict(rule) if isinstance(rule, dict) else rule)
-    return rules or None
-
-
-def _positive(text: str) -> int:
-    return _whole(text, 1)
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"expected a number of seconds above 0, got {text}")
-    return value
-
-
-def _not_negative(text: str) -> int:
-    return _whole(text, 0)
-
-
-def _whole(text: str, least: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = least - 1
-    if value < least:
-        raise argparse.ArgumentTypeError(f"expected a whole number >= {least}, got {text}")
-    return value
-
-
-if __name__ == "__main__":
-    sys.exit(main())

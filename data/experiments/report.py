@@ -123,8 +123,8 @@ def one_dimension(folder: Path) -> Found:
             if run["rate"] == rate and run["after"] is not None:
                 errors.setdefault(run["target"], {}).setdefault(run["stack"], {}).setdefault(run["blocks"], []).append(
                     run["after"])
-        caption = (f"Scalar blocks of two layers with 8 hidden units; 1,000 steps of Adam, learning rate {rate}, {count} "
-                   "seeds (hollow: each seed). Errors below 1e-7 are drawn at 1e-7.")
+        caption = (f"Scalar blocks of two layers with 8 hidden units; 1,000 steps of Adam, learning rate {rate}, "
+                   f"{count} seeds (hollow: each seed). Errors below 1e-7 are drawn at 1e-7.")
         if errors:
             figures[f"errors_{rate}"] = plot.errors_by_blocks(errors, title="Error after training, by number of blocks",
                                                               caption=caption)

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ..commands import arguments
+
 Commands = Any  # the type that argparse's add_subparsers returns, which has no public name
 
 
@@ -43,7 +45,7 @@ def _add_new(actions: Commands) -> None:
     new = actions.add_parser(
         "new", help="write the assignments into a folder", description="Write the assignments into the folder DIR as "
         "notebooks, with a README.md. A file that exists is kept as it is.")
-    new.add_argument("folder", type=_path, metavar="DIR", help="the folder; it is made if it does not exist")
+    new.add_argument("folder", type=arguments.path, metavar="DIR", help="the folder; it is made if it does not exist")
     new.add_argument("assignments", nargs="*", default=[], metavar="ASSIGNMENT", help="such as a3 (default: all)")
     new.add_argument("--py", action="store_true",
                      help="write .py files for an editor, each with a test file for pytest, instead of notebooks")
@@ -121,19 +123,20 @@ def _add_grade(actions: Commands) -> None:
                     "free.csv with the free responses. A stopped run continues with the same command.",
         epilog="Submissions run in processes with limits and without network. For an open contest, run this command "
                "in a container.")
-    grade.add_argument("folder", type=_path, metavar="FOLDER", help="the folder with the submissions")
+    grade.add_argument("folder", type=arguments.path, metavar="FOLDER", help="the folder with the submissions")
     grade.add_argument("--assignment", required=True, metavar="NAME", help="such as a3")
-    grade.add_argument("--out", type=_path, metavar="DIR", help="folder for the marks (default: marks-ASSIGNMENT)")
-    grade.add_argument("--seed", type=_seed, metavar="S",
+    grade.add_argument("--out", type=arguments.path, metavar="DIR",
+                       help="folder for the marks (default: marks-ASSIGNMENT)")
+    grade.add_argument("--seed", type=arguments.not_negative, metavar="S",
                        help="draws the hidden inputs; keep it secret until the marks are out (default: a random number "
                             "for a new folder, or the folder's own)")
-    grade.add_argument("--jobs", type=_jobs, default=os.cpu_count() or 1, metavar="N",
+    grade.add_argument("--jobs", type=arguments.positive, default=os.cpu_count() or 1, metavar="N",
                        help="number of submissions to run at the same time (default: one per core)")
-    grade.add_argument("--free", type=_path, metavar="FILE",
+    grade.add_argument("--free", type=arguments.path, metavar="FILE",
                        help="the free.csv of a run, with the column points filled: adds these points to the marks")
     grade.add_argument("--gradebook", metavar="ADDRESS",
                        help="also write the marks into nbgrader's gradebook, such as sqlite:///gradebook.db")
-    grade.add_argument("--gradescope", type=_path, metavar="FILE",
+    grade.add_argument("--gradescope", type=arguments.path, metavar="FILE",
                        help="FOLDER is one submission: write its results.json and nothing else")
     grade.set_defaults(run=_grade)
 
@@ -168,14 +171,14 @@ def _add_build(actions: Commands) -> None:
         description="Write a product of the assignments into the folder DIR: the students' notebooks, the solutions as "
                     "notebooks and .py files, the source folder of nbgrader with its settings, or one zip for each "
                     "assignment to upload to Gradescope.")
-    build.add_argument("folder", type=_path, metavar="DIR", help="the folder; it is made if it does not exist")
+    build.add_argument("folder", type=arguments.path, metavar="DIR", help="the folder; it is made if it does not exist")
     build.add_argument("assignments", nargs="*", metavar="ASSIGNMENT", help="such as a3 (default: all)")
     build.add_argument("--as", dest="kind", choices=("student", "solution", "nbgrader", "gradescope"), required=True,
                        help="the product")
     build.add_argument("--replace", action="store_true", help="replace files that exist and have another content")
-    build.add_argument("--seed", type=_seed, default=0, metavar="S",
+    build.add_argument("--seed", type=arguments.not_negative, default=0, metavar="S",
                        help="for gradescope: draws the hidden inputs (default: 0)")
-    build.add_argument("--wheel", type=_path, metavar="FILE",
+    build.add_argument("--wheel", type=arguments.path, metavar="FILE",
                        help="for gradescope: a wheel of minires to install instead of the published version")
     build.set_defaults(run=_build)
 
@@ -196,7 +199,7 @@ def _add_clean(actions: Commands) -> None:
         "clean", help="make submissions fit for nbgrader's autograder",
         description="Take nbgrader's metadata off cells whose name another cell of the notebook has already, as copied "
                     "cells do: nbgrader stops at such a notebook. The notebook as it was is kept as NAME.ipynb.orig.")
-    clean.add_argument("folder", type=_path, metavar="FOLDER", help="the folder with the submissions")
+    clean.add_argument("folder", type=arguments.path, metavar="FOLDER", help="the folder with the submissions")
     clean.set_defaults(run=_clean)
 
 
@@ -208,28 +211,7 @@ def _clean(args: argparse.Namespace) -> int:
     return 0
 
 
-# --------------------------------------------------------------------------------------- types of arguments
-
-
 def _names(given: list[str]) -> list[str]:
     from .task import assignments, known
 
     return list(dict.fromkeys(map(known, given))) or list(assignments())
-
-
-def _path(text: str) -> Path:
-    if not text:
-        raise argparse.ArgumentTypeError("expected a name or a path, got an empty string")
-    return Path(text)
-
-
-def _seed(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"expected a whole number >= 0, got {text}")
-    return int(text)
-
-
-def _jobs(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number >= 1, got {text}")
-    return int(text)
