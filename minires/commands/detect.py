@@ -216,7 +216,10 @@ def train(chosen: tuple[Settings, Path | None] | None, out: Path, *, resume: boo
             run = _Training(settings, weights, out, at, say or progress.say, there, begin=chosen is not None)
             with progress.Bar(out.name) as bar:
                 return run.go(stop, time_limit, every_seconds, bar)
-        except Exception:
+        except Exception as e:
+            if isinstance(e, OSError) and at.step:
+                raise OSError(f"{e.filename}: {e.strerror}. The last checkpoint in {out} is kept; minires detect train "
+                              f"--resume --out {out} resumes from it") from e
             if not there and at.step == 0:  # nothing has been trained, so nothing is kept
                 for path in out / "config.json", *out.glob("checkpoint-*.safetensors"):
                     path.unlink(missing_ok=True)
@@ -449,15 +452,15 @@ def evaluate(folder: Path | None, *, detections: Path | None = None, scenes: Pat
         raise UsageError("give either the folder of a training or --detections FILE, not both and not neither")
     if folder is None:
         if write:
-            raise UsageError("--write needs the folder of a detector: there is no network that finds boxes")
+            raise UsageError("--write needs the folder of a detector, whose detections it writes")
         held = _held_back(scenes, count, seed)
         assert detections is not None
         return _measured(read_detections(detections, held), held, str(detections))
     settings, net = load(folder, where)
     title = f"{settings.task} with {printed(settings.backbone)}, {folder}"
-    if write and settings.task != "detection":
-        raise UsageError(f"--write needs the folder of a detector; {folder} holds a training of {settings.task}")
     if write:
+        if settings.task != "detection":
+            raise UsageError(f"--write needs the folder of a detector; {folder} holds a training of {settings.task}")
         _check_writable(write)
     if settings.task == "classification":
         if scenes:
@@ -468,10 +471,10 @@ def evaluate(folder: Path | None, *, detections: Path | None = None, scenes: Pat
     if settings.task == "segmentation":
         if held.masks is None:
             raise ValueError(f"{scenes}: expected masks, which segmentation is measured with")
-        mean, each = detection.mean_iou(net.predict(images, _together(held)), held.masks, 1 + len(held.classes))
+        mean, each = detection.mean_iou(net.predict(images, together(held)), held.masks, 1 + len(held.classes))
         lines = [f"{name:<14}{value:>8.3f}" for name, value in zip(("ground", *held.classes), each, strict=True)]
         return "\n".join([title, f"{'IoU of':<14}{len(held)} scenes", *lines, f"{'mean':<14}{mean:>8.3f}"])
-    found = net.detect(images, batch_size=_together(held))
+    found = net.detect(images, batch_size=together(held))
     if write:
         write_atomically(write, coco(found))
     return _measured(found, held, title)
@@ -481,7 +484,7 @@ def _held_back(scenes: Path | None, count: int, seed: int) -> Scenes:
     return read_scenes(scenes) if scenes else datasets.scenes(count, seed, "test")
 
 
-def _together(held: Scenes) -> int:
+def together(held: Scenes) -> int:
     """Return how many images a network should see together, so that large ones do not fill the memory."""
     return min(50, max(1, AT_ONCE // held.images[0].size))
 
@@ -552,10 +555,10 @@ def show(folder: Path, out: Path, *, scenes: Path | None = None, count: int = 6,
     caption = f"{printed(settings.backbone)}, {settings.recipe.images:,} training scenes, seed {settings.seed}; " \
               f"{scenes or f'test scenes from number {first}, seed {seed}'}"
     if settings.task == "segmentation":
-        predicted = net.predict(images, _together(held))
+        predicted = net.predict(images, together(held))
         figure = plot.segmented(held.images, held.masks, predicted, held.classes, caption=caption)
     else:
-        found = net.detect(images, least_score, _together(held))
+        found = net.detect(images, least_score, together(held))
         right = detection.true_positives(found, held)
         figure = plot.detected(held.images, (held.boxes, held.labels, held.scene),
                                (found.boxes, found.labels, found.scene, found.scores, right), held.classes,
