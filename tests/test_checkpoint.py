@@ -1,5 +1,6 @@
 """Test checkpoints: they are complete or absent, damage is detected, the one before is kept; and the folder's lock."""
 
+import contextlib
 import errno
 import os
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 from helpers import same_bits
 
 from minires.files import atomic
-from minires.runs import checkpoint
+from minires.runs import checkpoint, run
 from minires.runs.checkpoint import Damaged, newest, read, save
 
 pytest.importorskip("safetensors", reason="checkpoints are safetensors files, and the package is not installed")
@@ -196,3 +197,30 @@ def test_a_folder_is_held_until_its_process_is_gone_however_it_goes(tmp_path):
         pass
     with atomic.locked(path):
         pass
+
+
+def test_a_process_that_comes_second_leaves_the_lock_of_the_first(tmp_path, monkeypatch):
+    """Both begin in a new folder at once: the second one sees no lock, and then finds it held."""
+    @contextlib.contextmanager
+    def lost(path):
+        path.touch()  # the first process's
+        raise RuntimeError("held")
+        yield
+
+    monkeypatch.setattr(run, "locked", lost)
+    with pytest.raises(RuntimeError, match="held"), run.locked_folder(tmp_path / "new" / "run"):
+        pass
+    assert (tmp_path / "new" / "run" / ".lock").exists()
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    """The error of a full disk names no file, and others name the temporary one."""
+    def full(number):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for folder in tmp_path / "absent", tmp_path:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            with pytest.raises(OSError, match=r"x\.json") as error:
+                atomic.write_atomically(folder / "x.json", "[]")
+        assert error.value.filename == str(folder / "x.json") and list(tmp_path.iterdir()) == []

@@ -1,16 +1,19 @@
 """Test `minires detect`: train, stop and resume in a folder; evaluate; show; COCO's JSON; scenes from a file."""
 
 import dataclasses
+import errno
 import json
 import math
+import os
 import shutil
 
 import numpy as np
 import pytest
 
-from minires import cli, datasets, detection, plot
+from minires import Tensor, cli, datasets, detection, plot, save_weights
 from minires.commands import detect
 from minires.detection import Detections
+from minires.runs import checkpoint
 
 SMALL = ["detect", "train", "resnet20", "--weights", "none", "--width", "2", "--device", "cpu"]
 
@@ -97,6 +100,68 @@ def test_a_training_that_cannot_begin_leaves_nothing(trained, tmp_path, capsys):
     assert cli.main(["detect", "train", "resnet20", "--weights", str(weights), "--device", "cpu", "--out",
                      str(out)]) == 2
     assert capsys.readouterr().err and list(tmp_path.iterdir()) == []
+
+
+def test_a_new_training_that_fails_at_its_start_leaves_nothing(tmp_path, capsys, monkeypatch):
+    """Weights that are not finite; a full disk at the first checkpoint; a loss that is not finite."""
+    net = detection.build("classification", "resnet20", width=2, rng=np.random.default_rng(0))
+    net.layer3[0].conv1.weight.data[0] = np.nan
+    save_weights(net, tmp_path / "nan.safetensors")
+    out, weights = tmp_path / "new" / "run", tmp_path / "nan.safetensors"
+    argv = ["detect", "train", "resnet20", "--width", "2", "--device", "cpu", "--out", str(out), "--weights"]
+    assert cli.main([*argv, str(weights)]) == 2
+    assert "nan.safetensors: layer3.0.conv1.weight is not finite" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device", "checkpoint-000000000.safetensors")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", full)
+        assert cli.main([*argv, "none"]) == 2
+    assert "No space left" in capsys.readouterr().err and not (tmp_path / "new").exists()
+    monkeypatch.setattr(detection.FasterRCNN, "loss", lambda *args, **kwargs: Tensor(np.array(np.nan), True))
+    assert cli.main([*argv, "none"]) == 2
+    assert "step 1: the loss is nan" in capsys.readouterr().err and not (tmp_path / "new").exists()
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(detect, "HELD_BACK", 20)
+    folder, write = tmp_path / "run", os.replace
+
+    def full(source, target):
+        if target.name == "checkpoint-000000002.safetensors":
+            raise OSError(errno.ENOSPC, "No space left on device")  # as a write does: without a file's name
+        write(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        assert cli.main(small(folder, "segmentation", 40)) == 2
+    error = capsys.readouterr().err
+    assert f"{folder}/checkpoint-000000002.safetensors: No space left on device. The last checkpoint in" in error
+    assert list(folder.glob(".*.tmp")) == []
+    assert cli.main(["detect", "train", "--resume", "--out", str(folder)]) == 0
+    assert "step 1 of 5" in capsys.readouterr().out
+
+
+def test_a_training_that_was_killed_before_its_first_checkpoint_begins_again(trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(detect, "HELD_BACK", 20)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(trained["detection"] / "config.json", folder)
+    assert cli.main(["detect", "train", "--resume", "--out", str(folder)]) == 2
+    assert "found no checkpoint to resume from" in capsys.readouterr().err
+    assert cli.main(small(folder, "detection", 40, "--resume")) == 0
+    assert (folder / "weights.safetensors").read_bytes() == (trained["detection"] / "weights.safetensors").read_bytes()
+
+
+def test_weights_that_are_no_file_are_refused(tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe")  # opening it would never end
+    for path in tmp_path / "pipe", tmp_path:
+        assert cli.main(["detect", "train", "resnet20", "--weights", str(path), "--out", str(tmp_path / "x")]) == 2
+        assert f"{path}: expected a file, got a folder, a pipe or a device" in capsys.readouterr().err
+        with pytest.raises(ValueError, match="expected a file, got a folder"):
+            detect.read_scenes(path)
 
 
 def test_a_write_that_was_killed_leaves_nothing_after_the_next_call(trained, tmp_path):
@@ -190,6 +255,10 @@ GOOD = {"image_id": 0, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}
     ([GOOD | {"bbox": [1, 2, 0, 4]}], "detection 0: bbox: expected .* with width and height above 0"),
     ([GOOD | {"bbox": [1, 2, 3]}], "detection 0: bbox: expected"),
     ([GOOD | {"bbox": "1 2"}], "detection 0: bbox: expected a list"),
+    ([GOOD, GOOD | {"bbox": [1e17, 0, 1, 1]}], "Detections: detection 1: expected a box"),
+    ([GOOD | {"bbox": [0, 0, 1e308, 1e308]}], "Detections: detection 0: expected a box with coordinates from"),
+    ([GOOD | {"bbox": [1.0] * 1000}], r"detection 0: bbox: expected .{1,200}[.]{3}$"),
+    ([GOOD | {"image_id": 10**4000}], r"detection 0: image_id: expected one from 0 to 2, got 10{1,80}[.]{3}$"),
     ([{k: v for k, v in GOOD.items() if k != "score"}], "detection 0: there is no score"),
 ])
 def test_wrong_detections_in_json_are_named(entries, text, tmp_path):
@@ -228,14 +297,47 @@ def test_scenes_from_a_file(trained, tmp_path, capsys):
     ({"boxes": None}, "missing: boxes"), ({"boxes": np.array([[3, 0, 3, 5]])}, "object 0 of image 0: expected a box"),
     ({"labels": np.array([10])}, "expected a label below 10"), ({"label": np.zeros(1)}, "unknown name 'label'"),
     ({"images": np.zeros((1, 9, 9))}, "images: expected a NumPy array of uint8, got float64"),
+    ({"images": np.zeros((1, 7, 9), np.uint8)}, "with H and W from 8"),
+    ({"boxes": np.array([[None] * 4])}, "boxes: it is damaged .*Object arrays"),
+    ({"scene": np.array([0, 0])}, "of M objects, got"),
 ])
 def test_wrong_scenes_in_a_file_are_named(change, text, tmp_path):
     arrays = {"images": np.zeros((1, 9, 9), np.uint8), "boxes": np.array([[1, 1, 5, 5]]), "labels": np.array([0]),
               "scene": np.array([0])} | change
     path = tmp_path / "mine.npz"
     np.savez(path, **{name: a for name, a in arrays.items() if a is not None})
-    with pytest.raises(ValueError, match=f"mine.npz: .*{text}"):
+    with pytest.raises(ValueError, match=f"mine.npz.*{text}"):
         detect.read_scenes(path)
+
+
+def test_one_large_image_is_refused_and_some_large_images_are_seen_one_by_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(detect, "LARGEST", 80)
+    test_wrong_scenes_in_a_file_are_named({}, "images: expected at most 80 pixels each, got 81", tmp_path)
+    empty = np.zeros((0, 4)), np.zeros(0, int), np.zeros(0, int)
+    assert [detect.together(datasets.Scenes(np.zeros((2, n, n), np.uint8), *empty)) for n in (8, 56, 200, 500)] == [
+        50, 50, 3, 1]
+
+
+@pytest.mark.parametrize("argv, text", [
+    (["evaluate", "segmentation", "--write", "x.json"], "--write needs the folder of a detector; "),
+    (["evaluate", "--detections", "found.json", "--write", "x.json"], "--write needs the folder of a detector"),
+    (["evaluate", "detection", "--write", "absent/x.json"], "absent/x.json: No such file or directory"),
+    (["evaluate", "detection", "--write", "."], ".: Is a directory"),
+    (["show", "detection", "--out", "x.jpg"], "x.jpg: expected a file name that ends in .png"),
+    (["show", "detection", "--out", "absent/x.png"], "absent/x.png: No such file or directory"),
+    (["show", "detection", "--count", "61"], "--count: expected at most 60 scenes in one picture, got 61"),
+    (["show", "detection", "--least-score", "nan"], "least_score: expected a number from 0 to 1, got nan"),
+    (["show", "detection", "--scenes", "two.npz", "--first", "2"], "--first: expected a number from 0 to 1, because"),
+])
+def test_options_without_an_effect_and_files_that_cannot_be_written(argv, text, trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    two = datasets.scenes(2, 0, "test")
+    np.savez("two.npz", images=two.images, boxes=two.boxes, labels=two.labels, scene=two.scene)
+    (tmp_path / "found.json").write_text("[]")
+    before = sorted(tmp_path.iterdir())
+    assert cli.main(["detect", *(str(trained.get(a, a)) for a in argv)]) == 2
+    error = capsys.readouterr().err
+    assert text in error and len(error.splitlines()) == 1 and sorted(tmp_path.iterdir()) == before
 
 
 def test_scenes_with_too_many_pixels_are_refused(tmp_path, monkeypatch):

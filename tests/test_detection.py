@@ -111,6 +111,46 @@ def test_nms_refuses_wrong_scores(scores, text):
         boxes.nms(drawn_boxes(2), scores, 0.5)
 
 
+INVERTED, GOOD_BOX = np.array([[0.0, 0, 1, 1], [5, 5, 5, 9]]), np.array([[0.0, 0, 4, 4]])
+
+
+@pytest.mark.parametrize("f, error, text", [
+    (lambda: boxes.iou(GOOD_BOX, INVERTED), ValueError, r"iou: b: box 1: expected x0 < x1 and y0 < y1, got \[5.0, 5.0"),
+    (lambda: boxes.iou(GOOD_BOX * np.nan, GOOD_BOX), ValueError, "iou: a: box 0: expected x0 < x1"),
+    (lambda: boxes.iou(GOOD_BOX, np.array([[0, 0, np.inf, 1]])), ValueError, "iou: b: box 0: expected"),
+    (lambda: boxes.iou(GOOD_BOX.astype(np.uint8), GOOD_BOX), TypeError, "iou: a: expected an array of floating-point "
+                                                                        "numbers, got uint8"),
+    (lambda: boxes.iou(GOOD_BOX.tolist(), GOOD_BOX), TypeError, "iou: a: expected an array .*, got list"),
+    (lambda: boxes.iou(GOOD_BOX, np.ones((2, 5))), ValueError, r"iou: b: expected shape \(..., 4\), got \(2, 5\)"),
+    (lambda: boxes.encode(INVERTED, INVERTED), ValueError, "encode: boxes: box 1: expected"),
+    (lambda: boxes.encode(GOOD_BOX, INVERTED), ValueError, "encode: anchors: box 1: expected"),
+    (lambda: boxes.decode(INVERTED, INVERTED), ValueError, "decode: anchors: box 1: expected"),
+    (lambda: boxes.clip(GOOD_BOX.astype(np.uint8), 300, 300), TypeError, "clip: boxes: expected an array of floating"),
+    (lambda: boxes.nms(INVERTED, np.ones(2), 0.5), ValueError, "nms: boxes: box 1: expected"),
+    (lambda: boxes.nms(drawn_boxes(3), np.ones(3, np.uint8), 0.5), TypeError, "nms: scores: expected .*, got uint8"),
+    (lambda: boxes.nms(drawn_boxes(3), np.ones(3), 0.5, np.array([1])), ValueError,
+     r"nms: expected boxes \(N, 4\) and labels \(N,\), got \(3, 4\) and \(1,\)"),
+    (lambda: boxes.nms(drawn_boxes(3), np.ones(3), 0.5, [1, 2, 3]), TypeError, "nms: labels: expected .*, got list"),
+    (lambda: boxes.nms(drawn_boxes(3), np.ones(3), np.nan), ValueError, "nms: threshold: expected .* from 0 to 1"),
+    (lambda: regions.roi_align(Tensor(np.ones((1, 2, 4, 4))), INVERTED[None], 2), ValueError, "roi_align: boxes: box"),
+    (lambda: regions.roi_align(Tensor(np.ones((1, 2, 4, 4))), GOOD_BOX[None], 2, samples=0), ValueError,
+     "roi_align: expected stride, bins and samples from 1, got 2, 7 and 0"),
+    (lambda: regions.roi_align(Tensor(np.ones((2, 4, 4))), GOOD_BOX[None], 2), ValueError,
+     r"roi_align: expected features \(N, C, H, W\)"),
+    (lambda: segmentation.upsample(Tensor(np.ones((1, 2, 4, 4))), 0, 4, 4), ValueError, "upsample: expected stride, "),
+    (lambda: faster_rcnn.smooth_l1(Tensor(np.ones(2)), 0), ValueError, "smooth_l1: beta: expected a number above 0")])
+def test_wrong_boxes_and_numbers_are_refused_and_named(f, error, text):
+    with pytest.raises(error, match=text):
+        f()
+
+
+def test_iou_of_very_small_boxes():
+    """In normalised coordinates an object can have an area of 1e-14."""
+    for dtype in np.float64, F4:
+        small = (np.array([[0.0, 0, 1, 1], [0, 0, 2, 1]]) * 1e-7).astype(dtype)
+        np.testing.assert_allclose(boxes.iou(small, small), [[1, 0.5], [0.5, 1]], rtol=1e-6)
+
+
 def test_nms_of_no_boxes():
     assert boxes.nms(np.zeros((0, 4)), np.zeros(0), 0.5).tolist() == []
 
@@ -383,6 +423,37 @@ def test_an_image_without_objects_and_an_image_without_detections():
         average_precision(none, made([], [(0, 0, A, 1)])[0])
 
 
+def test_unsigned_numbers_are_ranked_as_numbers():
+    """The negative of an unsigned 0 is 0, and of 200 it is 56: sorted by it, the lowest score would be the first."""
+    held, found = made([(0, 0, A)], [(0, 0, FAR, 0), (0, 0, A, 200)])
+    small = Detections(found.boxes.astype(np.uint8), found.scores.astype(np.uint8), found.labels.astype(np.uint8),
+                       found.scene.astype(np.uint8))
+    for answers in small, Detections(small.boxes, (found.scores - 100).astype(np.int8), small.labels, small.scene):
+        assert np.isclose(average_precision(answers, held).ap(), 1)
+        assert localisation_errors(answers, held)[1:] == (0, 0, 0)
+    both, _ = made([(0, 0, A)], [])
+    twice = Detections(small.boxes[[1, 1]], small.scores, small.labels, small.scene)
+    assert measures.true_positives(twice, both).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("f, error, text", [
+    (lambda held, found: average_precision(held, found), TypeError, "expected Detections and then Scenes, got Scenes"),
+    (lambda held, found: average_precision(found, held, thresholds=[np.nan]), ValueError, "thresholds above 0"),
+    (lambda held, found: average_precision(found, held, thresholds=[]), ValueError, "expected thresholds above 0"),
+    (lambda held, found: average_precision(found, held, ranges={}), ValueError, "ranges: expected at least one"),
+    (lambda held, found: average_precision(found, held, ranges={"all": (5, 0)}), ValueError, "ranges: expected"),
+    (lambda held, found: average_precision(found, held).ap(area="huge"), ValueError,
+     "range of areas: expected one of all, small, medium, large, got 'huge'"),
+    (lambda held, found: average_precision(found, held).ap(label=-1), ValueError, "class: expected one of 0, 1, 2"),
+    (lambda held, found: average_precision(found, held).ar(5), ValueError, "number: expected one of 1, 10, 100, got 5"),
+    (lambda held, found: measures.true_positives(found, held, np.nan), ValueError, "expected thresholds above 0"),
+    (lambda held, found: mean_iou(np.zeros((2, 2), int), np.zeros((2, 2), int), 2.5), ValueError,
+     "mean_iou: num_classes: expected a whole number from 1, got 2.5")])
+def test_settings_that_do_not_exist_are_refused(f, error, text):
+    with pytest.raises(error, match=text):
+        f(*made([(0, 0, A)], [(0, 0, A, 0.9)]))
+
+
 @pytest.mark.parametrize("answer, text", [
     ((0, 3, A, 0.5), "detection 1: expected a class from 0 to 2, got 3"),
     ((1, 0, A, 0.5), "detection 1: expected an image from 0 to 0, got 1")])
@@ -399,6 +470,7 @@ def test_classes_and_images_that_do_not_exist_are_refused(answer, text):
     ({"boxes": np.array([A, (3, 3, 3, 5)])}, ValueError,
      r"detection 1: expected a box with x0 < x1 and y0 < y1, got \[3, 3, 3, 5\]"),
     ({"boxes": np.array([A, (3, 3, np.inf, 5)])}, ValueError, "detection 1: expected a box"),
+    ({"boxes": np.array([A, (0, 0, 1e308, 1e308)])}, ValueError, "detection 1: expected a box with coordinates from"),
     ({"labels": np.array([-1, 0])}, ValueError, "detection 0: expected a label from 0, got -1"),
     ({"scene": np.array([0, -2])}, ValueError, "detection 1: expected an image from 0, got -2"),
     ({"labels": np.array([0.0, 1.0])}, TypeError, "labels: expected a NumPy array of whole numbers, got float64"),

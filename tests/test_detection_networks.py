@@ -284,6 +284,71 @@ def test_a_scene_without_objects_is_a_normal_case():
         assert np.isfinite(loss.item()) and all(np.isfinite(p.grad).all() for p in model.parameters())
 
 
+def test_a_batch_with_nothing_to_classify():
+    """No object, and every proposal is outside its image: the head is not trained in this step."""
+    empty = Scenes(SOME.images[:2], np.zeros((0, 4), int), np.zeros(0, int), np.zeros(0, int))
+    model = network()
+    model.anchor_offsets.bias.data += 1000
+    loss = model.loss(model(Tensor(inputs(empty.images))), empty, rng=np.random.default_rng(0))
+    loss.backward()
+    assert np.isfinite(loss.item()) and model.class_scores.weight.grad is None
+    assert np.isfinite(model.objectness.weight.grad).all()
+
+
+@pytest.mark.parametrize("kind", [FasterRCNN, FCN])
+def test_an_output_for_other_scenes_is_refused(kind):
+    model = network(kind)
+    for images, some in (SOME.images, SOME[:1]), (SOME.images[:, :28, :28], SOME):
+        with pytest.raises(ValueError, match=f"{kind.__name__}: expected the output for Scenes"):
+            model.loss(model(Tensor(inputs(images))), some, rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("name", ["objectness", "anchor_offsets", "class_scores", "box_offsets"])
+def test_a_network_that_is_not_finite_does_not_find_nothing(name):
+    model = network()
+    getattr(model, name).bias.data[0] = np.nan
+    with pytest.raises(ValueError, match="detect: image 0: the network's output is not finite"):
+        model.detect(inputs(SOME.images), 0.0)
+
+
+def test_the_image_with_pixels_that_are_not_finite_is_named():
+    x = inputs(SOME.images)
+    x[4, 0, 30, 30] = np.nan
+    for model, text in (network().detect, "detect"), (network(FCN).predict, "predict"):
+        with pytest.raises(ValueError, match=f"{text}: image 4: the network's output is not finite"):
+            model(x, batch_size=3)
+
+
+@pytest.mark.parametrize("f, text", [
+    (lambda x: network().detect(x, batch_size=-1), "detect: batch_size: expected a whole number from 1, got -1"),
+    (lambda x: network(FCN).predict(x, 0), "predict: batch_size: expected a whole number from 1, got 0"),
+    (lambda x: network().detect(x, np.nan), "detect: least_score: expected a number from 0 to 1, got nan"),
+    (lambda x: network().detect(x[:, :, :2]), r"with H and W from 8, got \(6, 1, 2, 56\)"),
+    (lambda x: FasterRCNN(models.cifar(8, width=4), -1, rng=np.random.default_rng(0)), "num_classes: .*1, got -1"),
+    (lambda x: FCN(models.cifar(8, width=4), 256, rng=np.random.default_rng(0)), "at most 255, because masks are"),
+    (lambda x: inputs(x.tolist()), "expected images uint8 .*, got list")])
+def test_wrong_numbers_are_refused(f, text):
+    with pytest.raises(ValueError, match=text):
+        f(inputs(SOME.images))
+
+
+@pytest.mark.parametrize("at, text", [
+    (Progress(step=1, velocity=np.zeros(1, F4)), r"expected at.velocity of shape \(\d+,\) for this model, got \(1,\)"),
+    (Progress(step=1), "expected at.velocity .* got None"),
+    (Progress(step=4), "expected at.step from 0 to 3, .* got 4")])
+def test_a_progress_of_another_training_is_refused(at, text):
+    with pytest.raises(ValueError, match=f"fit: {text}"):
+        next(fit("detection", network(), SHORT, seed=0, at=at))
+
+
+def test_a_model_of_another_task_is_refused():
+    for f in (lambda: next(fit("segmentation", network(), SHORT, seed=0)), lambda: score("segmentation", network())):
+        with pytest.raises(TypeError, match=r"(got|and) FasterRCNN"):
+            f()
+    with pytest.raises(ValueError, match="batch_size: expected at most 10000"):
+        next(fit("classification", models.cifar(8, in_channels=1, width=4), Recipe(20_000, batch_size=20_000), seed=0))
+
+
 def test_segmentation_needs_masks():
     model, bare = network(FCN), Scenes(SOME.images, SOME.boxes, SOME.labels, SOME.scene)
     with pytest.raises(ValueError, match="FCN: expected scenes with masks"):
@@ -300,7 +365,11 @@ def test_the_recipes_have_the_schedules_of_the_guide():
     assert recipe.lr_at(390) == recipe.lr_at(599) == pytest.approx(0.002)
     cosine = RECIPES["classification"]
     assert cosine.steps == 2000 and cosine.lr_at(0) == 0.05 and cosine.lr_at(1000) == pytest.approx(0.025)
-    for wrong in {"images": 4}, {"lr": float("nan")}, {"drop": 0}, {"batch_size": 0}:
+    for wrong in {"images": "24"}, {"images": 24.0}, {"lr": None}, {"batch_size": True}:
+        with pytest.raises(TypeError, match=r"recipe: .*: expected a .*number, got"):
+            Recipe(**{"images": 24} | wrong)
+    for wrong in ({"images": 4}, {"lr": float("nan")}, {"drop": 0}, {"batch_size": 0}, {"momentum": float("nan")},
+                  {"momentum": 1.0}, {"weight_decay": -1.0}, {"clip": float("inf")}):
         with pytest.raises(ValueError, match="recipe: expected"):
             Recipe(**{"images": 24} | wrong)
 

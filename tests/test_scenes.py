@@ -173,5 +173,23 @@ def test_wrong_numbers_are_refused(args, error, text):
         scenes(*args)
 
 
+@pytest.mark.parametrize("f, error, text", [
+    (lambda s: s.objects(-1), IndexError, "expected an image from 0 to 59, got -1"),
+    (lambda s: s.objects(60), IndexError, "expected an image from 0 to 59, got 60"),
+    (lambda s: s[60:], IndexError, r"expected at least one of 60 scenes in one row, got slice\(60, None, None\)"),
+    (lambda s: s[np.zeros((1, 2), int)], IndexError, r"in one row, got an array of shape \(1, 2\)"),
+    (lambda s: patches(np.array([-1]), "train", rng=np.random.default_rng(0)), IndexError, "from 0 to 9999, got -1"),
+    (lambda s: patches(np.array([], int), "train", rng=np.random.default_rng(0)), ValueError, "at least one whole"),
+    (lambda s: Scenes(IMAGES, BOXES, LABELS, SCENE, "abcdefghij"), TypeError, "classes: expected a tuple of names"),
+    (lambda s: Scenes(IMAGES, BOXES, LABELS, SCENE, ()), TypeError, "classes: expected a tuple of names")])
+def test_what_does_not_exist_is_refused(f, error, text, some):
+    with pytest.raises(error, match=text):
+        f(some)
+
+
+def test_the_number_of_a_scene_may_be_a_small_integer():
+    assert checksum(scenes(8, 0, "test", first=np.uint8(250))) == checksum(scenes(8, 0, "test", first=250))
+
+
 def test_the_package_has_them():
     assert datasets.scenes is scenes and {"Scenes", "scenes", "patches"} <= set(datasets.__all__)

@@ -12,9 +12,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import errno
 import hashlib
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,12 +29,12 @@ from .. import datasets, detection, device, info, kernels
 from ..datasets import Scenes
 from ..detection import Detections, Recipe
 from ..files import records
-from ..files.atomic import write_atomically
+from ..files.atomic import check_can_hold_files, write_atomically
 from ..files.records import Between
 from ..files.shipped import shipped_file
 from ..kernels import parallel
 from ..models import canonical
-from ..names import UsageError, printed, unknown
+from ..names import UsageError, counted, printed, unknown
 from ..runs import checkpoint, progress
 from ..runs.progress import Passed
 from ..runs.run import Outcome, arrays_of, has_begun, locked_folder, not_finite, state_of, stop_signals
@@ -43,6 +45,9 @@ FORMAT = 1              # of config.json
 LINES = 20              # of metrics.jsonl in a whole run
 HELD_BACK = 300         # test scenes on which a finished network is measured, with seed 0
 MOST_PIXELS = 64 << 20  # of the user's own scenes
+LARGEST = 4 << 20       # pixels of one of them; a network needs about 500 bytes for each
+AT_ONCE = 50 * 56 * 56  # pixels of the images that a network sees together
+MOST_SHOWN = 60         # scenes in one picture
 Count = Annotated[int, Between(0)]
 NotNegative = Annotated[float, Between(0)]
 
@@ -129,8 +134,17 @@ def choose(task: str, backbone: str, *, weights: str = "", seed: int = 0, width:
     if weights != "none":
         path = Path(weights) if weights else _shipped(task, backbone)
         weights = weights or f"{BEGIN[task]}/{backbone}.safetensors"
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest() if path else ""
+    sha256 = ""
+    if path:
+        _check_plain(path)
+        with open(path, "rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return Settings(task, backbone, recipe, seed, width, device.use(where), weights, sha256), path
+
+
+def _check_plain(path: Path) -> None:
+    if path.exists() and not path.is_file():  # a named pipe would never end
+        raise ValueError(f"{path}: expected a file, got a folder, a pipe or a device")
 
 
 def _shipped(task: str, backbone: str) -> Path:
@@ -194,17 +208,28 @@ def train(chosen: tuple[Settings, Path | None] | None, out: Path, *, resume: boo
     Raises NotFinite if the loss is not finite; the last checkpoint is kept.
     Raises ValueError for a folder that holds a training with other settings, FileExistsError for one that is not empty
     without `resume`, and FileNotFoundError for one without a training to resume.
+    If a new training fails before its first step ends, nothing stays in `out`.
     """
-    with _folder(out, chosen, resume) as (settings, weights, new), stop_signals() as stop:
-        run = _Training(settings, weights, out, new, say or progress.say)
-        with progress.Bar(out.name) as bar:
-            return run.go(stop, time_limit, every_seconds, bar)
+    with _folder(out, chosen, resume) as (there, settings, weights), stop_signals() as stop:
+        at = Progress()
+        try:
+            run = _Training(settings, weights, out, at, say or progress.say, there, begin=chosen is not None)
+            with progress.Bar(out.name) as bar:
+                return run.go(stop, time_limit, every_seconds, bar)
+        except Exception as e:
+            if isinstance(e, OSError) and at.step:
+                raise OSError(f"{e.filename}: {e.strerror}. The last checkpoint in {out} is kept; minires detect train "
+                              f"--resume --out {out} resumes from it") from e
+            if not there and at.step == 0:  # nothing has been trained, so nothing is kept
+                for path in out / "config.json", *out.glob("checkpoint-*.safetensors"):
+                    path.unlink(missing_ok=True)
+            raise
 
 
 @contextlib.contextmanager
 def _folder(out: Path, chosen: tuple[Settings, Path | None] | None, resume: bool
-            ) -> Iterator[tuple[Settings, Path | None, bool]]:
-    """Lock the folder. Yield the settings, the file to start from, and whether the training is new."""
+            ) -> Iterator[tuple[bool, Settings, Path | None]]:
+    """Lock the folder. Yield whether a training is there, its settings, and the file to start from."""
     begun = has_begun(out, resume, "training")
     if not begun and chosen is None:
         raise FileNotFoundError(f"{out}: found no training to resume; give BACKBONE to begin one")
@@ -215,53 +240,58 @@ def _folder(out: Path, chosen: tuple[Settings, Path | None] | None, resume: bool
             raise ValueError(f"{out} holds a training with other settings: {'; '.join(found)}. Use the settings of "
                              "that training, or choose another --out")
     with locked_folder(out):
-        if there:
-            yield there, None, False
-        else:
-            assert chosen is not None
-            yield *chosen, True
+        settings, weights = chosen or (there, None)
+        assert settings is not None
+        yield begun, there or settings, weights
 
 
 class _Training:
     """Does the work of one call, and holds the network, its progress and its lines."""
 
-    def __init__(self, settings: Settings, weights: Path | None, out: Path, new: bool, say: Callable[[str], None]):
+    def __init__(self, settings: Settings, weights: Path | None, out: Path, at: Progress, say: Callable[[str], None],
+                 there: bool, begin: bool):
+        """Begin a training, or continue the one that is `there`. `begin`: it may begin if it has no checkpoint yet."""
         self.out, self.say, self.steps = out, say, settings.recipe.steps
         device.use(settings.device)  # raises if the device is missing: the training may be from another machine
-        self.at, self.lines, self.losses, self.earlier = Progress(), list[Line](), list[float](), 0.0
+        self.at, self.lines, self.losses, self.earlier = at, list[Line](), list[float](), 0.0
         self.net = settings.build(weights)
         now = {"versions": info.versions(), "machine": info.machine(), "commit": info.commit(),
                "threads": parallel.threads(), "kernels": kernels.choice(next(iter(self.net.state().values())).data)}
-        if new:
+        if not there:
+            if bad := not_finite(arrays_of(self.net)):
+                raise ValueError(f"{weights}: {bad} is not finite")
             started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             settings = dataclasses.replace(settings, recorded=now | {"started": started})
             write_atomically(out / "config.json", records.text(dataclasses.asdict(settings)) + "\n")
-            checkpoint.save(out, 0, self._arrays(), self._header(settings, 0.0))
         elif other := [key for key, value in now.items() if settings.recorded.get(key, value) != value]:
             say(f"{out}: the environment has changed since the training began, so the bits may differ: "
                 f"{', '.join(other)}")
         self.settings = settings
-        if not new:
-            self._load()
+        if not (there and self._load(begin)):
+            checkpoint.save(out, 0, self._arrays(), self._header(0.0))
         say(f"{out}: {settings.task} with {printed(settings.backbone)}, {self.net.count_parameters():,} trained "
             f"parameters, {settings.recipe.images:,} images, step {self.at.step} of {self.steps}")
 
-    def _load(self) -> None:
+    def _load(self, begin: bool) -> bool:
+        """Continue from the newest checkpoint. Return False if there is none, and the training may `begin`."""
         found, damaged = checkpoint.newest(self.out)
         for text in damaged:
             self.say(f"{self.out}: skipped a damaged checkpoint: {text}")
+        if found is None and begin and not damaged:  # it was killed between config.json and its first checkpoint
+            return False
         if found is None:
             raise ValueError(f"{self.out}: found no checkpoint to resume from; begin again in another folder")
         arrays, where = found[0], f"{self.out}, its newest checkpoint"
         header: Header = records.checked(found[1], Header, where)
         if header["choices"] != json.loads(json.dumps(self.settings.choices())) or header["step"] > self.steps:
             raise ValueError(f"{where}: it belongs to another training")
-        self.net.load_state(state_of(arrays))
-        self.at = Progress(step=header["step"], lr=header["lr"], velocity=arrays.get("velocity"))
-        if self.at.step and self.at.velocity is None:
+        if header["step"] and "velocity" not in arrays:
             raise ValueError(f"{where}: there is no velocity in it")
+        self.net.load_state(state_of(arrays))
+        self.at.step, self.at.lr, self.at.velocity = header["step"], header["lr"], arrays.get("velocity")
         self.lines, self.losses, self.earlier = header["lines"], header["losses"], header["seconds"]
         self._write_lines()
+        return True
 
     def _arrays(self) -> dict[str, np.ndarray]:
         arrays = arrays_of(self.net)
@@ -271,8 +301,8 @@ class _Training:
             raise NotFinite(f"step {self.at.step}: {bad} is not finite. The last good checkpoint is kept in {self.out}")
         return arrays
 
-    def _header(self, settings: Settings, seconds: float) -> Mapping[str, Any]:
-        return {"choices": settings.choices(), "step": self.at.step, "lr": self.at.lr, "losses": self.losses,
+    def _header(self, seconds: float) -> Mapping[str, Any]:
+        return {"choices": self.settings.choices(), "step": self.at.step, "lr": self.at.lr, "losses": self.losses,
                 "lines": self.lines, "seconds": seconds}
 
     def _write_lines(self) -> None:
@@ -286,7 +316,7 @@ class _Training:
         def seconds() -> float: return self.earlier + time.monotonic() - began
 
         def save() -> None:
-            checkpoint.save(self.out, at.step, self._arrays(), self._header(self.settings, seconds()))
+            checkpoint.save(self.out, at.step, self._arrays(), self._header(seconds()))
             self._write_lines()
 
         watch(Passed(at.step * size, self.steps * size, ""))
@@ -329,8 +359,10 @@ def read_scenes(path: Path) -> Scenes:
 
     The arrays are those of `datasets.Scenes`, with the ten classes of Fashion-MNIST.
 
-    Raises ValueError, which names the file, if an array is missing or does not fit.
+    Raises ValueError, which names the file, if an array is missing or does not fit, for images smaller than 8x8, and
+    for more pixels than the bounds of this module allow.
     """
+    _check_plain(path)
     arrays = read_weights(path)
     needed = "images", "boxes", "labels", "scene"
     records.only(arrays, {*needed, "masks"}, str(path))
@@ -339,7 +371,11 @@ def read_scenes(path: Path) -> Scenes:
     if arrays["images"].size > MOST_PIXELS:
         raise ValueError(f"{path}: images: expected at most {MOST_PIXELS} pixels, got {arrays['images'].size}")
     try:
-        return Scenes(arrays["images"], arrays["boxes"], arrays["labels"], arrays["scene"], masks=arrays.get("masks"))
+        found = Scenes(arrays["images"], arrays["boxes"], arrays["labels"], arrays["scene"], masks=arrays.get("masks"))
+        if found.images[0].size > LARGEST:
+            raise ValueError(f"images: expected at most {LARGEST} pixels each, got {found.images[0].size}")
+        detection.inputs(found.images[:1])
+        return found
     except (TypeError, ValueError) as e:
         raise ValueError(f"{path}: {e}") from e
 
@@ -353,7 +389,7 @@ def read_detections(path: Path, scenes: Scenes) -> Detections:
     category_id: the class plus 1, as in the masks
 
     Raises ValueError, which names the file and the detection, for an image or a category that the scenes do not have,
-    a score that is not a finite number, and a box without extent.
+    a score that is not a finite number, and a box without extent or with coordinates out of range.
     """
     raw = records.read(path)
     if not isinstance(raw, list):
@@ -367,14 +403,23 @@ def read_detections(path: Path, scenes: Scenes) -> Detections:
         for key, given, low, high in (("image_id", found["image_id"], 0, len(scenes) - 1),
                                       ("category_id", found["category_id"], 1, len(scenes.classes))):
             if not low <= given <= high:
-                raise ValueError(f"{where}: {key}: expected one from {low} to {high}, got {given}")
+                raise ValueError(f"{where}: {key}: expected one from {low} to {high}, got {_short(given)}")
         box = found["bbox"]
         if len(box) != 4 or not min(box[2:]) > 0:
-            raise ValueError(f"{where}: bbox: expected [x, y, width, height] with width and height above 0, got {box}")
+            raise ValueError(f"{where}: bbox: expected [x, y, width, height] with width and height above 0, got "
+                             f"{_short(box)}")
         rows.append((box[0], box[1], box[0] + box[2], box[1] + box[3], found["score"], found["category_id"] - 1,
                      found["image_id"]))
     table = np.array(rows, np.float64).reshape(-1, 7)
-    return Detections(table[:, :4], table[:, 4], table[:, 5].astype(np.int64), table[:, 6].astype(np.int64))
+    try:
+        return Detections(table[:, :4], table[:, 4], table[:, 5].astype(np.int64), table[:, 6].astype(np.int64))
+    except ValueError as e:
+        raise ValueError(f"{path}: {e}") from e
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 class _Entry(TypedDict):
@@ -401,30 +446,56 @@ def evaluate(folder: Path | None, *, detections: Path | None = None, scenes: Pat
     scenes: a .npz file with the user's own scenes; None: `count` test scenes with this seed
     write: a file to which the network's detections are written, in COCO's format
 
-    Raises UsageError unless there is either a folder or detections.
+    Raises UsageError unless there is either a folder or detections, and for an option that has no effect.
     """
     if (folder is None) == (detections is None):
         raise UsageError("give either the folder of a training or --detections FILE, not both and not neither")
     if folder is None:
-        held = read_scenes(scenes) if scenes else datasets.scenes(count, seed, "test")
+        if write:
+            raise UsageError("--write needs the folder of a detector, whose detections it writes")
+        held = _held_back(scenes, count, seed)
         assert detections is not None
         return _measured(read_detections(detections, held), held, str(detections))
     settings, net = load(folder, where)
     title = f"{settings.task} with {printed(settings.backbone)}, {folder}"
+    if write:
+        if settings.task != "detection":
+            raise UsageError(f"--write needs the folder of a detector; {folder} holds a training of {settings.task}")
+        _check_writable(write)
     if settings.task == "classification":
+        if scenes:
+            raise UsageError(f"--scenes: {folder} holds a classifier of patches, which is measured on patches")
         return f"{title}\nerror on 2,000 test patches: {detection.score(settings.task, net, seed=seed)['error']:.2f} %"
-    held = read_scenes(scenes) if scenes else datasets.scenes(count, seed, "test")
+    held = _held_back(scenes, count, seed)
     images = device.to(detection.inputs(held.images), device.use(where or settings.device))
     if settings.task == "segmentation":
         if held.masks is None:
             raise ValueError(f"{scenes}: expected masks, which segmentation is measured with")
-        mean, each = detection.mean_iou(net.predict(images), held.masks, 1 + len(held.classes))
+        mean, each = detection.mean_iou(net.predict(images, together(held)), held.masks, 1 + len(held.classes))
         lines = [f"{name:<14}{value:>8.3f}" for name, value in zip(("ground", *held.classes), each, strict=True)]
         return "\n".join([title, f"{'IoU of':<14}{len(held)} scenes", *lines, f"{'mean':<14}{mean:>8.3f}"])
-    found = net.detect(images)
+    found = net.detect(images, batch_size=together(held))
     if write:
         write_atomically(write, coco(found))
     return _measured(found, held, title)
+
+
+def _held_back(scenes: Path | None, count: int, seed: int) -> Scenes:
+    return read_scenes(scenes) if scenes else datasets.scenes(count, seed, "test")
+
+
+def together(held: Scenes) -> int:
+    """Return how many images a network should see together, so that large ones do not fill the memory."""
+    return min(50, max(1, AT_ONCE // held.images[0].size))
+
+
+def _check_writable(path: Path) -> None:
+    """Raise OSError if the file cannot be written, before a long computation."""
+    check_can_hold_files(path.parent)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
 
 
 def _measured(found: Detections, held: Scenes, title: str) -> str:
@@ -456,24 +527,38 @@ def show(folder: Path, out: Path, *, scenes: Path | None = None, count: int = 6,
     out: the picture to write, a .png file
     scenes: a .npz file with the user's own scenes; None: test scenes with this seed
     count, first: how many scenes to draw, and the number of the first one
-    least_score: boxes with a lower score are not drawn
+    least_score: boxes with this score or a lower one are not drawn
 
-    Raises ValueError for a classifier, which has no answer to draw.
+    Raises ValueError for a classifier, which has no answer to draw, for a picture of another kind, for more than 60
+    scenes, and for a `first` that the file does not have.
     """
     from .. import plot  # loads matplotlib
 
+    if out.suffix.lower() != ".png":
+        raise ValueError(f"{out}: expected a file name that ends in .png")
+    if count > MOST_SHOWN:
+        raise ValueError(f"--count: expected at most {MOST_SHOWN} scenes in one picture, got {count}")
+    _check_writable(out)
     settings, net = load(folder, where)
     if settings.task == "classification":
         raise ValueError(f"{folder}: a classifier of patches finds neither boxes nor masks; give the folder of a "
                          "detector or a segmentation network")
-    held = read_scenes(scenes)[first:first + count] if scenes else datasets.scenes(count, seed, "test", first=first)
+    if scenes:
+        held = read_scenes(scenes)
+        if first >= len(held):
+            raise ValueError(f"--first: expected a number from 0 to {len(held) - 1}, because {scenes} has "
+                             f"{counted(len(held), 'scene')}, got {first}")
+        held = held[first:first + count]
+    else:
+        held = datasets.scenes(count, seed, "test", first=first)
     images = device.to(detection.inputs(held.images), device.use(where or settings.device))
     caption = f"{printed(settings.backbone)}, {settings.recipe.images:,} training scenes, seed {settings.seed}; " \
               f"{scenes or f'test scenes from number {first}, seed {seed}'}"
     if settings.task == "segmentation":
-        figure = plot.segmented(held.images, held.masks, net.predict(images), held.classes, caption=caption)
+        predicted = net.predict(images, together(held))
+        figure = plot.segmented(held.images, held.masks, predicted, held.classes, caption=caption)
     else:
-        found = net.detect(images, least_score)
+        found = net.detect(images, least_score, together(held))
         right = detection.true_positives(found, held)
         figure = plot.detected(held.images, (held.boxes, held.labels, held.scene),
                                (found.boxes, found.labels, found.scene, found.scores, right), held.classes,

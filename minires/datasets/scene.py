@@ -45,7 +45,7 @@ class Scenes:
         all images, one image after the other
     labels: whole numbers (M,), each an index into ``classes``
     scene: whole numbers (M,), the image of each object, rising
-    classes: a tuple of the classes' names
+    classes: a tuple of the classes' names, at least one
     masks: uint8 (N, H, W), the class of each pixel plus 1, or 0 for the ground; None if there are none
 
     An image without objects is valid.
@@ -72,6 +72,8 @@ class Scenes:
             if not fits:
                 raise TypeError(f"Scenes: {name}: expected a NumPy array of {kind}, got "
                                 f"{getattr(array, 'dtype', type(array).__name__)}")
+        if not isinstance(self.classes, tuple) or not all(isinstance(name, str) for name in self.classes or [0]):
+            raise TypeError(f"Scenes: classes: expected a tuple of names, got {self.classes!r}")
         if self.images.ndim != 3 or self.images.size == 0:
             raise ValueError(f"Scenes: images: expected shape (N, H, W) with no extent of 0, got {self.images.shape}")
         objects = self.boxes.shape[:1]
@@ -118,10 +120,16 @@ class Scenes:
         return len(self.images)
 
     def __getitem__(self, rows: slice) -> Scenes:
-        """Return the scenes of a slice or of an index array, for example ``scenes[:8]``."""
+        """Return the scenes of a slice or of an index array, for example ``scenes[:8]``.
+
+        Raises IndexError if there are none, or if one does not exist.
+        """
         if not isinstance(rows, (slice, np.ndarray)):
             raise TypeError(f"Scenes: expected a slice, as in scenes[:8], got {rows!r}; one scene is scenes[i:i + 1]")
         chosen = np.arange(len(self))[rows]
+        if chosen.ndim != 1 or not chosen.size:
+            given = rows if isinstance(rows, slice) else f"an array of shape {rows.shape}"
+            raise IndexError(f"Scenes: expected at least one of {counted(len(self), 'scene')} in one row, got {given}")
         begin, end = (np.searchsorted(self.scene, chosen, side) for side in ("left", "right"))
         objects = np.concatenate([np.arange(b, e) for b, e in zip(begin, end, strict=True)], dtype=np.int64)
         return Scenes(self.images[chosen], self.boxes[objects], self.labels[objects],
@@ -129,7 +137,12 @@ class Scenes:
                       None if self.masks is None else self.masks[chosen])
 
     def objects(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the boxes (m, 4) and the labels (m,) of the objects in one image."""
+        """Return the boxes (m, 4) and the labels (m,) of the objects in one image.
+
+        Raises IndexError for an image that does not exist.
+        """
+        if number not in range(len(self)):
+            raise IndexError(f"Scenes: expected an image from 0 to {len(self) - 1}, got {number!r}")
         begin, end = np.searchsorted(self.scene, [number, number + 1])
         return self.boxes[begin:end], self.labels[begin:end]
 
@@ -157,7 +170,7 @@ def scenes(count: int, seed: int, part: str, *, first: int = 0) -> Scenes:
             raise ValueError(f"scenes: {name}: expected at least {least}, got {value}")
     articles = _articles(part)
     drawn = [_scene(articles, np.random.default_rng([int(seed), PARTS.index(part), number]))
-             for number in range(first, first + count)]
+             for number in range(int(first), int(first) + int(count))]
     images, masks, boxes, labels = zip(*drawn, strict=True)
     return Scenes(read_only(np.stack(images)), read_only(np.concatenate(boxes)), read_only(np.concatenate(labels)),
                   read_only(np.repeat(np.arange(count), list(map(len, labels)))), CLASSES, read_only(np.stack(masks)))
@@ -171,11 +184,16 @@ def patches(rows: Any, part: str, *, rng: np.random.Generator) -> Split:
 
     A backbone that is trained to classify patches has seen articles at the scale of the scenes.
 
-    Raises ValueError for another part, and IndexError for an image that does not exist.
+    Raises ValueError for another part and for rows of another kind, and IndexError for an image that does not exist.
     """
-    articles = _articles(part)
+    articles, rows = _articles(part), np.asarray(rows)
+    if rows.ndim != 1 or not rows.size or rows.dtype.kind not in "iu":
+        raise ValueError(f"patches: rows: expected at least one whole number, got {rows.dtype}{rows.shape}")
+    if not 0 <= rows.min() <= rows.max() < len(articles):
+        raise IndexError(f"patches: rows: expected whole numbers from 0 to {len(articles) - 1}, got {rows.min()} to "
+                         f"{rows.max()}")
     images = []
-    for row in np.asarray(rows):
+    for row in rows:
         canvas, article = ground(PATCH, rng), _drawn(articles.images[row], rng)
         _put(canvas, article, *rng.integers(0, PATCH - len(article) + 1, 2))
         images.append(canvas)

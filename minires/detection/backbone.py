@@ -12,11 +12,14 @@ few scenes are too noisy. conv1 and stage 1 are fixed too, as Girshick 2015, sec
 from __future__ import annotations
 
 import contextlib
+import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from .. import nn
+from .. import device, nn
+from ..datasets import Scenes
 from ..models import CifarNet
 from ..tensor import Tensor, no_grad
 
@@ -30,33 +33,45 @@ def inputs(images: np.ndarray) -> np.ndarray:
 
     Raises ValueError for other arrays, and for images smaller than 8x8.
     """
-    if images.dtype != np.uint8 or images.ndim != 3 or min(images.shape[1:]) < SMALLEST:
-        raise ValueError(f"detection: expected images uint8 (N, H, W) with H and W from {SMALLEST}, got {images.dtype}"
-                         f"{images.shape}")
+    if getattr(images, "dtype", None) != np.uint8 or images.ndim != 3 or min(images.shape[1:]) < SMALLEST:
+        given = f"{images.dtype}{images.shape}" if hasattr(images, "dtype") else type(images).__name__
+        raise ValueError(f"detection: expected images uint8 (N, H, W) with H and W from {SMALLEST}, got {given}")
     return images[:, None].astype(np.float32) / 255 - MEAN
 
 
 class OnBackbone(nn.Module):
     """OnBackbone is the base of the networks that use the stages of a trained classifier. Its layers keep their names.
 
+    num_classes: the number of classes of objects, without the ground
+
     backbone: a CIFAR network with BatchNorm, plain or residual, which has been trained with `inputs`. Its layers become
         part of this network; its classifier `fc` does not.
 
-    Raises ValueError for another kind of network.
+    Raises ValueError for another kind of network, and for a number of classes that is not a whole number from 1.
     """
 
-    def __init__(self, backbone: CifarNet):
+    def __init__(self, backbone: CifarNet, num_classes: int):
         if not isinstance(backbone, CifarNet) or not isinstance(backbone.bn1, nn.BatchNorm2d):
             raise ValueError("detection: expected a CIFAR network with a BatchNorm after conv1 as the backbone, such "
                              f"as models.resnet20(in_channels=1, width=8), got {type(backbone).__name__}")
         net: Any = backbone
+        count: Any = num_classes
+        if not isinstance(count, numbers.Integral) or count < 1:
+            raise ValueError(f"detection: num_classes: expected a whole number from 1, got {num_classes!r}")
+        self.num_classes = num_classes
         self.conv1, self.bn1 = net.conv1, net.bn1
         self.layer1, self.layer2, self.layer3 = net.layer1, net.layer2, net.layer3
         self.channels = net.layer2[-1].out_channels, net.layer3[-1].out_channels  # of stages 2 and 3
         self.freeze("conv1", "bn1", "layer1", *(m for _, m in self.modules() if isinstance(m, nn.BatchNorm)))
 
     def shared(self, images: Tensor) -> Tensor:
-        """Return the shared map (N, C, ceil(H / 2), ceil(W / 2)) of images (N, 1, H, W)."""
+        """Return the shared map (N, C, ceil(H / 2), ceil(W / 2)) of images (N, 1, H, W).
+
+        Raises ValueError for images smaller than 8x8.
+        """
+        if min(images.shape[2:], default=0) < SMALLEST:
+            raise ValueError(f"detection: expected images (N, 1, H, W) with H and W from {SMALLEST}, got "
+                             f"{images.shape}")
         first = [self.conv1, self.bn1, *self.layer1]
         fixed = not images.requires_grad and not any(t.requires_grad for m in first for t in m.state().values())
         with no_grad() if fixed else contextlib.nullcontext():  # no graph is needed where nothing is trained
@@ -67,6 +82,39 @@ class OnBackbone(nn.Module):
     def trained_stages(self) -> list[Tensor]:
         """Return the parameters of the backbone that are trained."""
         return [t for m in (self.conv1, self.bn1, *self.layer1, *self.layer2, *self.layer3) for t in m.parameters()]
+
+
+def check_scenes(operation: str, scenes: Scenes, count: int, size: Sequence[int], given: Sequence[int]) -> None:
+    """Check that what a network computed belongs to these scenes.
+
+    count: the number of images
+    size, given: height and width that the scenes' images lead to, and those that were computed
+
+    Raises ValueError, which begins with `operation`, if it does not.
+    """
+    if (len(scenes), *size) != (count, *given):
+        raise ValueError(f"{operation}: expected the output for {scenes!r}, {len(scenes)} of height and width "
+                         f"{tuple(size)}, got {count} of height and width {tuple(given)}")
+
+
+def check_batches(operation: str, images: Any, batch_size: int) -> None:
+    """Raise ValueError, which begins with `operation`, unless there are images, and batches of at least one."""
+    if not len(images):
+        raise ValueError(f"{operation}: expected at least one image, got none")
+    if not isinstance(batch_size, numbers.Integral) or batch_size < 1:
+        raise ValueError(f"{operation}: batch_size: expected a whole number from 1, got {batch_size!r}")
+
+
+def check_finite(operation: str, outputs: Any, first: int = 0) -> None:
+    """Check the outputs (N, ...) of a network for images; `first` is the number of the first image.
+
+    Raises ValueError, which begins with `operation` and names the image, for outputs that are not finite. NaN has no
+    order, so a network with such a weight would otherwise find nothing, and say nothing.
+    """
+    valid = device.of(outputs).isfinite(outputs).reshape(len(outputs), -1).all(1)
+    if not valid.all():
+        raise ValueError(f"{operation}: image {first + int(valid.argmin())}: the network's output is not finite; are "
+                         "all its weights and all pixels finite?")
 
 
 def run(blocks: list[Any], h: Tensor) -> Tensor:

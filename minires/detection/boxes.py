@@ -1,7 +1,9 @@
 """Boxes: how much two of them overlap, how one is written as offsets from another, and which of many to keep.
 
 A box is (x0, y0, x1, y1) in pixels with exclusive ends: x1 - x0 is the width. Arrays of boxes have the shape (..., 4).
-All functions take NumPy or CuPy arrays and return arrays of the same kind and dtype.
+All functions take NumPy or CuPy arrays of floating-point numbers and return arrays of the same kind and dtype. They
+raise TypeError for other arrays. Unsigned numbers, for example, have no negative differences, so they would give a
+wrong IoU.
 """
 from __future__ import annotations
 
@@ -13,8 +15,33 @@ import numpy as np
 
 from .. import device
 
-TINY = 1e-12                # pixels squared: below the area of any box
+FARTHEST = 1e9              # pixels: coordinates of detections; areas then cannot overflow
 MOST_GROWTH = math.log(16)  # a decoded side is at most 16 times the anchor's, because exp could overflow
+
+
+def checked(operation: str, extent: bool = True, **given: Any) -> Any:
+    """Return the module, NumPy or CuPy, of arrays that hold boxes or offsets.
+
+    extent: whether all of them must be boxes with an extent
+
+    Raises TypeError, which begins with `operation`, for an array that is not of floating-point numbers.
+    Raises ValueError, which names the array and the box, for another shape than (..., 4), and for a box that is not
+    finite, or not wider and higher than 0.
+    """
+    for name, array in given.items():
+        if not hasattr(array, "dtype") or array.dtype.kind != "f":
+            raise TypeError(f"{operation}: {name}: expected an array of floating-point numbers, got "
+                            f"{getattr(array, 'dtype', type(array).__name__)}")
+        if array.shape[-1:] != (4,):
+            raise ValueError(f"{operation}: {name}: expected shape (..., 4), got {array.shape}")
+    xp = device.of(*given.values(), operation=operation)
+    for name, array in given.items() if extent else ():
+        valid = (array[..., :2] < array[..., 2:]).all(-1) & xp.isfinite(array).all(-1)  # a comparison with NaN is False
+        if not valid.all():
+            at = int(valid.argmin())
+            raise ValueError(f"{operation}: {name}: box {at}: expected x0 < x1 and y0 < y1, got "
+                             f"{array.reshape(-1, 4)[at].tolist()}")
+    return xp
 
 
 def areas(boxes: Any) -> Any:
@@ -27,14 +54,17 @@ def iou(a: Any, b: Any) -> Any:
 
         IoU(A, B) = |A and B| / |A or B|,        |A or B| = |A| + |B| - |A and B|
 
-    a, b: (..., N, 4) and (..., M, 4), of floating-point numbers -> (..., N, M), from 0 to 1.
+    a, b: (..., N, 4) and (..., M, 4) -> (..., N, M), from 0 to 1.
+
+    Raises ValueError, which names the box, for a box without extent, and for one that is not finite.
     """
-    xp = device.of(a, b, operation="iou")
+    xp = checked("iou", a=a, b=b)
     a, b = a[..., :, None, :], b[..., None, :, :]
     sides = xp.minimum(a[..., 2:], b[..., 2:]) - xp.maximum(a[..., :2], b[..., :2])
     sides = xp.maximum(sides, 0)  # two boxes that are apart on both axes have two negative sides, whose product is not
     shared = sides[..., 0] * sides[..., 1]
-    return shared / xp.maximum(areas(a) + areas(b) - shared, TINY)
+    # The areas of boxes with sides near the smallest float are rounded to 0.
+    return shared / xp.maximum(areas(a) + areas(b) - shared, float(np.finfo(shared.dtype).tiny))
 
 
 def encode(boxes: Any, anchors: Any) -> Any:
@@ -44,8 +74,10 @@ def encode(boxes: Any, anchors: Any) -> Any:
 
     x, y, w, h are a box's centre, width and height; xa, ya, wa, ha are its anchor's. The offsets of a large and of a
     small object are therefore of the same size, and do not depend on where the object is.
+
+    Raises ValueError, which names the box, for a box without extent, and for one that is not finite.
     """
-    xp = device.of(boxes, anchors, operation="encode")
+    xp = checked("encode", boxes=boxes, anchors=anchors)
     (x, y, w, h), (xa, ya, wa, ha) = _centred(boxes), _centred(anchors)
     return xp.stack([(x - xa) / wa, (y - ya) / ha, xp.log(w / wa), xp.log(h / ha)], -1)
 
@@ -54,8 +86,11 @@ def decode(offsets: Any, anchors: Any) -> Any:
     """Return the boxes (..., 4) with these offsets from the anchors. This is the inverse of `encode`.
 
     A side grows at most 16 times, because the offsets of an untrained network can be anything.
+
+    Raises ValueError, which names the anchor, for an anchor without extent, and for one that is not finite.
     """
-    xp = device.of(offsets, anchors, operation="decode")
+    checked("decode", anchors=anchors)
+    xp = checked("decode", False, offsets=offsets, anchors=anchors)
     xa, ya, wa, ha = _centred(anchors)
     tx, ty, tw, th = (offsets[..., i] for i in range(4))
     x, y = xa + tx * wa, ya + ty * ha
@@ -71,7 +106,7 @@ def _centred(boxes: Any) -> tuple[Any, Any, Any, Any]:
 
 def clip(boxes: Any, height: int, width: int) -> Any:
     """Return the parts (..., 4) of boxes inside an image. A box that is outside the image gets a side of length 0."""
-    xp = device.of(boxes)
+    xp = checked("clip", False, boxes=boxes)
     return xp.minimum(xp.maximum(boxes, 0), xp.asarray([width, height, width, height], boxes.dtype))
 
 
@@ -84,14 +119,23 @@ def nms(boxes: Any, scores: Any, threshold: float, labels: Any = None) -> Any:
     A removed box removes nothing itself. Of equal scores the first counts as the highest.
 
     boxes, scores: (N, 4) and (N,)
-    threshold: of the IoU
-    labels: (N,); if given, a box removes only boxes of its own class
+    threshold: of the IoU, from 0 to 1
+    labels: (N,), an array; if given, a box removes only boxes of its own class
 
-    Raises ValueError for a score that is NaN, and for shapes that do not fit.
+    Raises ValueError for a score that is NaN, a box without extent, a threshold out of range, and shapes that do not
+    fit.
     """
-    xp = device.of(boxes, scores, operation="nms")
-    if boxes.shape != (*scores.shape, 4) or scores.ndim != 1:
-        raise ValueError(f"nms: expected boxes (N, 4) and scores (N,), got {boxes.shape} and {scores.shape}")
+    xp = checked("nms", boxes=boxes)
+    for name, array in ("scores", scores), *((("labels", labels),) if labels is not None else ()):
+        kinds = "f" if name == "scores" else "iuf"
+        if not hasattr(array, "dtype") or array.dtype.kind not in kinds:
+            raise TypeError(f"nms: {name}: expected an array of {'floating-point ' * (kinds == 'f')}numbers, got "
+                            f"{getattr(array, 'dtype', type(array).__name__)}")
+        if boxes.ndim != 2 or array.shape != boxes.shape[:1]:
+            raise ValueError(f"nms: expected boxes (N, 4) and {name} (N,), got {boxes.shape} and {array.shape}")
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"nms: threshold: expected a number from 0 to 1, got {threshold}")
+    device.of(boxes, scores, operation="nms")
     overlaps = iou(boxes, boxes) > threshold
     if labels is not None:
         overlaps &= labels[:, None] == labels
@@ -111,14 +155,14 @@ def nms(boxes: Any, scores: Any, threshold: float, labels: Any = None) -> Any:
 class Detections:
     """Holds the boxes that a detector found in a set of images, in any order.
 
-    boxes: (M, 4) floating-point or whole numbers, (x0, y0, x1, y1) in pixels with exclusive ends
+    boxes: (M, 4) floating-point or whole numbers, (x0, y0, x1, y1) in pixels with exclusive ends, from -1e9 to 1e9
     scores: (M,) numbers; a higher score is a more certain detection
     labels: (M,) whole numbers, each the index of a class
     scene: (M,) whole numbers, the image of each detection
 
     Raises TypeError for arguments that are not arrays of such numbers.
-    Raises ValueError, which names the detection, for a score that is not finite, a box without extent, and a label or
-    an image below 0.
+    Raises ValueError, which names the detection, for a score that is not finite, a box without extent or with
+    coordinates out of range, and a label or an image below 0.
     """
 
     boxes: np.ndarray
@@ -136,10 +180,13 @@ class Detections:
         if len(count) != 1 or self.boxes.shape != (*count, 4) or {self.labels.shape, self.scene.shape} != {count}:
             raise ValueError("Detections: expected boxes (M, 4), and scores, labels and scene (M,), got "
                              f"{self.boxes.shape}, {self.scores.shape}, {self.labels.shape} and {self.scene.shape}")
-        x0, y0, x1, y1 = self.boxes.T
+        boxes = self.boxes.astype(np.float64)
+        x0, y0, x1, y1 = boxes.T
         for valid, given, expected in [
                 (np.isfinite(self.scores), self.scores, "a finite score"),
-                (np.isfinite(self.boxes).all(1) & (x0 < x1) & (y0 < y1), self.boxes, "a box with x0 < x1 and y0 < y1"),
+                ((x0 < x1) & (y0 < y1), self.boxes, "a box with x0 < x1 and y0 < y1"),
+                ((abs(boxes) <= FARTHEST).all(1), self.boxes,
+                 f"a box with coordinates from {-FARTHEST:g} to {FARTHEST:g}"),
                 (self.labels >= 0, self.labels, "a label from 0"), (self.scene >= 0, self.scene, "an image from 0")]:
             if not valid.all():
                 at = int(valid.argmin())
@@ -150,5 +197,5 @@ class Detections:
         return len(self.scores)
 
     def __getitem__(self, rows: Any) -> Detections:
-        """Return the detections of a slice, an index array or a mask."""
+        """Return the detections of a slice, an index array or a mask. One detection is ``found[i:i + 1]``."""
         return Detections(self.boxes[rows], self.scores[rows], self.labels[rows], self.scene[rows])

@@ -24,7 +24,7 @@ from ..datasets import Scenes
 from ..models import CifarNet
 from ..optim import Group
 from ..tensor import Tensor, no_grad
-from .backbone import STRIDE, OnBackbone, run
+from .backbone import STRIDE, OnBackbone, check_batches, check_finite, check_scenes, run
 from .boxes import Detections, clip, decode, encode, iou, nms
 from .regions import roi_align
 
@@ -69,7 +69,11 @@ def smooth_l1(x: Tensor, beta: float = 1.0) -> Tensor:
 
     Near 0 it is a parabola, so the gradient vanishes at the target. Far away the gradient is 1 at most, so one object
     that is far off does not dominate a step.
+
+    Raises ValueError for a beta that is not above 0.
     """
+    if not beta > 0:
+        raise ValueError(f"smooth_l1: beta: expected a number above 0, got {beta}")
     return ops.where(abs(x.data) < beta, x * x * (0.5 / beta), ops.abs(x) - 0.5 * beta)
 
 
@@ -91,9 +95,8 @@ class FasterRCNN(OnBackbone):
     """
 
     def __init__(self, backbone: CifarNet, num_classes: int = 10, *, rng: np.random.Generator):
-        super().__init__(backbone)
+        super().__init__(backbone, num_classes)
         shared, last = self.channels
-        self.num_classes = num_classes
         self.rpn = nn.Conv2d(shared, 32, 3, 2, 1, bias=True, rng=rng)
         self.objectness = nn.Conv2d(32, len(ANCHORS), 1, bias=True, rng=rng)
         self.anchor_offsets = nn.Conv2d(32, 4 * len(ANCHORS), 1, bias=True, rng=rng)
@@ -138,8 +141,12 @@ class FasterRCNN(OnBackbone):
 
         features: the output of `forward` for the images of `scenes`
         rng: draws the anchors and the regions that are used
+
+        Raises ValueError if the features do not belong to the scenes, and for a label that the network does not have.
         """
-        xp, dtype, N = device.of(features.data), features.dtype, len(scenes)
+        xp, dtype, N = device.of(features.data), features.dtype, len(features)
+        cells = [-(-pixels // STRIDE) for pixels in scenes.images.shape[1:]]
+        check_scenes("FasterRCNN", scenes, N, cells, features.shape[2:])
         def constant(array: Any) -> Tensor: return Tensor(xp.asarray(array, dtype))
 
         objectness, offsets, anchors = self.anchor_outputs(features)
@@ -156,12 +163,15 @@ class FasterRCNN(OnBackbone):
         found = proposals(objectness.data, offsets.data, anchors, scenes.images.shape[1:], KEPT)
         triples = [region_targets(f, *truth, rng) for f, truth in zip(found, truths, strict=True)]
         regions, classes, targets = (np.stack(arrays) for arrays in zip(*triples, strict=True))
+        used = int((classes != UNUSED).sum())
+        if not used:
+            return proposal_loss  # no proposal is inside its image, and no image has an object
         scores, moves = self.head(features, xp.asarray(regions, dtype))
         classes, targets = classes.reshape(-1), targets.reshape(-1, 1, 4)
         class_loss = ops.cross_entropy(scores, xp.asarray(classes), ignore_index=UNUSED)
         own = classes[:, None, None] == np.arange(1, 1 + self.num_classes)[:, None]  # only the right class's offsets
         moved = smooth_l1(moves - constant(targets)) * constant(own)
-        return proposal_loss + class_loss + moved.sum() * (BOX_WEIGHT / int((classes != UNUSED).sum()))
+        return proposal_loss + class_loss + moved.sum() * (BOX_WEIGHT / used)
 
     def groups(self) -> list[Group]:
         """Return the parameters with their learning rates: the new layers learn faster than the trained stages."""
@@ -174,15 +184,16 @@ class FasterRCNN(OnBackbone):
     def detect(self, images: Any, least_score: float = LEAST_SCORE, batch_size: int = 50) -> Detections:
         """Return the objects that the network finds in images float32 (N, 1, H, W), prepared by `inputs`.
 
-        least_score: a box whose class has a lower probability is left out
+        least_score: a box whose class has this probability or a lower one is left out
 
         Of boxes of one class that overlap by more than 0.5, only the best is kept. The mode of every layer is as
         before.
 
-        Raises ValueError if there are no images.
+        Raises ValueError if there are no images, for a number out of range, and for outputs that are not finite.
         """
-        if not len(images):
-            raise ValueError("detect: expected at least one image, got none")
+        check_batches("detect", images, batch_size)
+        if not 0 <= least_score <= 1:
+            raise ValueError(f"detect: least_score: expected a number from 0 to 1, got {least_score}")
         found = []
         with nn.modes_kept(self), no_grad(), kernels.session():
             self.eval()
@@ -195,12 +206,15 @@ class FasterRCNN(OnBackbone):
         """Return (boxes, scores, labels, image) for each image of a batch; `first` is the number of the first image."""
         size, features = images.shape[2:], self(images)
         objectness, offsets, anchors = self.anchor_outputs(features)
+        for outputs in objectness, offsets:
+            check_finite("detect", outputs.data, first)
         found = proposals(objectness.data, offsets.data, anchors, size, KEPT_TEST)
         regions = np.stack([_filled(f, KEPT_TEST) for f in found])
         scores, moves = self.head(features, device.of(features.data).asarray(regions, features.dtype))
         p = device.to(ops.softmax(scores).data, "cpu").reshape(len(found), KEPT_TEST, -1)[..., 1:]
         scale = np.array(OFFSET_SCALE, np.float32)
         moves = device.to(moves.data, "cpu").reshape(*p.shape, 4) * scale
+        check_finite("detect", np.concatenate([p, moves.reshape(*p.shape[:2], -1)], 2), first)
         boxes = clip(decode(moves, regions[:, :, None].astype(moves.dtype)), *size)
         results: list[tuple[np.ndarray, ...]] = []
         for i, real in enumerate(map(len, found)):

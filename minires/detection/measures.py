@@ -13,7 +13,8 @@ pycocotools, with its order of detections with equal scores. Regions that stand 
 """
 from __future__ import annotations
 
-from collections.abc import Mapping
+import numbers
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -50,23 +51,31 @@ class AveragePrecision:
         threshold: of the IoU; None: the mean over all thresholds
         area: the range of areas of the objects
         label: a class; None: the mean over the classes that have objects
+
+        Raises ValueError for a threshold, a range or a class that was not measured.
         """
-        return self._mean(self.precision, threshold, area, label, -1)
+        return self._mean(self.precision, threshold, area, label, self.most[-1])
 
     def ar(self, most: int, area: str = "all") -> float:
         """Return the mean recall over thresholds and classes with at most `most` detections of a class in an image."""
-        return self._mean(self.recall, None, area, None, self.most.index(most))
+        return self._mean(self.recall, None, area, None, most)
 
     def _mean(self, found: np.ndarray, threshold: float | None, area: str, label: int | None, most: int) -> float:
-        found = found[..., self.ranges.index(area), most]
+        found = found[..., _place("range of areas", area, self.ranges), _place("number", most, self.most)]
         if threshold is not None:
             (at,) = np.nonzero(np.isclose(self.thresholds, threshold))
             if not at.size:
                 raise ValueError(f"average precision: expected one of the thresholds {self.thresholds.tolist()}, got "
                                  f"{threshold}")
             found = found[at]
-        found = found if label is None else found[..., label]
+        found = found if label is None else found[..., _place("class", label, range(found.shape[-1]))]
         return float(found[found > -1].mean()) if (found > -1).any() else float("nan")
+
+
+def _place(what: str, given: Any, known: Sequence[Any]) -> int:
+    if given not in known:
+        raise ValueError(f"average precision: {what}: expected one of {', '.join(map(str, known))}, got {given!r}")
+    return known.index(given)
 
 
 def average_precision(detections: Detections, scenes: Scenes, *,
@@ -77,12 +86,15 @@ def average_precision(detections: Detections, scenes: Scenes, *,
     ranges: {name: (least, most)}, the areas of the boxes in pixels. For a range, objects of other areas are ignored:
         they do not count as objects, and a detection that takes one counts neither as right nor as wrong. Neither does
         a detection that takes no object, if its own area is outside the range.
-    thresholds: of the IoU
+    thresholds: of the IoU, above 0 and at most 1
 
     Raises ValueError, which names the detection, for a class or an image that the scenes do not have, and if the scenes
-    have no object at all.
+    have no object at all, and for thresholds or ranges that do not exist.
     """
     _check_known(detections, scenes)
+    thresholds = _thresholds("average_precision", thresholds)
+    if not ranges or not all(least <= most for least, most in ranges.values()):
+        raise ValueError(f"average_precision: ranges: expected at least one (least, most), got {dict(ranges)}")
     if not len(scenes.boxes):
         raise ValueError("average_precision: the scenes have no objects, so there is no precision to measure")
     shape = len(thresholds), len(RECALLS), len(scenes.classes), len(ranges), len(MOST)
@@ -98,7 +110,17 @@ def average_precision(detections: Detections, scenes: Scenes, *,
     return AveragePrecision(precision, recall, thresholds, tuple(ranges), MOST)
 
 
+def _thresholds(operation: str, given: Any) -> np.ndarray:
+    found = np.asarray(given, np.float64)
+    if found.ndim != 1 or not found.size or not ((found > 0) & (found <= 1)).all():
+        raise ValueError(f"{operation}: expected thresholds above 0 and at most 1, got {found.tolist()}")
+    return found
+
+
 def _check_known(detections: Detections, scenes: Scenes) -> None:
+    if not isinstance(detections, Detections) or not isinstance(scenes, Scenes):
+        raise TypeError(f"expected Detections and then Scenes, got {type(detections).__name__} and "
+                        f"{type(scenes).__name__}")
     for name, given, count in (("class", detections.labels, len(scenes.classes)),
                                ("image", detections.scene, len(scenes))):
         if (given >= count).any():
@@ -111,18 +133,23 @@ def _images_of(label: int, detections: Detections, scenes: Scenes) -> list[tuple
     """Return (objects' boxes, detections' boxes, scores) of one class for each image with any, best scores first."""
     mine, theirs = _ranked(detections[detections.labels == label]), scenes.labels == label
     boxes, scene = scenes.boxes[theirs].astype(np.float64), scenes.scene[theirs]
-    found, scores = mine.boxes.astype(np.float64), mine.scores
+    found, scores = mine.boxes.astype(np.float64), mine.scores.astype(np.float64)
     numbers = np.union1d(scene, mine.scene)
     images = zip(_places(scene, numbers), _places(mine.scene, numbers), strict=True)
     return [(boxes[b:e], found[d:f][:max(MOST)], scores[d:f][:max(MOST)]) for (b, e), (d, f) in images]
 
 
 def _ranked(detections: Detections) -> Detections:
-    """Return the detections of one image after those of another, the highest score of each first.
+    """Return the detections in the order of `_best_first`."""
+    return detections[_best_first(detections)]
+
+
+def _best_first(detections: Detections) -> np.ndarray:
+    """Return the order in which the images follow each other, and in each image the highest score is first.
 
     The sort is stable, as in pycocotools, so detections with equal scores keep their order.
     """
-    return detections[np.lexsort((-detections.scores, detections.scene))]
+    return np.lexsort((-detections.scores.astype(np.float64), detections.scene))  # unsigned numbers have no negatives
 
 
 def _places(scene: np.ndarray, numbers: np.ndarray) -> list[tuple[int, int]]:
@@ -187,17 +214,20 @@ def _curve(found: list[_Match], most: int) -> tuple[np.ndarray, np.ndarray] | No
 def true_positives(detections: Detections, scenes: Scenes, threshold: float = 0.5) -> np.ndarray:
     """Return which detections are right, bool (M,): the first of the three steps above, for pictures.
 
-    Raises ValueError for a class or an image that the scenes do not have.
+    threshold: of the IoU, above 0 and at most 1
+
+    Raises ValueError for a class or an image that the scenes do not have, and for another threshold.
     """
     _check_known(detections, scenes)
-    found, order = np.zeros(len(detections), bool), np.lexsort((-detections.scores, detections.scene))
+    thresholds = _thresholds("true_positives", [threshold])
+    found, order = np.zeros(len(detections), bool), _best_first(detections)
     numbers = np.unique(detections.scene)
     for number, (begin, end) in zip(numbers.tolist(), _places(detections.scene[order], numbers), strict=True):
         boxes, labels = scenes.objects(number)
         for label in np.unique(labels):
             here = order[begin:end][detections.labels[order[begin:end]] == label]
             match = _matched(boxes[labels == label].astype(np.float64), detections.boxes[here].astype(np.float64),
-                             detections.scores[here], 0, np.inf, np.array([threshold]))
+                             detections.scores[here], 0, np.inf, thresholds)
             found[here] = match.right[0]
     return found
 
@@ -246,6 +276,8 @@ def mean_iou(predicted: Any, masks: Any, num_classes: int) -> tuple[float, np.nd
 
     Raises ValueError for other shapes and numbers.
     """
+    if not isinstance(num_classes, numbers.Integral) or num_classes < 1:
+        raise ValueError(f"mean_iou: num_classes: expected a whole number from 1, got {num_classes!r}")
     predicted, masks = np.asarray(predicted), np.asarray(masks)
     if predicted.shape != masks.shape or not masks.size:
         raise ValueError(f"mean_iou: expected two equal shapes with pixels, got {predicted.shape} and {masks.shape}")

@@ -15,6 +15,7 @@ from typing import Any
 
 from .. import device, ops
 from ..tensor import Tensor
+from .boxes import checked
 
 
 def interpolation(points: Any, size: int) -> Any:
@@ -40,12 +41,17 @@ def roi_align(features: Tensor, boxes: Any, stride: int, bins: int = 7, samples:
     The gradient reaches the features, but not the boxes. The result is torchvision's roi_align with aligned=True for
     boxes inside the image.
 
-    Raises ValueError if shapes or dtypes do not fit.
+    Raises ValueError if shapes or dtypes do not fit, for a box without extent, and for a number below 1.
     """
+    if features.data.ndim != 4:
+        raise ValueError(f"roi_align: expected features (N, C, H, W), got {features.shape}")
     N, C, H, W = features.shape
     if boxes.ndim != 3 or boxes.shape[::2] != (N, 4) or boxes.dtype != features.dtype:
         raise ValueError(f"roi_align: expected boxes ({N}, K, 4) of {features.dtype} for features {features.shape}, "
                          f"got {boxes.dtype}{boxes.shape}")
+    if min(stride, bins, samples) < 1:
+        raise ValueError(f"roi_align: expected stride, bins and samples from 1, got {stride}, {bins} and {samples}")
+    checked("roi_align", boxes=boxes)
     device.of(features.data, boxes, operation="roi_align")
     K = boxes.shape[1]
     X, Y = (_weights(boxes[..., i], boxes[..., i + 2], size, stride, bins, samples) for i, size in ((0, W), (1, H)))

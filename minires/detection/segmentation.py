@@ -21,15 +21,21 @@ from ..datasets import Scenes
 from ..models import CifarNet
 from ..optim import Group
 from ..tensor import Tensor, no_grad
-from .backbone import STRIDE, OnBackbone, run
+from .backbone import STRIDE, OnBackbone, check_batches, check_finite, check_scenes, run
 from .regions import interpolation
+
+MOST_CLASSES = 255  # of objects
 
 
 def upsample(scores: Tensor, stride: int, height: int, width: int) -> Tensor:
     """Return a map (N, C, h, w), of which a cell covers stride x stride pixels, at every pixel: (N, C, height, width).
 
     Pixel p is at p / stride, between two cells; after the last cell its value stays.
+
+    Raises ValueError for a number below 1.
     """
+    if min(stride, height, width) < 1:
+        raise ValueError(f"upsample: expected stride, height and width from 1, got {stride}, {height} and {width}")
     xp = device.of(scores.data)
     down, across = (Tensor(interpolation(xp.arange(pixels).astype(scores.dtype) / stride, cells))
                     for pixels, cells in ((height, scores.shape[2]), (width, scores.shape[3])))
@@ -45,8 +51,10 @@ class FCN(OnBackbone):
     """
 
     def __init__(self, backbone: CifarNet, num_classes: int = 10, *, rng: np.random.Generator):
-        super().__init__(backbone)
-        self.num_classes = num_classes
+        super().__init__(backbone, num_classes)
+        if num_classes > MOST_CLASSES:
+            raise ValueError(f"FCN: num_classes: expected at most {MOST_CLASSES}, because masks are uint8, got "
+                             f"{num_classes}")
         self.score2, self.score3 = (nn.Conv2d(channels, 1 + num_classes, 1, bias=True, rng=rng)
                                     for channels in self.channels)
         for layer in self.score2, self.score3:
@@ -64,8 +72,9 @@ class FCN(OnBackbone):
         scores: the output of `forward` for the images of `scenes`
         rng: is not used; training gives it to every network
 
-        Raises ValueError if the scenes have no masks.
+        Raises ValueError if the scenes have no masks, or the scores do not belong to the scenes.
         """
+        check_scenes("FCN", scenes, len(scores), scenes.images.shape[1:], scores.shape[2:])
         if scenes.masks is None:
             raise ValueError("FCN: expected scenes with masks, got scenes without")
         pixels = scores.transpose(0, 2, 3, 1).reshape(-1, scores.shape[1])
@@ -81,14 +90,14 @@ class FCN(OnBackbone):
 
         The mode of every layer is as before.
 
-        Raises ValueError if there are no images.
+        Raises ValueError if there are no images, for a batch_size below 1, and for scores that are not finite.
         """
-        if not len(images):
-            raise ValueError("predict: expected at least one image, got none")
+        check_batches("predict", images, batch_size)
         masks = []
         with nn.modes_kept(self), no_grad(), kernels.session():
             self.eval()
             for i in range(0, len(images), batch_size):
                 scores = self(Tensor(images[i:i + batch_size])).data
+                check_finite("predict", scores, i)
                 masks.append(device.to(scores.argmax(1), "cpu").astype(np.uint8))
         return np.concatenate(masks)

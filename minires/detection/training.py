@@ -10,8 +10,9 @@ so a training that resumes at step k continues with the same bits.
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -30,7 +31,8 @@ from .faster_rcnn import FasterRCNN
 from .measures import average_precision, localisation_errors, mean_iou
 from .segmentation import FCN
 
-TASKS = "classification", "detection", "segmentation"
+KINDS: dict[str, Any] = {"classification": models.CifarNet, "detection": FasterRCNN, "segmentation": FCN}
+TASKS = tuple(KINDS)
 CLASSES = 10
 TRAIN_PATCHES, TEST_PATCHES = 10_000, 2_000  # one for each article
 
@@ -39,7 +41,7 @@ TRAIN_PATCHES, TEST_PATCHES = 10_000, 2_000  # one for each article
 class Recipe:
     """Says how to train.
 
-    Raises ValueError if a number is out of its range.
+    Raises TypeError if a number is of another type, and ValueError if it is out of its range.
     """
 
     images: int            # number of scenes or patches in all; for patches, 10,000 are an epoch
@@ -52,12 +54,19 @@ class Recipe:
     clip: float = 0.0      # largest norm of all gradients together; 0: no limit
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            whole, value = field.type == "int", getattr(self, field.name)
+            if not isinstance(value, numbers.Integral if whole else numbers.Real) or isinstance(value, bool):
+                raise TypeError(f"recipe: {field.name}: expected a {'whole ' * whole}number, got {value!r}")
         if self.images < self.batch_size or self.batch_size < 1:
             raise ValueError(f"recipe: expected batch_size from 1 and images from one batch, got {self.batch_size} and "
                              f"{self.images}")
-        if not (0 <= self.lr < math.inf and 0 < self.drop <= 1 and self.warm_up >= 0 and self.clip >= 0):
-            raise ValueError("recipe: expected lr, warm_up and clip from 0, and drop above 0 and at most 1, got "
-                             f"{self.lr}, {self.warm_up}, {self.clip} and {self.drop}")
+        for name in "lr", "warm_up", "momentum", "weight_decay", "clip":
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"recipe: expected {name} from 0 and finite, got {getattr(self, name)}")
+        if not 0 < self.drop <= 1 or self.momentum >= 1:
+            raise ValueError("recipe: expected drop above 0 and at most 1, and momentum below 1, got "
+                             f"{self.drop} and {self.momentum}")
 
     @property
     def steps(self) -> int:
@@ -96,7 +105,7 @@ def build(task: str, backbone: str, *, weights: Any = None, width: int = 8, rng:
         load_weights(net, weights)
     if task == "classification":
         return net
-    return (FasterRCNN if task == "detection" else FCN)(net, CLASSES, rng=rng)
+    return KINDS[task](net, CLASSES, rng=rng)
 
 
 def fit(task: str, model: Any, recipe: Recipe, *, seed: int, at: Progress | None = None) -> Iterator[Step]:
@@ -106,14 +115,26 @@ def fit(task: str, model: Any, recipe: Recipe, *, seed: int, at: Progress | None
     at: is updated before every yield. If it is not at the start, training resumes from it; this needs the model's state
         at that point.
 
+    Raises TypeError for a model of another task.
+    Raises ValueError for a progress that does not belong to this model and recipe.
     Raises NotFinite if the loss is not finite; the model is then as before that step.
     """
     if task not in TASKS:
         raise unknown("task", task, TASKS)
+    if not isinstance(model, KINDS[task]):
+        raise TypeError(f"fit: {task}: expected a {KINDS[task].__name__}, got {type(model).__name__}")
+    if task == "classification" and recipe.batch_size > TRAIN_PATCHES:
+        raise ValueError(f"fit: batch_size: expected at most {TRAIN_PATCHES}, the number of patches, got "
+                         f"{recipe.batch_size}")
     at = Progress() if at is None else at
+    if not 0 <= at.step <= recipe.steps:
+        raise ValueError(f"fit: expected at.step from 0 to {recipe.steps}, the steps of the recipe, got {at.step}")
     groups = [optim.Group(model.parameters())] if task == "classification" else model.groups()
     optimizer = optim.SGD(groups, recipe.lr, recipe.momentum, recipe.weight_decay)
     if at.step:
+        if getattr(at.velocity, "shape", None) != optimizer.flat.shape:
+            raise ValueError(f"fit: expected at.velocity of shape {optimizer.flat.shape} for this model, got "
+                             f"{getattr(at.velocity, 'shape', None)}")
         optimizer.velocity = device.of(optimizer.flat).asarray(at.velocity, optimizer.flat.dtype)
     with kernels.session():
         while at.step < recipe.steps:
@@ -144,7 +165,13 @@ def score(task: str, model: Any, *, count: int = 300, seed: int = 0) -> dict[str
     count, seed: of the test scenes; patches are always the same 2,000
 
     Errors are in percent; AP and IoU are from 0 to 1.
+
+    Raises TypeError for a model of another task, and ValueError if no scene has exactly one object, which the
+    localisation error is measured on.
     """
+    if not isinstance(model, KINDS.get(task, type(None))):
+        raise TypeError(f"score: expected a task of {', '.join(TASKS)}, and its model, got {task!r} and "
+                        f"{type(model).__name__}")
     xp = device.of(next(iter(model.state().values())).data)
     if task == "classification":
         split = patches(np.arange(TEST_PATCHES), "test", rng=np.random.default_rng(seed))

@@ -6,7 +6,7 @@ import errno
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -18,6 +18,8 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> Path
 
     The bytes go to a temporary file in the same folder, which is then renamed to ``path`` in one step. If the write
     fails or is interrupted, the old file is unchanged and the temporary file is deleted.
+
+    Raises OSError, which names ``path``, if the file cannot be written.
     """
     path = Path(path)
     data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
@@ -28,8 +30,11 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> Path
             file.flush()
             os.fsync(file.fileno())  # the bytes must be on disk before the name points to them
         os.replace(temporary, path)
-    except BaseException:  # the temporary file must also be deleted after Ctrl-C
-        temporary.unlink(missing_ok=True)
+    except BaseException as e:  # the temporary file must also be deleted after Ctrl-C
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(e, OSError):  # a full disk's error names no file, and others name the temporary one
+            e.filename, e.filename2 = str(path), None
         raise
     return path
 

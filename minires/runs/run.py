@@ -214,10 +214,13 @@ def has_begun(out: Path, resume: bool, what: str) -> bool:
 @contextlib.contextmanager
 def locked_folder(out: Path) -> Iterator[None]:
     """Make and lock a folder. If it is still empty when this context fails, delete it and the parents made for it."""
-    new = [path for path in (out / ".lock", out, *out.parents) if not path.exists()]
+    new = [path for path in (out, *out.parents) if not path.exists()]
     out.mkdir(parents=True, exist_ok=True)
+    lock = out / ".lock"
+    is_new = not lock.exists()
     try:
-        with locked(out / ".lock"):
+        with locked(lock):
+            new[:0] = [lock] * is_new  # not before: if the lock is another process's, it must stay
             for left in out.glob(".*.tmp"):  # a process that was killed during a write leaves such a file
                 left.unlink()
             yield
