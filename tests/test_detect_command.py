@@ -271,6 +271,21 @@ def test_the_figure_of_boxes_says_what_is_right():
     assert panels[0].texts[0].get_text() == f"{held.classes[labels[0]]} 0.90"
 
 
+def test_the_figure_of_kinds_of_boxes():
+    images = datasets.scenes(2, 0, "test").images
+    kinds = {"object": [np.array([[1, 2, 30, 40]]), np.zeros((0, 4))], "anchor": [np.array([[-5, 0, 9, 60.0]] * 2), []]}
+    figure = plot.boxed(images, kinds, "title", headings=("one", "two"))
+    first, second = figure.axes
+    drawn = [patch.get_bbox().extents.tolist() for patch in first.patches]
+    assert drawn == [[0.5, 1.5, 29.5, 39.5], *[[-5.5, -0.5, 8.5, 59.5]] * 2]
+    assert not second.patches and first.get_xlim()[0] <= -5.5 and first.get_ylim()[0] >= 59.5  # nothing is cut off
+    assert first.get_title() == "one" and [t.get_text() for t in figure.legends[0].get_texts()] == list(kinds)
+    assert len({(p.get_edgecolor(), p.get_linestyle()) for p in first.patches}) == 2
+    assert plot.boxed(images, {}, "no boxes").axes[0].get_xlim() == (-0.5, 55.5)
+    with pytest.raises(ValueError, match="boxed, 'object': expected boxes for each of 2 images, got 1"):
+        plot.boxed(images, {"object": [np.zeros((0, 4))]}, "title")
+
+
 def test_the_figure_of_masks():
     held = datasets.scenes(3, 0, "test")
     figure = plot.segmented(held.images, held.masks, held.masks, held.classes)

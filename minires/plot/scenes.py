@@ -1,7 +1,7 @@
 """This module draws scenes with the boxes and the masks that a network found."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.patches
@@ -10,10 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.lines import Line2D
 
-from .style import COLOURS, LABEL, TICK, WIDTH, Figure, legend_below, new_figure
+from .style import COLOURS, GREY, INK, LABEL, TICK, WIDTH, Figure, legend_below, new_figure
 
 COLUMNS = 3
 TRUE, RIGHT, WRONG = "#ffffff", COLOURS["resnet"][0], "#fd8d3c"  # on a dark ground
+# Colours and dashes of kinds of boxes, in turn. The first is drawn grey in a legend, which is white.
+KINDS: tuple[tuple[str, Any], ...] = ((TRUE, (0, (3, 2))), (WRONG, "solid"), ("#66c2ff", (0, (1, 1))),
+                                      ("#a1d99b", (0, (5, 1, 1, 1))))
 # One colour for the ground and one for each class of Fashion-MNIST; further classes begin again after the ground.
 MASKS = ("#000000", "#e41a1c", "#377eb8", "#4daf4a", "#984ea3", "#ff7f00", "#ffff33", "#a65628", "#f781bf", "#bdbdbd",
          "#66c2a5")
@@ -54,6 +57,45 @@ def detected(images: Any, true: tuple[Any, Any, Any], found: tuple[Any, Any, Any
     return figure
 
 
+def boxed(images: Any, kinds: Mapping[str, Sequence[Any]], title: str, caption: str = "",
+          headings: Sequence[str] = ()) -> Figure:
+    """Draw images with boxes of one kind or several: true boxes, anchors, proposals.
+
+    images: (N, H, W) grey levels from 0 to 255
+    kinds: {name: the boxes (K, 4) of each image}, in pixels with exclusive ends. A kind has a colour and dashes of its
+        own; the first is white and dashed, as true boxes are in `detected`
+    headings: a line of text above each image
+
+    Parts of boxes outside an image are drawn too.
+
+    Raises ValueError for a kind that has not one array of boxes for each image.
+    """
+    images = np.asarray(images)
+    figure, panels = _panels(len(images), min(COLUMNS, len(images)), title, caption, most=3.4)
+    for (kind, boxes), (colour, dashes) in zip(kinds.items(), KINDS, strict=False):
+        if len(boxes) != len(images):
+            raise ValueError(f"boxed, {kind!r}: expected boxes for each of {len(images)} images, got {len(boxes)}")
+        for axes, mine in zip(panels, boxes, strict=True):
+            for box in np.asarray(mine).reshape(-1, 4):
+                _box(axes, box, colour, dashes)
+    height, width = images.shape[1:]
+    every = np.concatenate([[[0, 0, width, height]], *(np.asarray(mine, float).reshape(-1, 4)
+                                                       for boxes in kinds.values() for mine in boxes)])
+    (x0, y0), (x1, y1) = every[:, :2].min(0), every[:, 2:].max(0)
+    for number, (axes, image) in enumerate(zip(panels, images, strict=True)):
+        _image(axes, image)
+        if (x0, y0, x1, y1) != (0, 0, width, height):
+            axes.set_xlim(x0 - 1.5, x1 + 0.5)
+            axes.set_ylim(y1 + 0.5, y0 - 1.5)
+            axes.set_facecolor(GREY)  # around the image
+        if number < len(headings):
+            axes.set_title(headings[number], fontsize=TICK, color=INK)
+    legend_below(figure, [], styles=[
+        Line2D([], [], color=GREY if colour == TRUE else colour, linestyle=dashes, label=kind)
+        for kind, (colour, dashes) in zip(kinds, KINDS, strict=False)])
+    return figure
+
+
 def segmented(images: Any, masks: Any | None, predicted: Any, classes: Sequence[str], title: str = "",
               caption: str = "") -> Figure:
     """Draw scenes, their true masks if there are any, and the predicted masks, one scene in each row.
@@ -88,10 +130,10 @@ def segmented(images: Any, masks: Any | None, predicted: Any, classes: Sequence[
     return figure
 
 
-def _panels(count: int, columns: int, title: str, caption: str) -> tuple[Figure, list[Axes]]:
-    """Return a figure with `count` square panels."""
+def _panels(count: int, columns: int, title: str, caption: str, most: float = WIDTH) -> tuple[Figure, list[Axes]]:
+    """Return a figure with `count` square panels, with sides of at most `most` inches."""
     rows = -(-count // columns)
-    figure = new_figure(title, rows * WIDTH / columns + 1.5, caption)
+    figure = new_figure(title, rows * min(most, WIDTH / columns) + 1.5, caption)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in panels[count:]:
         axes.remove()
