@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 
+import matplotlib.colors
 import numpy as np
 import pytest
 
@@ -269,6 +270,9 @@ def test_the_figure_of_boxes_says_what_is_right():
     x0, y0, x1, y1 = held.boxes[0]
     assert panels[0].patches[0].get_bbox().extents.tolist() == [x0 - 0.5, y0 - 0.5, x1 - 0.5, y1 - 0.5]
     assert panels[0].texts[0].get_text() == f"{held.classes[labels[0]]} 0.90"
+    right, wrong = (next(p for p in panels[0].patches if p.get_edgecolor()[:3] == matplotlib.colors.to_rgb(colour))
+                    for colour in (plot.COLOURS["resnet"][0], "#fd8d3c"))
+    assert right.get_linestyle() != wrong.get_linestyle()  # in grey print, too
 
 
 def test_the_figure_of_kinds_of_boxes():
@@ -293,6 +297,11 @@ def test_the_figure_of_masks():
     assert len(figure.axes) == 9 and figure.get_suptitle() == title
     assert [a.get_title() for a in figure.axes[:3]] == ["image", "true mask", "predicted mask"]
     assert len(plot.segmented(held.images, None, held.masks, held.classes).axes) == 6
+    for number, axes in enumerate(figure.axes[1::3]):  # every class is named on a pixel of its own
+        names = {held.classes[held.masks[number][int(y), int(x)] - 1]: text.get_text()
+                 for text in axes.texts for x, y in [text.get_position()]}
+        assert set(names) == {held.classes[k] for k in held.objects(number)[1]}
+        assert all(name == text for name, text in names.items())
 
 
 def test_a_classifier_has_nothing_to_show(tmp_path, capsys, monkeypatch):

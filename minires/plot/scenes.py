@@ -14,6 +14,8 @@ from .style import COLOURS, GREY, INK, LABEL, TICK, WIDTH, Figure, legend_below,
 
 COLUMNS = 3
 TRUE, RIGHT, WRONG = "#ffffff", COLOURS["resnet"][0], "#fd8d3c"  # on a dark ground
+WRONG_DASHES: Any = (0, (1.4, 0.9))  # so that right and wrong differ in grey print
+NAMED = 12  # pixels of a class in a mask, from which its name is written there
 # Colours and dashes of kinds of boxes, in turn. The first is drawn grey in a legend, which is white.
 KINDS: tuple[tuple[str, Any], ...] = ((TRUE, (0, (3, 2))), (WRONG, "solid"), ("#66c2ff", (0, (1, 1))),
                                       ("#a1d99b", (0, (5, 1, 1, 1))))
@@ -24,7 +26,8 @@ MASKS = ("#000000", "#e41a1c", "#377eb8", "#4daf4a", "#984ea3", "#ff7f00", "#fff
 
 def detected(images: Any, true: tuple[Any, Any, Any], found: tuple[Any, Any, Any, Any, Any], classes: Sequence[str],
              title: str = "", caption: str = "") -> Figure:
-    """Draw scenes with the true boxes (white, dashed), and those that were found (solid): blue if right, else orange.
+    """Draw scenes with the true boxes (white, dashed), and those that were found: blue and solid if right, else
+    orange and dotted.
 
     images: (N, H, W) grey levels from 0 to 255
     true: boxes (M, 4) in pixels with exclusive ends, classes (M,), and the image of each (M,)
@@ -45,7 +48,7 @@ def detected(images: Any, true: tuple[Any, Any, Any], found: tuple[Any, Any, Any
         for box, label, scene, score, is_right in zip(*found, strict=True):
             if scene == number:
                 colour = RIGHT if is_right else WRONG
-                _box(axes, box, colour, "solid")
+                _box(axes, box, colour, "solid" if is_right else WRONG_DASHES)
                 above = box[1] > 5  # pixels that a line of text needs
                 axes.text(box[0] - 0.5, box[1] - 1 if above else box[1], f"{classes[int(label)]} {float(score):.2f}",
                           fontsize=7, color="white", va="bottom" if above else "top", clip_on=True,
@@ -53,7 +56,7 @@ def detected(images: Any, true: tuple[Any, Any, Any], found: tuple[Any, Any, Any
     legend_below(figure, [], styles=[
         Line2D([], [], color="#8c8c8c", linestyle=(0, (3, 2)), label="true box"),
         Line2D([], [], color=RIGHT, linestyle="solid", label="right: IoU at least 0.5, and the right class"),
-        Line2D([], [], color=WRONG, linestyle="solid", label="wrong")])
+        Line2D([], [], color=WRONG, linestyle=WRONG_DASHES, label="wrong")])
     return figure
 
 
@@ -100,6 +103,8 @@ def segmented(images: Any, masks: Any | None, predicted: Any, classes: Sequence[
               caption: str = "") -> Figure:
     """Draw scenes, their true masks if there are any, and the predicted masks, one scene in each row.
 
+    Each class of a mask has a colour, and its name is written on it.
+
     images: (N, H, W) grey levels from 0 to 255
     masks, predicted: (N, H, W), the class of each pixel plus 1, or 0 for the ground
     classes: the classes' names
@@ -121,6 +126,7 @@ def segmented(images: Any, masks: Any | None, predicted: Any, classes: Sequence[
         else:
             axes.imshow(columns[name][row], cmap=colours, vmin=-0.5, vmax=len(classes) + 0.5, interpolation="nearest")
             _bare(axes)
+            _name_classes(axes, columns[name][row], classes)
         if row == 0:
             axes.set_title(name, fontsize=LABEL)
     present = sorted({int(v) for name in columns if name != "image" for v in np.unique(columns[name])} - {0})
@@ -128,6 +134,16 @@ def segmented(images: Any, masks: Any | None, predicted: Any, classes: Sequence[
         Line2D([], [], linestyle="none", marker="s", markersize=8, color=colours(v), label=classes[v - 1])
         for v in present])
     return figure
+
+
+def _name_classes(axes: Axes, mask: np.ndarray, classes: Sequence[str]) -> None:
+    """Write the name of each class at the pixel of the class that is nearest to the mean of its pixels."""
+    for value in set(np.unique(mask).tolist()) - {0}:
+        pixels = np.argwhere(mask == value)
+        if len(pixels) >= NAMED:
+            y, x = pixels[((pixels - pixels.mean(0)) ** 2).sum(1).argmin()]
+            axes.text(x, y, classes[value - 1], fontsize=7, color="white", ha="center", va="center", clip_on=True,
+                      bbox={"facecolor": INK, "edgecolor": "none", "pad": 0.8, "alpha": 0.7})
 
 
 def _panels(count: int, columns: int, title: str, caption: str, most: float = WIDTH) -> tuple[Figure, list[Axes]]:
