@@ -177,8 +177,8 @@ class FasterRCNN(OnBackbone):
 
         least_score: a box whose class has a lower probability is left out
         regions: for each image the boxes (k, 4) in pixels which the head classifies and moves; None: the network's own
-            proposals. With the objects' true boxes, only the head can be wrong, so the result is what better proposals
-            could reach at most
+            proposals. With the objects' true boxes only the head can be wrong, so the result is about the most that
+            better proposals could reach
 
         Of boxes of one class that overlap by more than 0.5, only the best is kept. The mode of every layer is as
         before.
