@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 
+import matplotlib.colors
 import numpy as np
 import pytest
 
@@ -371,6 +372,24 @@ def test_the_figure_of_boxes_says_what_is_right():
     x0, y0, x1, y1 = held.boxes[0]
     assert panels[0].patches[0].get_bbox().extents.tolist() == [x0 - 0.5, y0 - 0.5, x1 - 0.5, y1 - 0.5]
     assert panels[0].texts[0].get_text() == f"{held.classes[labels[0]]} 0.90"
+    right, wrong = (next(p for p in panels[0].patches if p.get_edgecolor()[:3] == matplotlib.colors.to_rgb(colour))
+                    for colour in (plot.COLOURS["resnet"][0], "#fd8d3c"))
+    assert right.get_linestyle() != wrong.get_linestyle()  # in grey print, too
+
+
+def test_the_figure_of_kinds_of_boxes():
+    images = datasets.scenes(2, 0, "test").images
+    kinds = {"object": [np.array([[1, 2, 30, 40]]), np.zeros((0, 4))], "anchor": [np.array([[-5, 0, 9, 60.0]] * 2), []]}
+    figure = plot.boxed(images, kinds, "title", headings=("one", "two"))
+    first, second = figure.axes
+    drawn = [patch.get_bbox().extents.tolist() for patch in first.patches]
+    assert drawn == [[0.5, 1.5, 29.5, 39.5], *[[-5.5, -0.5, 8.5, 59.5]] * 2]
+    assert not second.patches and first.get_xlim()[0] <= -5.5 and first.get_ylim()[0] >= 59.5  # nothing is cut off
+    assert first.get_title() == "one" and [t.get_text() for t in figure.legends[0].get_texts()] == list(kinds)
+    assert len({(p.get_edgecolor(), p.get_linestyle()) for p in first.patches}) == 2
+    assert plot.boxed(images, {}, "no boxes").axes[0].get_xlim() == (-0.5, 55.5)
+    with pytest.raises(ValueError, match="boxed, 'object': expected boxes for each of 2 images, got 1"):
+        plot.boxed(images, {"object": [np.zeros((0, 4))]}, "title")
 
 
 def test_the_figure_of_masks():
@@ -380,6 +399,11 @@ def test_the_figure_of_masks():
     assert len(figure.axes) == 9 and figure.get_suptitle() == title
     assert [a.get_title() for a in figure.axes[:3]] == ["image", "true mask", "predicted mask"]
     assert len(plot.segmented(held.images, None, held.masks, held.classes).axes) == 6
+    for number, axes in enumerate(figure.axes[1::3]):  # every class is named on a pixel of its own
+        names = {held.classes[held.masks[number][int(y), int(x)] - 1]: text.get_text()
+                 for text in axes.texts for x, y in [text.get_position()]}
+        assert set(names) == {held.classes[k] for k in held.objects(number)[1]}
+        assert all(name == text for name, text in names.items())
 
 
 def test_a_classifier_has_nothing_to_show(tmp_path, capsys, monkeypatch):

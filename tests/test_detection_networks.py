@@ -451,6 +451,46 @@ def test_detect_does_not_depend_on_batches_and_changes_nothing():
             f(x[:0])
 
 
+def test_the_head_answers_about_given_regions(monkeypatch):
+    """The network's own proposals, given as regions, lead to its own detections; other regions to others."""
+    model, x, own = network(), inputs(SOME.images), []
+    find = faster_rcnn.proposals
+    monkeypatch.setattr(faster_rcnn, "proposals", lambda *args: own.extend(found := find(*args)) or found)
+    found = model.detect(x, 0.0, batch_size=4)
+    assert len(own) == 6
+    same = model.detect(x, 0.0, batch_size=4, regions=own)
+    assert len(own) == 6 and len(found) > 100
+    assert all(same_bits(getattr(found, n), getattr(same, n)) for n in ("boxes", "scores", "labels", "scene"))
+    # One region in the first image, none in the others, and more regions than the network proposes.
+    one = model.detect(x, 0.0, regions=[np.array([[3, 4, 20, 30]]), *[np.zeros((0, 4))] * 5])
+    assert set(one.scene) == {0} and len(one) == 10
+    features = model(Tensor(x[:1]))
+    scores, _ = model.head(features, np.array([[[3, 4, 20, 30]]], F4))
+    np.testing.assert_allclose(np.sort(one.scores), np.sort(ops.softmax(scores).data[0, 1:]), rtol=1e-4)
+    assert len(model.detect(x[:1], 0.0, regions=[np.tile([3.0, 4, 20, 30], (50, 1))])) >= 10
+
+
+@pytest.mark.parametrize("regions, text", [
+    ([np.zeros((0, 4))], "expected one array for each of 2 images, got 1"),
+    ([np.zeros((0, 4)), np.array([[3, 4, 3, 9]])], "image 1: expected boxes .* with x0 < x1 and y0 < y1"),
+    ([np.array([[0, 0, np.nan, 9]]), np.zeros((0, 4))], "image 0: expected boxes"),
+    ([np.zeros(4), np.zeros((0, 4))], "image 0: expected boxes")])
+def test_regions_that_are_not_boxes_are_refused(regions, text):
+    with pytest.raises(ValueError, match=f"detect: regions: {text}"):
+        network().detect(inputs(SOME.images[:2]), regions=regions)
+
+
+def test_all_layers_of_a_random_backbone_can_be_trained():
+    """After unfreeze() a training changes every parameter, and the statistics of every BatchNorm."""
+    model = build("detection", "resnet20", width=2, rng=np.random.default_rng(0))
+    model.unfreeze()
+    before = {name: t.data.copy() for name, t in model.state().items()}
+    losses = [step.loss for step in fit("detection", model, dataclasses.replace(SHORT, images=64), seed=0)]
+    same = [name for name, t in model.state().items() if same_bits(t.data, before[name])]
+    assert same == [] and any("running_var" in name for name in before)
+    assert np.isfinite(losses).all() and np.mean(losses[-3:]) < np.mean(losses[:2])
+
+
 def test_detections_of_one_class_are_apart():
     found = network().detect(inputs(SOME.images), 0.0)
     for i in range(6):

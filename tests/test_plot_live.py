@@ -148,6 +148,13 @@ def test_other_losses_and_measures_are_seen():
     assert left.get_ylim()[0] < -3 and right.get_ylim()[0] < -0.5 and right.get_ylabel() == "correlation"
 
 
+def test_a_training_without_epochs_has_one_panel(notebook):
+    steps = [event for event in EVENTS if isinstance(event, Step)]
+    assert list(plot.live(iter(steps), "losses", seconds=0, measured="")) == steps
+    (axes,) = notebook[-1][1].axes
+    assert axes.lines[0].get_ydata().tolist() == [2.5, 2.0, 1.0] and axes.get_ylabel() == "loss"
+
+
 def test_what_is_no_event_is_refused():
     with pytest.raises(TypeError, match=r"live: expected the events of train\.fit, got float"):
         list(plot.live([0.5]))

@@ -104,7 +104,7 @@ OTHER_FIGURES = {
     "gradient_norms": "the nets of a run",
     "errors_by_depth": "errors of trainings", "error_gaps": "errors of trainings", "heat_maps": "any grid of numbers",
     "matrices": "any matrices", "im2col": "a convolution's windows", "grids": "small arrays",
-    "detected": "boxes in scenes", "segmented": "masks of scenes",
+    "boxed": "boxes in images", "detected": "boxes in scenes", "segmented": "masks of scenes",
     "blocks": "modules", "networks": "modules", "function_classes": "an idea", "imagenet_errors": "published results",
     "lines": "numbers of one's own", "ranges": "numbers of one's own", "bars": "numbers of one's own",
     "pictures": "any arrays", "complex_plane": "complex numbers", "decision_regions": "a classifier",

@@ -47,6 +47,9 @@ class OnBackbone(nn.Module):
     backbone: a CIFAR network with BatchNorm, plain or residual, which has been trained with `inputs`. Its layers become
         part of this network; its classifier `fc` does not.
 
+    `unfreeze()` makes all layers trained ones, and the BatchNorms use the statistics of each batch in training. A
+    backbone with random weights needs that.
+
     Raises ValueError for another kind of network, and for a number of classes that is not a whole number from 1.
     """
 

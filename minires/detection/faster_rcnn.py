@@ -181,37 +181,52 @@ class FasterRCNN(OnBackbone):
 
     # ------------------------------------------------------------------------------------------------ detecting
 
-    def detect(self, images: Any, least_score: float = LEAST_SCORE, batch_size: int = 50) -> Detections:
+    def detect(self, images: Any, least_score: float = LEAST_SCORE, batch_size: int = 50,
+               regions: Sequence[np.ndarray] | None = None) -> Detections:
         """Return the objects that the network finds in images float32 (N, 1, H, W), prepared by `inputs`.
 
         least_score: a box whose class has this probability or a lower one is left out
+        regions: for each image the boxes (k, 4) in pixels which the head classifies and moves; None: the network's own
+            proposals. With the objects' true boxes only the head can be wrong, so the result is about the most that
+            better proposals could reach
 
         Of boxes of one class that overlap by more than 0.5, only the best is kept. The mode of every layer is as
         before.
 
-        Raises ValueError if there are no images, for a number out of range, and for outputs that are not finite.
+        Raises ValueError if there are no images, for a number out of range, for regions that are not such boxes, and
+        for outputs that are not finite.
         """
         check_batches("detect", images, batch_size)
         if not 0 <= least_score <= 1:
             raise ValueError(f"detect: least_score: expected a number from 0 to 1, got {least_score}")
+        if regions is not None:
+            _check_regions(regions, len(images))
         found = []
         with nn.modes_kept(self), no_grad(), kernels.session():
             self.eval()
             for i in range(0, len(images), batch_size):
-                found += self._detected(Tensor(images[i:i + batch_size]), least_score, i)
+                given = None if regions is None else [np.asarray(r, np.float64) for r in regions[i:i + batch_size]]
+                found += self._detected(Tensor(images[i:i + batch_size]), least_score, i, given)
         boxes, scores, labels, scene = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
         return Detections(boxes, scores, labels, scene)
 
-    def _detected(self, images: Tensor, least_score: float, first: int) -> list[tuple[np.ndarray, ...]]:
-        """Return (boxes, scores, labels, image) for each image of a batch; `first` is the number of the first image."""
+    def _detected(self, images: Tensor, least_score: float, first: int, found: list[np.ndarray] | None
+                  ) -> list[tuple[np.ndarray, ...]]:
+        """Return (boxes, scores, labels, image) for each image of a batch.
+
+        first: the number of the first image
+        found: the regions of each image; None: the proposals
+        """
         size, features = images.shape[2:], self(images)
-        objectness, offsets, anchors = self.anchor_outputs(features)
-        for outputs in objectness, offsets:
-            check_finite("detect", outputs.data, first)
-        found = proposals(objectness.data, offsets.data, anchors, size, KEPT_TEST)
-        regions = np.stack([_filled(f, KEPT_TEST) for f in found])
+        if found is None:
+            objectness, offsets, anchors = self.anchor_outputs(features)
+            for outputs in objectness, offsets:
+                check_finite("detect", outputs.data, first)
+            found = proposals(objectness.data, offsets.data, anchors, size, KEPT_TEST)
+        most = max(KEPT_TEST, *map(len, found))
+        regions = np.stack([_filled(f, most) for f in found])
         scores, moves = self.head(features, device.of(features.data).asarray(regions, features.dtype))
-        p = device.to(ops.softmax(scores).data, "cpu").reshape(len(found), KEPT_TEST, -1)[..., 1:]
+        p = device.to(ops.softmax(scores).data, "cpu").reshape(len(found), most, -1)[..., 1:]
         scale = np.array(OFFSET_SCALE, np.float32)
         moves = device.to(moves.data, "cpu").reshape(*p.shape, 4) * scale
         check_finite("detect", np.concatenate([p, moves.reshape(*p.shape[:2], -1)], 2), first)
@@ -305,6 +320,15 @@ def _drawn(positive: np.ndarray, negative: np.ndarray, count: int, most: int, rn
 def _filled(boxes: np.ndarray, count: int) -> np.ndarray:
     """Return `count` boxes: those given, and then boxes of 1x1 pixels, which are not used."""
     return np.concatenate([boxes, np.tile([0.0, 0.0, 1.0, 1.0], (count - len(boxes), 1))])
+
+
+def _check_regions(regions: Sequence[np.ndarray], count: int) -> None:
+    if len(regions) != count:
+        raise ValueError(f"detect: regions: expected one array for each of {count} images, got {len(regions)}")
+    for i, boxes in enumerate(map(np.asarray, regions)):
+        if boxes.ndim != 2 or boxes.shape[1] != 4 or not (boxes[:, :2] < boxes[:, 2:]).all():
+            raise ValueError(f"detect: regions: image {i}: expected boxes (k, 4) with x0 < x1 and y0 < y1, got "
+                             f"{boxes.tolist()}")
 
 
 def _has_extent(boxes: np.ndarray) -> np.ndarray:

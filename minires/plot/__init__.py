@@ -48,7 +48,7 @@ from .landscape import loss_line, loss_surface
 from .nets import error_curves, gradient_norms, responses
 from .numbers import mean, number, percent, points, written
 from .paths import gradients_by_length, path_gradients
-from .scenes import detected, segmented
+from .scenes import boxed, detected, segmented
 from .seeds import after_each_block, errors_by_blocks, mean_curves, negative_sums, seed_intervals
 from .shattering import gradient_correlation, gradient_on_a_line
 from .slider import Slider
@@ -56,13 +56,13 @@ from .style import COLOURS, DASHES, GREY, GRID, INK, MARKERS, Figure, png
 from .training import live
 
 __all__ = ["COLOURS", "DASHES", "ERROR_POINTS", "GREY", "GRID", "IMAGENET", "INK", "MARKERS", "Errors", "Figure",
-           "Growth", "Net", "Nets", "Panel", "Slider", "activations", "after_each_block", "bars", "blocks", "by_depth",
-           "cka_matrix", "complex_plane", "construction", "decision_regions", "delete_k", "depth_hurts", "depths",
-           "detected", "error_curves", "error_gaps", "errors_at_common_epoch", "errors_by_blocks", "errors_by_depth",
-           "exciting_patches", "first_filters", "function_classes", "gradient_correlation", "gradient_flow",
-           "gradient_norms", "gradient_on_a_line", "gradients_by_length", "graph", "grids", "growth", "heat_maps",
-           "im2col", "imagenet_errors", "layers", "lesions", "lines", "live", "loss_line", "loss_surface", "matrices",
-           "mean", "mean_curves", "negative_sums", "networks", "number", "of_depth", "path_gradients", "percent",
-           "pictures", "plain_pair", "png", "points", "ranges", "refinement", "residual_of", "response_pairs",
-           "responses", "responses_smaller", "second_moments", "seed_intervals", "segmented", "skip_helps",
-           "swap_blocks", "training_curves", "update_ratios", "with_skip", "written"]
+           "Growth", "Net", "Nets", "Panel", "Slider", "activations", "after_each_block", "bars", "blocks", "boxed",
+           "by_depth", "cka_matrix", "complex_plane", "construction", "decision_regions", "delete_k", "depth_hurts",
+           "depths", "detected", "error_curves", "error_gaps", "errors_at_common_epoch", "errors_by_blocks",
+           "errors_by_depth", "exciting_patches", "first_filters", "function_classes", "gradient_correlation",
+           "gradient_flow", "gradient_norms", "gradient_on_a_line", "gradients_by_length", "graph", "grids", "growth",
+           "heat_maps", "im2col", "imagenet_errors", "layers", "lesions", "lines", "live", "loss_line", "loss_surface",
+           "matrices", "mean", "mean_curves", "negative_sums", "networks", "number", "of_depth", "path_gradients",
+           "percent", "pictures", "plain_pair", "png", "points", "ranges", "refinement", "residual_of",
+           "response_pairs", "responses", "responses_smaller", "second_moments", "seed_intervals", "segmented",
+           "skip_helps", "swap_blocks", "training_curves", "update_ratios", "with_skip", "written"]

@@ -1,7 +1,7 @@
 """This module draws scenes with the boxes and the masks that a network found."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.patches
@@ -10,10 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.lines import Line2D
 
-from .style import COLOURS, LABEL, TICK, WIDTH, Figure, legend_below, new_figure
+from .style import COLOURS, GREY, INK, LABEL, TICK, WIDTH, Figure, legend_below, new_figure
 
 COLUMNS = 3
 TRUE, RIGHT, WRONG = "#ffffff", COLOURS["resnet"][0], "#fd8d3c"  # on a dark ground
+WRONG_DASHES: Any = (0, (1.4, 0.9))  # so that right and wrong differ in grey print
+NAMED = 12  # pixels of a class in a mask, from which its name is written there
+# Colours and dashes of kinds of boxes, in turn. The first is drawn grey in a legend, which is white.
+KINDS: tuple[tuple[str, Any], ...] = ((TRUE, (0, (3, 2))), (WRONG, "solid"), ("#66c2ff", (0, (1, 1))),
+                                      ("#a1d99b", (0, (5, 1, 1, 1))))
 # One colour for the ground and one for each class of Fashion-MNIST; further classes begin again after the ground.
 MASKS = ("#000000", "#e41a1c", "#377eb8", "#4daf4a", "#984ea3", "#ff7f00", "#ffff33", "#a65628", "#f781bf", "#bdbdbd",
          "#66c2a5")
@@ -21,7 +26,8 @@ MASKS = ("#000000", "#e41a1c", "#377eb8", "#4daf4a", "#984ea3", "#ff7f00", "#fff
 
 def detected(images: Any, true: tuple[Any, Any, Any], found: tuple[Any, Any, Any, Any, Any], classes: Sequence[str],
              title: str = "", caption: str = "") -> Figure:
-    """Draw scenes with the true boxes (white, dashed), and those that were found (solid): blue if right, else orange.
+    """Draw scenes with the true boxes (white, dashed), and those that were found: blue and solid if right, else
+    orange and dotted.
 
     images: (N, H, W) grey levels from 0 to 255
     true: boxes (M, 4) in pixels with exclusive ends, classes (M,), and the image of each (M,)
@@ -42,7 +48,7 @@ def detected(images: Any, true: tuple[Any, Any, Any], found: tuple[Any, Any, Any
         for box, label, scene, score, is_right in zip(*found, strict=True):
             if scene == number:
                 colour = RIGHT if is_right else WRONG
-                _box(axes, box, colour, "solid")
+                _box(axes, box, colour, "solid" if is_right else WRONG_DASHES)
                 above = box[1] > 5  # pixels that a line of text needs
                 axes.text(box[0] - 0.5, box[1] - 1 if above else box[1], f"{classes[int(label)]} {float(score):.2f}",
                           fontsize=7, color="white", va="bottom" if above else "top", clip_on=True,
@@ -50,13 +56,54 @@ def detected(images: Any, true: tuple[Any, Any, Any], found: tuple[Any, Any, Any
     legend_below(figure, [], styles=[
         Line2D([], [], color="#8c8c8c", linestyle=(0, (3, 2)), label="true box"),
         Line2D([], [], color=RIGHT, linestyle="solid", label="right: IoU at least 0.5, and the right class"),
-        Line2D([], [], color=WRONG, linestyle="solid", label="wrong")])
+        Line2D([], [], color=WRONG, linestyle=WRONG_DASHES, label="wrong")])
+    return figure
+
+
+def boxed(images: Any, kinds: Mapping[str, Sequence[Any]], title: str, caption: str = "",
+          headings: Sequence[str] = ()) -> Figure:
+    """Draw images with boxes of one kind or several: true boxes, anchors, proposals.
+
+    images: (N, H, W) grey levels from 0 to 255
+    kinds: {name: the boxes (K, 4) of each image}, in pixels with exclusive ends. A kind has a colour and dashes of its
+        own; the first is white and dashed, as true boxes are in `detected`
+    headings: a line of text above each image
+
+    Parts of boxes outside an image are drawn too.
+
+    Raises ValueError for a kind that has not one array of boxes for each image.
+    """
+    images = np.asarray(images)
+    figure, panels = _panels(len(images), min(COLUMNS, len(images)), title, caption, most=3.4)
+    for (kind, boxes), (colour, dashes) in zip(kinds.items(), KINDS, strict=False):
+        if len(boxes) != len(images):
+            raise ValueError(f"boxed, {kind!r}: expected boxes for each of {len(images)} images, got {len(boxes)}")
+        for axes, mine in zip(panels, boxes, strict=True):
+            for box in np.asarray(mine).reshape(-1, 4):
+                _box(axes, box, colour, dashes)
+    height, width = images.shape[1:]
+    every = np.concatenate([[[0, 0, width, height]], *(np.asarray(mine, float).reshape(-1, 4)
+                                                       for boxes in kinds.values() for mine in boxes)])
+    (x0, y0), (x1, y1) = every[:, :2].min(0), every[:, 2:].max(0)
+    for number, (axes, image) in enumerate(zip(panels, images, strict=True)):
+        _image(axes, image)
+        if (x0, y0, x1, y1) != (0, 0, width, height):
+            axes.set_xlim(x0 - 1.5, x1 + 0.5)
+            axes.set_ylim(y1 + 0.5, y0 - 1.5)
+            axes.set_facecolor(GREY)  # around the image
+        if number < len(headings):
+            axes.set_title(headings[number], fontsize=TICK, color=INK)
+    legend_below(figure, [], styles=[
+        Line2D([], [], color=GREY if colour == TRUE else colour, linestyle=dashes, label=kind)
+        for kind, (colour, dashes) in zip(kinds, KINDS, strict=False)])
     return figure
 
 
 def segmented(images: Any, masks: Any | None, predicted: Any, classes: Sequence[str], title: str = "",
               caption: str = "") -> Figure:
     """Draw scenes, their true masks if there are any, and the predicted masks, one scene in each row.
+
+    Each class of a mask has a colour, and its name is written on it.
 
     images: (N, H, W) grey levels from 0 to 255
     masks, predicted: (N, H, W), the class of each pixel plus 1, or 0 for the ground
@@ -79,6 +126,7 @@ def segmented(images: Any, masks: Any | None, predicted: Any, classes: Sequence[
         else:
             axes.imshow(columns[name][row], cmap=colours, vmin=-0.5, vmax=len(classes) + 0.5, interpolation="nearest")
             _bare(axes)
+            _name_classes(axes, columns[name][row], classes)
         if row == 0:
             axes.set_title(name, fontsize=LABEL)
     present = sorted({int(v) for name in columns if name != "image" for v in np.unique(columns[name])} - {0})
@@ -88,10 +136,20 @@ def segmented(images: Any, masks: Any | None, predicted: Any, classes: Sequence[
     return figure
 
 
-def _panels(count: int, columns: int, title: str, caption: str) -> tuple[Figure, list[Axes]]:
-    """Return a figure with `count` square panels."""
+def _name_classes(axes: Axes, mask: np.ndarray, classes: Sequence[str]) -> None:
+    """Write the name of each class at the pixel of the class that is nearest to the mean of its pixels."""
+    for value in set(np.unique(mask).tolist()) - {0}:
+        pixels = np.argwhere(mask == value)
+        if len(pixels) >= NAMED:
+            y, x = pixels[((pixels - pixels.mean(0)) ** 2).sum(1).argmin()]
+            axes.text(x, y, classes[value - 1], fontsize=7, color="white", ha="center", va="center", clip_on=True,
+                      bbox={"facecolor": INK, "edgecolor": "none", "pad": 0.8, "alpha": 0.7})
+
+
+def _panels(count: int, columns: int, title: str, caption: str, most: float = WIDTH) -> tuple[Figure, list[Axes]]:
+    """Return a figure with `count` square panels, with sides of at most `most` inches."""
     rows = -(-count // columns)
-    figure = new_figure(title, rows * WIDTH / columns + 1.5, caption)
+    figure = new_figure(title, rows * min(most, WIDTH / columns) + 1.5, caption)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in panels[count:]:
         axes.remove()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from .style import COLOURS, DASHES, GREY, INK, Figure, dress, legend_below, new_figure
@@ -22,7 +23,8 @@ def live(events: Iterable[Any], title: str = "", *, seconds: float | None = None
     title    of the figure; the last errors if not given
     seconds  the shortest time between two drawings, or between two lines about steps (default: 2, or 10 for lines)
     say      is called with each line instead of drawing; by default, lines are printed outside of notebooks
-    measured what an Epoch's errors are, for the axis: with fit(measure=...) they are its results
+    measured what an Epoch's errors are, for the axis: with fit(measure=...) they are its results; "" for a training
+             without epochs, such as `detection.fit`: only the losses are drawn
 
     For example:
 
@@ -103,22 +105,30 @@ class Seen:
     def figure(self, title: str = "") -> Figure:
         """Return the figure of what has been seen: the loss by step (left), and the errors by epoch (right)."""
         figure = new_figure(title or (str(self.epochs[-1]) if self.epochs else "Training"), 3.8)
+        if not self.measured:
+            self._losses(figure.subplots())
+            return figure
         left, right = figure.subplots(1, 2)
-        each = -(-len(self.losses) // POINTS) or 1
-        groups = [slice(i, i + each) for i in range(0, len(self.losses), each)]
-        left.plot([self.steps[g][-1] for g in groups], [float(np.mean(self.losses[g])) for g in groups],
-                  color=GREY if each == 1 and len(groups) > 40 else INK, linewidth=1.0)
+        self._losses(left)
         numbers = [epoch.epoch for epoch in self.epochs]
         for key, style in ("train_error", DASHES["plain"]), ("test_error", "solid"):
             label = {"train_error": "training error", "test_error": "test error"}[key]
             right.plot(numbers, [getattr(epoch, key) for epoch in self.epochs], color=COLOURS["resnet"][1],
                        linestyle=style, marker="o", markersize=4, label=label)
         errors = [e for epoch in self.epochs for e in (epoch.train_error, epoch.test_error)]
-        for axes, values in (left, self.losses), (right, errors):
-            if not any(value < 0 for value in values):  # a loss of the caller's own may be
-                axes.set_ylim(bottom=0)
+        if not any(value < 0 for value in errors):  # a measure of the caller's own may be
+            right.set_ylim(bottom=0)
         right.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        dress(left, "", "step", "loss" if each == 1 else f"loss, mean of {each} steps", empty=not self.losses)
         dress(right, "", "epoch", self.measured, empty=not self.epochs)
         legend_below(figure, [right])
         return figure
+
+    def _losses(self, axes: Axes) -> None:
+        """Draw the loss of the steps."""
+        each = -(-len(self.losses) // POINTS) or 1
+        groups = [slice(i, i + each) for i in range(0, len(self.losses), each)]
+        axes.plot([self.steps[g][-1] for g in groups], [float(np.mean(self.losses[g])) for g in groups],
+                  color=GREY if each == 1 and len(groups) > 40 else INK, linewidth=1.0)
+        if not any(value < 0 for value in self.losses):  # a loss of the caller's own may be
+            axes.set_ylim(bottom=0)
+        dress(axes, "", "step", "loss" if each == 1 else f"loss, mean of {each} steps", empty=not self.losses)
