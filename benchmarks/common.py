@@ -170,6 +170,16 @@ def cpu() -> str:
     return found[1].strip() if found else platform.processor() or platform.machine()
 
 
+def vectors() -> str:
+    """Return the name of the widest vectors that the processor offers, "AVX-512", "AVX2" or "NEON", or "unknown"."""
+    try:
+        words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    except OSError:
+        words = set()
+    found = [name for flag, name in (("avx512f", "AVX-512"), ("avx2", "AVX2"), ("asimd", "NEON")) if flag in words]
+    return found[0] if found else "unknown"
+
+
 def load() -> list[float]:
     """Return the load of the machine over the last 1, 5 and 15 minutes."""
     return [round(v, 2) for v in os.getloadavg()] if hasattr(os, "getloadavg") else []
@@ -179,7 +189,7 @@ def header(benchmark: str, argv: Sequence[str]) -> dict[str, Any]:
     """Return the head of every result: the command, the date and the machine."""
     return {"benchmark": benchmark, "command": command(benchmark, argv),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "machine": {"cpu": cpu(), "cores": cores(), "system": platform.system(),
+            "machine": {"cpu": cpu(), "vectors": vectors(), "cores": cores(), "system": platform.system(),
                         "python": platform.python_version()},
             "load_before": load()}
 
