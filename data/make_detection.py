@@ -13,7 +13,9 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from minires import detection, load_weights, save_weights
+import numpy as np
+
+from minires import datasets, detection, load_weights, save_weights
 from minires.commands import detect
 from minires.files import records
 from minires.files.atomic import write_atomically
@@ -44,6 +46,39 @@ def measured(folder: Path) -> dict[str, float]:
     return records.read(path)
 
 
+def controls(runs: Path) -> dict[str, float]:
+    """Return the AP at an IoU of 0.5 where it is known or bounded without the experiment, and keep it in the folder."""
+    path = runs / "controls.json"
+    if path.exists():
+        return records.read(path)
+    held_back = datasets.scenes(HELD_BACK["count"], HELD_BACK["seed"], "test")
+    images, boxes, rng = detection.inputs(held_back.images), held_back.boxes, np.random.default_rng(0)
+
+    def ap50(found: detection.Detections) -> float:
+        return detection.average_precision(found, held_back).ap(0.5)
+
+    def claimed(labels: Any) -> detection.Detections:
+        return detection.Detections(boxes, np.ones(len(boxes)), labels, held_back.scene)
+
+    _, trained_one = detect.load(runs / "detection-resnet20-seed0")
+    start = runs / "classification-resnet20" / "weights.safetensors"
+    untrained = detection.build("detection", "resnet20", weights=start, rng=rng)
+    # BatchNorms of random weights have no statistics to be frozen with, so all layers are trained.
+    at_random = detection.build("detection", "resnet20", rng=np.random.default_rng(0))
+    at_random.unfreeze()
+    for step in detection.fit("detection", at_random, detection.RECIPES["detection"], seed=0):
+        if step.step % 100 == 0:
+            print(f"random backbone: {step}", flush=True)
+    found = {"true boxes and classes": ap50(claimed(held_back.labels)),
+             "true boxes, shuffled classes": ap50(claimed(rng.permutation(held_back.labels))),
+             "untrained detector": ap50(untrained.detect(images)),
+             "random backbone, all layers trained": ap50(at_random.detect(images)),
+             "true boxes as proposals": ap50(trained_one.detect(images, regions=[
+                 boxes[held_back.scene == i] for i in range(len(images))]))}
+    write_atomically(path, records.text(found) + "\n")
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, metavar="RUNS")
@@ -64,7 +99,10 @@ def main() -> None:
                 found = {**found, "weights": f"classification/{backbone}", "score": measured(folder)}
                 told[task].setdefault(backbone, []).append(found)
                 print(task, backbone, seed, {k: round(v, 3) for k, v in found["score"].items()}, flush=True)
+    told["controls"] = controls(args.runs)
     print(table(told))
+    for name, value in told["controls"].items():
+        print(f"control, AP at 0.5, {name}: {value:.3f}")
     if args.write:
         write(args.runs, told)
 
