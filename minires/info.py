@@ -22,7 +22,7 @@ def machine() -> dict[str, str]:
     """Return what the bits of a result on the CPU depend on besides versions and the number of threads, as text.
 
     cpu: the CPU's model
-    cache: the second-level cache for each thread; kernels/blocked.py cuts a batch into blocks that fit it
+    cache: the size of a block in kernels/blocked.py: the second-level cache of a thread, at least 1 MiB
     blas: the CPU for which BLAS has chosen its kernels, or "unknown"
     simd: the CPU features for which NumPy has chosen its loops
     """

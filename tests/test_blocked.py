@@ -301,7 +301,7 @@ def test_a_small_cache_does_not_wake_a_thread_for_little_work(monkeypatch):
 
 
 def test_cache_size_is_plausible():
-    assert 1 << 14 <= parallel.cache_bytes() <= 1 << 30
+    assert parallel.LEAST_CACHE <= parallel.cache_bytes() <= 1 << 30
 
 
 @pytest.mark.parametrize("cache", [1, 300_000, 1 << 40])

@@ -266,12 +266,13 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Any:
 # ------------------------------------------------------------------------------------- blocks
 
 LEAST_SHARE = 2 << 20  # bytes of work for a thread that has to be woken, however small its cache is
-DEFAULT_CACHE = 1 << 20  # bytes of second-level cache per core, if the system does not report it
+LEAST_CACHE = 1 << 20  # bytes of a block: threads that share smaller ones wait for the interpreter more than they gain
 
 
 @functools.cache
 def cache_bytes() -> int:
-    """Return the bytes of second-level cache for each thread, as Linux reports them; elsewhere DEFAULT_CACHE."""
+    """Return the bytes that a block may have: the second-level cache of a thread, as Linux reports it, but at least
+    LEAST_CACHE. Elsewhere LEAST_CACHE."""
     from pathlib import Path  # late, as `import minires` needs it for nothing else
 
     for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
@@ -280,10 +281,10 @@ def cache_bytes() -> int:
                 size = (index / "size").read_text().strip()  # such as 2048K
                 unit = {"K": 1 << 10, "M": 1 << 20}[size[-1]]
                 mask = int((index / "shared_cpu_map").read_text().replace(",", ""), 16)
-                return max(1, int(size[:-1]) * unit // max(1, mask.bit_count()))
+                return max(LEAST_CACHE, int(size[:-1]) * unit // max(1, mask.bit_count()))
         except (OSError, ValueError, KeyError, IndexError):
             break
-    return DEFAULT_CACHE
+    return LEAST_CACHE
 
 
 def images_per_block(images: int, bytes_per_image: int, cache: int, threads: int, least: int = 1) -> int:
