@@ -132,6 +132,13 @@ def test_every_recorded_detector_on_resnet_20_reaches_0_6(record):
     assert min(run["score"]["ap50"] for run in record["detection"]["resnet20"]) >= 0.6
 
 
+def test_the_recorded_controls_are_where_they_must_be(record):
+    of, trained = record["controls"], record["detection"]["resnet20"][0]["score"]["ap50"]
+    assert of["true boxes and classes"] == 1
+    assert max(of["true boxes, shuffled classes"], of["untrained detector"]) < 0.05
+    assert of["random backbone, all layers trained"] < trained < of["true boxes as proposals"] < 1
+
+
 def test_float16_costs_next_to_nothing(record):
     for name in DETECTION:
         after, (folder, backbone) = record["shipped"][name]["score"], name.split("/")
