@@ -79,9 +79,9 @@ def provenance(name: str, result: dict[str, Any]) -> str:
     versions = {f"{k} {v}": None for each in told.values() for k, v in each.items()
                 if k in ("minires", "numpy", "torch", "dezero", "chainer", "tinygrad")}
     vectors = f" with {machine['vectors']}" if "vectors" in machine else ""
-    return (f"`{result['command']}` ({machine['cpu']}{vectors}, {machine['cores']} cores, {result['date'][:10]}, Python "
-            f"{machine['python']}{''.join(f', {v}' for v in versions)}; load before {load[0] if load else 'unknown'}). "
-            f"All times: [results/{name}](results/{name}).")
+    return (f"`{result['command']}` ({machine['cpu']}{vectors}, {machine['cores']} cores, {result['date'][:10]}, "
+            f"Python {machine['python']}{''.join(f', {v}' for v in versions)}; load before "
+            f"{load[0] if load else 'unknown'}). All times: [results/{name}](results/{name}).")
 
 
 # ------------------------------------------------------------------------------------- the goals
