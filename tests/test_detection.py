@@ -174,7 +174,7 @@ def test_detections_and_average_precision_print_on_one_line():
     for one in 0, np.int64(0):
         with pytest.raises(TypeError, match=r"expected a slice, as in found\[:8\].*; one detection is found\[i:i"):
             found[one]
-    with pytest.raises(ValueError, match="thresholds 0.50, 0.55, 0.60, 0.65, .*, 0.95, got 0.62"):
+    with pytest.raises(ValueError, match=r"thresholds 0.50, 0.55, 0.60, 0.65, .*, 0.95, got 0.62"):
         perfect.ap(0.62)
 
 
