@@ -532,8 +532,8 @@ def _detect_train(args: argparse.Namespace) -> int:
     return _ended(done, f"{out / 'results.json'}, metrics.jsonl and weights.safetensors", "minires detect train", out)
 
 
-TRAINED_DETECTOR = ("folder of a finished training; or resnet20 or resnet56, the detectors that ship with minires, if "
-                    "there is no folder of that name")
+TRAINED_DETECTOR = ("folder of a finished training; or resnet20 or resnet56, the detectors that ship with minires. A "
+                    "folder of that name comes first")
 
 
 def _scene_options(parser: argparse.ArgumentParser, count: int | None, default: str) -> None:
