@@ -435,7 +435,9 @@ def test_a_wrong_class_in_the_right_place_is_drawn_with_the_true_class():
     true = np.array([[10, 10, 30, 30]]), np.array([6]), np.array([0])
     found = np.array([[10, 10, 30, 28], [10, 10, 30, 29], [40, 40, 50, 50]]), np.array([3, 6, 3]), np.zeros(3, int)
     images, classes = np.zeros((1, 56, 56), np.uint8), datasets.scenes(1, 0, "test").classes
-    (axes,) = plot.detected(images, true, (*found, np.full(3, 0.5), np.zeros(3, bool)), classes).axes
+    figure = plot.detected(images, true, (*found, np.full(3, 0.5), np.zeros(3, bool)), classes)
+    assert figure.get_suptitle() == "3 boxes found, 0 of them right; the scene has 1 object"
+    (axes,) = figure.axes
     assert [t.get_text() for t in axes.texts] == ["Dress (Shirt) 0.50", "Shirt 0.50", "Dress 0.50"]
 
 

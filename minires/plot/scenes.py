@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.lines import Line2D
 
+from ..names import counted
 from .style import COLOURS, GREY, INK, LABEL, TICK, WIDTH, Figure, legend_below, new_figure
 
 COLUMNS = 3
@@ -39,7 +40,9 @@ def detected(images: Any, true: tuple[Any, Any, Any], found: tuple[Any, Any, Any
     """
     images = np.asarray(images)
     right = int(np.asarray(found[4], bool).sum())
-    title = title or f"{len(found[0])} boxes found, {right} of them right; the scenes have {len(true[0])} objects"
+    boxes, scenes = "box" if len(found[0]) == 1 else "boxes", "scene has" if len(images) == 1 else "scenes have"
+    title = title or (f"{len(found[0])} {boxes} found, {right} of them right; the {scenes} "
+                      f"{counted(len(true[0]), 'object')}")
     figure, panels = _panels(len(images), min(COLUMNS, len(images)), title, caption, most=3.4)
     for number, axes in enumerate(panels):
         _image(axes, images[number])
