@@ -191,7 +191,7 @@ def test_a_folder_with_other_settings_is_refused(trained, capsys):
 
 @pytest.mark.parametrize("change, text", [
     ({"format": 2}, "format: expected at most 1, got 2: a later version"), ({"seed": -1}, "seed: expected a whole"),
-    ({"task": "boxes"}, "task: unknown name"), ({"recipe": {"images": 2}}, "recipe: images: expected at least 8"),
+    ({"task": "boxes"}, "task: unknown name"), ({"recipe": {"images": 2}}, "recipe: expected images from 8"),
     ({"sed": 1}, "unknown name 'sed'"), ({"device": "tpu"}, "device: unknown name 'tpu'")])
 def test_a_damaged_config_is_named(change, text, trained, tmp_path):
     config = json.loads((trained["detection"] / "config.json").read_text()) | change
