@@ -532,13 +532,17 @@ def _detect_train(args: argparse.Namespace) -> int:
     return _ended(done, f"{out / 'results.json'}, metrics.jsonl and weights.safetensors", "minires detect train", out)
 
 
-def _scene_options(parser: argparse.ArgumentParser, count: int) -> None:
+TRAINED_DETECTOR = ("folder of a finished training; or resnet20 or resnet56, the detectors that ship with minires. A "
+                    "folder of that name comes first")
+
+
+def _scene_options(parser: argparse.ArgumentParser, count: int | None, default: str) -> None:
     parser.add_argument("--scenes", type=arguments.path, metavar="FILE",
                         help=".npz file with scenes of your own: images uint8 (N, H, W), boxes (M, 4) as x0, y0, x1, "
                              "y1 in pixels with exclusive ends, labels (M,) from 0 to 9, scene (M,), the image of each "
                              "box, and perhaps masks uint8 (N, H, W) (default: generated test scenes)")
     parser.add_argument("--count", type=arguments.positive, default=count, metavar="N",
-                        help="number of scenes (default: %(default)s)")
+                        help=f"number of scenes; with --scenes, at most this many of the file (default: {default})")
     parser.add_argument("--seed", type=arguments.not_negative, default=0, metavar="S",
                         help="seed of the test scenes (default: 0)")
     parser.add_argument("--device", choices=DEVICES, default="",
@@ -551,11 +555,11 @@ def _add_detect_evaluate(actions: Commands) -> None:
         description="Measure the network of the training in DIR, or the detections in a JSON file in COCO's format: "
                     'a list of {"image_id": from 0, "category_id": class + 1, "bbox": [x, y, width, height], "score": '
                     "...}.")
-    evaluate.add_argument("folder", nargs="?", type=arguments.path, metavar="DIR", help="folder of a finished training")
+    evaluate.add_argument("folder", nargs="?", type=arguments.path, metavar="DIR", help=TRAINED_DETECTOR)
     evaluate.add_argument("--detections", type=arguments.path, metavar="FILE", help="JSON file, instead of DIR")
     evaluate.add_argument("--write", type=arguments.path, metavar="FILE",
                           help="write the detections of the network into this file, in COCO's format")
-    _scene_options(evaluate, 300)
+    _scene_options(evaluate, None, "300; with --scenes, all")
     evaluate.set_defaults(run=_detect_evaluate)
 
 
@@ -571,14 +575,14 @@ def _add_detect_show(actions: Commands) -> None:
     show = actions.add_parser(
         "show", help="draw scenes with the boxes or masks that a trained network finds",
         description="Draw scenes with what the network of the training in DIR finds: boxes, right and wrong, or masks.")
-    show.add_argument("folder", type=arguments.path, metavar="DIR", help="folder of a finished training")
+    show.add_argument("folder", type=arguments.path, metavar="DIR", help=TRAINED_DETECTOR)
     show.add_argument("--out", type=arguments.path, default=Path("scenes.png"), metavar="FILE",
                       help="the picture, a .png file (default: %(default)s)")
     show.add_argument("--first", type=arguments.not_negative, default=0, metavar="I",
                       help="number of the first scene (default: 0)")
     show.add_argument("--least-score", type=float, default=0.3, metavar="P",
-                      help="boxes with a lower score are not drawn (default: %(default)s)")
-    _scene_options(show, 6)
+                      help="boxes with this score or a lower one are not drawn (default: %(default)s)")
+    _scene_options(show, 6, "6")
     show.set_defaults(run=_detect_show)
 
 

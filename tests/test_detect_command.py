@@ -5,15 +5,18 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
+from pathlib import Path
 
 import matplotlib.colors
 import numpy as np
 import pytest
 
-from minires import Tensor, cli, datasets, detection, plot, save_weights
+from minires import Tensor, cli, datasets, detection, load_weights, plot, save_weights, shipped_file
 from minires.commands import detect
 from minires.detection import Detections
+from minires.models import canonical
 from minires.runs import checkpoint
 
 SMALL = ["detect", "train", "resnet20", "--weights", "none", "--width", "2", "--device", "cpu"]
@@ -85,7 +88,10 @@ def test_a_finished_training_is_not_repeated(trained, tmp_path, capsys, monkeypa
     (["train", "--resume", "--out", "OUT"], "found no training to resume"),
     (["train", "resnet20", "--weights", "absent.npz"], "absent.npz"),
     (["evaluate"], "give either the folder of a training or --detections FILE"),
+    (["train", "resnet20", "--images", "7"], "--images: expected at least 8, because detection trains on batches of 8"),
     (["evaluate", "OUT"], "is not the folder of a training"),
+    (["evaluate", "OUT/resnet20"], "is not the folder of a training"),
+    (["evaluate", "resnet19"], "ships no detector of this name. It ships resnet20 and resnet56"),
     (["show", "OUT"], "is not the folder of a training"),
 ])
 def test_wrong_use_is_one_line(argv, text, tmp_path, capsys, monkeypatch):
@@ -176,14 +182,16 @@ def test_a_write_that_was_killed_leaves_nothing_after_the_next_call(trained, tmp
 def test_a_folder_with_other_settings_is_refused(trained, capsys):
     folder = trained["detection"]
     assert cli.main(small(folder, "detection", 48, "--resume")) == 2
-    assert "holds a training with other settings: recipe: " in capsys.readouterr().err
+    assert "holds a training with other settings: images: 40 there, 48 asked for. Use" in capsys.readouterr().err
+    assert cli.main([*small(folder, "detection", 40, "--resume"), "--seed", "3"]) == 2
+    assert "holds a training with other settings: seed: 0 there, 3 asked for. Use" in capsys.readouterr().err
     assert cli.main(small(folder, "detection", 40)) == 2
     assert "is not empty: give --resume" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("change, text", [
     ({"format": 2}, "format: expected at most 1, got 2: a later version"), ({"seed": -1}, "seed: expected a whole"),
-    ({"task": "boxes"}, "task: unknown name"), ({"recipe": {"images": 2}}, "recipe: expected batch_size"),
+    ({"task": "boxes"}, "task: unknown name"), ({"recipe": {"images": 2}}, "recipe: expected images from 8"),
     ({"sed": 1}, "unknown name 'sed'"), ({"device": "tpu"}, "device: unknown name 'tpu'")])
 def test_a_damaged_config_is_named(change, text, trained, tmp_path):
     config = json.loads((trained["detection"] / "config.json").read_text()) | change
@@ -217,9 +225,16 @@ def test_evaluate_prints_the_tables(trained, capsys, tmp_path):
     text = capsys.readouterr().out
     assert "detection with ResNet-20" in text and "20 scenes, " in text and "AP of Ankle boot" in text
     assert "localisation errors over" in text and "AP of small objects, from 0 to 200 pixels" in text
+    assert "AP, AR and IoU are from 0 to 1" in text
+    assert cli.main(["detect", "evaluate", str(trained["detection"]), "--count", "1", "--seed", "1"]) == 0
+    text = capsys.readouterr().out
+    held = datasets.scenes(1, 1, "test")
+    assert len(held.boxes) == 1 and "1 scene, 1 object, " in text and "over 1 scene with one object" in text
+    assert re.search("to 400 pixels +no object|from 400 pixels +no object", text)  # at most one size has an object
     assert cli.main(["detect", "evaluate", str(trained["segmentation"]), "--count", "5"]) == 0
     text = capsys.readouterr().out
-    assert "IoU of        5 scenes" in text and "\nground " in text and "\nmean " in text
+    assert "IoU are from 0 to 1" in text and "IoU of        5 scenes" in text
+    assert "\nground " in text and "\nmean " in text
 
 
 def test_coco_s_json_goes_out_and_comes_back(trained, tmp_path, capsys):
@@ -231,7 +246,7 @@ def test_coco_s_json_goes_out_and_comes_back(trained, tmp_path, capsys):
     back = detect.read_detections(path, held)
     assert (back.boxes == held.boxes).all() and (back.labels == held.labels).all()
     assert cli.main(["detect", "evaluate", "--detections", str(path), "--count", "20"]) == 0
-    assert f"{'AP, mean over IoU 0.50 to 0.95':<44}    1.000" in capsys.readouterr().out
+    assert f"{'AP, mean over IoU 0.50 to 0.95':<44}     1.000" in capsys.readouterr().out
     written = tmp_path / "found.json"
     _, net = detect.load(trained["detection"])
     found = net.detect(detection.inputs(held.images), 0.0)
@@ -289,6 +304,11 @@ def test_scenes_from_a_file(trained, tmp_path, capsys):
         assert cli.main(["detect", "evaluate", str(trained["detection"]), *options]) == 0
         texts.append(capsys.readouterr().out)
     assert texts[0] == texts[1]
+    texts = []
+    for options in (["--scenes", str(path), "--count", "2"], ["--count", "2", "--seed", "4"]):  # the file is cut
+        assert cli.main(["detect", "evaluate", str(trained["detection"]), *options]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] and "\n2 scenes, " in texts[0]
     np.savez(path, **arrays)
     assert cli.main(["detect", "evaluate", str(trained["segmentation"]), "--scenes", str(path)]) == 2
     assert "expected masks" in capsys.readouterr().err
@@ -356,6 +376,78 @@ def test_show_draws_boxes_and_masks(trained, tmp_path, capsys):
         assert out.read_bytes().startswith(b"\x89PNG") and f"Wrote {out}" in capsys.readouterr().out
 
 
+def test_the_detectors_that_ship_need_no_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert sorted(detect.DETECTORS) == sorted(
+        p.stem for p in shipped_file("weights/detection/resnet20.safetensors").parent.iterdir())
+    for name in *detect.DETECTORS, "ResNet-20":
+        settings, net = detect.load(Path(name))
+        expected = detection.build("detection", settings.backbone, rng=np.random.default_rng(1))
+        load_weights(expected, shipped_file(f"weights/detection/{settings.backbone}.safetensors"))
+        state = net.state()
+        assert all((state[k].data == value.data).all() for k, value in expected.state().items())
+        assert (settings.task, settings.width, settings.seed) == ("detection", 8, 0) and canonical(name) == \
+            settings.backbone
+    assert cli.main(["detect", "evaluate", "resnet20", "--count", "3"]) == 0
+    assert "detection with ResNet-20, which ships with minires\n3 scenes" in capsys.readouterr().out
+    assert cli.main(["detect", "show", "resnet20", "--count", "1", "--out", "a.png"]) == 0
+    (tmp_path / "resnet20").mkdir()  # a folder of that name comes first
+    assert cli.main(["detect", "evaluate", "resnet20"]) == 2
+    assert "resnet20 is not the folder of a training: there is no config.json" in capsys.readouterr().err
+
+
+def test_train_says_how_many_images_and_prints_one_measure_in_a_line(tmp_path, capsys, monkeypatch):
+    found = {"ap": 0.4625, "localisation_scenes": 7, "localisation_box_alone": 12.5}
+    monkeypatch.setattr(detection, "score", lambda *args, **kwargs: found)
+    assert cli.main(small(tmp_path / "run", "detection", 12)) == 0
+    text = capsys.readouterr().out
+    assert "8 images (1 batch of 8; 12 were asked for), step 0 of 1" in text
+    assert "measured on 300 test scenes that were held back. AP, AR and IoU are from 0 to 1" in text
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    for line in ("AP, mean over IoU 0.50 to 0.95 0.463", "scenes with one object 7",
+                 "localisation error, box alone 12.5 %"):
+        assert line in lines
+    monkeypatch.undo()
+    assert set(detect.MEASURES) >= {name for runs in detect.records.read(
+        shipped_file("results/detection/results.json"))["detection"].values() for run in runs for name in run["score"]}
+    found = {"error": 9.125}
+    monkeypatch.setattr(detection, "score", lambda *args, **kwargs: found)
+    assert cli.main(small(tmp_path / "patches", "classification", 100)) == 0
+    text = capsys.readouterr().out
+    assert "100 images (2 batches of 50), step 0 of 2" in text and "2,000 test patches that were held back\n" in text
+    assert re.search(r"\nerror +9.12 %\n", text)
+
+
+def test_the_caption_says_what_is_drawn(trained, tmp_path, monkeypatch):
+    captions, draw = [], plot.detected
+    monkeypatch.setattr(plot, "detected", lambda *args, caption: captions.append(caption) or draw(
+        *args, caption=caption))
+    for options in ["--count", "1"], ["--first", "4", "--count", "2", "--seed", "5", "--least-score", "0.25"]:
+        assert cli.main(["detect", "show", str(trained["detection"]), *options, "--out", str(tmp_path / "a.png")]) == 0
+    trained_on = "ResNet-20, trained with seed 0 on 40 scenes; "
+    assert captions == [
+        f"{trained_on}test scene 0 of seed 0; boxes with a score above 0.3",
+        f"{trained_on}test scenes 4 to 5 of seed 5; boxes with a score above 0.25"]
+
+
+def test_a_wrong_class_in_the_right_place_is_drawn_with_the_true_class():
+    """Also drawn: a second box of the right class, and a box in a wrong place, which are wrong in another way."""
+    true = np.array([[10, 10, 30, 30]]), np.array([6]), np.array([0])
+    found = np.array([[10, 10, 30, 28], [10, 10, 30, 29], [40, 40, 50, 50]]), np.array([3, 6, 3]), np.zeros(3, int)
+    images, classes = np.zeros((1, 56, 56), np.uint8), datasets.scenes(1, 0, "test").classes
+    figure = plot.detected(images, true, (*found, np.full(3, 0.5), np.zeros(3, bool)), classes)
+    assert figure.get_suptitle() == "3 boxes found, 0 of them right; the scene has 1 object"
+    (axes,) = figure.axes
+    assert [t.get_text() for t in axes.texts] == ["Dress (Shirt) 0.50", "Shirt 0.50", "Dress 0.50"]
+
+
+@pytest.mark.parametrize("count, columns", [(1, 1), (2, 2), (3, 3), (4, 3)])
+def test_a_figure_of_few_scenes_has_no_empty_columns(count, columns):
+    none = np.zeros((0, 4)), np.zeros(0, int), np.zeros(0, int)
+    figure = plot.detected(np.zeros((count, 56, 56), np.uint8), none, (*none, np.zeros(0), np.zeros(0, bool)), "ab")
+    assert len(figure.axes) == count and figure.axes[0].get_gridspec().ncols == columns
+
+
 def test_the_figure_of_boxes_says_what_is_right():
     held = datasets.scenes(4, 0, "test")
     labels = held.labels.astype(int)
@@ -371,7 +463,7 @@ def test_the_figure_of_boxes_says_what_is_right():
     assert len(panels) == 4 and [len(a.patches) for a in panels] == [2 * int(c) for c in np.bincount(held.scene)]
     x0, y0, x1, y1 = held.boxes[0]
     assert panels[0].patches[0].get_bbox().extents.tolist() == [x0 - 0.5, y0 - 0.5, x1 - 0.5, y1 - 0.5]
-    assert panels[0].texts[0].get_text() == f"{held.classes[labels[0]]} 0.90"
+    assert panels[0].texts[0].get_text() == f"{held.classes[labels[0]]} ({held.classes[held.labels[0]]}) 0.90"
     right, wrong = (next(p for p in panels[0].patches if p.get_edgecolor()[:3] == matplotlib.colors.to_rgb(colour))
                     for colour in (plot.COLOURS["resnet"][0], "#fd8d3c"))
     assert right.get_linestyle() != wrong.get_linestyle()  # in grey print, too

@@ -118,14 +118,16 @@ INVERTED, GOOD_BOX = np.array([[0.0, 0, 1, 1], [5, 5, 5, 9]]), np.array([[0.0, 0
     (lambda: boxes.iou(GOOD_BOX, INVERTED), ValueError, r"iou: b: box 1: expected x0 < x1 and y0 < y1, got \[5.0, 5.0"),
     (lambda: boxes.iou(GOOD_BOX * np.nan, GOOD_BOX), ValueError, "iou: a: box 0: expected x0 < x1"),
     (lambda: boxes.iou(GOOD_BOX, np.array([[0, 0, np.inf, 1]])), ValueError, "iou: b: box 0: expected"),
-    (lambda: boxes.iou(GOOD_BOX.astype(np.uint8), GOOD_BOX), TypeError, "iou: a: expected an array of floating-point "
-                                                                        "numbers, got uint8"),
+    (lambda: boxes.iou(GOOD_BOX > 1, GOOD_BOX), TypeError, "iou: a: expected an array of numbers, got bool"),
+    (lambda: boxes.iou(GOOD_BOX[0], GOOD_BOX), ValueError,
+     r"iou: a: expected shape \(N, 4\), got \(4,\); write one box as a\[None\]"),
+    (lambda: boxes.nms(GOOD_BOX[0], np.ones(4), 0.5), ValueError, r"nms: boxes: expected shape \(N, 4\), got \(4,\)"),
     (lambda: boxes.iou(GOOD_BOX.tolist(), GOOD_BOX), TypeError, "iou: a: expected an array .*, got list"),
-    (lambda: boxes.iou(GOOD_BOX, np.ones((2, 5))), ValueError, r"iou: b: expected shape \(..., 4\), got \(2, 5\)"),
+    (lambda: boxes.iou(GOOD_BOX, np.ones((2, 5))), ValueError, r"iou: b: expected shape \(N, 4\), got \(2, 5\)"),
     (lambda: boxes.encode(INVERTED, INVERTED), ValueError, "encode: boxes: box 1: expected"),
     (lambda: boxes.encode(GOOD_BOX, INVERTED), ValueError, "encode: anchors: box 1: expected"),
     (lambda: boxes.decode(INVERTED, INVERTED), ValueError, "decode: anchors: box 1: expected"),
-    (lambda: boxes.clip(GOOD_BOX.astype(np.uint8), 300, 300), TypeError, "clip: boxes: expected an array of floating"),
+    (lambda: boxes.clip(GOOD_BOX > 1, 300, 300), TypeError, "clip: boxes: expected an array of numbers, got bool"),
     (lambda: boxes.nms(INVERTED, np.ones(2), 0.5), ValueError, "nms: boxes: box 1: expected"),
     (lambda: boxes.nms(drawn_boxes(3), np.ones(3, np.uint8), 0.5), TypeError, "nms: scores: expected .*, got uint8"),
     (lambda: boxes.nms(drawn_boxes(3), np.ones(3), 0.5, np.array([1])), ValueError,
@@ -142,6 +144,38 @@ INVERTED, GOOD_BOX = np.array([[0.0, 0, 1, 1], [5, 5, 5, 9]]), np.array([[0.0, 0
 def test_wrong_boxes_and_numbers_are_refused_and_named(f, error, text):
     with pytest.raises(error, match=text):
         f()
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8])
+def test_whole_numbers_become_float64(dtype):
+    """Scenes.boxes are int64. Unsigned numbers have no negative differences, so a wrong IoU would show here."""
+    a, b = drawn_boxes(12, 1, 20, whole=True), drawn_boxes(12, 2, 20, whole=True)
+    i, j, scores = a.astype(dtype), b.astype(dtype), np.linspace(1, 0.5, 12)
+    features = Tensor(np.random.default_rng(0).standard_normal((1, 2, 10, 10)).astype(F4))
+    for got, expected in [(boxes.iou(i, j), boxes.iou(a, b)), (boxes.encode(i, j), boxes.encode(a, b)),
+                          (boxes.decode(boxes.encode(a, b), j), boxes.decode(boxes.encode(a, b), b)),
+                          (boxes.clip(i, 9, 9), boxes.clip(a, 9, 9)),
+                          (boxes.nms(i, scores, 0.1), boxes.nms(a, scores, 0.1)),
+                          (regions.roi_align(features, i[None], 2).data,
+                           regions.roi_align(features, a.astype(F4)[None], 2).data)]:
+        assert got.dtype == expected.dtype
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_detections_and_average_precision_print_on_one_line():
+    held = scenes(3, 0, "test")
+    found = Detections(held.boxes, np.linspace(0.9, 0.5, len(held.boxes)), held.labels, held.scene)
+    assert repr(found) == f"Detections({len(held.boxes)} boxes in 3 images)"
+    assert repr(found[:1]) == "Detections(1 box in 1 image)" and repr(found[:0]) == "Detections(0 boxes in 0 images)"
+    perfect = average_precision(found, held)
+    assert repr(perfect) == "AveragePrecision(AP 1.000, AP at IoU 0.50 1.000)"
+    other = average_precision(found, held, ranges={"tiny": (0, 1)}, thresholds=[0.9])
+    assert repr(other) == "AveragePrecision(AP nan; tiny objects)"
+    for one in 0, np.int64(0):
+        with pytest.raises(TypeError, match=r"expected a slice, as in found\[:8\].*; one detection is found\[i:i"):
+            found[one]
+    with pytest.raises(ValueError, match=r"thresholds 0.50, 0.55, 0.60, 0.65, .*, 0.95, got 0.62"):
+        perfect.ap(0.62)
 
 
 def test_iou_of_very_small_boxes():

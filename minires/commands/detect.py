@@ -28,13 +28,14 @@ import numpy as np
 from .. import datasets, detection, device, info, kernels
 from ..datasets import Scenes
 from ..detection import Detections, Recipe
+from ..detection.training import TEST_PATCHES
 from ..files import records
 from ..files.atomic import check_can_hold_files, write_atomically
 from ..files.records import Between
 from ..files.shipped import shipped_file
 from ..kernels import parallel
 from ..models import canonical
-from ..names import UsageError, counted, printed, unknown
+from ..names import UsageError, counted, key, printed, unknown
 from ..runs import checkpoint, progress
 from ..runs.progress import Passed
 from ..runs.run import Outcome, arrays_of, has_begun, locked_folder, not_finite, state_of, stop_signals
@@ -48,8 +49,22 @@ MOST_PIXELS = 64 << 20  # of the user's own scenes
 LARGEST = 4 << 20       # pixels of one of them; a network needs about 500 bytes for each
 AT_ONCE = 50 * 56 * 56  # pixels of the images that a network sees together
 MOST_SHOWN = 60         # scenes in one picture
+RANGE = "AP, AR and IoU are from 0 to 1; higher is better"
+PERCENT = "{:.1f} %"
+MEASURES = {  # {a number of detection.score: how it is printed}
+    "ap": ("AP, mean over IoU 0.50 to 0.95", "{:.3f}"), "ap50": ("AP at IoU 0.50", "{:.3f}"),
+    "ap75": ("AP at IoU 0.75", "{:.3f}"), "ap_small": ("AP of small objects", "{:.3f}"),
+    "ap_medium": ("AP of medium objects", "{:.3f}"), "ap_large": ("AP of large objects", "{:.3f}"),
+    "localisation_scenes": ("scenes with one object", "{:.0f}"),
+    "localisation_class_predicted": ("localisation error, class predicted", PERCENT),
+    "localisation_class_given": ("localisation error, class given", PERCENT),
+    "localisation_box_alone": ("localisation error, box alone", PERCENT),
+    "mean_iou": ("mean IoU of the classes and the ground", "{:.3f}"), "article_iou": ("IoU of all articles", "{:.3f}"),
+    "error": ("error", "{:.2f} %")}
 Count = Annotated[int, Between(0)]
 NotNegative = Annotated[float, Between(0)]
+
+DETECTORS = "resnet20", "resnet56"  # those that ship, in weights/detection: a name is enough for them
 
 # Where a training begins if no file is given: the network trained on 14x14 images, and the one trained on patches.
 BEGIN = {"classification": "weights/fashion-mnist", "detection": "weights/patches", "segmentation": "weights/patches"}
@@ -129,6 +144,9 @@ def choose(task: str, backbone: str, *, weights: str = "", seed: int = 0, width:
     if task not in detection.RECIPES:
         raise unknown("task", task, detection.RECIPES)
     recipe = detection.RECIPES[task]
+    if 0 < images < recipe.batch_size:
+        raise UsageError(f"--images: expected at least {recipe.batch_size}, because {task} trains on batches of "
+                         f"{recipe.batch_size} images, got {images}")
     recipe = dataclasses.replace(recipe, images=images) if images else recipe
     path = None
     if weights != "none":
@@ -177,16 +195,38 @@ def load(folder: Path, where: str = "") -> tuple[Settings, Any]:
 
     where: "auto", "cpu" or "gpu"; "": the device of the training
 
-    Raises FileNotFoundError if `folder` is not the folder of a finished training.
+    folder: of the training; or the name of a detector that ships, such as "resnet20", if there is no such folder
+
+    Raises FileNotFoundError if `folder` is neither the folder of a finished training nor such a name.
     """
-    settings = read_settings(folder)
-    weights = folder / "weights.safetensors"
+    if name := shipped_detector(folder):
+        settings, weights = _recorded(name), shipped_file(f"weights/detection/{name}.safetensors")
+    elif not folder.exists() and len(folder.parts) == 1:
+        raise FileNotFoundError(f"{folder} is not the folder of a training: there is no such folder; and minires ships "
+                                f"no detector of this name. It ships {' and '.join(DETECTORS)}")
+    else:
+        settings, weights = read_settings(folder), folder / "weights.safetensors"
     if not weights.exists():
         raise FileNotFoundError(f"{folder}: the training is not finished, so there is no weights.safetensors in it; "
                                 f"minires detect train --resume --out {folder} resumes it")
     net = dataclasses.replace(settings, device=device.use(where or settings.device)).build(None)
     load_weights(net, weights)
     return settings, net.eval()
+
+
+def shipped_detector(folder: Path) -> str:
+    """Return the name of the detector that ships if `folder` is its name and does not exist, or else ""."""
+    name = key(str(folder))
+    return name if name in DETECTORS and not folder.exists() else ""
+
+
+def _recorded(name: str) -> Settings:
+    """Return the settings of a detector that ships, from the record of its training."""
+    path = shipped_file("results/detection/results.json")
+    run = next(run for run in records.read(path)["detection"][name] if run["seed"] == 0)
+    known = {field.name for field in dataclasses.fields(Settings)}
+    settings: Settings = records.checked({k: v for k, v in run.items() if k in known}, Settings, str(path))
+    return settings
 
 
 # ---------------------------------------------------------------------------------------------------- training
@@ -235,7 +275,7 @@ def _folder(out: Path, chosen: tuple[Settings, Path | None] | None, resume: bool
         raise FileNotFoundError(f"{out}: found no training to resume; give BACKBONE to begin one")
     there = read_settings(out) if begun else None
     if there and chosen:
-        mine, theirs = chosen[0].choices(), there.choices()
+        mine, theirs = (choices.pop("recipe") | choices for choices in (chosen[0].choices(), there.choices()))
         if found := [f"{key}: {theirs[key]} there, {mine[key]} asked for" for key in mine if mine[key] != theirs[key]]:
             raise ValueError(f"{out} holds a training with other settings: {'; '.join(found)}. Use the settings of "
                              "that training, or choose another --out")
@@ -270,7 +310,7 @@ class _Training:
         if not (there and self._load(begin)):
             checkpoint.save(out, 0, self._arrays(), self._header(0.0))
         say(f"{out}: {settings.task} with {printed(settings.backbone)}, {self.net.count_parameters():,} trained "
-            f"parameters, {settings.recipe.images:,} images, step {self.at.step} of {self.steps}")
+            f"parameters, {_trained_on(settings.recipe)}, step {self.at.step} of {self.steps}")
 
     def _load(self, begin: bool) -> bool:
         """Continue from the newest checkpoint. Return False if there is none, and the training may `begin`."""
@@ -348,7 +388,29 @@ class _Training:
         content = {**settings.choices(), "recorded": settings.recorded, "held_back": held, "score": found,
                    "seconds": round(seconds, 1)}
         write_atomically(self.out / "results.json", records.text(content) + "\n")
-        self.say(f"{self.out.name}: {', '.join(f'{name} {value:.3f}' for name, value in found.items())}")
+        count = f"{TEST_PATCHES:,} test patches" if settings.task == "classification" else (
+            counted(HELD_BACK, "test scene"))
+        scale = "" if settings.task == "classification" else f". {RANGE}"
+        self.say(f"{self.out.name}: measured on {count} that were held back{scale}")
+        for name, value in found.items():
+            self.say(_measure(name, value))
+
+
+def _trained_on(recipe: Recipe) -> str:
+    """Return how many images a training uses: whole batches, so these may be fewer than the recipe has."""
+    used = recipe.steps * recipe.batch_size
+    batches = f"{recipe.steps:,} batch{'es' * (recipe.steps != 1)} of {recipe.batch_size}"
+    return f"{used:,} images ({batches}{f'; {recipe.images:,} were asked for' * (used < recipe.images)})"
+
+
+def _measure(name: str, value: float) -> str:
+    """Return a line of text with one of the numbers that `detection.score` returns."""
+    label, form = MEASURES.get(name, (name, "{:.3f}"))
+    return _row(label, form.format(value))
+
+
+def _row(label: str, value: str) -> str:
+    return f"{label:<44}{value:>10}"
 
 
 # -------------------------------------------------------------------------------------------- scenes and answers
@@ -400,10 +462,10 @@ def read_detections(path: Path, scenes: Scenes) -> Detections:
         if not isinstance(entry, Mapping):
             raise ValueError(f"{where}: expected keys and values, got {type(entry).__name__}")
         found: _Entry = records.checked({k: v for k, v in entry.items() if k in _Entry.__annotations__}, _Entry, where)
-        for key, given, low, high in (("image_id", found["image_id"], 0, len(scenes) - 1),
-                                      ("category_id", found["category_id"], 1, len(scenes.classes))):
+        for name, given, low, high in (("image_id", found["image_id"], 0, len(scenes) - 1),
+                                       ("category_id", found["category_id"], 1, len(scenes.classes))):
             if not low <= given <= high:
-                raise ValueError(f"{where}: {key}: expected one from {low} to {high}, got {_short(given)}")
+                raise ValueError(f"{where}: {name}: expected one from {low} to {high}, got {_short(given)}")
         box = found["bbox"]
         if len(box) != 4 or not min(box[2:]) > 0:
             raise ValueError(f"{where}: bbox: expected [x, y, width, height] with width and height above 0, got "
@@ -437,13 +499,14 @@ def coco(detections: Detections) -> str:
                        for i, label, (x0, y0, x1, y1), score in rows])
 
 
-def evaluate(folder: Path | None, *, detections: Path | None = None, scenes: Path | None = None, count: int = 300,
-             seed: int = 0, where: str = "", write: Path | None = None) -> str:
+def evaluate(folder: Path | None, *, detections: Path | None = None, scenes: Path | None = None,
+             count: int | None = None, seed: int = 0, where: str = "", write: Path | None = None) -> str:
     """Return a table of what a trained network, or a file of detections, reaches on scenes.
 
-    folder: of a finished training; or
+    folder: of a finished training, or the name of a detector that ships; or
     detections: a JSON file in COCO's format
-    scenes: a .npz file with the user's own scenes; None: `count` test scenes with this seed
+    scenes: a .npz file with the user's own scenes; None: generated test scenes with this seed
+    count: the number of test scenes, or the most scenes of the file, its first ones; None: 300, or all of the file
     write: a file to which the network's detections are written, in COCO's format
 
     Raises UsageError unless there is either a folder or detections, and for an option that has no effect.
@@ -457,7 +520,8 @@ def evaluate(folder: Path | None, *, detections: Path | None = None, scenes: Pat
         assert detections is not None
         return _measured(read_detections(detections, held), held, str(detections))
     settings, net = load(folder, where)
-    title = f"{settings.task} with {printed(settings.backbone)}, {folder}"
+    source = "which ships with minires" if shipped_detector(folder) else folder
+    title = f"{settings.task} with {printed(settings.backbone)}, {source}"
     if write:
         if settings.task != "detection":
             raise UsageError(f"--write needs the folder of a detector; {folder} holds a training of {settings.task}")
@@ -465,7 +529,8 @@ def evaluate(folder: Path | None, *, detections: Path | None = None, scenes: Pat
     if settings.task == "classification":
         if scenes:
             raise UsageError(f"--scenes: {folder} holds a classifier of patches, which is measured on patches")
-        return f"{title}\nerror on 2,000 test patches: {detection.score(settings.task, net, seed=seed)['error']:.2f} %"
+        error = detection.score(settings.task, net, seed=seed)["error"]
+        return f"{title}\nerror on {TEST_PATCHES:,} test patches: {error:.2f} %"
     held = _held_back(scenes, count, seed)
     images = device.to(detection.inputs(held.images), device.use(where or settings.device))
     if settings.task == "segmentation":
@@ -473,15 +538,16 @@ def evaluate(folder: Path | None, *, detections: Path | None = None, scenes: Pat
             raise ValueError(f"{scenes}: expected masks, which segmentation is measured with")
         mean, each = detection.mean_iou(net.predict(images, together(held)), held.masks, 1 + len(held.classes))
         lines = [f"{name:<14}{value:>8.3f}" for name, value in zip(("ground", *held.classes), each, strict=True)]
-        return "\n".join([title, f"{'IoU of':<14}{len(held)} scenes", *lines, f"{'mean':<14}{mean:>8.3f}"])
+        return "\n".join([title, RANGE, f"{'IoU of':<14}{counted(len(held), 'scene')}", *lines,
+                          f"{'mean':<14}{mean:>8.3f}"])
     found = net.detect(images, batch_size=together(held))
     if write:
         write_atomically(write, coco(found))
     return _measured(found, held, title)
 
 
-def _held_back(scenes: Path | None, count: int, seed: int) -> Scenes:
-    return read_scenes(scenes) if scenes else datasets.scenes(count, seed, "test")
+def _held_back(scenes: Path | None, count: int | None, seed: int) -> Scenes:
+    return read_scenes(scenes)[:count] if scenes else datasets.scenes(count or HELD_BACK, seed, "test")
 
 
 def together(held: Scenes) -> int:
@@ -509,12 +575,13 @@ def _measured(found: Detections, held: Scenes, title: str) -> str:
             rows.append((f"AP of {name} objects, {size} pixels", result.ap(area=name)))
     rows += [(f"AR with {most} for each class and image", result.ar(most)) for most in result.most]
     rows += [(f"AP of {name}", result.ap(label=i)) for i, name in enumerate(held.classes)]
-    lines = [title, f"{len(held)} scenes, {len(held.boxes)} objects, {len(found)} detections",
-             *(f"{name:<44}{'no object' if math.isnan(value) else f'{value:.3f}':>9}" for name, value in rows)]
+    counts = (len(held), "scene"), (len(held.boxes), "object"), (len(found), "detection")
+    lines = [title, ", ".join(counted(*each) for each in counts), RANGE,
+             *(_row(name, "no object" if math.isnan(value) else f"{value:.3f}") for name, value in rows)]
     if (np.bincount(held.scene, minlength=len(held)) == 1).any():
         place = detection.localisation_errors(found, held)
-        lines += [f"localisation errors over {place.scenes} scenes with one object, in percent",
-                  *(f"{name:<44}{value:>9.1f}" for name, value in (
+        lines += [f"localisation errors over {counted(place.scenes, 'scene')} with one object, in percent",
+                  *(_row(name, f"{value:.1f}") for name, value in (
                       ("class predicted", place.class_predicted), ("class given", place.class_given),
                       ("box alone", place.box_alone)))]
     return "\n".join(lines)
@@ -524,6 +591,7 @@ def show(folder: Path, out: Path, *, scenes: Path | None = None, count: int = 6,
          least_score: float = 0.3, where: str = "") -> None:
     """Draw scenes with the answers of a trained network: boxes, right and wrong, or masks.
 
+    folder: of a finished training, or the name of a detector that ships
     out: the picture to write, a .png file
     scenes: a .npz file with the user's own scenes; None: test scenes with this seed
     count, first: how many scenes to draw, and the number of the first one
@@ -552,8 +620,8 @@ def show(folder: Path, out: Path, *, scenes: Path | None = None, count: int = 6,
     else:
         held = datasets.scenes(count, seed, "test", first=first)
     images = device.to(detection.inputs(held.images), device.use(where or settings.device))
-    caption = f"{printed(settings.backbone)}, {settings.recipe.images:,} training scenes, seed {settings.seed}; " \
-              f"{scenes or f'test scenes from number {first}, seed {seed}'}"
+    caption = f"{printed(settings.backbone)}, trained with seed {settings.seed} on {settings.recipe.images:,} scenes; "
+    caption += _drawn(scenes, first, len(held), seed)
     if settings.task == "segmentation":
         predicted = net.predict(images, together(held))
         figure = plot.segmented(held.images, held.masks, predicted, held.classes, caption=caption)
@@ -562,5 +630,11 @@ def show(folder: Path, out: Path, *, scenes: Path | None = None, count: int = 6,
         right = detection.true_positives(found, held)
         figure = plot.detected(held.images, (held.boxes, held.labels, held.scene),
                                (found.boxes, found.labels, found.scene, found.scores, right), held.classes,
-                               caption=caption)
+                               caption=f"{caption}; boxes with a score above {least_score:g}")
     write_atomically(out, plot.png(figure))
+
+
+def _drawn(scenes: Path | None, first: int, count: int, seed: int) -> str:
+    """Return which scenes a picture shows."""
+    which = f"{'scene' if count == 1 else 'scenes'} {first}{f' to {first + count - 1}' * (count > 1)}"
+    return f"{which} of {scenes}" if scenes else f"test {which} of seed {seed}"

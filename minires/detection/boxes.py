@@ -1,9 +1,9 @@
 """Boxes: how much two of them overlap, how one is written as offsets from another, and which of many to keep.
 
 A box is (x0, y0, x1, y1) in pixels with exclusive ends: x1 - x0 is the width. Arrays of boxes have the shape (..., 4).
-All functions take NumPy or CuPy arrays of floating-point numbers and return arrays of the same kind and dtype. They
-raise TypeError for other arrays. Unsigned numbers, for example, have no negative differences, so they would give a
-wrong IoU.
+All functions take NumPy or CuPy arrays of numbers and return arrays of the same kind, and raise TypeError for anything
+else. Floating-point numbers keep their dtype. Whole numbers, such as those of `Scenes.boxes`, become float64: unsigned
+numbers have no negative differences, so they would give a wrong IoU.
 """
 from __future__ import annotations
 
@@ -14,26 +14,33 @@ from typing import Any
 import numpy as np
 
 from .. import device
+from ..names import counted
 
 FARTHEST = 1e9              # pixels: coordinates of detections; areas then cannot overflow
 MOST_GROWTH = math.log(16)  # a decoded side is at most 16 times the anchor's, because exp could overflow
 
 
-def checked(operation: str, extent: bool = True, **given: Any) -> Any:
-    """Return the module, NumPy or CuPy, of arrays that hold boxes or offsets.
+def checked(operation: str, extent: bool = True, axes: int = 1, **given: Any) -> tuple[Any, ...]:
+    """Return the module, NumPy or CuPy, of arrays that hold boxes or offsets, and then the arrays.
+
+    Arrays of whole numbers become float64; others are returned as they are.
 
     extent: whether all of them must be boxes with an extent
+    axes: the least number of axes; with 2, an array that is a single box (4,) is refused
 
-    Raises TypeError, which begins with `operation`, for an array that is not of floating-point numbers.
+    Raises TypeError, which begins with `operation`, for an array that is not of numbers.
     Raises ValueError, which names the array and the box, for another shape than (..., 4), and for a box that is not
     finite, or not wider and higher than 0.
     """
     for name, array in given.items():
-        if not hasattr(array, "dtype") or array.dtype.kind != "f":
-            raise TypeError(f"{operation}: {name}: expected an array of floating-point numbers, got "
+        if not hasattr(array, "dtype") or array.dtype.kind not in "iuf":
+            raise TypeError(f"{operation}: {name}: expected an array of numbers, got "
                             f"{getattr(array, 'dtype', type(array).__name__)}")
-        if array.shape[-1:] != (4,):
-            raise ValueError(f"{operation}: {name}: expected shape (..., 4), got {array.shape}")
+        if array.shape[-1:] != (4,) or array.ndim < axes:
+            one = f"; write one box as {name}[None]" if array.shape == (4,) else ""
+            raise ValueError(f"{operation}: {name}: expected shape {'(N, 4)' if axes == 2 else '(..., 4)'}, got "
+                             f"{array.shape}{one}")
+    given = {name: array if array.dtype.kind == "f" else array.astype(np.float64) for name, array in given.items()}
     xp = device.of(*given.values(), operation=operation)
     for name, array in given.items() if extent else ():
         valid = (array[..., :2] < array[..., 2:]).all(-1) & xp.isfinite(array).all(-1)  # a comparison with NaN is False
@@ -41,7 +48,7 @@ def checked(operation: str, extent: bool = True, **given: Any) -> Any:
             at = int(valid.argmin())
             raise ValueError(f"{operation}: {name}: box {at}: expected x0 < x1 and y0 < y1, got "
                              f"{array.reshape(-1, 4)[at].tolist()}")
-    return xp
+    return xp, *given.values()
 
 
 def areas(boxes: Any) -> Any:
@@ -58,7 +65,7 @@ def iou(a: Any, b: Any) -> Any:
 
     Raises ValueError, which names the box, for a box without extent, and for one that is not finite.
     """
-    xp = checked("iou", a=a, b=b)
+    xp, a, b = checked("iou", axes=2, a=a, b=b)
     a, b = a[..., :, None, :], b[..., None, :, :]
     sides = xp.minimum(a[..., 2:], b[..., 2:]) - xp.maximum(a[..., :2], b[..., :2])
     sides = xp.maximum(sides, 0)  # two boxes that are apart on both axes have two negative sides, whose product is not
@@ -77,7 +84,7 @@ def encode(boxes: Any, anchors: Any) -> Any:
 
     Raises ValueError, which names the box, for a box without extent, and for one that is not finite.
     """
-    xp = checked("encode", boxes=boxes, anchors=anchors)
+    xp, boxes, anchors = checked("encode", boxes=boxes, anchors=anchors)
     (x, y, w, h), (xa, ya, wa, ha) = _centred(boxes), _centred(anchors)
     return xp.stack([(x - xa) / wa, (y - ya) / ha, xp.log(w / wa), xp.log(h / ha)], -1)
 
@@ -90,7 +97,7 @@ def decode(offsets: Any, anchors: Any) -> Any:
     Raises ValueError, which names the anchor, for an anchor without extent, and for one that is not finite.
     """
     checked("decode", anchors=anchors)
-    xp = checked("decode", False, offsets=offsets, anchors=anchors)
+    xp, offsets, anchors = checked("decode", False, offsets=offsets, anchors=anchors)
     xa, ya, wa, ha = _centred(anchors)
     tx, ty, tw, th = (offsets[..., i] for i in range(4))
     x, y = xa + tx * wa, ya + ty * ha
@@ -106,7 +113,7 @@ def _centred(boxes: Any) -> tuple[Any, Any, Any, Any]:
 
 def clip(boxes: Any, height: int, width: int) -> Any:
     """Return the parts (..., 4) of boxes inside an image. A box that is outside the image gets a side of length 0."""
-    xp = checked("clip", False, boxes=boxes)
+    xp, boxes = checked("clip", False, boxes=boxes)
     return xp.minimum(xp.maximum(boxes, 0), xp.asarray([width, height, width, height], boxes.dtype))
 
 
@@ -125,7 +132,7 @@ def nms(boxes: Any, scores: Any, threshold: float, labels: Any = None) -> Any:
     Raises ValueError for a score that is NaN, a box without extent, a threshold out of range, and shapes that do not
     fit.
     """
-    xp = checked("nms", boxes=boxes)
+    xp, boxes = checked("nms", axes=2, boxes=boxes)
     for name, array in ("scores", scores), *((("labels", labels),) if labels is not None else ()):
         kinds = "f" if name == "scores" else "iuf"
         if not hasattr(array, "dtype") or array.dtype.kind not in kinds:
@@ -192,10 +199,20 @@ class Detections:
                 at = int(valid.argmin())
                 raise ValueError(f"Detections: detection {at}: expected {expected}, got {given[at].tolist()}")
 
+    def __repr__(self) -> str:
+        """Return counts, not the arrays: "Detections(812 boxes in 297 images)"."""
+        return f"Detections({len(self)} box{'es' * (len(self) != 1)} in {counted(len(np.unique(self.scene)), 'image')})"
+
     def __len__(self) -> int:
         """Return the number of detections."""
         return len(self.scores)
 
     def __getitem__(self, rows: Any) -> Detections:
-        """Return the detections of a slice, an index array or a mask. One detection is ``found[i:i + 1]``."""
+        """Return the detections of a slice, an index array or a mask. One detection is ``found[i:i + 1]``.
+
+        Raises TypeError for a single number.
+        """
+        if np.ndim(rows) == 0 and not isinstance(rows, slice):
+            raise TypeError(f"Detections: expected a slice, as in found[:8], an index array or a mask, got {rows!r}; "
+                            "one detection is found[i:i + 1]")
         return Detections(self.boxes[rows], self.scores[rows], self.labels[rows], self.scene[rows])

@@ -45,6 +45,12 @@ class AveragePrecision:
     ranges: tuple[str, ...]
     most: tuple[int, ...]
 
+    def __repr__(self) -> str:
+        """Return the AP, not the arrays: "AveragePrecision(AP 0.462, AP at IoU 0.50 0.754)"."""
+        area = "all" if "all" in self.ranges else self.ranges[0]
+        half = f", AP at IoU 0.50 {self.ap(0.5, area):.3f}" if np.isclose(self.thresholds, 0.5).any() else ""
+        return f"AveragePrecision(AP {self.ap(area=area):.3f}{half}{f'; {area} objects' * (area != 'all')})"
+
     def ap(self, threshold: float | None = None, area: str = "all", label: int | None = None) -> float:
         """Return the mean precision, 0 to 1, with the largest number of detections; NaN if there is no object.
 
@@ -65,8 +71,8 @@ class AveragePrecision:
         if threshold is not None:
             (at,) = np.nonzero(np.isclose(self.thresholds, threshold))
             if not at.size:
-                raise ValueError(f"average precision: expected one of the thresholds {self.thresholds.tolist()}, got "
-                                 f"{threshold}")
+                raise ValueError("average precision: expected one of the thresholds "
+                                 f"{', '.join(f'{t:.2f}' for t in self.thresholds)}, got {threshold}")
             found = found[at]
         found = found if label is None else found[..., _place("class", label, range(found.shape[-1]))]
         return float(found[found > -1].mean()) if (found > -1).any() else float("nan")

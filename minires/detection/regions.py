@@ -35,7 +35,7 @@ def roi_align(features: Tensor, boxes: Any, stride: int, bins: int = 7, samples:
     features at samples x samples points in it.
 
     features: (N, C, H, W), of which a cell covers stride x stride pixels
-    boxes: (N, K, 4) of the same dtype, in pixels; K boxes for each image
+    boxes: (N, K, 4) of the same dtype, in pixels; K boxes for each image. Whole numbers become the features' dtype
     result: (N * K, C, bins, bins), the boxes of the first image first
 
     The gradient reaches the features, but not the boxes. The result is torchvision's roi_align with aligned=True for
@@ -46,6 +46,8 @@ def roi_align(features: Tensor, boxes: Any, stride: int, bins: int = 7, samples:
     if features.data.ndim != 4:
         raise ValueError(f"roi_align: expected features (N, C, H, W), got {features.shape}")
     N, C, H, W = features.shape
+    if boxes.dtype.kind in "iu":
+        boxes = boxes.astype(features.dtype)
     if boxes.ndim != 3 or boxes.shape[::2] != (N, 4) or boxes.dtype != features.dtype:
         raise ValueError(f"roi_align: expected boxes ({N}, K, 4) of {features.dtype} for features {features.shape}, "
                          f"got {boxes.dtype}{boxes.shape}")

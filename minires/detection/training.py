@@ -58,8 +58,10 @@ class Recipe:
             whole, value = field.type == "int", getattr(self, field.name)
             if not isinstance(value, numbers.Integral if whole else numbers.Real) or isinstance(value, bool):
                 raise TypeError(f"recipe: {field.name}: expected a {'whole ' * whole}number, got {value!r}")
-        if self.images < self.batch_size or self.batch_size < 1:
-            raise ValueError(f"recipe: expected batch_size from 1 and images from one batch, got {self.batch_size} and "
+        if self.batch_size < 1:
+            raise ValueError(f"recipe: expected batch_size from 1, got {self.batch_size}")
+        if self.images < self.batch_size:
+            raise ValueError(f"recipe: expected images from {self.batch_size}, which are one batch, got "
                              f"{self.images}")
         for name in "lr", "warm_up", "momentum", "weight_decay", "clip":
             if not 0 <= getattr(self, name) < math.inf:

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.lines import Line2D
 
+from ..names import counted
 from .style import COLOURS, GREY, INK, LABEL, TICK, WIDTH, Figure, legend_below, new_figure
 
 COLUMNS = 3
@@ -34,12 +35,15 @@ def detected(images: Any, true: tuple[Any, Any, Any], found: tuple[Any, Any, Any
     found: boxes (K, 4), classes (K,), images (K,), scores (K,), and whether each is right (K,)
     classes: the classes' names
 
-    A found box has its class and its score above it, or inside if it is at the top of the image.
+    A found box has its class and its score above it, or inside if it is at the top of the image. If only the class is
+    wrong, that of the true box follows in brackets: "Dress (Shirt) 0.71".
     """
     images = np.asarray(images)
     right = int(np.asarray(found[4], bool).sum())
-    title = title or f"{len(found[0])} boxes found, {right} of them right; the scenes have {len(true[0])} objects"
-    figure, panels = _panels(len(images), COLUMNS, title, caption)
+    boxes, scenes = "box" if len(found[0]) == 1 else "boxes", "scene has" if len(images) == 1 else "scenes have"
+    title = title or (f"{len(found[0])} {boxes} found, {right} of them right; the {scenes} "
+                      f"{counted(len(true[0]), 'object')}")
+    figure, panels = _panels(len(images), min(COLUMNS, len(images)), title, caption, most=3.4)
     for number, axes in enumerate(panels):
         _image(axes, images[number])
         for box, _, scene in zip(*true, strict=True):
@@ -49,15 +53,29 @@ def detected(images: Any, true: tuple[Any, Any, Any], found: tuple[Any, Any, Any
             if scene == number:
                 colour = RIGHT if is_right else WRONG
                 _box(axes, box, colour, "solid" if is_right else WRONG_DASHES)
+                name = classes[int(label)]
+                if not is_right and (real := _class_there(box, number, true)) not in (None, int(label)):
+                    name = f"{name} ({classes[real]})"
                 above = box[1] > 5  # pixels that a line of text needs
-                axes.text(box[0] - 0.5, box[1] - 1 if above else box[1], f"{classes[int(label)]} {float(score):.2f}",
+                axes.text(box[0] - 0.5, box[1] - 1 if above else box[1], f"{name} {float(score):.2f}",
                           fontsize=7, color="white", va="bottom" if above else "top", clip_on=True,
                           bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.8, "alpha": 0.85})
     legend_below(figure, [], styles=[
         Line2D([], [], color="#8c8c8c", linestyle=(0, (3, 2)), label="true box"),
         Line2D([], [], color=RIGHT, linestyle="solid", label="right: IoU at least 0.5, and the right class"),
-        Line2D([], [], color=WRONG, linestyle=WRONG_DASHES, label="wrong")])
+        Line2D([], [], color=WRONG, linestyle=WRONG_DASHES, label="wrong; in brackets: the true class")])
     return figure
+
+
+def _class_there(box: Any, number: int, true: tuple[Any, Any, Any]) -> int | None:
+    """Return the class of the true box of an image with the largest IoU, or None if no IoU is 0.5 or more."""
+    boxes, labels, scene = (np.asarray(array) for array in true)
+    boxes, labels = boxes[scene == number].astype(np.float64), labels[scene == number]
+    box = np.asarray(box, np.float64)
+    sides = np.maximum(np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2]), 0)
+    shared = sides.prod(1)
+    ious = shared / ((boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod() - shared)
+    return int(labels[ious.argmax()]) if ious.max(initial=0) >= 0.5 else None
 
 
 def boxed(images: Any, kinds: Mapping[str, Sequence[Any]], title: str, caption: str = "",
