@@ -664,3 +664,7 @@ def _free(path: Path) -> Path:
     """Return the first of a.html, a-2.html, a-3.html, ... that does not exist, for a folder of a, a-2, a-3, ..."""
     names = (path, *(path.with_name(f"{path.stem}-{i}{path.suffix}") for i in range(2, 10_000)))
     return next(p for p in names if not p.exists())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -27,7 +27,8 @@ UNARY = {
     "abs": (ops.abs, lambda x: torch.abs(x), "the sign of NaN is NaN"),
     "leaky_relu": (ops.leaky_relu, lambda x: torch.nn.functional.leaky_relu(x), ""),
     "gelu": (ops.gelu, lambda x: torch.nn.functional.gelu(x), ""),
-    "clip(x, -1, 1)": (lambda x: x.clip(-1, 1), lambda x: x.clamp(-1, 1), "the mask multiplies"),
+    # No bound is among VALUES: at a bound PyTorch's gradient is 1 or 0, depending on the vectors of the CPU.
+    "clip(x, -2, 2)": (lambda x: x.clip(-2, 2), lambda x: x.clamp(-2, 2), "the mask multiplies"),
     "2 ** x": (lambda x: 2 ** x, lambda x: 2 ** x, ""),
     "where(x > 0, x, 1)": (lambda x: ops.where(x > 0, x, 1), lambda x: torch.where(x > 0, x, 1.0), ""),
     "exp": (ops.exp, lambda x: torch.exp(x), ""), "log": (ops.log, lambda x: torch.log(x), ""),
