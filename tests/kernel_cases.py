@@ -65,6 +65,7 @@ CONVOLUTIONS = [  # N, C, H, W, O, kernel, stride, padding
     (2, 256, 7, 7, 256, (3, 3), (1, 1), (1, 1)),   # even one image row is too large for a small product
     (3, 128, 5, 6, 9, (1, 1), (1, 1), (0, 0)),     # pixels of 512 bytes: the native frames keep them further apart
     (2, 128, 9, 6, 40, (3, 2), (2, 1), (0, 1)),    # the same with rows and columns that no window sees
+    (2, 128, 1, 1, 3, (1, 1), (3, 3), (1, 1)),     # and a frame that ends where the image would begin
     (2, 192, 9, 9, 192, (3, 3), (2, 2), (1, 1)),
     (3, 2, 20, 17, 4, (7, 7), (2, 2), (3, 3)),
     (3, 2, 9, 12, 4, (5, 1), (1, 2), (2, 0)),

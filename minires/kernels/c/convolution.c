@@ -148,8 +148,8 @@ static const float *framed(const Product *p, const float *x, i64 count, float *f
     const i64 cut_rows = p->top < 0 ? -p->top : 0, cut_columns = p->left < 0 ? -p->left : 0, C = p->channels;
     const i64 rows = least(p->height - cut_rows, p->rows - p->top - cut_rows);
     const i64 columns = least(p->width - cut_columns, p->columns - p->left - cut_columns);
-    const i64 pieces = p->pitch == C ? 1 : columns, piece = columns / pieces * C;            /* of a row */
     if (rows < 1 || columns < 1) return frames;               /* only padding is seen */
+    const i64 pieces = p->pitch == C ? 1 : columns, piece = columns / pieces * C;            /* of a row */
     for (i64 n = 0; n < count; n++)
         for (i64 r = 0; r < rows; r++)
             for (i64 k = 0; k < pieces; k++)
