@@ -131,8 +131,7 @@ def _add_demo(commands: Commands) -> None:
                       help="number of passes over the training images (default: 3)")
     demo.add_argument("--seed", type=arguments.not_negative, default=ABSENT, metavar="S",
                       help="seed of the initial weights and of the order of the images (default: 0)")
-    demo.add_argument("--device", choices=DEVICES, default=ABSENT,
-                      help=TRAINS_ON)
+    demo.add_argument("--device", choices=DEVICES, default=ABSENT, help=TRAINS_ON)
     demo.add_argument("--jobs", type=arguments.positive, metavar="N",
                       help="number of networks to train at the same time, each in its own process (default: the "
                            "environment variable MINIRES_THREADS, or else one per core, but at most 4; on a GPU 1). "
@@ -185,8 +184,7 @@ def _add_train(commands: Commands) -> None:
     train.add_argument("--seed", type=arguments.not_negative, default=ABSENT, metavar="S",
                        help="seed of the initial weights, of the order of the images and of their augmentation "
                             "(default: 0)")
-    train.add_argument("--device", choices=DEVICES, default=ABSENT,
-                       help=TRAINS_ON)
+    train.add_argument("--device", choices=DEVICES, default=ABSENT, help=TRAINS_ON)
     train.add_argument("--graph", action="store_true", default=ABSENT,
                        help="on a GPU, launch each training step as one CUDA graph; the numbers stay the same")
     train.add_argument("--out", type=arguments.path, metavar="DIR",
@@ -502,8 +500,7 @@ def _add_detect_train(actions: Commands) -> None:
                        help="number of channels of the first stage (default: 8)")
     train.add_argument("--seed", type=arguments.not_negative, default=ABSENT, metavar="S",
                        help="seed of the scenes, of the new layers and of what is drawn from each scene (default: 0)")
-    train.add_argument("--device", choices=DEVICES, default=ABSENT,
-                       help=TRAINS_ON)
+    train.add_argument("--device", choices=DEVICES, default=ABSENT, help=TRAINS_ON)
     train.add_argument("--out", type=arguments.path, metavar="DIR",
                        help="folder of the training (default: minires-runs/TASK-BACKBONE-seedS)")
     train.add_argument("--resume", action="store_true",

@@ -1,4 +1,6 @@
-"""Read the values of the command line. Each function is a type of argparse, and refuses a wrong value in words."""
+"""Read the values of the command line. All functions but `rules` are types of argparse, and refuse wrong values in
+words.
+"""
 from __future__ import annotations
 
 import argparse

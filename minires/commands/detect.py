@@ -193,9 +193,8 @@ def read_settings(folder: Path) -> Settings:
 def load(folder: Path, where: str = "") -> tuple[Settings, Any]:
     """Return the settings and the network of a finished training.
 
-    where: "auto", "cpu" or "gpu"; "": the device of the training
-
     folder: of the training; or the name of a detector that ships, such as "resnet20", if there is no such folder
+    where: "auto", "cpu" or "gpu"; "": the device of the training
 
     Raises FileNotFoundError if `folder` is neither the folder of a finished training nor such a name.
     """
@@ -567,8 +566,8 @@ def _check_writable(path: Path) -> None:
 def _measured(found: Detections, held: Scenes, title: str) -> str:
     """Return the AP table of COCO, the AP of each class, and the localisation errors if a scene has one object."""
     result = detection.average_precision(found, held)
-    rows = [("AP, mean over IoU 0.50 to 0.95", result.ap()), ("AP at IoU 0.50", result.ap(0.5)),
-            ("AP at IoU 0.75", result.ap(0.75))]
+    rows = [(MEASURES[name][0], value) for name, value in (
+        ("ap", result.ap()), ("ap50", result.ap(0.5)), ("ap75", result.ap(0.75)))]
     for name, (least, most) in detection.SCENE_AREAS.items():
         if name != "all":
             size = f"from {least:g}" + (f" to {most:g}" if most < 1e9 else "")

@@ -42,10 +42,9 @@ def inputs(images: np.ndarray) -> np.ndarray:
 class OnBackbone(nn.Module):
     """OnBackbone is the base of the networks that use the stages of a trained classifier. Its layers keep their names.
 
-    num_classes: the number of classes of objects, without the ground
-
     backbone: a CIFAR network with BatchNorm, plain or residual, which has been trained with `inputs`. Its layers become
         part of this network; its classifier `fc` does not.
+    num_classes: the number of classes of objects, without the ground
 
     `unfreeze()` makes all layers trained ones, and the BatchNorms use the statistics of each batch in training. A
     backbone with random weights needs that.

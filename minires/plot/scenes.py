@@ -69,13 +69,11 @@ def detected(images: Any, true: tuple[Any, Any, Any], found: tuple[Any, Any, Any
 
 def _class_there(box: Any, number: int, true: tuple[Any, Any, Any]) -> int | None:
     """Return the class of the true box of an image with the largest IoU, or None if no IoU is 0.5 or more."""
+    from ..detection import iou  # late: the other figures need no detector
+
     boxes, labels, scene = (np.asarray(array) for array in true)
-    boxes, labels = boxes[scene == number].astype(np.float64), labels[scene == number]
-    box = np.asarray(box, np.float64)
-    sides = np.maximum(np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2]), 0)
-    shared = sides.prod(1)
-    ious = shared / ((boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod() - shared)
-    return int(labels[ious.argmax()]) if ious.max(initial=0) >= 0.5 else None
+    ious = iou(np.asarray(box, np.float64)[None], boxes[scene == number].astype(np.float64))[0]
+    return int(labels[scene == number][ious.argmax()]) if ious.max(initial=0) >= 0.5 else None
 
 
 def boxed(images: Any, kinds: Mapping[str, Sequence[Any]], title: str, caption: str = "",
