@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minires import analysis, plot, runs
+from minires import analysis, datasets, models, plot, runs
 from minires.runs import sweep
+from minires.tensor import Tensor
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS, RESULTS = ROOT / "data" / "experiments", ROOT / "data" / "results"
@@ -102,6 +103,50 @@ def record(model, seed, error, loss=(1.0, 0.55, 0.4), **settings):
 def write(folder, name, found):
     (folder / name).mkdir()
     (folder / name / "results.json").write_text(json.dumps({"runs": found}))
+
+
+def test_the_networks_of_cifar10_are_measured_once_and_reported(program, monkeypatch, tmp_path, capsys):
+    cifar10, report, out = program("cifar10"), program("report"), tmp_path / "cifar10" / "analyses.json"
+    draw = np.random.default_rng(0)
+    part = draw.standard_normal((12, 3, 8, 8), np.float32), np.arange(12) % 10
+    sets = datasets.Prepared(part, part, tuple("abcdefghij"), "", "")
+    monkeypatch.setattr(datasets, "prepared", lambda *_, **__: sets)
+    monkeypatch.setattr(cifar10, "network", lambda name: models.cifar(  # shallow and narrow
+        14 if "56" in name else 8, "res" in name, width=4, rng=np.random.default_rng(0)))
+    for name, few in ("lesions_batch", {"batch_size": 5}), ("line", {"points": 3}), ("surface", {"points": 3}):
+        monkeypatch.setitem(cifar10.SETTINGS, name, cifar10.SETTINGS[name] | few)
+    for lines in 4 * 4 + 2, 0:
+        call(cifar10, monkeypatch, "--out", out)
+        assert capsys.readouterr().out.count("\n") == lines
+    whole, net = json.loads(out.read_text()), cifar10.network("resnet20")
+    assert whole["lesions"]["resnet20"] == cifar10.rounded(json.loads(json.dumps(
+        analysis.lesions(net, *part)._asdict())))
+    with analysis.deleted(net, ["layer2.0"]):
+        wrong = sum(int((net.train()(Tensor(part[0][i:i + 5])).data.argmax(1) != part[1][i:i + 5]).sum())
+                    for i in (0, 5, 10))
+    assert whole["lesions_batch"]["resnet20"]["without"]["layer2.0"] == pytest.approx(100 * wrong / 12, abs=1e-3)
+    assert whole["line"]["plain56"]["curvatures"][0] == whole["line"]["plain56"]["curvature"]
+    assert set(whole["surface"]) == {"plain56", "resnet56"} and len(whole["line"]["plain20"]["curvatures"]) == 3
+    assert cifar10.rounded({"a": (1.23456789, float("inf")), "b": 3}) == {"a": [1.23457, None], "b": 3}
+
+    whole["line"]["plain56"]["loss"][0] = whole["surface"]["plain56"]["loss"][0][0] = None  # an overflow
+    out.write_text(json.dumps(whole))
+    (tmp_path / "cifar10" / "results.json").write_text(json.dumps({"runs": [
+        record(name, 0, error) for name, error in zip(report.NETWORKS, (20.0, 15.0, 40.0, 14.0), strict=True)]}))
+    call(report, monkeypatch, "cifar10", "--results", tmp_path)
+    text, cut = capsys.readouterr().out, whole["lesions"]["resnet56"]
+    for line in ("- plain-56: training error 40.00 %, test error 41.00 %; the paper's test error after 164 epochs: "
+                 "13.25 %", "- plain-20 minus ResNet-56: training error 6.00, test error 6.00 points",
+                 f"- ResNet-56, lesions, eval mode: whole {cut['whole']:.2f} %, without one block "
+                 f"{np.mean(list(cut['without'].values())):.2f} % on average",
+                 f"without one that down-samples: {cut['without']['layer2.0']:.2f}, {cut['without']['layer3.0']:.2f} %",
+                 f"- ResNet-20, mean response: {np.mean(list(whole['responses']['resnet20'].values())):.3f}"):
+        assert line in text, text
+    assert {path.stem for path in out.parent.glob("*.png")} == {"lesions", "lesions_batch", "line", "surface",
+                                                                "responses"}
+    monkeypatch.setitem(cifar10.SETTINGS, "line", {"points": 4})
+    with pytest.raises(SystemExit, match="has other settings"):
+        call(cifar10, monkeypatch, "--out", out)
 
 
 def test_the_report_says_what_the_numbers_say(program, monkeypatch, tmp_path, capsys):

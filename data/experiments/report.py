@@ -77,6 +77,68 @@ def depth(folder: Path) -> Found:
     return lines, {"errors": plot.seed_intervals(by_group, "error after the last epoch (%)", caption=caption)}
 
 
+# ------------------------------------------------------------------------------------------------- cifar10
+
+
+NETWORKS = "plain20", "resnet20", "plain56", "resnet56"
+PAPER = {"plain20": 9.7, "resnet20": 8.75, "plain56": 13.25, "resnet56": 6.97}  # v1, Fig. 6 (plain) and Table 6, test
+
+
+def cifar10(folder: Path) -> Found:
+    """Compare the networks on the original pixels, by their errors and by what the trained weights show."""
+    found, lines, figures = runs(folder), list[str](), dict[str, Any]()
+    train, test = ({name: value for name in NETWORKS for value in last(found, key, model=name).values()}
+                   for key in ("train_error", "test_error"))
+    lines += [f"- {printed(name)}: training error {train[name]:.2f} %, test error {test[name]:.2f} %; the paper's test "
+              f"error after 164 epochs: {PAPER[name]} %" for name in NETWORKS if name in train]
+    for more, less in (("plain56", "plain20"), ("plain20", "resnet20"), ("plain20", "resnet56"),
+                       ("resnet20", "resnet56")):
+        if {more, less} <= train.keys():
+            lines.append(f"- {printed(more)} minus {printed(less)}: training error {train[more] - train[less]:.2f}, "
+                         f"test error {test[more] - test[less]:.2f} points")
+    if (path := folder / "analyses.json").exists():
+        _analyses(records.read(path), lines, figures)
+    return lines, figures
+
+
+def _analyses(measured: dict[str, Any], lines: list[str], figures: dict[str, Any]) -> None:
+    settings, trained = measured["settings"], "CIFAR-10 at 32x32, width 16, 12 epochs, seed 0"
+    for key, how in ("lesions", "eval mode"), ("lesions_batch", "the batch's statistics in every BatchNorm"):
+        cut = {printed(name): analysis.Lesions(**it) for name, it in measured[key].items()}
+        for label, errors in cut.items():
+            lines.append(f"- {label}, lesions, {how}: whole {errors.whole:.2f} %, without one block "
+                         f"{fmean(errors.without.values()):.2f} % on average")
+            if down := [errors.without[name] for name in errors.changes_shape]:
+                others = [error for name, error in errors.without.items() if name not in errors.changes_shape]
+                lines.append(f"- {label}, without one that down-samples: {', '.join(f'{e:.2f}' for e in down)} %; "
+                             f"without another: {fmean(others):.2f} % on average, at most {max(others):.2f} %")
+        figures[key] = plot.lesions(
+            {label: cut[label] for label in ("plain-56", "ResNet-56") if label in cut},
+            f"Test error of {settings[key]['test_images']:,} images, {how}. {trained}.")
+    lines += [f"- {printed(name)}, mean response: {fmean(it.values()):.3f}"
+              for name, it in measured["responses"].items()]
+    figures["responses"] = plot.responses(
+        {printed(name): it for name, it in measured["responses"].items()},
+        f"{settings['responses']['train_images']} training images, train mode. {trained}.")
+    lines += [f"- {printed(name)}, curvature along {len(it['curvatures'])} random directions: "
+              f"{', '.join(f'{bend:.3g}' for bend in it['curvatures'])}" for name, it in measured["line"].items()]
+    figures["line"] = plot.loss_line(
+        {printed(name): analysis.Line(**{key: known(it[key]) for key in analysis.Line._fields})
+         for name, it in measured["line"].items()},
+        f"{settings['line']['train_images']:,} training images, eval mode, one random direction (seed 0), "
+        f"filter-normalised. {trained}.")
+    figures["surface"] = plot.loss_surface(
+        {printed(name): analysis.Surface(**{key: known(value) for key, value in it.items()})
+         for name, it in measured["surface"].items()},
+        f"{settings['surface']['train_images']} training images, eval mode, two random directions (seeds 0, 1), "
+        f"filter-normalised. {trained}.")
+
+
+def known(value: Any) -> Any:
+    """Return what was recorded, with infinity for a loss that overflowed."""
+    return [known(item) for item in value] if isinstance(value, list) else math.inf if value is None else value
+
+
 # ------------------------------------------------------------------------------------------- one dimension
 
 
@@ -267,8 +329,8 @@ def bottleneck(folder: Path) -> Found:
 
 
 EXPERIMENTS: dict[str, Callable[[Path], Found]] = {
-    "depth": depth, "one-dimension": one_dimension, "placement": placement, "convergence": convergence,
-    "overfitting": overfitting, "bottleneck": bottleneck}
+    "depth": depth, "cifar10": cifar10, "one-dimension": one_dimension, "placement": placement,
+    "convergence": convergence, "overfitting": overfitting, "bottleneck": bottleneck}
 
 
 def main() -> None:
