@@ -6,7 +6,7 @@
 # %% [markdown]
 # # A1. A scalar engine
 #
-# *90 minutes, 100 points. Follows [notebook 1](../01-autograd.ipynb).*
+# *90 minutes, 100 points. Follows notebook 1.*
 #
 # You write an engine for automatic differentiation: numbers that remember what they were computed from, and one sweep
 # that turns this memory into gradients. It takes about eighty lines. At the end your lines train a small network.

@@ -6,7 +6,7 @@
 # %% [markdown]
 # # A2. Broadcasting and shapes
 #
-# *120 minutes, 100 points. Follows [notebook 1](../01-autograd.ipynb), sections 5 and 6.*
+# *120 minutes, 100 points. Follows notebook 1, sections 5 and 6.*
 #
 # In A1 a Value held one number. In minires a `Tensor` holds an array, and each step of a computation is a `Function`.
 # You write the Functions that every network needs: arithmetic with broadcasting, matrix products, reductions, shapes,

@@ -6,7 +6,7 @@
 # %% [markdown]
 # # A8. Pre-activation, bottleneck, shortcuts: keep the sum clean
 #
-# *120 minutes, 100 points. Follows [notebook 9](../09-deeper.ipynb).*
+# *120 minutes, 100 points. Follows notebook 9.*
 #
 # A residual block adds: $x_{l+1}=x_l+F(x_l)$. If *nothing else* happens to the sum on its way, then after any number
 # of blocks
