@@ -165,9 +165,13 @@ def test_the_report_says_what_the_numbers_say(program, monkeypatch, tmp_path, ca
                                    in enumerate(({"width": 8}, {"width": 10, "block": "bottleneck", "shortcut": "B"}))])
     write(tmp_path, "depth", [record(model, seed, error + seed) for seed in (0, 1) for model, error in
                               (("plain20", 15.0), ("plain56", 30.0), ("resnet20", 13.0), ("resnet56", 12.0))])
+    write(tmp_path, "depth-110", [record(model, seed, error + seed) for seed in (0, 1) for model, error in
+                                  (("plain110", 50.0), ("resnet110", 11.0))])
     call(report, monkeypatch, "--results", tmp_path)
     text = capsys.readouterr().out
-    for line in ("- plain-56 minus plain-20, test error: 15.00 (15.00 to 15.00, 2 seeds) points",
+    for line in ("- plain-110 minus plain-56, test error: 20.00 (20.00 to 20.00, 2 seeds) points",
+                 "- ResNet-110 minus ResNet-20, train error: -2.00 (-2.00 to -2.00, 2 seeds) points",
+                 "- plain-56 minus plain-20, test error: 15.00 (15.00 to 15.00, 2 seeds) points",
                  "- ResNet-20 minus ResNet-56, test error: 1.00 (1.00 to 1.00, 2 seeds) points",
                  "- original minus pre-activation, without warm-up: -20.00 (-20.00 to -20.00, 2 seeds) points",
                  "- no warm-up minus warm-up, original: 0.00 (0.00 to 0.00, 2 seeds) points",

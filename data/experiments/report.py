@@ -77,6 +77,19 @@ def depth(folder: Path) -> Found:
     return lines, {"errors": plot.seed_intervals(by_group, "error after the last epoch (%)", caption=caption)}
 
 
+def depth_110(folder: Path) -> Found:
+    """Compare networks of 110 layers with those of the experiment depth."""
+    models = "plain20", "plain56", "plain110", "resnet20", "resnet56", "resnet110"
+    errors, lines, by_group = errors_of(runs(folder.parent / "depth") + runs(folder), models)
+    for key in "train_error", "test_error":
+        for more, less in (("plain110", "plain56"), ("resnet110", "resnet20"), ("resnet110", "resnet56"),
+                           ("plain110", "resnet110")):
+            lines.append(difference(f"{printed(more)} minus {printed(less)}, {key.replace('_', ' ')}",
+                                    errors[more, key], errors[less, key]))
+    caption = f"{IMAGES}, 10,000 images, 30 epochs, {seeds_of(runs(folder))}. Test errors: 2,000 images."
+    return lines, {"errors": plot.seed_intervals(by_group, "error after the last epoch (%)", caption=caption)}
+
+
 # ------------------------------------------------------------------------------------------------- cifar10
 
 
@@ -329,8 +342,8 @@ def bottleneck(folder: Path) -> Found:
 
 
 EXPERIMENTS: dict[str, Callable[[Path], Found]] = {
-    "depth": depth, "cifar10": cifar10, "one-dimension": one_dimension, "placement": placement,
-    "convergence": convergence, "overfitting": overfitting, "bottleneck": bottleneck}
+    "depth": depth, "depth-110": depth_110, "cifar10": cifar10, "one-dimension": one_dimension,
+    "placement": placement, "convergence": convergence, "overfitting": overfitting, "bottleneck": bottleneck}
 
 
 def main() -> None:
