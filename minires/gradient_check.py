@@ -119,12 +119,16 @@ def gradcheck(f: Callable[..., Any], *arrays: Any, wrt: Any = None, rtol: float 
 
     Returns a Report. Raises GradientError, an AssertionError that lists all arguments, right and wrong: which entries
     are wrong, where no step resolves the slope, where f leaves its domain. TypeError if an array is not float64;
-    ValueError if f is not a function of its arguments alone, or not finite.
+    ValueError if f is not a function of its arguments alone, or not finite, and if there is nothing to compare.
     """
     __tracebackhide__ = True  # pytest shows the caller's line and the message
+    if entries < 1 or (eps is not None and not eps > 0):
+        raise ValueError(f"gradcheck: expected entries >= 1 and eps > 0, got {entries} and {eps}")
     rng = np.random.default_rng([seed, 1202])  # not default_rng(seed): with that the caller may have drawn the arrays
     names = _names(f, len(arrays))
     chosen = _chosen(wrt, names)
+    if not chosen:
+        raise ValueError("gradcheck: expected at least one argument to check, got none")
     for i in chosen:
         a = arrays[i]
         if not isinstance(a, np.ndarray) or a.dtype != np.float64:
@@ -137,7 +141,7 @@ def gradcheck(f: Callable[..., Any], *arrays: Any, wrt: Any = None, rtol: float 
     function = _Weighted(f, arrays, rng)
     grads = function.gradients(chosen, fresh)
     with np.errstate(all="ignore"):  # f beside the given arguments may leave its domain
-        if chosen and not np.array_equal(function(chosen[0], arrays[chosen[0]]), function.y):
+        if not np.array_equal(function(chosen[0], arrays[chosen[0]]), function.y):
             raise ValueError("gradcheck: f gave two results for the same arguments; fix its randomness (rng) inside f")
         function.effect = max((_largest(grads[i] * arrays[i]) for i in chosen), default=0.0)
         found = [_Check(function, i, grads[i], names[i], rtol, atol, eps).argument(

@@ -98,6 +98,11 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
+def shortened(name: str, most: int = 32) -> str:
+    """Return a name of at most `most` characters, without its middle if it is longer."""
+    return name if len(name) <= most else f"{name[:(most - 1) // 2]}…{name[len(name) - most // 2:]}"
+
+
 def fits(name: str, pattern: str) -> bool:
     """Return True if the name, or the name of something that contains it, has this pattern: "layer1", "*.bn?"."""
     parts = name.split(".")
@@ -126,7 +131,7 @@ class Substitution:
             raise ValueError(f"rename: expected s/OLD/NEW/ with a regular expression OLD, got {text!r}")
         sign, old, self.new, every = form.groups()
         self.text, self.count = text, 0 if every else 1
-        old = old.replace(f"\\{sign}", sign)
+        old, self.new = (part.replace(f"\\{sign}", sign) for part in (old, self.new))
         self.repeats, self.choices = _ways(text, old)
         try:
             with warnings.catch_warnings():

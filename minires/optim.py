@@ -126,6 +126,10 @@ class Optimizer:
         self.lr = float(self.lr) if isinstance(self.lr, numbers.Real) else self.lr
         self.weight_decay = float(self.weight_decay)
         if any(p.data is not view for p, view in zip(self.parameters, self.views, strict=True)):
+            for i, (p, shape) in enumerate(zip(self.parameters, self.shapes, strict=True)):
+                if p.shape != shape:
+                    raise ValueError(f"{type(self).__name__}: parameter {i}: expected shape {shape}, as when the "
+                                     f"optimiser was made, got {p.shape}; make a new optimiser")
             self._lay_out(self._joined([p.data for p in self.parameters]))  # weights were loaded, moved or cast
             for array in self.kept:  # it must follow them
                 setattr(self, array, self.xp.asarray(device.to(getattr(self, array), "cpu"), self.flat.dtype))

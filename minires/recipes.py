@@ -38,7 +38,7 @@ class Recipe:
     warm_up_lr = 0.0        limit of lr until the training error after an epoch is below 80 %; 0.01 in He et al. 2015,
                             section 4.2, for 110 layers. 0: no warm-up
     warm_up_layers = 110    number of layers with weights, below which a network is not warmed up
-    crop = 0                pixels: pad each image with as many zeros on each side, and cut out a random window of the
+    crop = 0                pixels: pad each image with this many zeros on each side, and cut out a random window of the
                             image's size; 4 in He et al. 2015, section 4.2. 0: no crop
     flip = False            mirror each image left to right with probability 1/2, as in He et al. 2015, section 4.2
     drop_last = False       leave out an epoch's last batch if it would be smaller than the others

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import nn
+from .tensor import widened
 
 
 @dataclass
@@ -72,7 +73,7 @@ class Tap:
     def _record(self, name: str, out: Any) -> None:
         if self._passed:
             self.calls, self._passed = {}, False
-        call = Call(float(_wide(out.data).std()))
+        call = Call(float(widened(out.data).std()))
         self.calls.setdefault(name, []).append(call)
         self.std[name] = call.std
         self.runs[name] = run = self.runs.get(name, 0) + 1
@@ -91,16 +92,11 @@ class Tap:
             out.on_grad(see)
 
 
-def _wide(a: Any) -> Any:
-    """float16 as float32: sums of squares overflow in float16."""
-    return a.astype("f4") if a.dtype == "f2" else a
-
-
 def norm(g: Any) -> float:
     """Return the Euclidean norm of an array. The array is first scaled so that its largest element is 1: in float32
     the square of 1e-23 is 0, and vanishing gradients must not read as zero."""
     largest = float(abs(g).max()) if g.size else 0.0
     if largest == 0 or not math.isfinite(largest):
         return largest
-    g = _wide(g) / largest
+    g = widened(g) / largest
     return largest * float((g * g).sum()) ** 0.5

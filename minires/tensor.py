@@ -95,7 +95,7 @@ class Function:
                             + "; convert with .astype() first (nothing is promoted silently)")
         half = arrays[0].dtype == _HALF
         if half:  # counts above 65,504 and most sums of squares are infinite in float16
-            arrays, options = list(map(_widened, arrays)), {key: _widened(v) for key, v in options.items()}
+            arrays, options = list(map(widened, arrays)), {key: widened(v) for key, v in options.items()}
         f.K = kernels.of(arrays[0])
         f.needs = tuple(t.requires_grad and _recording.get() for t in inputs)
         try:
@@ -119,7 +119,7 @@ class Function:
         name = type(self).__name__
         if self.checksums is not None:
             self._check_saved(self.checksums)
-        grads = self.backward(_widened(g))
+        grads = self.backward(widened(g))
         if grads is None:
             raise TypeError(f"{name}.backward returned {_described(None)}; return (None,) for an input without a "
                             "gradient")
@@ -156,7 +156,7 @@ class Function:
                                "backward(), or make a new array")
 
 
-def _widened(value: Any) -> Any:
+def widened(value: Any) -> Any:
     """Return a float16 array as float32, and anything else unchanged."""
     return value.astype(np.float32) if getattr(value, "dtype", None) == _HALF else value
 

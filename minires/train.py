@@ -372,16 +372,16 @@ def _tally(model: nn.Module, data: Any) -> tuple[Any, int]:
 
 def _mean(measure: Callable[..., float], model: nn.Module, data: Any) -> float:
     """Return the measure of a set, or the mean over its batches, weighted by their numbers of images."""
-    parts = [data] if _are_arrays(data) else [_batch(None, one) for one in data]
-    if not parts:
-        raise ValueError("fit, test: expected at least one batch, got none")
-    found = [measure(model, *part) for part in parts]
-    for value in found:
+    total, images = 0.0, 0
+    for part in [data] if _are_arrays(data) else (_batch(None, one) for one in data):
+        value = measure(model, *part)
         if not isinstance(value, numbers.Real):
             raise TypeError(f"fit, measure: expected it to return a number, got {type(value).__name__}; float(value) "
                             "makes one from an array or a Tensor with one element")
-    sizes = [len(part[0]) for part in parts]
-    return float(sum(value * size for value, size in zip(found, sizes, strict=True)) / sum(sizes))
+        total, images = total + float(value) * len(part[0]), images + len(part[0])
+    if not images:
+        raise ValueError("fit, test: expected at least one batch, got none")
+    return total / images
 
 
 def _draws(rng: np.random.Generator | int, epoch: int, *batch: int) -> np.random.Generator:

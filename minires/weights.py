@@ -141,9 +141,10 @@ def save_weights(model: nn.Module, path: str | os.PathLike[str], dtype: Any = No
     if dtype is not None and getattr(dtype, "__name__", str(dtype)) not in ("float16", "float32", "float64"):
         raise ValueError(f"save_weights: dtype: expected float16, float32 or float64, got {dtype}")
     arrays: dict[str, Any] = {}
+    frozen = {f"{prefix}.{name}" if prefix else name for prefix, m in model.modules() for name in m.kept}
     for name, t in model.state().items():
         with _explained(f"{path}, {name}", "save_weights"):
-            given = dtype is not None and t.requires_grad
+            given = dtype is not None and (t.requires_grad or name in frozen)
             arrays[name] = _converted(device.to(t.data, "cpu"), np.dtype(dtype) if given else t.dtype)
     if suffix == ".npz":
         file = io.BytesIO()
@@ -198,7 +199,7 @@ def _shards(index: BinaryIO, folder: Path, stack: ExitStack) -> dict[str, Binary
         try:
             files[name] = stack.enter_context((folder / name).open("rb"))
         except OSError as e:
-            raise Refused(f"it names {name}, which cannot be read: {e.strerror}; the files of an index belong into its "
+            raise Refused(f"it names {name}, which cannot be read: {e.strerror}; the files of an index belong in its "
                           "folder") from e
     return files
 

@@ -41,6 +41,12 @@ def test_cka_does_not_see_rotation_scale_or_shift(debiased):
     assert abs(cka(x @ np.diag([9, 1, 1, 1, 1, 1, 1]), y, debiased) - value) > 0.01  # another linear map
 
 
+@pytest.mark.parametrize("n, value", [(7, 0.1), (8, 0.3), (10, 0.1), (11, 0.7)])
+def test_a_constant_representation_has_no_cka_whatever_its_mean_is_rounded_to(n, value):
+    constant = np.full((n, 3), value)
+    assert all(np.isnan(cka(constant, other)) for other in (normal(n, 3), constant))
+
+
 def test_cka_equals_its_form_in_features():
     """CKA is ||Y^T X||^2 / (||X^T X|| ||Y^T Y||): Kornblith et al. 2019, section 3, over features instead of images."""
     x, y = normal(12, 4), normal(12, 3, seed=1)
@@ -183,6 +189,25 @@ def test_receptive_fields_are_where_gradients_arrive(build, size):
         corner = [i * j + low for i, j, low in zip((row, column), f.jump, f.low, strict=True)]
         seen[max(corner[0], 0) : corner[0] + f.size[0], max(corner[1], 0) : corner[1] + f.size[1]] = True
         assert (seen == (t.grad[0, 0] != 0)).all(), name
+
+
+class Attending(nn.Module):
+    """A branch that sees all positions, and a branch that doubles the height."""
+
+    def __init__(self, wanted):
+        self.conv, self.wanted = nn.Conv2d(1, 2, 3, 1, 1, rng=rng()), wanted
+
+    def forward(self, x):
+        h = self.conv(x)
+        if self.wanted == "mean":
+            return h * ops.sigmoid(h.mean((2, 3), keepdims=True))
+        return ops.concatenate([h, h], 1 if self.wanted == "channels" else 2)
+
+
+@pytest.mark.parametrize("wanted, has_field", [("mean", False), ("rows", False), ("channels", True)])
+def test_what_sees_all_positions_has_no_receptive_field(wanted, has_field):
+    fields = receptive_fields(Attending(wanted), normal(1, 1, 8, 8, dtype=np.float32))
+    assert fields["conv"].size == (3, 3) and ("" in fields) == has_field
 
 
 # -------------------------------------------------------------------------------------- filters and patches

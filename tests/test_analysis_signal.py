@@ -181,6 +181,22 @@ def test_every_relu_is_found_whether_it_is_a_module_or_not(options, names):
     assert sorted(found) == sorted(names) and max(a.dead for a in found.values()) < 0.5
 
 
+def test_a_nonlinearity_that_runs_twice_has_two_names():
+    bend, x = nn.ReLU(), normal(8, 3, dtype=np.float32)
+    net = nn.Sequential(nn.Linear(3, 3, rng=rng()), bend, nn.Linear(3, 3, rng=rng(1)), bend)
+    found, of_kind = activations(net, x), activations(net, x, kinds=nn.ReLU)
+    assert list(found) == list(of_kind) and len(found) == 2
+    first, second = found
+    assert second == f"{first}, call 2" and found == of_kind
+
+
+def test_activations_of_a_float16_network_do_not_overflow():
+    net = nn.Sequential(nn.Linear(3, 200, rng=rng()), nn.ReLU())
+    x = normal(50, 3, dtype=np.float32) * 100
+    wide, half = (activations(net.astype(dtype), x.astype(dtype))["1"] for dtype in (np.float32, np.float16))
+    assert half.std == pytest.approx(wide.std, rel=0.01) and half.mean == pytest.approx(wide.mean, abs=1)
+
+
 def test_a_channel_that_training_silenced_is_counted():
     net = cifar(8, width=4)
     net.layer2[0].bn1.bias.data[:6] = -50

@@ -12,6 +12,7 @@ from test_demo_report import BROWSER, QUIET, Page
 
 from minires import analysis, cli, runs
 from minires.commands import animate, page
+from minires.names import UsageError
 from minires.recipes import Recipe
 from minires.runs.config import Data
 
@@ -111,6 +112,21 @@ def test_the_command_writes_one_file_and_overwrites_none(record, tmp_path, monke
     monkeypatch.setattr(animate, "MOST_BYTES", 10_000)
     assert cli.main(["animate", "--out", "large.html"]) == 2 and "give a larger --every" in capsys.readouterr().err
     assert not (tmp_path / "large.html").exists()
+
+
+def test_a_page_that_would_be_too_large_is_refused_after_the_first_frame(monkeypatch):
+    seen = []
+
+    def frames(config, sets, steps, watch):
+        for step in steps:
+            seen.append(step)
+            yield {"filters": [0] * 1000}
+
+    monkeypatch.setattr(animate, "frames", frames)
+    monkeypatch.setattr(animate, "MOST_BYTES", 20_000)
+    with pytest.raises(UsageError, match=r"the page would have about \d+,\d+ bytes, more than 20,000; give a larger"):
+        animate.film(choose(), 1, say=lambda text: None)
+    assert seen == [0]
 
 
 def test_the_default_is_about_sixty_pictures(monkeypatch):

@@ -482,6 +482,8 @@ def test_the_figure_of_kinds_of_boxes():
     assert plot.boxed(images, {}, "no boxes").axes[0].get_xlim() == (-0.5, 55.5)
     with pytest.raises(ValueError, match="boxed, 'object': expected boxes for each of 2 images, got 1"):
         plot.boxed(images, {"object": [np.zeros((0, 4))]}, "title")
+    with pytest.raises(ValueError, match="boxed: expected at most 4 kinds of boxes, got 5"):
+        plot.boxed(images, {str(i): [np.zeros((0, 4))] * 2 for i in range(5)}, "title")
 
 
 def test_the_figure_of_masks():

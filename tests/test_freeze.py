@@ -12,6 +12,7 @@ import pytest
 from helpers import normal, same_bits
 from short import every
 
+import minires.testing
 from minires import Function, Tensor, analysis, cuda_graph, evaluate, models, nn, ops, optim, train
 
 IMAGES, LABELS = normal(12, 1, 12, 12, dtype=np.float32), np.arange(12) % 3
@@ -407,3 +408,27 @@ def test_a_module_in_two_places_is_no_cycle():
     part = linear()
     net = nn.Sequential(part, nn.Sequential(part, part))
     assert len(net.parameters()) == 1 and len(net.state()) == 3
+
+
+def test_untouched_restores_what_is_frozen():
+    net = nn.Sequential(nn.Linear(2, 2, rng=np.random.default_rng(0)), nn.BatchNorm1d(2))
+    net.freeze("0")
+    with nn.untouched(net):
+        net.unfreeze("0")
+        net.freeze("1")
+    assert [(m.frozen, m.kept) for m in net] == [(True, ("weight", "bias")), (False, ())]
+    assert [m.training for m in net.train()] == [False, True]
+
+
+def test_frozen_parameters_are_saved_in_the_given_dtype(tmp_path):
+    net = models.cifar(8, width=4, rng=np.random.default_rng(0))
+    minires.save_weights(net, tmp_path / "trained.safetensors", "float16")
+    minires.save_weights(net.freeze(), tmp_path / "frozen.safetensors", "float16")
+    assert (tmp_path / "frozen.safetensors").read_bytes() == (tmp_path / "trained.safetensors").read_bytes()
+
+
+def test_check_layer_accepts_frozen_parts():
+    net = nn.Sequential(nn.Linear(2, 3, rng=np.random.default_rng(0)), nn.BatchNorm1d(3), nn.Linear(3, 2,
+                        rng=np.random.default_rng(1)))
+    net.freeze("1")
+    minires.testing.check_layer(net, normal(5, 2))

@@ -360,3 +360,9 @@ def test_a_module_is_checked_through_its_parameters():
         return layer(x)
 
     assert gradcheck(f, X, layer.weight.data, layer.bias.data).checked == 12 + 6 + 2
+
+
+@pytest.mark.parametrize("options", [{"entries": 0}, {"eps": 0.0}, {"eps": float("nan")}, {"wrt": []}], ids=repr)
+def test_a_check_that_would_compare_nothing_is_refused(options):
+    with pytest.raises(ValueError, match=r"gradcheck: expected (entries >= 1 and eps > 0|at least one argument)"):
+        gradcheck(ops.relu, RNG.standard_normal((2, 3)), **options)

@@ -211,6 +211,22 @@ def test_the_lines_of_a_summary_add_up(capsys, name, options, shape):
     assert max(map(len, lines)) <= 80
 
 
+def test_the_lines_of_a_summary_add_up_with_shared_layers_and_tensors_in_lists(capsys):
+    class Shared(nn.Module):
+        def __init__(self):
+            one = nn.Linear(4, 4, rng=rng())
+            self.first, self.again = one, one
+            self.many = nn.Sequential(nn.Linear(4, 4, rng=rng()), one, one)
+            self.scales = [Tensor(np.ones(3, np.float32), True), Tensor(np.ones(2, np.float32), True)]
+
+        def forward(self, x):
+            return self.many(self.again(self.first(x.reshape(len(x), -1))))
+
+    lines = rows(capsys, Shared(), (1, 2, 2))
+    numbers = [[int(n.replace(",", "")) for n in line.split()[-2:]] for line in lines[1:]]
+    assert np.sum(numbers[:-1], 0).tolist() == numbers[-1] == [45, 80]
+
+
 def test_a_summary_fits_80_columns(capsys):
     with init.undrawn():
         for name in "resnet152", "vgg19_bn", "googlenet", "preact_resnet1001", "resnet20":

@@ -519,3 +519,30 @@ def test_pools_with_their_options():
     assert same_bits(pool(x).data, ops.avg_pool2d(x, 3, 2, 1, True, False).data)
     assert pool.describe() == "3, stride 2, padding 1, ceil, padding not counted"
     assert nn.AdaptiveAvgPool2d((2, 5))(x).shape == (2, 3, 2, 5)
+
+
+def test_batch_norm_is_not_folded_in_float16():
+    """A weight times gamma / sqrt(var + eps) may be too large for float16, where the separate operations are not."""
+    net = models.resnet8(width=4, rng=np.random.default_rng(0)) if hasattr(models, "resnet8") else models.cifar(
+        8, width=4, rng=np.random.default_rng(0))
+    for t in net.conv1.weight, net.bn1.running_var:
+        t.data = t.data * 0 + (300 if t is net.conv1.weight else 0)
+    x = Tensor(normal(2, 3, 8, 8, dtype=np.float32).astype(np.float16) * np.float16(1e-3))
+    net = net.astype(np.float16).eval()
+    with_graph = net(x).data
+    with no_grad():
+        assert np.isfinite(with_graph).all() and same_bits(net(x).data, with_graph)
+
+
+@pytest.mark.parametrize("array", [np.array([["1", "2"]]), np.array([[1 + 2j, 3]]), np.array([[None, 1]])], ids=repr)
+def test_load_state_takes_real_numbers_only(array):
+    net = nn.Linear(2, 1, rng=np.random.default_rng(0))
+    before = net.weight.data.copy()
+    with pytest.raises(ValueError, match="load_state: weight: expected an array of real numbers, got"):
+        net.load_state({"weight": array, "bias": np.zeros(1)})
+    assert same_bits(net.weight.data, before)
+
+
+def test_a_convolution_takes_a_numpy_integer_as_groups():
+    conv = nn.Conv2d(4, 4, 3, groups=np.int64(2), rng=np.random.default_rng(0))
+    assert "groups 2" in repr(conv) and type(conv.groups) is int

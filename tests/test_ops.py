@@ -721,3 +721,14 @@ def test_every_op_takes_read_only_arrays_that_it_leaves_alone():
         copies = [read_only(a.copy()) for a in arrays]
         output_and_grads(ours, copies)
         assert all(same_bits(a, b) for a, b in zip(copies, arrays, strict=True))
+
+
+def test_a_window_of_a_dilated_pool_that_would_see_only_padding_is_refused():
+    """With gaps a window may step over a small image; and it may be wider than twice the padding."""
+    with pytest.raises(ValueError, match=r"padding \(1, 1\), dilation \(3, 3\): a window of the kernel \(2, 2\) would"):
+        ops.max_pool2d(Tensor(np.ones((1, 1, 2, 2))), 2, 1, 1, dilation=3)
+    x = normal(1, 2, 9, 9)
+    y = ops.max_pool2d(Tensor(x), 3, 1, 2, dilation=2).data
+    padded = np.pad(x, ((0, 0), (0, 0), (2, 2), (2, 2)), constant_values=-np.inf)
+    taps = [padded[:, :, i:i + 9, j:j + 9] for i in (0, 2, 4) for j in (0, 2, 4)]
+    assert np.isfinite(y).all() and (y == np.max(taps, 0)).all()

@@ -202,3 +202,14 @@ def test_a_gradient_of_another_shape_or_dtype_is_refused(grad):
 def test_a_group_of_something_else_than_tensors_is_refused(given, got):
     with pytest.raises(TypeError, match=rf"Group: expected a list of Tensors, such as .*, got {got}$"):
         optim.Group(given)
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (3, 2)])
+def test_a_parameter_of_another_shape_than_before_is_refused_and_nothing_is_changed(shape):
+    w, b = (Tensor(np.arange(n, dtype=np.float32).reshape(-1, 3), True) for n in (6, 3))
+    sgd = SGD([w, b], 0.1)
+    w.data = np.ones(shape, np.float32)
+    b.grad = np.ones((1, 3), np.float32)
+    with pytest.raises(ValueError, match=r"parameter 0: expected shape \(2, 3\), as when the optimiser was made, got"):
+        sgd.step()
+    assert w.shape == shape and (w.data == 1).all() and (b.data == np.arange(3)).all()

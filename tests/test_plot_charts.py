@@ -122,3 +122,11 @@ def test_an_empty_chart_says_so(draw):
     figure = draw()
     assert "no data" in [text for axes in figure.axes for text in texts(axes)]
     assert plot.png(figure, dpi=20).startswith(b"\x89PNG")
+
+
+def test_numbers_above_bars_keep_their_digits_and_no_mark_is_left_out():
+    (axes,) = plot.bars({"a": 0.3, "b": 1.4, "c": 1234.0}, "x", "y", "T").axes
+    assert {text.get_text() for text in axes.texts} == {"0.3", "1.4", "1,234"}
+    marks = {str(i): complex(i, 1) for i in range(6)}
+    (axes,) = plot.complex_plane(np.array([1 + 1j]), "T", marks=marks).axes
+    assert len(axes.lines) == 1 + len(marks)

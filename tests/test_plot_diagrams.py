@@ -26,6 +26,18 @@ BLOCKS = {
                  ["3x3, 8, /2", "BN", "ReLU", "3x3, 8", "BN", "1x1, 8, /2\nand BN", "F(x)", "F(x) + shortcut", "ReLU"]),
     "pre-activation": (nn.PreactBlock(4, 4, rng=RNG),
                        ["BN", "ReLU", "3x3, 4", "BN", "ReLU", "3x3, 4", "x\n(identity)", "F(x)", "F(x) + x"]),
+    "option B, pre-activation": (nn.PreactBlock(4, 8, 2, shortcut="B", rng=RNG),
+                                 ["BN", "ReLU", "3x3, 8, /2", "BN", "ReLU", "3x3, 8", "1x1, 8, /2", "F(x)",
+                                  "F(x) + shortcut"]),
+    "first of pre-activation": (nn.PreactBlock(4, 4, split_after_activation=True, rng=RNG),
+                                ["BN", "ReLU", "3x3, 4", "BN", "ReLU", "3x3, 4", "after the ReLU\n(identity)", "F(x)",
+                                 "F(x) + shortcut"]),
+    "more channels": (nn.Block(4, 8, rng=RNG), ["3x3, 8", "BN", "ReLU", "3x3, 8", "BN", "zeros for 4\nnew channels",
+                                                "F(x)", "F(x) + shortcut", "ReLU"]),
+    "stride 3": (nn.Block(4, 4, 3, rng=RNG), ["3x3, 4, /3", "BN", "ReLU", "3x3, 4", "BN", "1 of 3 pixels", "F(x)",
+                                              "F(x) + shortcut", "ReLU"]),
+    "option B, no BN": (nn.Block(4, 8, shortcut="B", batch_norm=False, rng=RNG),
+                        ["3x3, 8", "ReLU", "3x3, 8", "1x1, 8", "F(x)", "F(x) + shortcut", "ReLU"]),
     "no BN": (nn.Block(4, 4, batch_norm=False, rng=RNG),
               ["3x3, 4", "ReLU", "3x3, 4", "x\n(identity)", "F(x)", "F(x) + x", "ReLU"]),
 }
@@ -69,6 +81,8 @@ def test_networks_for_imagenet_are_drawn_too():
 def test_what_is_no_block_or_no_network_is_refused():
     with pytest.raises(TypeError, match=r"plot.blocks: expected a basic or bottleneck block, got Linear"):
         plot.blocks(nn.Linear(2, 2, rng=RNG))
+    with pytest.raises(TypeError, match=r"plot.blocks: expected a basic or bottleneck block, got PlacedBlock"):
+        plot.blocks(models.placement_study("relu_only_preact", 8, width=4).layer1[0])
     with pytest.raises(TypeError, match=r"plot.networks: expected a network with stages layer1, .*, got Linear"):
         plot.networks({"mine": nn.Linear(2, 2, rng=RNG)})
 

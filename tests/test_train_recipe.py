@@ -8,6 +8,7 @@ import json
 import math
 import re
 import shutil
+import weakref
 
 import numpy as np
 import pytest
@@ -179,6 +180,26 @@ def test_targets_that_are_not_classes():
     assert [(e.train_error, e.test_error) for e in events if isinstance(e, Epoch)] == [(12.5, 12.5)] * 2
     with pytest.raises(ValueError, match=r"got shape \(23, 10\); for labels of another shape, give loss= and measure="):
         trained(learn=(TRAIN[0], targets))
+
+
+def test_a_measure_does_not_keep_the_batches():
+    """Batches that a generator makes may be larger than the memory, together."""
+    alive = []
+
+    def batches(epoch):
+        for i in range(4):
+            x = TRAIN[0][i:i + 5].copy()
+            alive.append(weakref.ref(x))
+            yield x, TRAIN[1][i:i + 5]
+            del x
+
+    def measure(model, images, labels):
+        living.append(sum(ref() is not None for ref in alive))
+        return 0.0
+
+    living = []
+    trained(dataclasses.replace(FAST, steps=4), learn=batches, test=batches, measure=measure)
+    assert living and max(living) <= 2
 
 
 @pytest.mark.parametrize("loss, says", [(lambda y, labels: y, r"got shape \(5, 10\); .mean\(\) makes one"),

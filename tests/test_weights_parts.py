@@ -130,7 +130,8 @@ def test_an_error_names_rename_and_the_layers():
 @pytest.mark.parametrize("text, name, becomes", [
     (r"s/layer(\d)/stage\1/", "layer2.0.w", "stage2.0.w"), (r"s|^net\.||", "net.fc.w", "fc.w"),
     (r"s/block(\d+)\./layer{\1+1}./", "block0.w", "layer1.w"), (r"s/\.(\d+)/.{\1-3}/g", "a.13.b.4", "a.10.b.1"),
-    ("s/a/b/", "aa", "ba"), ("s/a/b/g", "aa", "bb"), (r"s/a\/b/c/", "a/b", "c"), (r"s/(x)?y/\1z/", "y", "z")])
+    ("s/a/b/", "aa", "ba"), ("s/a/b/g", "aa", "bb"), (r"s/a\/b/c/", "a/b", "c"),
+    (r"s/a/b\/c/", "a", "b/c"), (r"s.block0.layer1\.0.", "block0", "layer1.0"), (r"s/(x)?y/\1z/", "y", "z")])
 def test_a_substitution_is_seds(text, name, becomes):
     assert Substitution(text)(name) == becomes
 

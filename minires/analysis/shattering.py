@@ -26,8 +26,8 @@ def input_gradients(model: nn.Module, x: Any, *, rng: np.random.Generator) -> An
     x: (N, ...), of the model's dtype
     Returns an array (N, size of an input).
 
-    BN normalises by this batch's statistics, held constant, so that an output depends on its own input alone. The model
-    is left unchanged.
+    BN normalises by this batch's mean and unbiased variance, held constant, so that an output depends on its own input
+    alone. The model is left unchanged.
     """
     norms = [m for _, m in model.modules() if isinstance(m, nn.BatchNorm)]
     momenta = [m.momentum for m in norms]

@@ -76,7 +76,8 @@ def _grams(model: nn.Module, images: Any, kinds: tuple[type, ...]) -> dict[str, 
 def _gram(x: Any) -> np.ndarray:
     """Return the inner products of the N representations, with each feature's mean subtracted: float64 (N, N)."""
     flat = x.reshape(len(x), -1).astype("f8")
-    flat = flat - flat.mean(0)
+    constant = flat.max(0) == flat.min(0)  # its mean is rounded, so that the difference would not be 0
+    flat = device.of(flat).where(constant, 0.0, flat - flat.mean(0))
     return device.to(flat @ flat.T, "cpu")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from .. import device, nn, ops
-from ..tensor import Tensor, topological_order
+from ..tensor import Tensor, topological_order, widened
 from . import common
 
 
@@ -30,12 +30,12 @@ def activations(model: nn.Module, images: Any, bins: int = 41, limit: float = 4.
     images   one batch, (N, C, H, W) or (N, features)
     bins     the number of bins of each histogram
     limit    the histograms cover [-limit, limit]
-    kinds    the types of modules to describe instead, each as a whole: nn.ReLU, or a Swish of your own. A module that
-             runs more than once has the names "act", "act, call 2", ...
+    kinds    the types of modules to describe instead, each as a whole: nn.ReLU, or a Swish of your own
 
     Returns {name: Activation} in the order of the computation. A nonlinearity is named after the module whose output it
     computes, or else after the module whose output is its input. In a v1 block the names are "bn1" and, for the ReLU
-    after the addition, the name of the block. A nonlinearity with neither is called "nonlinearity 1" and so on.
+    after the addition, the name of the block. A nonlinearity with neither is called "nonlinearity 1" and so on. A
+    module that runs more than once has the names "act", "act, call 2", ...
 
     For histograms over a training see `follow`. The model is left unchanged.
 
@@ -54,13 +54,14 @@ def activations(model: nn.Module, images: Any, bins: int = 41, limit: float = 4.
             made_by.setdefault(id(out), (names[id(module)], out))  # the innermost module returns first
 
     found: dict[str, Activation] = {}
+    runs: dict[str, int] = {}
     with nn.untouched(model), nn.watched(see):
         out = model.resume_training()(Tensor(images, True))  # so that the graph includes what is frozen
         for t in topological_order(out):  # the graph has every operation, including those that are not modules
             if t.creator is not None and _is_nonlinear(t):
                 x = t.creator.inputs[0]
                 name, _ = made_by.get(id(t)) or made_by.get(id(x)) or (f"nonlinearity {len(found) + 1}", None)
-                found[name] = _describe(x.data, t.data, bins, limit)
+                _add(found, runs, name, _describe(x.data, t.data, bins, limit))
     if not found:
         raise ValueError("activations: this model has no nonlinearity: no ReLU, leaky ReLU, GELU, sigmoid, tanh, "
                          "maximum, clip, or Function of its own")
@@ -74,14 +75,19 @@ def _of_kinds(model: nn.Module, images: Any, bins: int, limit: float, kinds: typ
 
     def see(name: str, module: nn.Module, x: Tensor, out: Tensor) -> None:
         if isinstance(module, kinds):
-            runs[name] = run = runs.get(name, 0) + 1
-            found[name if run == 1 else f"{name}, call {run}"] = _describe(x.data, out.data, bins, limit)
+            _add(found, runs, name, _describe(x.data, out.data, bins, limit))
 
     common.run(model, images, see, train=True)
     if not found:
         wanted = kinds if isinstance(kinds, tuple) else (kinds,)
         raise ValueError("activations: no module of kind " + " or ".join(k.__name__ for k in wanted) + " ran")
     return found
+
+
+def _add(found: dict[str, Activation], runs: dict[str, int], name: str, activation: Activation) -> None:
+    """Add an activation under its name, or under "name, call 2" and so on if the name has one already."""
+    runs[name] = run = runs.get(name, 0) + 1
+    found[name if run == 1 else f"{name}, call {run}"] = activation
 
 
 _NONLINEAR = ops.Relu, ops.LeakyRelu, ops.Gelu, ops.Sigmoid, ops.Tanh, ops.Maximum, ops.Clip
@@ -94,7 +100,7 @@ def _is_nonlinear(t: Tensor) -> bool:
 
 
 def _describe(x: Any, y: Any, bins: int, limit: float) -> Activation:
-    xp = device.of(x)
+    x, xp = widened(x), device.of(x)
     counts, _ = xp.histogram(xp.clip(x, -limit, limit), bins, (-limit, limit))
     over = tuple(axis for axis in range(y.ndim) if axis != 1)  # images and positions
     zero, dead = float((y == 0).mean()), float((y.max(over) == y.min(over)).mean())

@@ -65,25 +65,23 @@ def receptive_fields(model: nn.Module, images: Any) -> dict[str, Field]:
     x = Tensor(images, True)
     with nn.untouched(model), nn.watched(lambda m, inputs, out: outputs.append((names.get(id(m), ""), out))):
         end = model.eval()(x)
-        fields: dict[int, Field] = {id(x): Field((1, 1), (0, 0), (0, 0))}
+        # Of every Tensor that depends on x; None: it sees all positions.
+        fields: dict[int, Field | None] = {id(x): Field((1, 1), (0, 0), (0, 0))}
         for t in topological_order(end):
-            if t.creator is not None and (field := _field(t, fields)) is not None:
-                fields[id(t)] = field
-        return {name: fields[id(t)] for name, t in outputs if id(t) in fields}
+            seen = [fields[id(x)] for x in t.creator.inputs if id(x) in fields] if t.creator is not None else []
+            if seen:
+                known = [field for field in seen if field is not None]
+                fields[id(t)] = _field(t.creator, known) if len(known) == len(seen) else None
+        return {name: field for name, t in outputs if (field := fields.get(id(t))) is not None}
 
 
 _POINTWISE = (ops.Add, ops.Sub, ops.Mul, ops.Div, ops.Neg, ops.Abs, ops.Maximum, ops.Relu, ops.Sigmoid, ops.Tanh,
-              ops.LeakyRelu, ops.Gelu, ops.Clip, ops.Where, ops.Pow, ops.Power, ops.BatchNormEval, ops.Dropout,
-              ops.Concatenate)
+              ops.LeakyRelu, ops.Gelu, ops.Clip, ops.Where, ops.Pow, ops.Power, ops.BatchNormEval, ops.Dropout)
 
 
-def _field(t: Tensor, fields: dict[int, Field]) -> Field | None:
+def _field(f: Any, seen: list[Field]) -> Field | None:
     """Return an operation's output field from its inputs' fields; None for an operation that sees all positions."""
-    f: Any = t.creator
-    seen = [fields[id(x)] for x in f.inputs if id(x) in fields]
-    if not seen:
-        return None
-    if isinstance(f, _POINTWISE):
+    if isinstance(f, _POINTWISE) or (isinstance(f, ops.Concatenate) and f.axis == 1):
         low, high = zip(*((min(s.low[i] for s in seen), max(s.high[i] for s in seen)) for i in (0, 1)), strict=True)
         return Field(seen[0].jump, low, high)
     if isinstance(f, ops.Conv2d):

@@ -88,7 +88,7 @@ def film(nets: Mapping[str, RunConfig], every: int = 0, say: Callable[[str], Non
         say(f"{name}: {total} steps, filmed at {len(steps)} of them")
         with kernels.session(threads=1), progress.Bar(name) as bar:
             found.append({"name": name, "kind": "plain" if name.startswith("plain") else "resnet",
-                          **_columns(frames(one, sets, steps, bar))})
+                          **_columns(frames(one, sets, steps, bar), len(steps) * len(nets))})
     recipe, first = config.recipe, config.build(sets.train[0].shape[1], len(sets.classes))
     return {"steps": steps, "filters": list(analysis.first_filters(first).shape[:3]), "nets": found, "settings": {
         "images": f"Fashion-MNIST, {len(sets.train[0]):,} images averaged to {config.data.image_size}x"
@@ -130,9 +130,17 @@ def _short(values: Any) -> list[float | None]:
     return [float(f"{value:.3g}") if math.isfinite(value) else None for value in values]
 
 
-def _columns(found: Iterator[Record]) -> Record:
-    """Return {key: its value in every frame}."""
-    rows = list(found)
+def _columns(found: Iterator[Record], count: int) -> Record:
+    """Return {key: its value in every frame}.
+
+    count: the number of frames of all networks
+
+    Raises UsageError after the first frame if so many of them would be too large for a page.
+    """
+    rows = [next(found)]
+    if (size := count * len(json.dumps(rows[0]))) > MOST_BYTES:
+        raise UsageError(f"the page would have about {size:,} bytes, more than {MOST_BYTES:,}; give a larger --every")
+    rows += found
     return {key: [row[key] for row in rows] for key in rows[0]}
 
 

@@ -15,7 +15,7 @@ from .. import plot
 from ..files import records
 from ..files.atomic import write_atomically
 from ..files.records import Between
-from ..names import network, printed
+from ..names import counted, network, printed
 from ..plot import mean, number, percent, points
 from ..runs.metrics import Percent
 from .page import document, escaped, figure, pairs_table
@@ -176,13 +176,13 @@ def headline(results: Results) -> str:
     if hurt is None:
         return (f"{_run(results)} does not show that depth hurts the plain network: the training errors are "
                 f"{_errors(nets, pair)}.")
-    text = (f"After {_epochs(hurt.epoch)} depth hurts the plain network in training error: "
+    text = (f"After {counted(hurt.epoch, 'epoch')} depth hurts the plain network in training error: "
             f"{_against(nets, hurt, pair)}; ")
     if skip is None:
         return f"{text}the residual network of that depth has no finished epoch."
     if not plot.skip_helps(nets):
         return f"{text}this run does not show that the skip connection helps."
-    when = "" if skip.epoch == hurt.epoch else f" after {_epochs(skip.epoch)}"
+    when = "" if skip.epoch == hurt.epoch else f" after {counted(skip.epoch, 'epoch')}"
     return f"{text}with the skip connection it is {_at_depths(nets, skip)}{when} (seed {results['settings']['seed']})."
 
 
@@ -205,7 +205,7 @@ def about_errors(results: Results) -> str:
                 f"The training errors are {_errors(nets, pair)}. So this run says nothing about the effect of the skip "
                 "connection either.")
     more = points(hurt.error[deep], hurt.error[shallow])
-    text = [f"Degradation: after {_epochs(hurt.epoch)} the training error of {printed(deep)} is "
+    text = [f"Degradation: after {counted(hurt.epoch, 'epoch')} the training error of {printed(deep)} is "
             f"{percent(hurt.error[deep])}, {more:.1f} points above that of {printed(shallow)} "
             f"({percent(hurt.error[shallow])}). This is error on the very images the networks were trained on. "
             "Overfitting is a low training error with a high test error; here the training error itself is higher, so "
@@ -215,12 +215,12 @@ def about_errors(results: Results) -> str:
         text.append(f"{printed(residual)} has no finished epoch, so the run says nothing about the skip connection.")
     elif not plot.skip_helps(nets):
         text.append(f"With the skip connection the training error is {percent(both.error[residual])} after "
-                    f"{_epochs(both.epoch)}, against {percent(both.error[deep])} without: this run does not show that "
-                    "the skip connection helps.")
+                    f"{counted(both.epoch, 'epoch')}, against {percent(both.error[deep])} without: this run does not "
+                    "show that the skip connection helps.")
     else:
         same = nets[deep]["parameters"] == nets[residual]["parameters"]
         text.append(f"With the skip connection{', and the same number of parameters,' if same else ''} the error is "
-                    f"{percent(both.error[residual])} after {_epochs(both.epoch)}, "
+                    f"{percent(both.error[residual])} after {counted(both.epoch, 'epoch')}, "
                     f"{points(both.error[deep], both.error[residual]):.1f} points below {printed(deep)}.")
     text.append(_about_residual_depth(nets, plot.residual_of(nets, shallow), residual))
     return " ".join(filter(None, text))
@@ -233,7 +233,7 @@ def _about_residual_depth(nets: plot.Nets, shallow: str | None, deep: str) -> st
         return ""
     more = points(found.error[deep], found.error[shallow])
     errors = (f"{printed(deep)} has {percent(found.error[deep])} and {printed(shallow)} "
-              f"{percent(found.error[shallow])} after {_epochs(found.epoch)}")
+              f"{percent(found.error[shallow])} after {counted(found.epoch, 'epoch')}")
     if abs(more) < plot.ERROR_POINTS:
         return f"{errors}: a difference of {abs(more):.1f} points on one seed shows nothing about their order."
     return f"{errors}, {abs(more):.1f} points {'more' if more > 0 else 'less'}: this is one seed."
@@ -291,7 +291,7 @@ def about_responses(results: Results) -> str:
         text.append(f'{_run(results)} {_too_little(results)} show the "generally smaller" responses that He et al. '
                     "(2015) report for residual networks.")
     epochs = max((len(net["train_error"]) for net in nets.values()), default=0)
-    text.append(f"All of this has limits. The run has one seed ({settings['seed']}), {_epochs(epochs)}, width "
+    text.append(f"All of this has limits. The run has one seed ({settings['seed']}), {counted(epochs, 'epoch')}, width "
                 f"{settings['width']} and {settings['image_size']}x{settings['image_size']} images "
                 f"({settings['dataset']}), while the paper trained networks of width 16 for 64,000 iterations on 32x32 "
                 "images of CIFAR-10. These are not the paper's numbers, there are no error bars, another seed gives "
@@ -319,12 +319,8 @@ def _caution(results: Results) -> str:
     """Return a caution for a quick run, no matter what its numbers show, and "" for other runs."""
     if not results["settings"]["quick"]:
         return ""
-    return (f" A quick run only checks that everything works; {_epochs(results['settings']['epochs'])} on "
+    return (f" A quick run only checks that everything works; {counted(results['settings']['epochs'], 'epoch')} on "
             f"{results['settings']['train_images']:,} images is too little to judge the networks by.")
-
-
-def _epochs(count: int) -> str:
-    return f"{count} epoch" if count == 1 else f"{count} epochs"
 
 
 def _errors(nets: plot.Nets, names: Sequence[str]) -> str:
@@ -332,7 +328,8 @@ def _errors(nets: plot.Nets, names: Sequence[str]) -> str:
     found = plot.errors_at_common_epoch(nets, names)
     if found is None:
         return "none"
-    return ", ".join(f"{printed(n)} {percent(e)}" for n, e in found.error.items()) + f" after {_epochs(found.epoch)}"
+    errors = ", ".join(f"{printed(n)} {percent(e)}" for n, e in found.error.items())
+    return f"{errors} after {counted(found.epoch, 'epoch')}"
 
 
 def _at_depths(nets: plot.Nets, found: plot.Errors) -> str:

@@ -200,7 +200,7 @@ def _one(student: str, paths: list[Path], assignment: str) -> Submission:
 
 def inside(student: str, place: Path, assignment: str) -> Submission:
     """Return the submission in a file or a student's folder: the file named after the assignment, or the only one."""
-    if not place.is_dir():
+    if place.is_symlink() or not place.is_dir():
         return _unless_link(student, place)
     files = []
     for top, folders, names in os.walk(place):

@@ -1,4 +1,4 @@
-"""Recognise files that are something else than their name says, so that an error can say what they are."""
+"""Recognise files that are not what their names say, so that an error can say what they are."""
 from __future__ import annotations
 
 HEAD = 300  # how many bytes of a file are enough to recognise it

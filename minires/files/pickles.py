@@ -48,7 +48,7 @@ def check_keys(keys: Iterable[Any]) -> None:
 
 
 def ordered_dict() -> type[dict[Any, Any]]:
-    """Return a new class that stands in for collections.OrderedDict: one for each pickle, which may use it anyhow.
+    """Return a new class that stands in for collections.OrderedDict: one for each pickle, which may change it.
 
     Python 2 calls it with a list of pairs. PyTorch sets an attribute of it, `_metadata`, which is not needed.
     """

@@ -85,7 +85,7 @@ def checked(value: Any, kind: Any, where: str, key: str = "", *, complete: bool 
     """Check a value from JSON, and return it as a `kind`.
 
     kind       a dataclass, a TypedDict, int, float, bool, str, `list[...]`, `tuple[..., ...]`, `dict[str, ...]`, a
-               union of these, or one of these with `Between`
+               union of plain types and lists, or one of the numbers with `Between`
     where      what the errors begin with, such as a file's name
     complete   whether a dataclass needs all its keys; otherwise a key whose field has a default may be missing
 

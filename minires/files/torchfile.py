@@ -36,7 +36,7 @@ LEGACY_START = b"\x80\x02\x8a\n" + LEGACY_MAGIC.to_bytes(10, "little")  # the pi
 LEGACY_VERSION = 1001
 MOST_AXES = 64  # NumPy's limit
 MOST_KEY = 200  # characters of a storage's key; PyTorch writes a number
-READS = 8       # all tensors together are read from at most so many times the file's bytes
+READS = 8       # all tensors together are read from at most this many times the file's bytes
 QUANTISED = ("it holds quantised tensors, which minires does not read; save the state_dict of the model from before it "
              "was quantised")
 _WIDTHS = "QInt8", "QUInt8", "QInt32", "QUInt4x2", "QUInt2x4"

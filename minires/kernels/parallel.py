@@ -75,7 +75,7 @@ def cores() -> int:
 
 
 def threads_asked() -> int:
-    """How many threads are wanted: what the innermost session says, else MINIRES_THREADS, else one for each core."""
+    """Return the number of threads wanted: the innermost session's, else MINIRES_THREADS, else one for each core."""
     return _threads.get() or _default_threads()
 
 

@@ -227,7 +227,8 @@ def _cdf_table(xp: Any, dtype: Any) -> Any:
 
 
 def normal_cdf(x: Any) -> Any:
-    """Return P(Z <= x) for a standard normal Z, with the digits of x's dtype. NumPy has no error function.
+    """Return P(Z <= x) for a standard normal Z, in x's dtype, with an absolute error below 1e-15 in
+    float64. NumPy has no error function.
 
     A table has P at the points c = k / STEPS. Around the nearest point, with d = x - c and the density p(c), five terms
     of Taylor's series give the rest: |d| <= 1/128, so the sixth is below 1e-15.

@@ -32,7 +32,8 @@ def conv_bn_relu(conv: Conv2d, bn: Any, x: Tensor, skip: Tensor | None = None) -
 
         w' = w gamma / sqrt(var + eps)          b' = beta + (b - mean) gamma / sqrt(var + eps)
     """
-    foldable = is_exactly(conv, Conv2d) and is_exactly(bn, BatchNorm2d)
+    # float16 is a storage dtype: the product of a weight and a scale may be too large for it.
+    foldable = is_exactly(conv, Conv2d) and is_exactly(bn, BatchNorm2d) and x.dtype != np.float16
     if not foldable or bn.training or recording() or being_watched():
         return bn_relu(bn, conv(x), skip)
     scale = bn.weight.data * (bn.running_var.data + float(bn.eps)) ** -0.5

@@ -45,18 +45,22 @@ def modes_kept(model: Any) -> Iterator[None]:
 
 @contextmanager
 def untouched(model: Any) -> Iterator[Any]:
-    """Restore the state, modes, gradients and generators of the model at the end of this context, bit for bit.
+    """Restore the state, modes, gradients, generators and what is frozen at the end of this context, bit for bit.
 
     A generator is any NumPy Generator that is an attribute of a module, such as the `rng` of Dropout.
     """
     generators = [g for _, m in model.modules() for g in vars(m).values() if isinstance(g, np.random.Generator)]
     drawn = [(g.bit_generator, g.bit_generator.state) for g in generators]
+    freezes = [(m, m.frozen, m.kept) for _, m in model.modules()]
     state = {name: (t, t.data, t.grad, t.requires_grad) for name, t in model.state().items()}
     copies = {name: data.copy() for name, (_, data, _, _) in state.items()}
     try:
         with modes_kept(model):
             yield model
     finally:
+        for m, frozen, kept in freezes:
+            if (m.frozen, m.kept) != (frozen, kept):
+                m.frozen, m.kept = frozen, kept
         for name, (t, data, grad, requires_grad) in state.items():
             if getattr(data.flags, "writeable", True):  # a read-only array cannot have changed
                 data[...] = copies[name]  # in place, because other code may hold the array itself

@@ -54,7 +54,7 @@ class Conv2d(Module):
         self.weight = Tensor(init.he_normal(shape, rng=rng), True)
         self.bias = Tensor(init.constant((out_channels,), 0), True) if bias else None
         self.stride, self.padding = ops.pair(stride, "Conv2d, stride"), ops.pair(padding, "Conv2d, padding")
-        self.dilation, self.groups = ops.pair(dilation, "Conv2d, dilation"), groups
+        self.dilation, self.groups = ops.pair(dilation, "Conv2d, dilation"), int(groups)
 
     @property
     def is_dense(self) -> bool:

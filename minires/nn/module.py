@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .. import device, kernels, ops
-from ..names import fits, unknown
+from ..names import fits, shortened, unknown
 from ..tensor import Tensor, recording, topological_order
 from .hooks import modes_kept, watched, watchers
 
@@ -142,6 +142,9 @@ class Module:
         wrong = list(chain(*misfits(mine, arrays)))
         if wrong:
             raise ValueError(f"load_state: {len(wrong)} of {len(mine)} entries do not fit: " + "; ".join(wrong[:6]))
+        for name, a in arrays.items():
+            if (dtype := getattr(a, "dtype", None)) is not None and dtype.kind not in "fiub":
+                raise ValueError(f"load_state: {name}: expected an array of real numbers, got {dtype}")
         # First convert all arrays, so that an error in one leaves the whole state unchanged.
         new = [device.of(t.data).array(arrays[name], dtype=t.dtype) for name, t in mine.items()]
         for t, data in zip(mine.values(), new, strict=True):
@@ -270,11 +273,11 @@ class Module:
         macs: Counter[int] = Counter()
         for m, _, n in ran:
             macs[id(m)] += n
-        table = [("layer", "kind", "output", "parameters", "MACs"), *_rows("", self, shapes, macs),
+        table = [("layer", "kind", "output", "parameters", "MACs"), *_rows("", self, shapes, macs, set()),
                  ("total", "", "", f"{self.count_parameters():,}", f"{macs.total():,}")]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         room = max(WIDTH - sum(widths[1:]) - len("      "), 8)  # for the names
-        table = [(_shortened(name, room), *rest) for name, *rest in table]
+        table = [(shortened(name, room), *rest) for name, *rest in table]
         widths[0] = min(widths[0], room)
         for row in table:
             texts, numbers = zip(row[:2], widths[:2], strict=True), zip(row[2:], widths[2:], strict=True)
@@ -344,13 +347,6 @@ def _alike(children: Iterable[tuple[str, Module]], key: Callable[[Module], Any])
 WIDTH = 80  # characters of a line of a summary
 
 
-def _shortened(name: str, most: int) -> str:
-    """Return a name of at most `most` characters, without its middle if it is longer."""
-    if len(name) <= most:
-        return name
-    return f"{name[:(most - 1) // 2]}…{name[len(name) - most // 2:]}"
-
-
 def _brief(module: Module) -> str:
     """Return a module's kind and options for a summary, which shows the channels in its column of shapes."""
     text = re.sub(r"\((\d+), \1\)", r"\1", module.describe())
@@ -359,20 +355,33 @@ def _brief(module: Module) -> str:
     return f"{type(module).__name__}({text})"
 
 
-def _rows(name: str, module: Module, shapes: Mapping[int, str], macs: Counter[int]) -> Iterator[tuple[str, ...]]:
-    """Yield the lines of a summary for `module` and below, given the output shape and own MACs of each module by id."""
-    own = sum(t.size for t in vars(module).values() if isinstance(t, Tensor) and t.requires_grad)
+def _rows(name: str, module: Module, shapes: Mapping[int, str], macs: Counter[int], counted: set[int]
+          ) -> Iterator[tuple[str, ...]]:
+    """Yield the lines of a summary for `module` and below, given the output shape and own MACs of each module by id.
+
+    counted: the ids of the Modules and Tensors in earlier lines. What is shared counts in its first line only, so that
+        the lines add up to the total
+    """
+    def new(things: Iterable[Any]) -> list[Any]:
+        found = list({id(thing): thing for thing in things if id(thing) not in counted}.values())
+        counted.update(map(id, found))
+        return found
+
+    def numbers(modules: Iterable[Module]) -> tuple[str, str]:
+        fresh = new(modules)
+        tensors = new(t for m in fresh for _, t in _held(m) if isinstance(t, Tensor) and t.requires_grad)
+        return f"{sum(t.size for t in tensors):,}", f"{sum(macs[id(m)] for m in fresh):,}"
+
     children = list(module.children())
-    if own or not children:
-        yield name, _brief(module), shapes.get(id(module), "not used"), f"{own:,}", f"{macs[id(module)]:,}"
+    if not children or any(isinstance(t, Tensor) and t.requires_grad for _, t in _held(module)):
+        yield name, _brief(module), shapes.get(id(module), "not used"), *numbers([module])
     prefix = f"{name}." if name else ""
     for (first, block), *more in _alike(children, lambda m: (repr(m), shapes.get(id(m)))):
-        yield from _rows(prefix + first, block, shapes, macs)
+        yield from _rows(prefix + first, block, shapes, macs, counted)
         if more:
             names = prefix + (more[0][0] if len(more) == 1 else f"{more[0][0]} ... {more[-1][0]}")
-            total = sum(macs[id(part)] for _, m in more for _, part in m.modules())
             yield (names, f"{len(more)} more like {prefix}{first}", shapes.get(id(block), "not used"),
-                   f"{sum(m.count_parameters() for _, m in more):,}", f"{total:,}")
+                   *numbers(part for _, m in more for _, part in m.modules()))
 
 
 def _traced(model: Module, input_shape: Sequence[int]) -> tuple[Tensor, list[tuple[Module, tuple[int, ...], int]]]:

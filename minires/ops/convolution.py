@@ -34,7 +34,7 @@ def conv2d(x: Tensor, w: Tensor, bias: Tensor | None = None, stride: Pair = 1, p
         Ho = (H + 2 padding - dilation (kh - 1) - 1) // stride + 1.
     stride, padding, dilation: integers or pairs (vertical, horizontal). The padding is zeros. Neighbours in a window
         are `dilation` pixels apart.
-    groups: The channels are divided into so many groups of equal size, and group i of the output sees group i of the
+    groups: The channels are divided into this many groups of equal size, and group i of the output sees group i of the
         input only.
     """
     if not isinstance(groups, numbers.Integral):

@@ -5,6 +5,8 @@ import functools
 import math
 from typing import Any
 
+import numpy as np
+
 from .. import device
 from ..kernels.reference import extent
 from ..tensor import Function, Tensor
@@ -13,11 +15,24 @@ from .reductions import mean
 from .shapes import pad as pad_axes
 
 
+def _sees_only_padding(size: int, wide: int, stride: int, padding: int, dilation: int) -> bool:
+    """Return True if a window along one axis, `wide` with its gaps, has no pixel of the image."""
+    if padding < 1 or dilation == 1 or min(wide, stride, dilation) < 1 or wide > size + 2 * padding:
+        return False  # or another error follows
+    first = np.arange(-padding, size + padding - wide + 1, stride)
+    inside = [(first + tap >= 0) & (first + tap < size) for tap in range(0, wide, dilation)]
+    return not np.any(inside, 0).all()
+
+
 class MaxPool2d(Function):
     def forward(self, x, kernel, stride, padding, dilation):
         check_image(x)
-        if any(2 * p > k > 0 for k, p in zip(kernel, padding, strict=True)):
+        wide = extent(kernel, dilation)
+        if any(2 * p > k > 0 for k, p in zip(wide, padding, strict=True)):
             raise ValueError(f"padding {padding} is more than half of the kernel {kernel}: a window would be empty")
+        if any(map(_sees_only_padding, x.shape[2:], wide, stride, padding, dilation)):
+            raise ValueError(f"padding {padding}, dilation {dilation}: a window of the kernel {kernel} would see only "
+                             "padding")
         self.geometry = x.shape, kernel, stride, padding, dilation
         y, self.winner = self.K.max_pool2d(x, kernel, stride, padding, dilation)
         return y

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from .convolution import grid
 from .labels import labelled
-from .numbers import written
+from .numbers import number, written
 from .style import (
     BAND,
     GREY,
@@ -177,7 +178,8 @@ def bars(found: Mapping[str, Any], x: str, y: str, title: str, caption: str = ""
         places = range(len(values))
         found_bars = axes.bar(places, list(values.values()), color="#c6c6c6", edgecolor=INK)
         if len(values) <= 20 // len(panels):
-            axes.bar_label(found_bars, [f"{value:.0f}" for value in values.values()], fontsize=TICK, padding=2)
+            axes.bar_label(found_bars, [f"{value:,.0f}" if value.is_integer() else number(value)
+                                        for value in values.values()], fontsize=TICK, padding=2)
         if marks:
             axes.plot(places, [marks[label] for label in values], "_", color=INK, markersize=14, markeredgewidth=2)
         axes.set_xticks(places, list(values))
@@ -236,7 +238,7 @@ def complex_plane(found: Any, title: str, caption: str = "", *, marks: Mapping[s
         fill = "white" if i % 2 else style["color"]
         axes.plot(values.real, values.imag,
                   **style | {"linestyle": "none", "markersize": 4, "markerfacecolor": fill})
-    for (label, at), marker in zip((marks or {}).items(), "xPD*", strict=False):
+    for (label, at), marker in zip((marks or {}).items(), cycle("xPD*"), strict=False):
         axes.plot([at.real], [at.imag], marker, color=INK if marker == "x" else "white", markeredgecolor=INK,
                   markersize=11, markeredgewidth=2 if marker == "x" else 1.2, linestyle="none", label=label)
     axes.set_aspect("equal", "datalim")

@@ -16,7 +16,8 @@ import matplotlib.patches
 from matplotlib.axes import Axes
 from matplotlib.path import Path
 
-from .labels import labelled, shortened
+from ..names import shortened
+from .labels import labelled
 from .style import GREY, INK, LABEL, NODES, Figure, new_figure
 
 WIDTH, HEIGHT, GAP = 1.75, 0.62, 0.22  # width and height of a node's box, and the gap between two boxes, in inches

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from .labels import shortened
+from ..names import shortened
 from .style import DASHES, GREY, INK, TICK, Figure, dress, kind, legend_below, new_figure, series
 
 Metrics = Sequence[Mapping[str, Any]]  # a run's epochs, in order

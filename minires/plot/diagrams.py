@@ -13,11 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.path import Path
 
 from .. import nn
-from .labels import labelled, listed, shortened
+from ..names import shortened
+from .labels import labelled, listed
 from .style import GREY, INK, LABEL, LIMIT, NODES, TICK, WIDTH, WINDOWS, Figure, legend_below, new_figure
 
 WIDE, HIGH, STEP = 1.5, 0.27, 0.46  # a box's width and height, and the distance of two boxes, in inches
 LEFT, RIGHT = -1.9, 2.3  # the ends of a block's panel; the branch is at 0
+KNOWN = nn.Block, nn.Bottleneck, nn.PreactBlock, nn.PreactBottleneck  # a subclass may compute something else
 FILLS = {"conv": NODES["operation"], "BN": NODES["parameter"], "ReLU": NODES["constant"]}
 
 
@@ -33,7 +35,7 @@ def blocks(found: Any, title: str = "", caption: str = "") -> Figure:
     """
     shown = labelled(found)
     for block in shown.values():
-        if not isinstance(block, (nn.Block, nn.Bottleneck, nn.PreactBlock, nn.PreactBottleneck)):
+        if type(block) not in KNOWN:
             raise TypeError(f"plot.blocks: expected a basic or bottleneck block, got {type(block).__name__}")
     steps = {label: _steps(block) for label, block in shown.items()}
     weights = {label: sum(conv.weight.size for conv in _convolutions(block)) for label, block in shown.items()}
@@ -90,7 +92,7 @@ def _draw_block(axes: Axes, block: Any, steps: list[str], longest: int) -> None:
         _arrow(axes, (0, levels[-1] - HIGH / 2), (0, end + 0.11))
         axes.add_patch(matplotlib.patches.Circle((0, end), 0.11, facecolor="white", edgecolor=INK, linewidth=1.4))
         _text(axes, 0, end, "+")
-        side, begin = WIDE / 2 + 0.3, top - 0.08
+        side, begin = WIDE / 2 + 0.3, levels[steps.index("ReLU")] - STEP / 2 if _splits_late(block) else top - 0.08
         route = Path([(0, begin), (side, begin), (side, begin - 0.25), (side, (begin + end) / 2), (side, end + 0.25),
                       (side, end), (0.12, end)], [Path.MOVETO, *[Path.CURVE3] * 2, Path.LINETO, Path.LINETO,
                                                   *[Path.CURVE3] * 2])
@@ -98,7 +100,7 @@ def _draw_block(axes: Axes, block: Any, steps: list[str], longest: int) -> None:
                                                           linewidth=1.8))
         _text(axes, side + 0.08, (begin + end) / 2, _shortcut(block), ha="left")
         _text(axes, -WIDE / 2 - 0.12, (levels[0] + levels[-1]) / 2, "F(x)", ha="right")
-        _text(axes, -0.2, end, "F(x) + x" if "identity" in _shortcut(block) else "F(x) + shortcut", ha="right")
+        _text(axes, -0.2, end, "F(x) + x" if _shortcut(block).startswith("x\n") else "F(x) + shortcut", ha="right")
     else:
         end = levels[-1]
     last = end
@@ -112,15 +114,23 @@ def _draw_block(axes: Axes, block: Any, steps: list[str], longest: int) -> None:
     axes.set_aspect("equal")
 
 
+def _splits_late(block: Any) -> bool:
+    """Return True if the shortcut starts after the first BN and ReLU, as in v2's blocks that change the shape."""
+    return getattr(block, "split_after_activation", False)
+
+
 def _shortcut(block: Any) -> str:
     """Return what is on the shortcut, in words."""
     if block.downsample is not None:
-        return f"{_said(block.downsample[0])}\nand BN"
+        norm = any(isinstance(m, nn.BatchNorm2d) for _, m in block.downsample.modules())
+        return _said(block.downsample[0]) + "\nand BN" * norm
     convolutions = _convolutions(block)
     inputs, outputs = convolutions[0].weight.shape[1], convolutions[-1].weight.shape[0]
     if block.stride == 1 and inputs == outputs:
-        return "x\n(identity)"
-    return f"every {block.stride}nd pixel,\nzeros for {outputs - inputs}\nnew channels"
+        return ("after the ReLU" if _splits_late(block) else "x") + "\n(identity)"
+    pixels = {1: "", 2: "every 2nd pixel"}.get(block.stride, f"1 of {block.stride} pixels")
+    zeros = f"zeros for {outputs - inputs}\nnew channels" if outputs > inputs else ""
+    return ",\n".join(filter(None, (pixels, zeros)))
 
 
 def networks(found: Any, title: str = "", caption: str = "") -> Figure:

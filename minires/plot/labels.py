@@ -35,11 +35,6 @@ def text(label: Any) -> str:
     return f"step {label}" if isinstance(label, Integral) else str(label)
 
 
-def shortened(label: str, most: int = 32) -> str:
-    """Return a label of at most `most` characters, without its middle if it is longer."""
-    return label if len(label) <= most else f"{label[:most // 2 - 1]}…{label[-(most // 2):]}"
-
-
 def said(label: str, words: str, between: str = " ") -> str:
     """Return a title's words for one label, such as "ResNet-20 8.3 %"; without a label, the words alone."""
     return f"{label}{between}{words}" if label else words

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from ..names import printed
+from ..names import printed, shortened
 from .findings import (
     Nets,
     by_depth,
@@ -26,7 +26,7 @@ from .findings import (
     responses_smaller,
     with_skip,
 )
-from .labels import labelled, listed, shortened
+from .labels import labelled, listed
 from .numbers import number, percent
 from .style import (
     COLOURS,

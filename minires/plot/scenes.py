@@ -87,9 +87,11 @@ def boxed(images: Any, kinds: Mapping[str, Sequence[Any]], title: str, caption: 
 
     Parts of boxes outside an image are drawn too.
 
-    Raises ValueError for a kind that has not one array of boxes for each image.
+    Raises ValueError for a kind that has not one array of boxes for each image, and for more than four kinds.
     """
     images = np.asarray(images)
+    if len(kinds) > len(KINDS):
+        raise ValueError(f"boxed: expected at most {len(KINDS)} kinds of boxes, got {len(kinds)}")
     figure, panels = _panels(len(images), min(COLUMNS, len(images)), title, caption, most=3.4)
     for (kind, boxes), (colour, dashes) in zip(kinds.items(), KINDS, strict=False):
         if len(boxes) != len(images):

@@ -36,7 +36,7 @@ def seed_intervals(found: Mapping[str, Mapping[str, Seeds]], x_label: str = "err
                 mean = interval(values)
                 if mean.seeds > 1:
                     axes.plot([mean.low, mean.high], [row, row], color=GREY, linewidth=2, solid_capstyle="butt")
-                axes.plot(values, [row] * len(values), "o", color=INK, markersize=5, fillstyle="none")
+                axes.plot(values, [row] * len(values), "o", color=INK, markersize=5, fillstyle="none", clip_on=False)
                 axes.plot([mean.mean], [row], "|", color=INK, markersize=16, markeredgewidth=2.5)
         dress(axes, group, x_label, "")
     if everything:

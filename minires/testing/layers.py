@@ -57,7 +57,8 @@ def _is_float(x: Any) -> bool:
 def _manners(net: nn.Module, arrays: tuple[Any, ...], mode: str) -> list[str]:
     """Return a sentence for everything besides the gradients that is wrong. Changes `net`, which is a copy."""
     manners = []
-    if others := [name or "the module itself" for name, m in net.modules() if m.training != (mode == "train")]:
+    if others := [name or "the module itself" for name, m in net.modules()
+                  if m.training != (mode == "train" and not m.frozen)]:
         manners.append(f"{mode}() does not reach {', '.join(others)}")
     net.astype(np.float32)
     inputs = [x.astype(np.float32) if _is_float(x) else x for x in arrays]

@@ -340,6 +340,9 @@ def test_a_class_with_names_links_and_pipes_that_attack(tmp_path, few_tasks, cap
     (place / "linked").mkdir()
     (place / "linked" / "a4.ipynb").symlink_to("../ann.ipynb")
     (place / "gone.py").symlink_to("nowhere")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a4.ipynb").write_bytes((place / "ann.ipynb").read_bytes())
+    (place / "folder").symlink_to(tmp_path / "other")
     for name in b"byte\xff", b"two\nlines", b"x" * 250, b"'=1":
         with open(os.fsencode(place) + b"/" + name + b".py", "w") as file:
             file.write("# %%\nx = 1\n")
@@ -351,6 +354,7 @@ def test_a_class_with_names_links_and_pipes_that_attack(tmp_path, few_tasks, cap
     (place / "free.ipynb").write_text(json.dumps({"cells": free}))
     notes = {"eve": "expected a file, got something else", "pipe": "expected a file, got something else",
              "link": "is a symbolic link", "linked": "is a symbolic link", "gone": "is a symbolic link",
+             "folder": "is a symbolic link",
              "bomb": "at most 1000000 lists", "code": "bytes of code"}
     for _ in range(2):  # the second run reads what the first has written
         assert course("grade", place, "--assignment", "a4", "--out", out, "--seed", 3, "--jobs", 2) == 0
