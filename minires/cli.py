@@ -540,8 +540,7 @@ def _scene_options(parser: argparse.ArgumentParser, count: int | None, default: 
                              "box, and perhaps masks uint8 (N, H, W) (default: generated test scenes)")
     parser.add_argument("--count", type=arguments.positive, default=count, metavar="N",
                         help=f"number of scenes; with --scenes, at most this many of the file (default: {default})")
-    parser.add_argument("--seed", type=arguments.not_negative, default=0, metavar="S",
-                        help="seed of the test scenes (default: 0)")
+    parser.add_argument("--seed", type=arguments.not_negative, metavar="S", help="seed of the test scenes (default: 0)")
     parser.add_argument("--device", choices=DEVICES, default="",
                         help="where to compute (default: the device of the training)")
 

@@ -19,7 +19,8 @@ import re
 import warnings
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from numbers import Integral
+from typing import Any, NamedTuple
 
 _NETWORK = re.compile(r"(?:(?P<family>plain|(?:(?P<placed>(?:bn[-_ ]after|relu[-_ ]before)[-_ ]addition[-_ ]"
                       r"|relu[-_ ]only[-_ ](?:preact|pre-activation)[-_ ])"
@@ -96,6 +97,12 @@ def key(name: str) -> str:
 def counted(count: int, noun: str) -> str:
     """Return a count with its noun: "1 thread" or "2 threads"."""
     return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def check_whole(what: str, value: Any, least: int = 1) -> None:
+    """Raise ValueError, which begins with `what`, unless `value` is a whole number from `least` on."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{what}: expected a whole number from {least}, got {value!r}")
 
 
 def shortened(name: str, most: int = 32) -> str:

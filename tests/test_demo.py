@@ -474,3 +474,11 @@ def test_depth_hurts_the_plain_network_and_not_the_residual_one(tmp_path):
     assert not stopped
     assert final["plain-56"] >= final["plain-20"] + 15
     assert final["resnet-56"] <= final["plain-56"] - 25
+
+
+def test_a_network_that_begins_again_does_not_stop_the_estimate():
+    """Its process was killed before a step, or after its last checkpoint."""
+    now = iter(range(1000))
+    estimate = demo.Estimate({"a": 1}, 1, 0.0, clock=lambda: next(now))
+    said = [estimate.after("a", progress.Passed(i, 60, "")) for i in (0, 0, 1, 2, 1, *range(2, 20))]
+    assert sum(map(bool, said)) == 1 and all(pace > 0 for pace in estimate.paces["a"])

@@ -174,7 +174,7 @@ def test_weights_that_are_no_file_are_refused(tmp_path, capsys):
 def test_a_write_that_was_killed_leaves_nothing_after_the_next_call(trained, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(trained["detection"], folder)
-    (folder / ".config.json.1.tmp").write_text("half")
+    (folder / ".config.json.0123abcd.tmp").write_text("half")
     assert cli.main(["detect", "train", "--resume", "--out", str(folder)]) == 0
     assert list(folder.glob(".*.tmp")) == []
 

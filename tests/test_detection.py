@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from planting import plant
 
-from minires import Tensor, gradcheck, ops
+from minires import Tensor, detection, gradcheck, ops
 from minires.datasets import Scenes, scenes
 from minires.detection import (
     COCO_AREAS,
@@ -115,7 +115,8 @@ INVERTED, GOOD_BOX = np.array([[0.0, 0, 1, 1], [5, 5, 5, 9]]), np.array([[0.0, 0
 
 
 @pytest.mark.parametrize("f, error, text", [
-    (lambda: boxes.iou(GOOD_BOX, INVERTED), ValueError, r"iou: b: box 1: expected x0 < x1 and y0 < y1, got \[5.0, 5.0"),
+    (lambda: boxes.iou(GOOD_BOX, INVERTED), ValueError,
+     r"iou: b: box 1: expected x0 < x1 and y0 < y1, from .*, got \[5.0, 5.0"),
     (lambda: boxes.iou(GOOD_BOX * np.nan, GOOD_BOX), ValueError, "iou: a: box 0: expected x0 < x1"),
     (lambda: boxes.iou(GOOD_BOX, np.array([[0, 0, np.inf, 1]])), ValueError, "iou: b: box 0: expected"),
     (lambda: boxes.iou(GOOD_BOX > 1, GOOD_BOX), TypeError, "iou: a: expected an array of numbers, got bool"),
@@ -611,3 +612,32 @@ def test_a_planted_bug_is_caught(name, monkeypatch):
         plant(monkeypatch, *place)
     with pytest.raises(AssertionError):
         check()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int16])
+def test_the_iou_of_large_boxes_is_a_number(dtype):
+    box = np.array([[0, 0, 300, 300]], dtype)
+    assert boxes.iou(box, box).tolist() == [[1.0]]
+    assert list(boxes.nms(np.concatenate([box, box]), np.array([0.9, 0.8]), 0.5)) == [0]
+
+
+def test_a_box_that_is_too_far_away_for_an_area_is_refused():
+    far = np.array([[0.0, 0.0, 1e200, 1e200]])
+    with pytest.raises(ValueError, match=r"iou: a: box 0: expected x0 < x1 and y0 < y1, from -1e\+09 to 1e\+09, got"):
+        boxes.iou(far, far)
+
+
+def test_the_gradient_of_the_binary_cross_entropy_is_p_minus_label_at_0_too():
+    z = Tensor(np.array([0.0, 0.0, 2.0, -30.0, 800.0]), True)
+    labels = np.array([0.0, 1.0, 1.0, 0.0, 0.0])
+    y = faster_rcnn.binary_cross_entropy(z, Tensor(labels))
+    y.sum().backward()
+    p = 1 / (1 + np.exp(-z.data))
+    assert z.grad == pytest.approx(p - labels, abs=1e-12)
+    assert y.data == pytest.approx([np.log(2), np.log(2), np.log1p(np.exp(-2)), np.exp(-30), 800], rel=1e-12)
+
+
+@pytest.mark.parametrize("task, model", [("foo", None), ("detection", None)])
+def test_a_score_needs_a_known_task_and_its_model(task, model):
+    with pytest.raises(TypeError, match="score: expected a task of classification, detection, segmentation, and its"):
+        detection.score(task, model)

@@ -18,6 +18,7 @@ from fuzz.fuzz_idx import idx
 
 from minires import cli, datasets
 from minires.datasets import cifar, download, mnist_family, places
+from minires.files import atomic
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -366,3 +367,32 @@ def test_the_usual_folder(monkeypatch, platform, environment, expected):
     assert places.home() == places.Path(expected) == datasets.home()
     assert places.folders(None, "mnist") == [places.Path(expected) / "mnist", places.Path(expected)]
     assert places.folders("r", "mnist") == [places.Path("r/mnist"), places.Path("r")]
+
+
+def test_a_file_that_another_process_downloads_is_left_to_it(server, tmp_path):
+    path = tmp_path / "file"
+    with atomic.locked(tmp_path / "file.part"), pytest.raises(RuntimeError, match=r"file\.part is held by another pr"):
+        download.fetch([server.url + "file"], path, MD5)
+    assert server.asked == [] and download.fetch([server.url + "file"], path, MD5).read_bytes() == CONTENT
+
+
+def test_a_file_that_has_arrived_meanwhile_is_taken(server, tmp_path, monkeypatch):
+    """The other process has renamed its file between the first look and the lock."""
+    path, looks = tmp_path / "file", []
+    exists = Path.exists
+
+    def late(self, *args, **kwargs):
+        if self == path and not looks:
+            looks.append(path.write_bytes(CONTENT))
+            return False
+        return exists(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "exists", late)
+    assert download.fetch([server.url + "file"], path, MD5) == path
+    assert server.asked == [] and names(tmp_path) == ["file"]
+
+
+def test_no_site_leaves_no_file(tmp_path):
+    with pytest.raises(ConnectionError):
+        download.fetch(["http://127.0.0.1:1/file"], tmp_path / "file", MD5)
+    assert names(tmp_path) == []

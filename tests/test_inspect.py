@@ -1,7 +1,9 @@
 """`minires inspect` works on weights and on a run's folder, writes one page, and reports errors before it writes."""
 
 import json
+import re
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -161,3 +163,16 @@ def test_a_network_without_blocks_shows_the_rest(tmp_path):
 def test_numbers_that_json_does_not_know_become_null():
     # private: no network that a test can train has all of these
     assert inspection._plain({"a": [1.0, float("inf")], "b": (float("nan"), 2)}) == {"a": [1.0, None], "b": [None, 2]}
+
+
+@pytest.mark.parametrize("name", ["inspect.html", "inspect.json", "responses.png", "loss_surface.png"])
+def test_no_file_of_another_command_is_overwritten(name, tmp_path):
+    (tmp_path / name).write_bytes(b"mine")
+    with pytest.raises(FileExistsError, match="exists already; choose another --out, nothing is overwritten"):
+        inspection.check_folder(tmp_path)
+
+
+def test_the_list_of_figures_is_whole():
+    """check_folder looks for the files of these figures."""
+    source = Path(inspection.__file__).read_text(encoding="utf-8")
+    assert set(re.findall(r'"(\w+)": plot\.', source)) == set(inspection.FIGURES)

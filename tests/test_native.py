@@ -372,6 +372,8 @@ def test_without_a_compiler_blocked_serves_and_the_reason_is_told(cache, tmp_pat
     assert done.stderr == "" and not cache.exists()
     done = python(SAYS, MINIRES_CACHE=str(cache), CC="no-such-compiler -x", MINIRES_KERNELS=None)
     assert done.stdout == "blocked|CC names 'no-such-compiler', which is not found\n"
+    done = python(SAYS, MINIRES_CACHE=str(cache), CC="gcc '", MINIRES_KERNELS=None)
+    assert done.stdout == "blocked|CC=\"gcc '\" is not a command: No closing quotation\n"
     done = python(SAYS, PATH=str(tmp_path), CC=None, MINIRES_KERNELS="native")
     assert done.returncode == 1
     assert 'RuntimeError: kernels "native" were asked for: no C compiler is found' in done.stderr
@@ -715,3 +717,35 @@ def test_a_planted_bug_is_caught(bug, objects, tmp_path):
                     fast_kernels()
     finally:
         forget_plans()
+
+
+def test_a_library_that_is_being_checked_serves_its_thread_only(monkeypatch):
+    """Another thread must not compute with a library that the check may refuse."""
+    if not native.ready():
+        pytest.skip(native.reason())
+    fresh, seen = native._Loaded(), []
+    monkeypatch.setattr(native, "_loaded", fresh)
+    inside, looked = threading.Event(), threading.Event()
+
+    def differences():
+        inside.set()
+        assert looked.wait(60)
+        return "conv2d differs"
+
+    def other():
+        assert inside.wait(60)
+        seen.append((fresh.library, native._tried.get()))
+        looked.set()
+        seen.append(native.ready())
+
+    def refuse(check):
+        raise compiler.Unavailable(check(library))
+
+    library = compiler.library(lambda library: None)
+    monkeypatch.setattr(native, "_differences", differences)
+    monkeypatch.setattr(compiler, "library", refuse)
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert not native.ready() and native.reason() == "conv2d differs"
+    thread.join()
+    assert seen == [(None, None), False]

@@ -257,3 +257,13 @@ def test_what_is_no_json_is_named(name, text, finished, tmp_path):
     with pytest.raises(ValueError, match=r"cannot be read|expected|there is no models") as caught:
         sweep.read(path) if "grid" in name else report.find([path.parent])
     assert str(path) in str(caught.value)
+
+
+def test_only_minires_own_temporary_files_are_deleted(tmp_path):
+    mine, others = tmp_path / ".metrics.jsonl.0123abcd.tmp", [tmp_path / ".mine.tmp", tmp_path / ".x.0123abcg.tmp"]
+    (tmp_path / ".keep.01234567.tmp").mkdir()
+    for path in mine, *others:
+        path.write_bytes(b"x")
+    with run.locked_folder(tmp_path):
+        assert not mine.exists() and all(path.exists() for path in others)
+        assert (tmp_path / ".keep.01234567.tmp").is_dir()

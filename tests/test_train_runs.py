@@ -300,7 +300,7 @@ def test_a_folder_killed_before_its_first_checkpoint_begins_again(whole, tmp_pat
     out = tmp_path / "early"
     out.mkdir()
     shutil.copy(whole / "config.json", out)
-    (out / ".config.json.1234.tmp").write_text("half")
+    (out / ".config.json.01234567.tmp").write_text("half")
     assert run(out, "--resume") == 0
     assert "found no checkpoint: beginning at step 0" in capsys.readouterr().out
     assert names(out) == FILES

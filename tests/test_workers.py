@@ -167,3 +167,9 @@ def test_a_signal_at_the_very_end_of_one_stops_before_the_next(tmp_path, monkeyp
     outcomes, stopped = workers.in_turn(jobs, lambda *event: None)
     assert list(outcomes) == ["a"] and outcomes["a"].finished and stopped == "SIGTERM"
     assert workers.in_turn({"b": jobs["b"]}, lambda *event: None)[1] == ""  # all runs are finished
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_no_run_at_a_time_is_refused(count):
+    with pytest.raises(ValueError, match="side_by_side: expected at least one run at the same time, got"):
+        workers.side_by_side({"a": None}, count, lambda *_: None, lambda *_: None)

@@ -201,7 +201,7 @@ class Estimate:
             return ""
         now, left = self.clock(), passed.total - passed.images
         self.start = self.start or now - self.began
-        if name in self.last:
+        if name in self.last and left < self.left[name]:  # not after a process that was killed and resumed
             self.paces.setdefault(name, []).append((now - self.last[name]) / (self.left[name] - left))
         self.last[name], self.left[name] = now, left
         todo = {other: self.left.get(other, passed.total) for other in self.macs}

@@ -25,7 +25,7 @@ from typing import Annotated, Any, TypedDict
 
 import numpy as np
 
-from .. import datasets, detection, device, info, kernels
+from .. import datasets, detection, device, info, init, kernels
 from ..datasets import Scenes
 from ..detection import Detections, Recipe
 from ..detection.training import TEST_PATCHES
@@ -36,7 +36,7 @@ from ..files.shipped import shipped_file
 from ..kernels import parallel
 from ..models import canonical
 from ..names import UsageError, counted, key, printed, unknown
-from ..runs import checkpoint, progress
+from ..runs import checkpoint, metrics, progress
 from ..runs.progress import Passed
 from ..runs.run import Outcome, arrays_of, has_begun, locked_folder, not_finite, state_of, stop_signals
 from ..train import NotFinite, Progress
@@ -208,7 +208,8 @@ def load(folder: Path, where: str = "") -> tuple[Settings, Any]:
     if not weights.exists():
         raise FileNotFoundError(f"{folder}: the training is not finished, so there is no weights.safetensors in it; "
                                 f"minires detect train --resume --out {folder} resumes it")
-    net = dataclasses.replace(settings, device=device.use(where or settings.device)).build(None)
+    with init.undrawn():  # config.json may ask for more weights than the file has: then nothing was drawn
+        net = dataclasses.replace(settings, device=device.use(where or settings.device)).build(None)
     load_weights(net, weights)
     return settings, net.eval()
 
@@ -329,7 +330,7 @@ class _Training:
         self.net.load_state(state_of(arrays))
         self.at.step, self.at.lr, self.at.velocity = header["step"], header["lr"], arrays.get("velocity")
         self.lines, self.losses, self.earlier = header["lines"], header["losses"], header["seconds"]
-        self._write_lines()
+        metrics.write(self.out, self.lines)
         return True
 
     def _arrays(self) -> dict[str, np.ndarray]:
@@ -344,9 +345,6 @@ class _Training:
         return {"choices": self.settings.choices(), "step": self.at.step, "lr": self.at.lr, "losses": self.losses,
                 "lines": self.lines, "seconds": seconds}
 
-    def _write_lines(self) -> None:
-        write_atomically(self.out / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.lines))
-
     def go(self, stop: list[str], limit: float, every_seconds: float, watch: Callable[[Passed], None]) -> Outcome:
         """Train to the end, to the time limit, or until `stop` holds a reason."""
         recipe, at, began, size = self.settings.recipe, self.at, time.monotonic(), self.settings.recipe.batch_size
@@ -356,7 +354,7 @@ class _Training:
 
         def save() -> None:
             checkpoint.save(self.out, at.step, self._arrays(), self._header(seconds()))
-            self._write_lines()
+            metrics.write(self.out, self.lines)
 
         watch(Passed(at.step * size, self.steps * size, ""))
         for event in detection.fit(self.settings.task, self.net, recipe, seed=self.settings.seed, at=at):
@@ -499,22 +497,26 @@ def coco(detections: Detections) -> str:
 
 
 def evaluate(folder: Path | None, *, detections: Path | None = None, scenes: Path | None = None,
-             count: int | None = None, seed: int = 0, where: str = "", write: Path | None = None) -> str:
+             count: int | None = None, seed: int | None = None, where: str = "",
+             write: Path | None = None) -> str:
     """Return a table of what a trained network, or a file of detections, reaches on scenes.
 
     folder: of a finished training, or the name of a detector that ships; or
     detections: a JSON file in COCO's format
-    scenes: a .npz file with the user's own scenes; None: generated test scenes with this seed
+    scenes: a .npz file with the user's own scenes; None: generated test scenes
+    seed: of generated scenes or patches; None: 0
     count: the number of test scenes, or the most scenes of the file, its first ones; None: 300, or all of the file
     write: a file to which the network's detections are written, in COCO's format
 
     Raises UsageError unless there is either a folder or detections, and for an option that has no effect.
     """
     if (folder is None) == (detections is None):
-        raise UsageError("give either the folder of a training or --detections FILE, not both and not neither")
+        raise UsageError("give either the folder of a training or --detections FILE, and not both")
     if folder is None:
         if write:
             raise UsageError("--write needs the folder of a detector, whose detections it writes")
+        if where:
+            raise UsageError("--device needs the folder of a training: a file of detections needs no network")
         held = _held_back(scenes, count, seed)
         assert detections is not None
         return _measured(read_detections(detections, held), held, str(detections))
@@ -528,7 +530,10 @@ def evaluate(folder: Path | None, *, detections: Path | None = None, scenes: Pat
     if settings.task == "classification":
         if scenes:
             raise UsageError(f"--scenes: {folder} holds a classifier of patches, which is measured on patches")
-        error = detection.score(settings.task, net, seed=seed)["error"]
+        if count is not None:
+            raise UsageError(f"--count: {folder} holds a classifier of patches, which is measured on {TEST_PATCHES:,} "
+                             "patches")
+        error = detection.score(settings.task, net, seed=seed or 0)["error"]
         return f"{title}\nerror on {TEST_PATCHES:,} test patches: {error:.2f} %"
     held = _held_back(scenes, count, seed)
     images = device.to(detection.inputs(held.images), device.use(where or settings.device))
@@ -545,8 +550,14 @@ def evaluate(folder: Path | None, *, detections: Path | None = None, scenes: Pat
     return _measured(found, held, title)
 
 
-def _held_back(scenes: Path | None, count: int | None, seed: int) -> Scenes:
-    return read_scenes(scenes)[:count] if scenes else datasets.scenes(count or HELD_BACK, seed, "test")
+def _held_back(scenes: Path | None, count: int | None, seed: int | None) -> Scenes:
+    _check_seed(scenes, seed)
+    return read_scenes(scenes)[:count] if scenes else datasets.scenes(count or HELD_BACK, seed or 0, "test")
+
+
+def _check_seed(scenes: Path | None, seed: int | None) -> None:
+    if scenes and seed is not None:
+        raise UsageError("--seed has no effect on the scenes of a file; leave it out")
 
 
 def together(held: Scenes) -> int:
@@ -586,13 +597,14 @@ def _measured(found: Detections, held: Scenes, title: str) -> str:
     return "\n".join(lines)
 
 
-def show(folder: Path, out: Path, *, scenes: Path | None = None, count: int = 6, seed: int = 0, first: int = 0,
-         least_score: float = 0.3, where: str = "") -> None:
+def show(folder: Path, out: Path, *, scenes: Path | None = None, count: int = 6, seed: int | None = None,
+         first: int = 0, least_score: float = 0.3, where: str = "") -> None:
     """Draw scenes with the answers of a trained network: boxes, right and wrong, or masks.
 
     folder: of a finished training, or the name of a detector that ships
     out: the picture to write, a .png file
-    scenes: a .npz file with the user's own scenes; None: test scenes with this seed
+    scenes: a .npz file with the user's own scenes; None: generated test scenes
+    seed: of generated scenes; None: 0
     count, first: how many scenes to draw, and the number of the first one
     least_score: boxes with this score or a lower one are not drawn
 
@@ -606,6 +618,7 @@ def show(folder: Path, out: Path, *, scenes: Path | None = None, count: int = 6,
     if count > MOST_SHOWN:
         raise ValueError(f"--count: expected at most {MOST_SHOWN} scenes in one picture, got {count}")
     _check_writable(out)
+    _check_seed(scenes, seed)
     settings, net = load(folder, where)
     if settings.task == "classification":
         raise ValueError(f"{folder}: a classifier of patches finds neither boxes nor masks; give the folder of a "
@@ -617,10 +630,10 @@ def show(folder: Path, out: Path, *, scenes: Path | None = None, count: int = 6,
                              f"{counted(len(held), 'scene')}, got {first}")
         held = held[first:first + count]
     else:
-        held = datasets.scenes(count, seed, "test", first=first)
+        held = datasets.scenes(count, seed or 0, "test", first=first)
     images = device.to(detection.inputs(held.images), device.use(where or settings.device))
     caption = f"{printed(settings.backbone)}, trained with seed {settings.seed} on {settings.recipe.images:,} scenes; "
-    caption += _drawn(scenes, first, len(held), seed)
+    caption += _drawn(scenes, first, len(held), seed or 0)
     if settings.task == "segmentation":
         predicted = net.predict(images, together(held))
         figure = plot.segmented(held.images, held.masks, predicted, held.classes, caption=caption)

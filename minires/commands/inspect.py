@@ -120,6 +120,7 @@ def look_at_landscape(s: Subject, seed: int, progress: Any) -> Part:
                  "loss_surface": plot.loss_surface({s.name: surface}, _caption(s))}, text)
 
 
+FIGURES = "responses", "gradients", "lesions", "loss_line", "loss_surface"  # of all parts, as files NAME.png
 PARTS: dict[str, Callable[[Subject, int, Any], Part]] = {
     "responses": look_at_responses, "gradients": look_at_gradients, "lesion": look_at_lesions,
     "landscape": look_at_landscape}
@@ -143,9 +144,10 @@ def _caption(s: Subject) -> str:
 
 
 def check_folder(out: Path) -> None:
-    """Raise OSError if results cannot be written into the folder `out`, or if it contains results already."""
-    if (out / "inspect.json").exists():
-        raise FileExistsError(f"{out / 'inspect.json'} exists already; choose another --out, nothing is overwritten")
+    """Raise OSError if results cannot be written into the folder `out`, or if it has a file with the name of one."""
+    for name in ("inspect.json", "inspect.html", *(f"{figure}.png" for figure in FIGURES)):
+        if (out / name).exists():
+            raise FileExistsError(f"{out / name} exists already; choose another --out, nothing is overwritten")
     check_can_hold_files(out)
 
 
@@ -187,8 +189,10 @@ def run(subject: Subject, out: Path, parts: Sequence[str] = (), *, seed: int = 0
     out.mkdir(parents=True, exist_ok=True)
     for name, image in images.items():
         write_atomically(out / f"{name}.png", image)
-    write_atomically(out / "inspect.json", json.dumps(_plain(results), indent=1, allow_nan=False) + "\n")
-    return write_atomically(out / "inspect.html", html)
+    text = json.dumps(_plain(results), indent=1, allow_nan=False) + "\n"
+    path = write_atomically(out / "inspect.html", html)
+    write_atomically(out / "inspect.json", text)
+    return path
 
 
 def _page(subject: Subject, done: Mapping[str, Part], left_out: Mapping[str, str], images: Mapping[str, bytes],

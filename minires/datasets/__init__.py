@@ -1,4 +1,5 @@
-"""Read data sets from their official files, check them and prepare them, with NumPy and the standard library only."""
+"""Read data sets from their official files, check them and prepare them. This needs only NumPy, except for `digits`
+(scikit-learn) and downloads (tqdm)."""
 
 from __future__ import annotations
 

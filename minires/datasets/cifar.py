@@ -247,7 +247,8 @@ def _splits(place: str, files: dict[str, bytes], form: Format, classes: Classes,
         splits.append(Split(read_only(images), read_only(labels), classes[kind]))
     train, test = splits
     of_each = np.bincount(test.labels, minlength=len(test.classes))
-    # All CIFAR-10 files have one size, so a renamed file shows only here: the test file has 1,000 images of each class.
+    # All CIFAR-10 files are the same size, so a renamed file shows only here: the test file has 1,000 images of each
+    # class.
     if len(form.train) > 1 and np.ptp(of_each):
         raise ValueError(f"{place}: {form.test}: expected equally many images of each class, got {of_each.tolist()}; "
                          "has the file been renamed?")

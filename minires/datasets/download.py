@@ -1,5 +1,7 @@
-"""Download a published file once, completely, and check it. urllib does it, because no other installed library resumes
-a transfer."""
+"""Download a published file once, completely, and check it.
+
+This uses urllib, because none of the packages that minires needs can resume a download.
+"""
 from __future__ import annotations
 
 import errno
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..files import streams
+from ..files.atomic import locked
 
 _PIECE = 1 << 20
 TIMEOUT = 30  # seconds without a byte
@@ -67,6 +70,7 @@ def fetch(urls: Sequence[str], path: Path, md5: str, most: int | None = None) ->
     Raises ConnectionError if no site offers the file, or if the transfer breaks off.
     Raises ValueError for another MD5 and for more than `most` bytes, after which the partial file is deleted.
     Raises OSError if the disk is full or the folder cannot be written to.
+    Raises RuntimeError if another process downloads the same file.
     """
     if path.exists():
         raise FileExistsError(f"{path}: expected no file of that name, because it is about to be downloaded; nothing "
@@ -79,6 +83,14 @@ def fetch(urls: Sequence[str], path: Path, md5: str, most: int | None = None) ->
     except OSError as e:
         raise OSError(e.errno, f"{e.strerror}; nothing can be downloaded there. Choose another folder with "
                       "MINIRES_DATA or --data-dir, in Python with root", str(e.filename)) from e
+    with locked(part):
+        if path.exists():  # another process has downloaded it since
+            part.unlink(missing_ok=True)
+            return path
+        return _fetched(urls, path, part, md5, most)
+
+
+def _fetched(urls: Sequence[str], path: Path, part: Path, md5: str, most: int | None) -> Path:
     failed = []
     for url in urls:
         try:
@@ -94,6 +106,8 @@ def fetch(urls: Sequence[str], path: Path, md5: str, most: int | None = None) ->
         except (urllib.error.URLError, HTTPException, ConnectionError, TimeoutError) as e:
             failed.append(f"{url}: {getattr(e, 'reason', e) or type(e).__name__}")
     else:
+        if part.exists() and not part.stat().st_size:
+            part.unlink()
         raise ConnectionError(f"{path.name}: could not be downloaded: {'; '.join(failed)}. Try again (what has arrived "
                               f"is kept), or put the file into {path.parent} by other means")
     with open(part, "rb") as file:
@@ -127,7 +141,7 @@ def _transfer(url: str, part: Path, most: int | None) -> None:
         if response.status != 206:  # this site cannot resume, and sends the file from its beginning
             have = 0
         left = response.headers.get("Content-Length", "")
-        total = have + int(left) if left.isdecimal() else None
+        total = have + int(left) if left.isdecimal() and len(left) < 20 else None
         if most is not None and (total or 0) > most:
             raise _TooLong
         with (open(part, "r+b" if have else "wb") as file,

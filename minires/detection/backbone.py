@@ -4,7 +4,7 @@ He et al. 2015, appendix A, put ResNet-101 into Faster R-CNN: the stages conv1 t
 the whole image, and conv5 runs on the map that was cut out for each region, where a VGG network has its fully connected
 layers. The CIFAR networks have three stages, so here stages 1 and 2 are shared and stage 3 runs on regions:
 
-    images (N, 1, H, W)  ->  conv1, stage 1  ->  stage 2  ->  shared map (N, 2 width, H / 2, W / 2)
+    images (N, 1, H, W)  ->  conv1, stage 1  ->  stage 2  ->  shared map (N, 2 width, H / 2, W / 2), rounded up
 
 The BatchNorms are frozen (appendix A): they are a fixed scale and shift of each channel, because the statistics of a
 few scenes are too noisy. conv1 and stage 1 are fixed too, as Girshick 2015, section 4.5, fixes VGG's first layers.
@@ -12,7 +12,6 @@ few scenes are too noisy. conv1 and stage 1 are fixed too, as Girshick 2015, sec
 from __future__ import annotations
 
 import contextlib
-import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ import numpy as np
 from .. import device, nn
 from ..datasets import Scenes
 from ..models import CifarNet
+from ..names import check_whole
 from ..tensor import Tensor, no_grad
 
 MEAN = 0.2863    # of the pixels of Fashion-MNIST, 0 to 1. One mean for all pixels, because objects may be anywhere
@@ -57,9 +57,7 @@ class OnBackbone(nn.Module):
             raise ValueError("detection: expected a CIFAR network with a BatchNorm after conv1 as the backbone, such "
                              f"as models.resnet20(in_channels=1, width=8), got {type(backbone).__name__}")
         net: Any = backbone
-        count: Any = num_classes
-        if not isinstance(count, numbers.Integral) or count < 1:
-            raise ValueError(f"detection: num_classes: expected a whole number from 1, got {num_classes!r}")
+        check_whole("detection: num_classes", num_classes)
         self.num_classes = num_classes
         self.conv1, self.bn1 = net.conv1, net.bn1
         self.layer1, self.layer2, self.layer3 = net.layer1, net.layer2, net.layer3
@@ -103,8 +101,7 @@ def check_batches(operation: str, images: Any, batch_size: int) -> None:
     """Raise ValueError, which begins with `operation`, unless there are images, and batches of at least one."""
     if not len(images):
         raise ValueError(f"{operation}: expected at least one image, got none")
-    if not isinstance(batch_size, numbers.Integral) or batch_size < 1:
-        raise ValueError(f"{operation}: batch_size: expected a whole number from 1, got {batch_size!r}")
+    check_whole(f"{operation}: batch_size", batch_size)
 
 
 def check_finite(operation: str, outputs: Any, first: int = 0) -> None:

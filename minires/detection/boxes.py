@@ -2,8 +2,9 @@
 
 A box is (x0, y0, x1, y1) in pixels with exclusive ends: x1 - x0 is the width. Arrays of boxes have the shape (..., 4).
 All functions take NumPy or CuPy arrays of numbers and return arrays of the same kind, and raise TypeError for anything
-else. Floating-point numbers keep their dtype. Whole numbers, such as those of `Scenes.boxes`, become float64: unsigned
-numbers have no negative differences, so they would give a wrong IoU.
+else. float32 and float64 keep their dtype. float16 becomes float32, because areas would overflow. Whole numbers, such
+as those of `Scenes.boxes`, become float64: unsigned numbers have no negative differences, so they would give a wrong
+IoU.
 """
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from .. import device
 from ..names import counted
+from ..tensor import widened
 
 FARTHEST = 1e9              # pixels: coordinates of detections; areas then cannot overflow
 MOST_GROWTH = math.log(16)  # a decoded side is at most 16 times the anchor's, because exp could overflow
@@ -23,14 +25,14 @@ MOST_GROWTH = math.log(16)  # a decoded side is at most 16 times the anchor's, b
 def checked(operation: str, extent: bool = True, axes: int = 1, **given: Any) -> tuple[Any, ...]:
     """Return the module, NumPy or CuPy, of arrays that hold boxes or offsets, and then the arrays.
 
-    Arrays of whole numbers become float64; others are returned as they are.
+    Arrays of whole numbers become float64, and float16 becomes float32; others are returned as they are.
 
     extent: whether all of them must be boxes with an extent
     axes: the least number of axes; with 2, an array that is a single box (4,) is refused
 
     Raises TypeError, which begins with `operation`, for an array that is not of numbers.
     Raises ValueError, which names the array and the box, for another shape than (..., 4), and for a box that is not
-    finite, or not wider and higher than 0.
+    finite, farther than FARTHEST from 0, or not wider and higher than 0.
     """
     for name, array in given.items():
         if not hasattr(array, "dtype") or array.dtype.kind not in "iuf":
@@ -40,14 +42,16 @@ def checked(operation: str, extent: bool = True, axes: int = 1, **given: Any) ->
             one = f"; write one box as {name}[None]" if array.shape == (4,) else ""
             raise ValueError(f"{operation}: {name}: expected shape {'(N, 4)' if axes == 2 else '(..., 4)'}, got "
                              f"{array.shape}{one}")
-    given = {name: array if array.dtype.kind == "f" else array.astype(np.float64) for name, array in given.items()}
+    given = {name: widened(array) if array.dtype.kind == "f" else array.astype(np.float64)
+             for name, array in given.items()}
     xp = device.of(*given.values(), operation=operation)
     for name, array in given.items() if extent else ():
-        valid = (array[..., :2] < array[..., 2:]).all(-1) & xp.isfinite(array).all(-1)  # a comparison with NaN is False
+        near = (abs(array) <= FARTHEST).all(-1)  # a comparison with NaN is False
+        valid = (array[..., :2] < array[..., 2:]).all(-1) & near
         if not valid.all():
             at = int(valid.argmin())
-            raise ValueError(f"{operation}: {name}: box {at}: expected x0 < x1 and y0 < y1, got "
-                             f"{array.reshape(-1, 4)[at].tolist()}")
+            raise ValueError(f"{operation}: {name}: box {at}: expected x0 < x1 and y0 < y1, from {-FARTHEST:g} to "
+                             f"{FARTHEST:g}, got {array.reshape(-1, 4)[at].tolist()}")
     return xp, *given.values()
 
 

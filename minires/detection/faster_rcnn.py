@@ -80,9 +80,11 @@ def smooth_l1(x: Tensor, beta: float = 1.0) -> Tensor:
 def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Return -log p for label 1 and -log(1 - p) for label 0, element by element, with p = sigmoid(logits).
 
-    This is log(1 + exp(z)) - label z, written so that no exponential can overflow.
+    This is log(1 + exp(z)) - label z, written so that no exponential can overflow. |z| has the slope 0 at 0, so the
+    gradient is p - label there too; that of relu(z) instead of (z + |z|) / 2 would not be.
     """
-    return ops.relu(logits) - logits * labels + ops.log(ops.exp(-ops.abs(logits)) + 1.0)
+    size = ops.abs(logits)
+    return (logits + size) * 0.5 - logits * labels + ops.log(ops.exp(-size) + 1.0)
 
 
 class FasterRCNN(OnBackbone):
@@ -115,7 +117,7 @@ class FasterRCNN(OnBackbone):
     # ------------------------------------------------------------------------------------- the three networks
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the shared map (N, C, H / 2, W / 2) of images (N, 1, H, W), on which everything else works."""
+        """Return the shared map (N, C, H / 2, W / 2), rounded up, of images (N, 1, H, W). All the rest works on it."""
         return self.shared(images)
 
     def anchor_outputs(self, features: Tensor) -> tuple[Tensor, Tensor, np.ndarray]:
@@ -277,7 +279,7 @@ def region_targets(found: np.ndarray, boxes: np.ndarray, labels: np.ndarray, rng
 
     The objects' own boxes are candidates too, so that there are good ones from the first step. A region whose IoU with
     an object is 0.5 or more gets its class plus 1; the others get class 0, the ground. At most 6 of the first kind are
-    drawn. If there are fewer than 12 candidates, the rest has class -1, which no loss counts.
+    drawn. If there are fewer than 12 candidates, the remaining rows have class -1, which the loss ignores.
     """
     boxes = boxes.astype(np.float64)
     candidates = np.concatenate([found, boxes])

@@ -13,7 +13,6 @@ pycocotools, with its order of detections with equal scores. Regions that stand 
 """
 from __future__ import annotations
 
-import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..datasets import Scenes
+from ..names import check_whole
 from .boxes import Detections, areas, iou
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -282,8 +282,7 @@ def mean_iou(predicted: Any, masks: Any, num_classes: int) -> tuple[float, np.nd
 
     Raises ValueError for other shapes and numbers.
     """
-    if not isinstance(num_classes, numbers.Integral) or num_classes < 1:
-        raise ValueError(f"mean_iou: num_classes: expected a whole number from 1, got {num_classes!r}")
+    check_whole("mean_iou: num_classes", num_classes)
     predicted, masks = np.asarray(predicted), np.asarray(masks)
     if predicted.shape != masks.shape or not masks.size:
         raise ValueError(f"mean_iou: expected two equal shapes with pixels, got {predicted.shape} and {masks.shape}")

@@ -72,7 +72,8 @@ class FCN(OnBackbone):
         scores: the output of `forward` for the images of `scenes`
         rng: is not used; training gives it to every network
 
-        Raises ValueError if the scenes have no masks, or the scores do not belong to the scenes.
+        Raises ValueError if the scenes have no masks, if the scores do not belong to the scenes, or for a class that
+        the network does not have.
         """
         check_scenes("FCN", scenes, len(scores), scenes.images.shape[1:], scores.shape[2:])
         if scenes.masks is None:

@@ -171,7 +171,7 @@ def score(task: str, model: Any, *, count: int = 300, seed: int = 0) -> dict[str
     Raises TypeError for a model of another task, and ValueError if no scene has exactly one object, which the
     localisation error is measured on.
     """
-    if not isinstance(model, KINDS.get(task, type(None))):
+    if task not in KINDS or not isinstance(model, KINDS[task]):
         raise TypeError(f"score: expected a task of {', '.join(TASKS)}, and its model, got {task!r} and "
                         f"{type(model).__name__}")
     xp = device.of(next(iter(model.state().values())).data)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp", re.DOTALL)  # names of the files that write_atomically renames
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> Path:
@@ -23,7 +26,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> Path
     """
     path = Path(path)
     data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")  # has the form of TEMPORARY
     try:
         with open(temporary, "xb") as file:  # "x": never write into an existing file
             file.write(data)

@@ -59,7 +59,10 @@ def library(check: Callable[[Any], str | None]) -> Any:
 
 def compiler() -> list[str]:
     """Return the command of the compiler: CC from the environment, else cc, gcc or clang. Raises Unavailable."""
-    asked = shlex.split(os.environ.get("CC", ""))
+    try:
+        asked = shlex.split(os.environ.get("CC", ""))
+    except ValueError as e:
+        raise Unavailable(f"CC={os.environ['CC']!r} is not a command: {e}") from e
     for command in [asked] if asked else [["cc"], ["gcc"], ["clang"]]:
         if found := shutil.which(command[0]):
             return [found, *command[1:]]

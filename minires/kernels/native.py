@@ -20,6 +20,7 @@ import math
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,6 +64,10 @@ RETURNING = {"helpers", "lanes", "packed_size", "scratch_forward", "scratch_grad
 C_TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "d": ctypes.c_double, "f": ctypes.c_float}
 
 
+# The library inside `using_library`, for this thread alone: others must not compute with one that is being checked.
+_tried: ContextVar[Any] = ContextVar("_tried", default=None)
+
+
 class _Loaded:
     """Hold the library after its first use, or the reason why there is none."""
 
@@ -74,6 +79,8 @@ class _Loaded:
     @property
     def c(self) -> Any:
         """Return the functions in C. Raises RuntimeError if there are none."""
+        if (tried := _tried.get()) is not None:
+            return tried
         if self.library is None and not ready():
             raise RuntimeError(f"native kernels: {self.why}")
         return self.library
@@ -84,16 +91,9 @@ class _Loaded:
         with self.lock:
             if self.library is None and not self.why:
                 try:
-                    self.use(compiler.library(self.check))
+                    self.library = _declared(compiler.library(self.check))
                 except (compiler.Unavailable, OSError, AttributeError) as e:
-                    self.library, self.why = None, str(e)
-
-    def use(self, library: Any) -> None:
-        for name, arguments in SIGNATURES.items():
-            function = getattr(library, name)
-            function.argtypes = [C_TYPES[letter] for letter in arguments]
-            function.restype = ctypes.c_int64 if name in RETURNING else None
-        self.library = library
+                    self.why = str(e)
 
     def check(self, library: Any) -> str | None:
         """Compare a library that was just built with reference.py on small arrays. Return what differs, or None."""
@@ -107,6 +107,15 @@ class _Loaded:
             self.library.begin_anew()
 
 
+def _declared(library: Any) -> Any:
+    """Declare the types of the library's functions, and return it. Raises AttributeError if one is missing."""
+    for name, arguments in SIGNATURES.items():
+        function = getattr(library, name)
+        function.argtypes = [C_TYPES[letter] for letter in arguments]
+        function.restype = ctypes.c_int64 if name in RETURNING else None
+    return library
+
+
 _loaded = _Loaded()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_loaded.after_fork)
@@ -114,6 +123,8 @@ if hasattr(os, "register_at_fork"):
 
 def ready() -> bool:
     """Return whether these kernels work on this machine. The first call may compile them for some seconds."""
+    if _tried.get() is not None:
+        return True
     if _loaded.library is None and not _loaded.why:
         _loaded.load()
     return _loaded.library is not None
@@ -126,13 +137,12 @@ def reason() -> str:
 
 @contextlib.contextmanager
 def using_library(library: Any) -> Iterator[None]:
-    """Use `library`, a ctypes.CDLL of the same sources with other options, inside this context."""
-    before = _loaded.library
-    _loaded.use(library)
+    """Use `library`, a ctypes.CDLL of the same sources with other options, in this thread and inside this context."""
+    token = _tried.set(_declared(library))
     try:
         yield
     finally:
-        _loaded.library = before
+        _tried.reset(token)
 
 
 def _differences() -> str | None:

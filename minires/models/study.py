@@ -92,7 +92,11 @@ class ShortcutOnlyGating(ExclusiveGating):
 
 
 class DropoutShortcut(_Impeded):
-    """DropoutShortcut joins by dropout(shortcut) + branch, which statistically scales the shortcut by 1 - drop."""
+    """DropoutShortcut joins by dropout(shortcut) + branch, which drops elements of the shortcut at random.
+
+    v2 describes this as a scale of 1 - drop. Here the elements that remain are divided by 1 - drop, so that the mean is
+    unchanged.
+    """
 
     kind = ", shortcut dropout"
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
@@ -71,6 +71,6 @@ def checked(found: Sequence[Any], path: str, tested: Tested | None = None) -> li
     return lines
 
 
-def write(folder: Path, lines: Sequence[Line]) -> None:
+def write(folder: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     """Write the lines into a run's folder, either all of them or none."""
     write_atomically(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))

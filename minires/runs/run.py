@@ -23,10 +23,10 @@ from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
-from .. import device, info, kernels, nn
+from .. import device, info, init, kernels, nn
 from ..datasets import Prepared
 from ..files import records
-from ..files.atomic import locked, write_atomically
+from ..files.atomic import TEMPORARY, locked, write_atomically
 from ..kernels import parallel
 from ..names import printed
 from ..train import KEPT, Epoch, NotFinite, Progress, Step, fit
@@ -110,7 +110,8 @@ def read(folder: Path, root: Path | None = None, where: str = "", download: bool
     sets = inputs(config, folder, root, download)
     (images, labels), classes = sets.test, sets.classes
     fresh = functools.partial(_built, config, folder, sets)
-    model = fresh().eval()
+    with init.undrawn():  # config.json may ask for more weights than the file has: then nothing was drawn
+        model = fresh().eval()
     load_weights(model, weights)
     return Trained(config, model, fresh, images, labels, classes)
 
@@ -222,7 +223,8 @@ def locked_folder(out: Path) -> Iterator[None]:
         with locked(lock):
             new[:0] = [lock] * is_new  # not before: if the lock is another process's, it must stay
             for left in out.glob(".*.tmp"):  # a process that was killed during a write leaves such a file
-                left.unlink()
+                if TEMPORARY.fullmatch(left.name) and left.is_file():
+                    left.unlink()
             yield
     except BaseException:
         for path in new:
@@ -377,7 +379,7 @@ class _Run:
         for name, generator in self._generators():
             try:
                 generator.bit_generator.state = header["generators"][name]
-            except (KeyError, TypeError, ValueError) as e:
+            except (KeyError, TypeError, ValueError, OverflowError) as e:
                 raise ValueError(f"{where}: generators.{name}: expected the state of a NumPy generator: {e}") from e
         self.at = at = Progress(**header["at"], **{name: arrays.get(name) for name in KEPT})
         self.metrics = metrics.checked(header["metrics"], f"{where}, metrics", self.config.tested)

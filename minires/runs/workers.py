@@ -94,7 +94,11 @@ def side_by_side(jobs: Mapping[str, Job], at_a_time: int, tell: Tell,
 
     If a signal kills a process, a new process resumes the run; when DEATHS processes of a run were killed, the run has
     failed. Ctrl-C, SIGTERM and SIGHUP stop all runs at checkpoints; a second Ctrl-C kills the processes.
+
+    Raises ValueError for `at_a_time` below 1.
     """
+    if at_a_time < 1:
+        raise ValueError(f"side_by_side: expected at least one run at the same time, got {at_a_time}")
     waiting, running = list(jobs), dict[str, _Process]()
     outcomes, deaths = dict[str, Outcome](), dict.fromkeys(jobs, 0)
     arrived: queue.Queue[tuple[str, Event | None]] = queue.Queue()

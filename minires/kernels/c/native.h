@@ -1,7 +1,7 @@
 /* What the C sources share: vectors of floats, and loops that threads share.
 
-   The kernels of reference.py for float32 on the CPU. Images lie channels last, (N, H, W, C), in one piece. Nothing here
-   checks an argument: native.py has done that before it hands over a pointer. */
+   The kernels of reference.py for float32 on the CPU. Images are stored channels last, (N, H, W, C), contiguously.
+   Nothing here checks an argument: native.py has done that before it hands over a pointer. */
 #ifndef MINIRES_NATIVE_H
 #define MINIRES_NATIVE_H
 
