@@ -20,8 +20,8 @@ Each file is one assignment. Open it, replace every `raise NotImplementedError`,
     minires course check a3          # tries the saved file, and says what is right and why something is wrong
     minires course check a3.4        # only one task
 
-In a notebook, the line `check(...)` after each task does the same at once, on the inputs that the first 40 % of the
-points are for. `MINIRES_FAST=1` in the environment shortens the training in some figures. You hand in the file itself.
+In a notebook, the line `check(...)` after each task does the same at once, on the inputs that earn the first 40 % of
+the points. `MINIRES_FAST=1` in the environment shortens the training in some figures. You hand in the file itself.
 
 A .py file has cells, which begin with `# %%`. Editors that know them run them one by one and show the figures. Without
 such an editor, run `python a3.py` and write the figure to a file, with `figure.savefig("a3.png")` at the end.

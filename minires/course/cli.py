@@ -176,21 +176,25 @@ def _add_build(actions: Commands) -> None:
     build.add_argument("--as", dest="kind", choices=("student", "solution", "nbgrader", "gradescope"), required=True,
                        help="the product")
     build.add_argument("--replace", action="store_true", help="replace files that exist and have another content")
-    build.add_argument("--seed", type=arguments.not_negative, default=0, metavar="S",
-                       help="for gradescope: draws the hidden inputs (default: 0)")
+    build.add_argument("--seed", type=arguments.not_negative, metavar="S",
+                       help="for gradescope: draws the hidden inputs; keep it secret (default: a random number)")
     build.add_argument("--wheel", type=arguments.path, metavar="FILE",
                        help="for gradescope: a wheel of minires to install instead of the published version")
     build.set_defaults(run=_build)
 
 
 def _build(args: argparse.Namespace) -> int:
+    import secrets
+
     from . import build
     from .task import CourseError
 
     if args.wheel and not args.wheel.is_file():
         raise CourseError(f"{args.wheel}: there is no such file")
-    build.build(args.folder, args.kind, _names(args.assignments), replace=args.replace, seed=args.seed,
-                wheel=args.wheel)
+    seed = args.seed if args.seed is not None else secrets.randbelow(1_000_000)
+    build.build(args.folder, args.kind, _names(args.assignments), replace=args.replace, seed=seed, wheel=args.wheel)
+    if args.kind == "gradescope":
+        print(f"hidden inputs with --seed {seed}")
     return 0
 
 

@@ -155,7 +155,8 @@ def at_their_turns(space: Space, made: list[Node]) -> np.ndarray:
         raise TypeError(f"topological must return a list of Values, not an object of type {type(returned).__name__}")
     number_of = {id(v): i for i, v in enumerate(made)}
     arrived, at_turn = np.zeros(len(made)), np.zeros(len(made))
-    arrived[-1] = 1.0
+    if returned and id(returned[-1]) in number_of:  # where the sweep starts: the text says that this is the result
+        arrived[number_of[id(returned[-1])]] = 1.0
     for v in reversed(returned):
         if id(v) not in number_of:
             raise TypeError("topological must return the Values that the result was computed from, but its list has "

@@ -6,29 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from .drivers import Pair, Space, described, named, single, spread
+from .drivers import Forward, Pair, Space, described, named, single
 
 GRADIENTS = "dx", "dgamma", "dbeta"
 STAGES = "dxhat", "dinv", "dvar", "dxc", "dmu", "dx", "dgamma", "dbeta"  # from the last line to the first
 STATE = "weight", "bias", "running_mean", "running_var"
 
 batch_norm = Pair("batch_norm_forward", "batch_norm_backward", GRADIENTS)
+forward = Forward("batch_norm_forward")
 batch_norm_eval = Pair("batch_norm_eval_forward", "batch_norm_eval_backward", GRADIENTS)
-
-
-def forward(space: Space, **inputs: Any) -> dict[str, Any]:
-    """Return y alone: the cache is the student's own."""
-    return {"y": batch_norm.forward(space, inputs)[0]}
-
-
-def forward_float32(space: Space, **inputs: Any) -> dict[str, Any]:
-    """Float32 goes in and must come out."""
-    return {"y of float32 inputs": forward(space, **single(inputs))["y"]}
-
-
-def forward_strided(space: Space, **inputs: Any) -> dict[str, Any]:
-    """Pass arrays whose elements are not next to each other in memory."""
-    return {"y, inputs not contiguous": forward(space, **spread(inputs))["y"]}
 
 
 def staged(space: Space, **inputs: Any) -> dict[str, Any]:

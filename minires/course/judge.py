@@ -222,7 +222,8 @@ class Worker:
             with contextlib.suppress(OSError):  # bytes that nobody read
                 if pipe is not None:
                     pipe.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(RecursionError):  # folders in folders, thousands of them
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 # --------------------------------------------------------------------------------------------------- marks

@@ -135,6 +135,15 @@ def table(rows: Iterable[Sequence[Any]]) -> str:
     return out.getvalue()
 
 
+def points(result: Mapping[str, Any]) -> dict[str, float]:
+    """Return {task: points} of one student's JSON, whose tests are named after the tasks."""
+    earned: dict[str, float] = {}
+    for test in result["tests"]:
+        name = test["name"].split(" ")[0]
+        earned[name] = round(earned.get(name, 0.0) + test["score"], 2)
+    return earned
+
+
 def marks_table(results: Mapping[str, Mapping[str, Any]], assignment: str) -> str:
     """Return marks.csv: a row for each student, a column for each task, the free responses and the total.
 
@@ -145,10 +154,7 @@ def marks_table(results: Mapping[str, Mapping[str, Any]], assignment: str) -> st
                              ["(maximum)", *(t.points for t in listed.values()), sum(t.points for t in listed.values()),
                               *free.values(), sum(t.points for t in listed.values()) + sum(free.values()), ""]]
     for student, result in sorted(results.items()):
-        earned: dict[str, float] = {}
-        for test in result["tests"]:
-            name = test["name"].split(" ")[0]
-            earned[name] = round(earned.get(name, 0.0) + test["score"], 2)
+        earned = points(result)
         note = result["extra_data"]["note"]
         machine = [earned.get(name, "") for name in listed]
         rows.append([student, *machine, round(sum(earned.get(name, 0.0) for name in listed), 2),

@@ -82,7 +82,7 @@ def read(text: str) -> list[Cell]:
     cells = []
     for part in re.split(r"(?m)^# ?%%", body)[1:]:
         head, _, source = part.partition("\n")
-        meta = {key: json.loads(value) for key, value in re.findall(r'(\w+)=("[^"]*"|\d+)', head)}
+        meta = {key: json.loads(value) for key, value in re.findall(r'\b(task|kind|points)=("[^"]*"|\d+)', head)}
         source = source.strip("\n")
         if "[markdown]" in head:
             source = "\n".join(re.sub(r"^# ?", "", line) for line in source.split("\n"))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files.atomic import write_atomically
-from . import master
+from . import marks, master, submission
 from .task import CourseError, tasks
 
 CONFIG = '''"""nbgrader's settings for the assignments of minires. Start nbgrader in this folder."""
@@ -49,10 +49,7 @@ def write_marks(gradebook: str, assignment: str, results: Mapping[str, Mapping[s
         for student, result in results.items():
             if result["extra_data"]["note"]:
                 continue
-            earned: dict[str, float] = {}
-            for test in result["tests"]:
-                name = test["name"].split(" ")[0]
-                earned[name] = earned.get(name, 0.0) + test["score"]
+            earned = marks.points(result)
             try:
                 notebook = book.find_submission_notebook(assignment, assignment, student)
             except MissingEntry:
@@ -64,7 +61,7 @@ def write_marks(gradebook: str, assignment: str, results: Mapping[str, Mapping[s
             for task in tasks(assignment):
                 grade = grades.get(master.grade_id(task, "check"))
                 if grade is not None:
-                    grade.auto_score, grade.needs_manual_grade = round(earned.get(task, 0.0), 2), False
+                    grade.auto_score, grade.needs_manual_grade = earned.get(task, 0.0), False
         book.db.commit()
     return marked
 
@@ -79,13 +76,13 @@ def clean(folder: Path) -> list[Path]:
         raise CourseError(f"{folder}: expected the folder with the students' submissions")
     changed = []
     for path in sorted(folder.rglob("*.ipynb")):
-        if any(part.startswith(".") for part in path.relative_to(folder).parts):
-            continue
+        if any(part.startswith(".") for part in path.relative_to(folder).parts) or path.is_symlink():
+            continue  # a link could lead to another student's file
         try:
-            data = path.read_bytes()
+            data = submission.content(path)
             notebook = json.loads(data)
             cells = notebook["cells"]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (CourseError, ValueError, KeyError, TypeError, RecursionError):
             continue  # `grade` says what is wrong with it
         seen: set[str] = set()
         repeated = 0

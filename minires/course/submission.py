@@ -17,6 +17,7 @@ from .task import CourseError, assignments
 
 LARGEST = 50_000_000  # bytes of a submission
 MOST_CODE = 900_000   # bytes of its code, as a message to the worker holds them
+MOST_CELLS = 10_000      # in a .py file
 MOST_VALUES = 1_000_000  # lists and dictionaries in a notebook, each of which takes memory
 LONGEST_NAME = 150    # bytes of a student's name; files are named after it
 SUFFIXES = ".ipynb", ".py"
@@ -45,7 +46,7 @@ class Submission(NamedTuple):
 
 def read(path: Path, assignment: str) -> Written:
     """Read a submission. Raises CourseError, with a sentence for the student, if it cannot be read."""
-    data = _bytes(path)
+    data = content(path)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as e:
@@ -53,8 +54,9 @@ def read(path: Path, assignment: str) -> Written:
                           "UTF-8") from None
     if not text.strip():
         raise CourseError(f"{path.name}: this file is empty")
-    cells = _notebook(path.name, text) if path.suffix == ".ipynb" else _percent(text)
-    above = [] if path.suffix == ".ipynb" else _lines_above(text, len(cells))
+    is_notebook = path.suffix.lower() == ".ipynb"
+    cells = _notebook(path.name, text) if is_notebook else _percent(path.name, text)
+    above = [] if is_notebook else _lines_above(text, len(cells))
     code = [(f"cell {number} of {assignment}.py", "\n" * above[number - 1] + source) if above else
             (f"cell {number}", source) for number, (kind, source, _) in enumerate(cells, 1) if kind == "code"]
     if not code:
@@ -67,10 +69,11 @@ def read(path: Path, assignment: str) -> Written:
 
 def digest(path: Path) -> str:
     """Return the SHA-256 of a submission's bytes. Raises CourseError if it cannot be read."""
-    return hashlib.sha256(_bytes(path)).hexdigest()
+    return hashlib.sha256(content(path)).hexdigest()
 
 
-def _bytes(path: Path) -> bytes:
+def content(path: Path) -> bytes:
+    """Return a submission's bytes. Raises CourseError if it is no file, cannot be read, or is too large."""
     try:
         if path.exists() and not path.is_file():  # a named pipe would never end
             raise CourseError(f"{path.name}: expected a file, got something else")
@@ -116,7 +119,9 @@ def _from_nbgrader(meta: dict[str, Any]) -> dict[str, Any]:
     return {"task": f"{parts[0]}.{parts[1]}", "kind": parts[2]} if len(parts) == 3 else {}
 
 
-def _percent(text: str) -> _Cells:
+def _percent(name: str, text: str) -> _Cells:
+    if len(re.findall("(?m)^# ?%%", text)) > MOST_CELLS:
+        raise CourseError(f"{name}: expected at most {MOST_CELLS} cells")
     try:
         cells = master.read(text)
     except (CourseError, ValueError):  # an edited line of metadata
@@ -172,7 +177,7 @@ def collect(folder: Path, assignment: str) -> list[Submission]:
         raise CourseError(f"{folder}: expected a folder with one notebook, .py file or folder for each student")
     by_student: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
-        if path.name.startswith((".", "__")) or (path.is_file() and path.suffix not in SUFFIXES):
+        if path.name.startswith((".", "__")) or (path.is_file() and path.suffix.lower() not in SUFFIXES):
             continue
         by_student.setdefault(student_name(path.name if path.is_dir() else path.stem), []).append(path)
     if not by_student:
@@ -206,7 +211,7 @@ def inside(student: str, place: Path, assignment: str) -> Submission:
     for top, folders, names in os.walk(place):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
         files += [Path(top, name) for name in sorted(names)
-                  if Path(name).suffix in SUFFIXES and not name.startswith((".", "test_"))]
+                  if Path(name).suffix.lower() in SUFFIXES and not name.startswith((".", "test_"))]
     named = [path for path in files if path.stem.lower() == assignment]
     others = [path for path in files if path.stem.lower() not in assignments()]
     fitting = named or others

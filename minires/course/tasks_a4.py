@@ -58,8 +58,8 @@ def forward_hidden(rng: Rng) -> list[Case]:
     return [*shaped(forward, HIDDEN)(rng),
             Case("a constant channel", constant(forward(rng, (3, 2, 2, 4), 0.01))),
             Case("channels far from zero", far(forward(rng, (4, 3, 5, 2), 0.01))),
-            Case("float32", forward(rng, (3, 2, 4, 5), 0.01), "forward_float32"),
-            Case("an input that is not contiguous in memory", forward(rng, (3, 2, 4, 5), 0.01), "forward_strided")]
+            Case("float32", forward(rng, (3, 2, 4, 5), 0.01), "forward.float32"),
+            Case("an input that is not contiguous in memory", forward(rng, (3, 2, 4, 5), 0.01), "forward.strided")]
 
 
 def staged_hidden(rng: Rng) -> list[Case]:

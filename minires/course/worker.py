@@ -29,6 +29,7 @@ GIVEN = {"minires", "matplotlib"}  # imports of the given cells, which are left 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LIBRARIES = os.path.dirname(os.__file__), os.path.dirname(os.path.abspath(np.__file__))
 TEXT = 500                         # characters of an exception's message that are kept
+MOST_FILES = 16                    # opened for writing
 NOTES = 20                         # about what was left out of a file, that are kept
 
 
@@ -62,6 +63,18 @@ class Absent:
     __call__ = __getattr__ = __setattr__ = __mro_entries__ = __getitem__ = _refuse
 
 
+def _parsed(source: str) -> tuple[str, list[ast.stmt]]:
+    """Return a cell's source and its statements. If it is not Python, its lines for Jupyter (%, !) are left out.
+
+    Raises what ast.parse raises.
+    """
+    try:
+        return source, ast.parse(source).body
+    except SyntaxError:
+        text = "\n".join("" if line.lstrip()[:1] in ("%", "!") else line for line in source.split("\n"))
+        return text, ast.parse(text).body
+
+
 def define(cells: Iterable[tuple[str, str]], space: Space, allowed: Iterable[str] = ()) -> list[str]:
     """Define in `space` what counts of a file, and return notes about what was left out.
 
@@ -74,11 +87,10 @@ def define(cells: Iterable[tuple[str, str]], space: Space, allowed: Iterable[str
     notes: list[str] = []
     modules = ALLOWED | set(allowed)
     for cell, source in cells:
-        text = "\n".join("" if line.lstrip()[:1] in ("%", "!") else line for line in source.split("\n"))
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # for example an escape sequence that does not exist
-                body = ast.parse(text).body
+                text, body = _parsed(source)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as e:
             where = f", line {e.lineno}" if isinstance(e, SyntaxError) and e.lineno else ""
             notes.append(f"{cell}{where}: this cell is not valid Python and was left out ({getattr(e, 'msg', e)})")
@@ -311,10 +323,10 @@ CORE = {"os": ("posix", "nt"), "signal": ("_signal",)}  # these have their funct
 REFUSED = {"subprocess.Popen", "os.system", "os.fork", "os.forkpty", "os.exec", "os.posix_spawn", "os.spawn",
            "os.startfile", "os.kill", "os.killpg", "signal.pthread_kill", "pty.spawn", "resource.setrlimit",
            "resource.prlimit", "shutil.rmtree", "os.setxattr", "os.removexattr", "os.chroot", "os.chown", "os.putenv",
-           "os.link", "os.symlink", "gc.get_objects", "gc.get_referrers", "gc.get_referents", "sys.settrace",
-           "sys.setprofile", "sys._current_frames", "sys._current_exceptions", "sys.addaudithook", "syslog.syslog",
-           "cpython._PySys_ClearAuditHooks"}
-PLACES = {"os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.chmod", "os.truncate", "os.utime", "os.listdir",
+           "os.link", "os.symlink", "os.mkdir", "gc.get_objects", "gc.get_referrers", "gc.get_referents",
+           "sys.settrace", "sys.setprofile", "sys._current_frames", "sys._current_exceptions", "sys.addaudithook",
+           "syslog.syslog", "cpython._PySys_ClearAuditHooks"}
+PLACES = {"os.remove", "os.rename", "os.rmdir", "os.chmod", "os.truncate", "os.utime", "os.listdir",
           "os.scandir", "os.chdir", "shutil.move", "shutil.copyfile", "shutil.copytree"}
 LISTS = {"os.listdir", "os.scandir"}  # an import lists the folders that it searches
 
@@ -369,13 +381,14 @@ def guard(folder: str, readable: Sequence[str], closed: Sequence[str], forbidden
     modules = tuple((name, name + ".") for name in forbidden)
     write = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
     follow, no_path = resolver(), (int, tuple, float, type(None))
+    opened = itertools.count(1).__next__  # a submission that finds it can only raise the number
 
     def hook(event: str, args: Any, mine: Any = mine, known: Any = known, shut: Any = shut, modules: Any = modules,
              refused: Any = frozenset(REFUSED), places: Any = frozenset(PLACES), lists: Any = frozenset(LISTS),
              null: Any = (os.devnull, "/dev/urandom"), suffixes: Any = (".py", ".pyc", ".ipynb"), write: Any = write,
              follow: Any = follow, no_path: Any = no_path, separator: Any = os.sep, isinstance: Any = isinstance,
              type: Any = type, str: Any = str, bytes: Any = bytes, denied: Any = PermissionError,
-             no_import: Any = ImportError) -> None:
+             no_import: Any = ImportError, opened: Any = opened, most: Any = MOST_FILES) -> None:
         if event in refused or event.startswith(("socket.", "ctypes.")):
             raise denied(f"a task may not use {event}")
         if event == "object.__setattr__" and args[0] is follow:
@@ -409,8 +422,12 @@ def guard(folder: str, readable: Sequence[str], closed: Sequence[str], forbidden
             if event != "open":
                 if not allowed:
                     raise denied(f"a task may not use {event} outside its own folder")
-            elif not inside and path not in null:
-                if args[2] & write or (args[1] is not None and args[1].strip("rbtU")):
+                continue
+            writes = args[2] & write or (args[1] is not None and args[1].strip("rbtU"))
+            if writes and inside and opened() > most:
+                raise denied(f"a task may not open more than {most} files for writing")
+            if not inside and path not in null:
+                if writes:
                     raise denied("a task may not write outside its own folder")
                 if closed and path.endswith(suffixes):
                     raise denied("a task may not read the files of minires")

@@ -299,7 +299,8 @@ check("a5.4", block_forward, block_backward);
 # ## 5.5 The block as a Module
 #
 # The same block on minires' engine, which finds the gradients itself. What is left to do is to build it well: names,
-# modes, parameters. Your class replaces the block from which minires builds its ResNets, so both must compute the same.
+# modes, parameters. Your class replaces the block from which minires builds its ResNets, so both must compute the same
+# thing.
 #
 # - The layers are the attributes `conv1`, `bn1`, `conv2` and `bn2`, created in this order, and the projection last:
 #   each convolution draws its weights from `rng`, so equal seeds give equal weights. A convolution is

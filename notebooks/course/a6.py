@@ -21,9 +21,10 @@
 # | 6.7 | `gradient_norms`: a measurement without a trace | 15 | 20 |
 # | 6.8 | predict, then explain (free response) | 15 | 20 |
 #
-# Write each answer where the cell says `raise NotImplementedError`, then run the cell and the `check` below it.
-# `check` tries your answer on inputs in float64 and prints one line. Marks come from `minires course check a6` and
-# from your teacher, who tries other inputs as well. The answers do not depend on each other: you can leave one out.
+# Write each answer where the cell says `raise NotImplementedError`, then run the cell and the `check` below it. `check`
+# tries your answer on inputs in float64 and prints one line. `minires course check a6` shows your points, on these
+# inputs and on others. The mark comes from your teacher, who draws other numbers. The answers do not depend on each
+# other: you can leave one out.
 
 # %%
 import numpy as np
@@ -309,8 +310,8 @@ check("a6.6", error, errors);
 #
 # Leave no trace, because the function will be called in the middle of a training:
 #
-# - a gradient that is there when you start must not be part of what you measure, and must be there again afterwards
-#   (also if it was `None`);
+# - no gradient from before may be part of what you measure, and afterwards every `t.grad` must be what it was, an array
+#   or `None`;
 # - a pass in train mode moves the running statistics. Afterwards they must be what they were. BN does not change
 #   their arrays: it assigns a new array to `t.data`. So it is enough to keep the old `t.data` of every Tensor in
 #   `net.state()` and to assign it again;

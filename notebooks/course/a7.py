@@ -20,11 +20,11 @@
 # | 7.6 | `loss_surface`: the loss around the trained weights | 15 | 15 |
 # | 7.7 | predict, then explain (free response) | 15 | 20 |
 #
-# Write each answer where the cell says `raise NotImplementedError`, then run the cell and the `check` below it.
-# `check` tries your answer on small random networks in float64 and prints one line; the trained networks wait for you
-# in the figures at the end. Marks come from `minires course check a7` and from your teacher, who tries other networks
-# as well. The answers do not depend on each other: you can leave one out. (7.3 calls your `without`, but `check`
-# lends it a right one.)
+# Write each answer where the cell says `raise NotImplementedError`, then run the cell and the `check` below it. `check`
+# tries your answer on small random networks in float64 and prints one line; the trained networks wait for you in the
+# figures at the end. `minires course check a7` shows your points, on these networks and on others. The mark comes from
+# your teacher, who draws other numbers. The answers do not depend on each other: you can leave one out. (7.3 calls your
+# `without`, but `check` lends it a right one.)
 
 # %%
 import math

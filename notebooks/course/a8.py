@@ -132,7 +132,7 @@ check("a8.1", PreactBlock);
 # %% [markdown]
 # ## 8.2 The bottleneck (20 points)
 #
-# Two 3x3 convolutions on many channels are dear. The bottleneck is v1's block for deep networks, with three:
+# Two 3x3 convolutions on many channels are expensive. The bottleneck is v1's block for deep networks, with three:
 #
 # | layer | kernel | channels | stride, `version="v1"` | stride, `version="v1.5"` |
 # |---|---|---|---|---|
@@ -422,11 +422,11 @@ check("a8.5", preact_net);
 # %% [markdown]
 # ## The sum, measured
 #
-# The cell trains a v1 and a v2 network of 32 layers for one epoch, and follows 100 images through them, block by
-# block. $x_0$ is the output of the first block; where option A changes the shape, it carries $x_0$ and the sum along.
+# The cell trains a v1 and a v2 network of 32 layers for one epoch, and follows 100 images through them, block by block.
+# $x_0$ is the output of the first block; where option A changes the shape, it is applied to $x_0$ and to the sum too.
 # Above: how far $x_l$ has moved from $x_0$, how large each $F_l$ is, and what the sum of all $F$ so far does *not*
-# explain of the way from $x_0$ to $x_l$. Below: v1's network with your shortcuts, trained for two epochs, next to
-# what v2 reports. It takes about a minute on two cores.
+# explain of the way from $x_0$ to $x_l$. Below: v1's network with your shortcuts, trained for two epochs, next to what
+# v2 reports. It takes about a minute on two cores.
 
 # %%
 PAPER = {"identity": 6.61, "0.5 and 0.5": 12.35, "gate, bias -6": 8.70,
@@ -504,7 +504,7 @@ if ready("a8.1", "a8.3", "a8.5"):
         series,
     )
 
-    depth, width, many = ((14, 4, 600) if os.environ.get("MINIRES_FAST")
+    depth, width, many = ((14, 4, 600) if os.environ.get("MINIRES_FAST") == "1"
                           else (32, 8, 10_000))
     x, labels = data(many)
     make = lambda block: V1Net(depth, width, block, np.random.default_rng(0))

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from minires import Tensor, ops
-from minires.course import drivers_a1, solution, tasks_a1
+from minires.course import drivers_a1, grade, master, solution, tasks_a1
+from minires.course.task import find
 
 A1 = solution.plain_space("a1")
 Value = A1["Value"]
@@ -143,3 +144,18 @@ def test_the_model_answer_about_relu_units_that_are_always_off():
     for _ in A1["train"](network, points, sides, 5, lr=0.3, bend=A1["relu"]):
         pass
     assert [p.grad for p in network[0]] == [0, 0, 0, 0] and [p.data for p in network[0]] == before
+
+
+@pytest.mark.parametrize("end", ["order[:-1]", "[v for v in order if not v.parents]"])
+def test_a_list_that_repeats_values_after_the_result_is_not_right(end):
+    """The last Value of the list has to be the result."""
+    cells = [(f"cell {i}", cell.source) for i, cell in enumerate(master.solution(master.master("a1")))
+             if cell.type == "code"]
+    wrong = f"""
+own = topological
+def topological(result):
+    order = own(result)
+    return order + {end}
+"""
+    (mark,) = grade.mark_all([find("a1.3")], [*cells, ("wrong", wrong)], 3)
+    assert not mark.visible.verdict.right and not mark.hidden.verdict.right

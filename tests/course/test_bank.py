@@ -16,10 +16,10 @@ TASKS = [task for name in assignments() for task in tasks(name)]
 SHORT = 17  # a seed of the short tests that no other test uses
 
 
-def all_right(task, names, seeds):
+def not_right(task, names, seeds):
     """Return the seeds and halves in which the names are not right."""
     return [(seed, half) for seed in seeds for half in HALVES for cases, expected in [solution.drawn(task, half, seed)]
-            if not diagnose.all_right(solution.outcomes(task, names, cases), expected)]
+            if not diagnose.not_right(solution.outcomes(task, names, cases), expected)]
 
 
 def clear():
@@ -60,11 +60,11 @@ QUICK = [list(tasks(name))[SHORT % len(tasks(name))] for name in assignments()] 
 @pytest.mark.parametrize("name", [*QUICK, *(pytest.param(n, marks=pytest.mark.slow) for n in TASKS if n not in QUICK)])
 def test_the_solution_is_right_and_a_bug_is_rejected(name):
     task = find(name)
-    assert all_right(task, solution.space(task.assignment), [SHORT]) == []
+    assert not_right(task, solution.space(task.assignment), [SHORT]) == []
     mine = [bug for bug in bugs(task.assignment) if name in bug.changes]
     bug = mine[SHORT % len(mine)]
     names = solution.space(task.assignment, {name: bug.changes[name][-1]})
-    assert all_right(task, names, [SHORT]), f"bug {bug.number} survives"
+    assert not_right(task, names, [SHORT]), f"bug {bug.number} survives"
     clear()
 
 
@@ -79,7 +79,7 @@ def test_every_bug_is_rejected_on_every_seed(name):
 def test_the_solution_is_accepted_on_every_seed(name):
     task = find(name)
     for seed in seeds(name[:2]):
-        assert all_right(task, solution.space(task.assignment), [seed]) == []
+        assert not_right(task, solution.space(task.assignment), [seed]) == []
         clear()
 
 

@@ -464,7 +464,11 @@ def test_clean_takes_the_names_of_copied_cells(tmp_path, capsys):
     notebook["cells"].append(check)
     (tmp_path / "copied.ipynb").write_text(json.dumps(notebook))
     (tmp_path / "broken.ipynb").write_text("{")
+    (tmp_path / "eve").mkdir()
+    (tmp_path / "eve" / "link.ipynb").symlink_to(tmp_path / "copied.ipynb")
+    os.mkfifo(tmp_path / "eve" / "pipe.ipynb")  # would never end
     assert course("clean", tmp_path) == 0
+    assert (tmp_path / "eve" / "link.ipynb").is_symlink()
     assert capsys.readouterr().out == f"changed {tmp_path / 'copied.ipynb'}\n"
     cells = json.loads((tmp_path / "copied.ipynb").read_text())["cells"]
     assert "nbgrader" not in cells[-1]["metadata"] and "nbgrader" in check["metadata"]
@@ -499,3 +503,32 @@ def test_an_installed_wheel_has_the_masters(site, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[0] == str(site / "minires" / "course" / "masters" / "a4.py")
     assert done.stdout.rstrip().endswith("10 / 10   right")
+
+
+def test_a_percent_file_that_attacks_the_reader_is_read_or_refused(tmp_path):
+    """The head of a cell is searched in linear time, and cells are counted before they are made."""
+    (tmp_path / "long.py").write_text(f"# %% {'a' * 10**6}\nx = 1\n")
+    assert [source for _, source in submission.read(tmp_path / "long.py", QUICK).code] == ["\nx = 1"]
+    (tmp_path / "many.py").write_text("# %%\n" * (submission.MOST_CELLS + 1))
+    with pytest.raises(CourseError, match=r"many\.py: expected at most 10000 cells"):
+        submission.read(tmp_path / "many.py", QUICK)
+
+
+def test_the_seed_of_gradescope_is_drawn_and_told(tmp_path, capsys):
+    for name, more in ("drawn", ()), ("given", ("--seed", 5)):
+        assert course("build", tmp_path / name, QUICK, "--as", "gradescope", *more) == 0
+    told = re.findall(r"hidden inputs with --seed (\d+)", capsys.readouterr().out)
+    for name, seed in zip(("drawn", "given"), told, strict=True):
+        with zipfile.ZipFile(tmp_path / name / f"{QUICK}.zip") as archive:
+            assert f"--seed {seed} " in archive.read("run_autograder").decode()
+    assert told[1] == "5"
+
+
+def test_a_file_with_a_suffix_in_capitals_is_a_submission(tmp_path):
+    (tmp_path / "bob.IPYNB").write_text(master.notebook(QUICK, master.solution(master.master(QUICK))))
+    (tmp_path / "ann").mkdir()
+    (tmp_path / "ann" / "A4.PY").write_text(solved())
+    found = submission.collect(tmp_path, QUICK)
+    assert [one.student for one in found] == ["ann", "bob"]
+    assert [cell[1] for cell in submission.read(found[1].path, QUICK).code] and \
+        submission.read(found[0].path, QUICK).code

@@ -40,6 +40,9 @@ PLAIN = {  # these take no longer than an honest one
     "7 TiB": (inside("import numpy as np", "a = np.ones(10**12)"), "MemoryError: Unable to allocate 7.28 TiB"),
     "a child process": (inside("import subprocess", "subprocess.run(['true'])"),
                         "ImportError: this task may not import _posixsubprocess"),
+    "a folder": (inside("import os", "os.mkdir('d')"), r"PermissionError: a task may not use os\.mkdir"),
+    "files without end": (inside("for i in range(17):", "    open(f'f{i}', 'w').close()"),
+                          "PermissionError: a task may not open more than 16 files for writing"),
     "minires imported": (inside("from minires.course import solution"),
                          r"ImportError: this task may not import minires\.course"),
     "bytes on every descriptor": (inside("import os", "for fd in range(3, 30):", "    try: os.write(fd, b'x' * 64)",
@@ -284,3 +287,11 @@ def test_a_message_that_lies_is_not_an_answer(head):
     data = len(text).to_bytes(4, "big") + (8).to_bytes(4, "big") + text + bytes(8)
     with pytest.raises(worker.NoAnswer):
         worker.next_message(io.BytesIO(data))
+
+
+def test_a_line_for_jupyter_is_left_out_and_a_line_of_python_is_not():
+    """% begins a line of both."""
+    space = {}
+    notes = worker.define([("1", "%matplotlib inline\n!ls\na = 2\n"),
+                           ("2", "def f(a, n):\n    return (a\n            % n\n            )")], space)
+    assert notes == [] and space["a"] == 2 and space["f"](7, 3) == 1

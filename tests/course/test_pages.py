@@ -107,7 +107,8 @@ def test_the_numbers_are_those_of_the_source():
     assert (VISIBLE_SHARE, FREE_POINTS) == (0.4, 15)
     for text in students, teachers:
         assert "40 %" in text and "60 %" in text and "15 points" in text
-    assert f"{judge.MEMORY >> 30} GiB of memory" in teachers and f"files of {judge.FILE >> 20} MB" in teachers
+    assert f"{judge.MEMORY >> 30} GiB of memory" in teachers and (
+        f"at most {worker.MOST_FILES} files, of {judge.FILE >> 20} MB each" in teachers)
     assert f"{judge.LEAST_WALL:.0f} s" in teachers
     assert f"{sum(len(bugs(name)) for name in assignments())} mistakes" in teachers
 
