@@ -1,4 +1,6 @@
-"""Make data/weights/ from the folders of finished runs: python data/make_weights.py RUN... [--data-dir DIR] [--out DIR]
+"""Make weights that ship from the folders of finished runs:
+
+    python data/make_weights.py RUN... [--data-dir DIR] --out data/weights/cifar10
 
 For each run this writes its last weights in float16, and an entry in weights.json. The entry has the run's settings,
 the errors that the run recorded, the error of the float16 weights on the same test images, their answers to the first
@@ -17,7 +19,6 @@ from minires import analysis, datasets, evaluate, load_weights, nn, runs, save_w
 from minires.files import records
 from minires.files.atomic import write_atomically
 
-OUT = Path(__file__).resolve().parent / "weights"
 SAMPLE, GENERATED = 500, 4
 
 
@@ -25,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of the data set")
-    parser.add_argument("--out", type=Path, metavar="DIR", default=OUT, help=f"default: {OUT}")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the weights")
     args = parser.parse_args()
     told = {}
     for folder in args.runs:

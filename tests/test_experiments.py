@@ -136,7 +136,7 @@ def test_the_networks_of_cifar10_are_measured_once_and_reported(program, monkeyp
     call(report, monkeypatch, "cifar10", "--results", tmp_path)
     text, cut = capsys.readouterr().out, whole["lesions"]["resnet56"]
     for line in ("- plain-56: training error 40.00 %, test error 41.00 %; the paper's test error after 164 epochs: "
-                 "13.25 %", "- plain-20 minus ResNet-56: training error 6.00, test error 6.00 points",
+                 "about 13 %", "- plain-20 minus ResNet-56: training error 6.00, test error 6.00 points",
                  f"- ResNet-56, lesions, eval mode: whole {cut['whole']:.2f} %, without one block "
                  f"{np.mean(list(cut['without'].values())):.2f} % on average",
                  f"without one that down-samples: {cut['without']['layer2.0']:.2f}, {cut['without']['layer3.0']:.2f} %",
@@ -165,13 +165,9 @@ def test_the_report_says_what_the_numbers_say(program, monkeypatch, tmp_path, ca
                                    in enumerate(({"width": 8}, {"width": 10, "block": "bottleneck", "shortcut": "B"}))])
     write(tmp_path, "depth", [record(model, seed, error + seed) for seed in (0, 1) for model, error in
                               (("plain20", 15.0), ("plain56", 30.0), ("resnet20", 13.0), ("resnet56", 12.0))])
-    write(tmp_path, "depth-110", [record(model, seed, error + seed) for seed in (0, 1) for model, error in
-                                  (("plain110", 50.0), ("resnet110", 11.0))])
     call(report, monkeypatch, "--results", tmp_path)
     text = capsys.readouterr().out
-    for line in ("- plain-110 minus plain-56, test error: 20.00 (20.00 to 20.00, 2 seeds) points",
-                 "- ResNet-110 minus ResNet-20, train error: -2.00 (-2.00 to -2.00, 2 seeds) points",
-                 "- plain-56 minus plain-20, test error: 15.00 (15.00 to 15.00, 2 seeds) points",
+    for line in ("- plain-56 minus plain-20, test error: 15.00 (15.00 to 15.00, 2 seeds) points",
                  "- ResNet-20 minus ResNet-56, test error: 1.00 (1.00 to 1.00, 2 seeds) points",
                  "- original minus pre-activation, without warm-up: -20.00 (-20.00 to -20.00, 2 seeds) points",
                  "- no warm-up minus warm-up, original: 0.00 (0.00 to 0.00, 2 seeds) points",

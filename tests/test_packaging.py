@@ -17,9 +17,11 @@ pytestmark = pytest.mark.system
 ROOT = Path(__file__).resolve().parents[1]
 NETS = "plain20", "plain56", "resnet20", "resnet56"
 SHIPPED = {  # what minires.shipped_file finds in an installed package
-    "fashion-mnist-12k.npz", "results/fashion-mnist/results.json", "results/one-dimension/results.json",
-    "results/short-cifar/results.json",
-    *(f"weights/{folder}{name}" for folder in ("", "fashion-mnist/")
+    "fashion-mnist-12k.npz", "results/cifar10/analyses.json", "results/placement/negative_sums.json",
+    *(f"results/{name}/results.json" for name in (
+        "bottleneck", "cifar10", "convergence", "depth", "fashion-mnist", "one-dimension", "overfitting",
+        "placement")),
+    *(f"weights/{folder}/{name}" for folder in ("cifar10", "fashion-mnist")
       for name in ("weights.json", *(f"{net}.safetensors" for net in NETS))),
 }
 RECORD = "results/detection/results.json"

@@ -77,24 +77,12 @@ def depth(folder: Path) -> Found:
     return lines, {"errors": plot.seed_intervals(by_group, "error after the last epoch (%)", caption=caption)}
 
 
-def depth_110(folder: Path) -> Found:
-    """Compare networks of 110 layers with those of the experiment depth."""
-    models = "plain20", "plain56", "plain110", "resnet20", "resnet56", "resnet110"
-    errors, lines, by_group = errors_of(runs(folder.parent / "depth") + runs(folder), models)
-    for key in "train_error", "test_error":
-        for more, less in (("plain110", "plain56"), ("resnet110", "resnet20"), ("resnet110", "resnet56"),
-                           ("plain110", "resnet110")):
-            lines.append(difference(f"{printed(more)} minus {printed(less)}, {key.replace('_', ' ')}",
-                                    errors[more, key], errors[less, key]))
-    caption = f"{IMAGES}, 10,000 images, 30 epochs, {seeds_of(runs(folder))}. Test errors: 2,000 images."
-    return lines, {"errors": plot.seed_intervals(by_group, "error after the last epoch (%)", caption=caption)}
-
-
 # ------------------------------------------------------------------------------------------------- cifar10
 
 
 NETWORKS = "plain20", "resnet20", "plain56", "resnet56"
-PAPER = {"plain20": 9.7, "resnet20": 8.75, "plain56": 13.25, "resnet56": 6.97}  # v1, Fig. 6 (plain) and Table 6, test
+PAPER = {"plain20": "about 9.7 %, read off v1's Fig. 6", "resnet20": "8.75 % (v1, Table 6)",
+         "plain56": "about 13 %, read off v1's Fig. 6", "resnet56": "6.97 % (v1, Table 6)"}  # test errors
 
 
 def cifar10(folder: Path) -> Found:
@@ -103,7 +91,7 @@ def cifar10(folder: Path) -> Found:
     train, test = ({name: value for name in NETWORKS for value in last(found, key, model=name).values()}
                    for key in ("train_error", "test_error"))
     lines += [f"- {printed(name)}: training error {train[name]:.2f} %, test error {test[name]:.2f} %; the paper's test "
-              f"error after 164 epochs: {PAPER[name]} %" for name in NETWORKS if name in train]
+              f"error after 164 epochs: {PAPER[name]}" for name in NETWORKS if name in train]
     for more, less in (("plain56", "plain20"), ("plain20", "resnet20"), ("plain20", "resnet56"),
                        ("resnet20", "resnet56")):
         if {more, less} <= train.keys():
@@ -117,7 +105,9 @@ def cifar10(folder: Path) -> Found:
 def _analyses(measured: dict[str, Any], lines: list[str], figures: dict[str, Any]) -> None:
     settings, trained = measured["settings"], "CIFAR-10 at 32x32, width 16, 12 epochs, seed 0"
     for key, how in ("lesions", "eval mode"), ("lesions_batch", "the batch's statistics in every BatchNorm"):
-        cut = {printed(name): analysis.Lesions(**it) for name, it in measured[key].items()}
+        cut = {printed(name): analysis.Lesions(it["whole"], it["without"],
+                                               tuple(measured["lesions"][name]["changes_shape"]))
+               for name, it in measured[key].items()}
         for label, errors in cut.items():
             lines.append(f"- {label}, lesions, {how}: whole {errors.whole:.2f} %, without one block "
                          f"{fmean(errors.without.values()):.2f} % on average")
@@ -342,7 +332,7 @@ def bottleneck(folder: Path) -> Found:
 
 
 EXPERIMENTS: dict[str, Callable[[Path], Found]] = {
-    "depth": depth, "depth-110": depth_110, "cifar10": cifar10, "one-dimension": one_dimension,
+    "depth": depth, "cifar10": cifar10, "one-dimension": one_dimension,
     "placement": placement, "convergence": convergence, "overfitting": overfitting, "bottleneck": bottleneck}
 
 
