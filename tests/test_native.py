@@ -723,8 +723,8 @@ def test_a_library_that_is_being_checked_serves_its_thread_only(monkeypatch):
     """Another thread must not compute with a library that the check may refuse."""
     if not native.ready():
         pytest.skip(native.reason())
-    fresh, seen = native._Loaded(), []
-    monkeypatch.setattr(native, "_loaded", fresh)
+    fresh, seen = native._Loaded(), []  # private: this process has loaded its library already
+    monkeypatch.setattr(native, "_loaded", fresh)  # private: as above
     inside, looked = threading.Event(), threading.Event()
 
     def differences():
@@ -734,7 +734,7 @@ def test_a_library_that_is_being_checked_serves_its_thread_only(monkeypatch):
 
     def other():
         assert inside.wait(60)
-        seen.append((fresh.library, native._tried.get()))
+        seen.append((fresh.library, native._tried.get()))  # private: what this thread would compute with
         looked.set()
         seen.append(native.ready())
 
@@ -742,7 +742,7 @@ def test_a_library_that_is_being_checked_serves_its_thread_only(monkeypatch):
         raise compiler.Unavailable(check(library))
 
     library = compiler.library(lambda library: None)
-    monkeypatch.setattr(native, "_differences", differences)
+    monkeypatch.setattr(native, "_differences", differences)  # private: the check, which fails here
     monkeypatch.setattr(compiler, "library", refuse)
     thread = threading.Thread(target=other)
     thread.start()

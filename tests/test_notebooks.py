@@ -339,7 +339,7 @@ def test_the_readme_lists_every_notebook():
 
 def test_numbers_are_those_of_the_titles_and_no_two_are_equal():
     numbers = [int(path.stem[:2]) for path in PATHS]
-    assert numbers == list(range(1, 14))
+    assert numbers == list(range(1, 15))
     assert numbers == [int(re.match(r"# (\d+)\. ", read(path).cells[0].source)[1]) for path in PATHS]
 
 

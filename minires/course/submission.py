@@ -73,7 +73,7 @@ def digest(path: Path) -> str:
 
 
 def content(path: Path) -> bytes:
-    """Return a submission's bytes. Raises CourseError if it is no file, cannot be read, or is too large."""
+    """Return a submission's bytes. Raises CourseError if it is not a file, cannot be read, or is too large."""
     try:
         if path.exists() and not path.is_file():  # a named pipe would never end
             raise CourseError(f"{path.name}: expected a file, got something else")
