@@ -147,22 +147,24 @@ def order_chain(space: Space, derivatives: np.ndarray) -> dict[str, Any]:
 def at_their_turns(space: Space, made: list[Node]) -> np.ndarray:
     """Sweep Nodes from the end of topological's list. Return the gradient that each has when its turn comes.
 
-    A Value that is missing has 0, and the shares of a Value that occurs twice are counted twice. So the numbers are
-    right if the list is: all Values, each once, each after its parents.
+    A Value that is missing has 0, and the shares of a Value that occurs twice are counted twice. One that occurs again
+    although nothing had arrived at its first turn has 1 more. So the numbers are right if the list is: all Values, each
+    once, each after its parents.
     """
     returned = space["topological"](made[-1])
     if not isinstance(returned, (list, tuple)):
         raise TypeError(f"topological must return a list of Values, not an object of type {type(returned).__name__}")
     number_of = {id(v): i for i, v in enumerate(made)}
-    arrived, at_turn = np.zeros(len(made)), np.zeros(len(made))
-    if returned and id(returned[-1]) in number_of:  # where the sweep starts: the text says that this is the result
-        arrived[number_of[id(returned[-1])]] = 1.0
+    arrived, at_turn, idle = np.zeros(len(made)), np.zeros(len(made)), set[int]()
+    arrived[-1] = 1.0
     for v in reversed(returned):
         if id(v) not in number_of:
             raise TypeError("topological must return the Values that the result was computed from, but its list has "
                             f"an object of type {type(v).__name__} that is not one of them")
         i = number_of[id(v)]
-        at_turn[i] += arrived[i]
+        at_turn[i] += arrived[i] + (i in idle)
+        if arrived[i] == 0:
+            idle.add(i)
         for parent, derivative in zip(v.parents, v.derivatives, strict=True):
             arrived[number_of[id(parent)]] += arrived[i] * derivative
     return at_turn

@@ -19,7 +19,7 @@ SHORT = 17  # a seed of the short tests that no other test uses
 def not_right(task, names, seeds):
     """Return the seeds and halves in which the names are not right."""
     return [(seed, half) for seed in seeds for half in HALVES for cases, expected in [solution.drawn(task, half, seed)]
-            if not diagnose.not_right(solution.outcomes(task, names, cases), expected)]
+            if not diagnose.all_right(solution.outcomes(task, names, cases), expected)]
 
 
 def clear():
