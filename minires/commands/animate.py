@@ -6,6 +6,7 @@ page holds the numbers and one script, and loads nothing.
 """
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -76,8 +77,11 @@ def run(out: Path, nets: Mapping[str, RunConfig], every: int = 0, command: str =
 # -------------------------------------------------------------------------------------------------- filming
 
 
-def film(nets: Mapping[str, RunConfig], every: int = 0, say: Callable[[str], None] = progress.say) -> Record:
-    """Train the networks one after the other, and return what the page shows: the steps, and each network's frames."""
+def film(nets: Mapping[str, RunConfig], every: int = 0, say: Callable[[str], None] | None = progress.say) -> Record:
+    """Train the networks one after the other, and return what the page shows: the steps, and each network's frames.
+
+    say: is called with a line for each network, beside a progress bar; None: neither
+    """
     config = next(iter(nets.values()))
     sets = config.inputs()
     total = config.recipe.total_steps(len(sets.train[0]))
@@ -85,8 +89,10 @@ def film(nets: Mapping[str, RunConfig], every: int = 0, say: Callable[[str], Non
     steps = [*range(0, total, every), total]
     found = []
     for name, one in nets.items():
-        say(f"{name}: {total} steps, filmed at {len(steps)} of them")
-        with kernels.session(threads=1), progress.Bar(name) as bar:
+        if say:
+            say(f"{name}: {total} steps, filmed at {len(steps)} of them")
+        shown = progress.Bar(name) if say else contextlib.nullcontext(lambda passed: None)
+        with kernels.session(threads=1), shown as bar:
             found.append({"name": name, "kind": "plain" if name.startswith("plain") else "resnet",
                           **_columns(frames(one, sets, steps, bar), len(steps) * len(nets))})
     recipe, first = config.recipe, config.build(sets.train[0].shape[1], len(sets.classes))
