@@ -295,3 +295,14 @@ def test_a_line_for_jupyter_is_left_out_and_a_line_of_python_is_not():
     notes = worker.define([("1", "%matplotlib inline\n!ls\na = 2\n"),
                            ("2", "def f(a, n):\n    return (a\n            % n\n            )")], space)
     assert notes == [] and space["a"] == 2 and space["f"](7, 3) == 1
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("core", ["Haswell", "Sandybridge"])
+def test_a_worker_computes_with_the_blas_of_the_judge(core, monkeypatch):
+    """Some tasks compare bits with what the solution gives in the judge's process."""
+    monkeypatch.setenv("OPENBLAS_CORETYPE", core)
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")
+    source = inside("from os import environ as e",
+                    "raise ValueError(e['OPENBLAS_CORETYPE'] + e['OPENBLAS_NUM_THREADS'])")
+    assert f"ValueError: {core}1" in tried(source).visible.verdict.text
