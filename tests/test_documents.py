@@ -48,7 +48,7 @@ def test_every_block_of_the_readme_runs_and_says_what_it_should(printed):
     assert "gradcheck passed: 172 of 324 entries" in out
     assert "MACs" in out and "1,7" in out
     assert re.search(r"epoch 1: mean loss .*, test error ", out)
-    assert (folder / "resnet56.safetensors").stat().st_size < 2e6  # float16
+    assert (folder / "resnet56.safetensors").stat().st_size < 1.8e6  # float32 has twice as much
 
 
 # -------------------------------------------------------------------------------------------- commands

@@ -523,8 +523,7 @@ def test_pools_with_their_options():
 
 def test_batch_norm_is_not_folded_in_float16():
     """A weight times gamma / sqrt(var + eps) may be too large for float16, where the separate operations are not."""
-    net = models.resnet8(width=4, rng=np.random.default_rng(0)) if hasattr(models, "resnet8") else models.cifar(
-        8, width=4, rng=np.random.default_rng(0))
+    net = models.cifar(8, width=4, rng=np.random.default_rng(0))
     for t in net.conv1.weight, net.bn1.running_var:
         t.data = t.data * 0 + (300 if t is net.conv1.weight else 0)
     x = Tensor(normal(2, 3, 8, 8, dtype=np.float32).astype(np.float16) * np.float16(1e-3))

@@ -551,13 +551,15 @@ def evaluate(folder: Path | None, *, detections: Path | None = None, scenes: Pat
 
 
 def _held_back(scenes: Path | None, count: int | None, seed: int | None) -> Scenes:
-    _check_seed(scenes, seed)
-    return read_scenes(scenes)[:count] if scenes else datasets.scenes(count or HELD_BACK, seed or 0, "test")
+    drawn_from = _scene_seed(scenes, seed)
+    return read_scenes(scenes)[:count] if scenes else datasets.scenes(count or HELD_BACK, drawn_from, "test")
 
 
-def _check_seed(scenes: Path | None, seed: int | None) -> None:
+def _scene_seed(scenes: Path | None, seed: int | None) -> int:
+    """Return the seed of generated scenes, 0 if none is given. Raise UsageError for a seed with scenes of a file."""
     if scenes and seed is not None:
         raise UsageError("--seed has no effect on the scenes of a file; leave it out")
+    return seed or 0
 
 
 def together(held: Scenes) -> int:
@@ -618,7 +620,7 @@ def show(folder: Path, out: Path, *, scenes: Path | None = None, count: int = 6,
     if count > MOST_SHOWN:
         raise ValueError(f"--count: expected at most {MOST_SHOWN} scenes in one picture, got {count}")
     _check_writable(out)
-    _check_seed(scenes, seed)
+    drawn_from = _scene_seed(scenes, seed)
     settings, net = load(folder, where)
     if settings.task == "classification":
         raise ValueError(f"{folder}: a classifier of patches finds neither boxes nor masks; give the folder of a "
@@ -630,10 +632,10 @@ def show(folder: Path, out: Path, *, scenes: Path | None = None, count: int = 6,
                              f"{counted(len(held), 'scene')}, got {first}")
         held = held[first:first + count]
     else:
-        held = datasets.scenes(count, seed or 0, "test", first=first)
+        held = datasets.scenes(count, drawn_from, "test", first=first)
     images = device.to(detection.inputs(held.images), device.use(where or settings.device))
     caption = f"{printed(settings.backbone)}, trained with seed {settings.seed} on {settings.recipe.images:,} scenes; "
-    caption += _drawn(scenes, first, len(held), seed or 0)
+    caption += _drawn(scenes, first, len(held), drawn_from)
     if settings.task == "segmentation":
         predicted = net.predict(images, together(held))
         figure = plot.segmented(held.images, held.masks, predicted, held.classes, caption=caption)

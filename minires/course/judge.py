@@ -38,7 +38,7 @@ from .worker import NOTES, TEXT, NoAnswer, Outcome, Raised, define, message, nex
 MEMORY, FILE = 1 << 30, 16 << 20  # bytes
 START = 120.0                     # seconds of wall time for Python and NumPy to load, on a machine that is busy
 LEAST_WALL, WALL = 60.0, 6.0      # seconds of wall time: at least, and for each second of computing time
-BUSY, PATIENCE = 0.02, 10         # a worker that computes for this share of its wall time gets more, 10 times at most
+BUSY, PATIENCE = 0.02, 10         # a worker that computes for this share of its wall time gets it again, this often
 NO_PROCESSES = sys.platform in ("emscripten", "wasi")
 PRINTED = 4096                    # bytes of what a submission prints that are kept
 EARLY = "Died early"              # a Raised's error if the worker died before any case
