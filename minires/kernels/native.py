@@ -103,8 +103,9 @@ class _Loaded:
     def after_fork(self) -> None:
         """Reset the thread pool of the library: a forked child has none of the threads of its parent."""
         self.lock = threading.Lock()
-        if self.library is not None:
-            self.library.begin_anew()
+        for library in self.library, _tried.get():
+            if library is not None:
+                library.begin_anew()
 
 
 def _declared(library: Any) -> Any:
